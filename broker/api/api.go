@@ -1,0 +1,132 @@
+package api
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// TopicID names a topic for good: a topic that is deleted and created again
+// under its old name gets a new one.
+type TopicID [16]byte
+
+// IsZero reports whether the id is unset.
+func (id TopicID) IsZero() bool { return id == TopicID{} }
+
+func (id TopicID) String() string { return hex.EncodeToString(id[:]) }
+
+// TopicIDFrom reads an id from its 16 bytes; anything else is the zero id.
+func TopicIDFrom(b []byte) (id TopicID) {
+	if len(b) == len(id) {
+		copy(id[:], b)
+	}
+	return id
+}
+
+// TopicPartition names a partition by its topic's name.
+type TopicPartition struct {
+	Topic     string
+	Partition int32
+}
+
+// PartitionRef names a partition in a request: by topic id or, when that is
+// zero, by name.
+type PartitionRef struct {
+	TopicID   TopicID
+	Topic     string
+	Partition int32
+}
+
+// Acks says when a produce request is answered.
+type Acks int8
+
+// The values are Kafka's.
+const (
+	AcksAll    Acks = -1
+	AcksNone   Acks = 0
+	AcksLeader Acks = 1
+)
+
+// ProduceRequest appends batches to partitions.
+type ProduceRequest struct {
+	Acks       Acks
+	Timeout    time.Duration // how long to wait for replicas; 0: 30 s
+	Partitions []ProducePartition
+}
+
+// ProducePartition holds the batches for one partition. The broker owns a
+// reference to each from the call on.
+type ProducePartition struct {
+	PartitionRef
+	Batches []*record.Buf
+}
+
+// ProduceResult is the outcome for one partition.
+type ProduceResult struct {
+	PartitionRef
+	Err            *Error        // nil: success
+	BaseOffset     record.Offset // of the first record; -1: unknown
+	LogAppendTime  int64         // ms; -1 unless the topic stamps append time
+	LogStartOffset record.Offset
+}
+
+// FetchRequest reads batches.
+type FetchRequest struct {
+	MaxWait    time.Duration
+	MinBytes   int // at least 1
+	MaxBytes   int // whole answer; the first batch comes whatever its size
+	Partitions []FetchPartition
+}
+
+// FetchPartition asks for one partition from an offset.
+type FetchPartition struct {
+	PartitionRef
+	Offset      record.Offset
+	MaxBytes    int
+	LeaderEpoch record.Epoch // -1: not checked
+}
+
+// FetchResult is what one partition holds. The caller owns the references in
+// Batches and calls Release.
+type FetchResult struct {
+	PartitionRef
+	Err            *Error
+	HighWatermark  record.Offset // -1: unknown
+	LogStartOffset record.Offset
+	Batches        []record.Slice
+}
+
+// Release gives the references back. The bytes must not be used afterwards.
+func (r *FetchResult) Release() {
+	for i := range r.Batches {
+		r.Batches[i].Release()
+	}
+	r.Batches = nil
+}
+
+// OffsetQuery says which offset ListOffsets looks for.
+type OffsetQuery int8
+
+// The queries.
+const (
+	QueryEarliest OffsetQuery = iota + 1
+	QueryLatest
+	QueryTimestamp
+)
+
+// ListOffset asks for one offset of one partition.
+type ListOffset struct {
+	PartitionRef
+	Query     OffsetQuery
+	Timestamp int64 // ms, for QueryTimestamp
+}
+
+// ListOffsetResult answers it.
+type ListOffsetResult struct {
+	PartitionRef
+	Err         *Error
+	Offset      record.Offset // -1: no record at or after the timestamp
+	Timestamp   int64         // of the record found; -1 otherwise
+	LeaderEpoch record.Epoch
+}

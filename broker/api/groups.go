@@ -1,0 +1,92 @@
+package api
+
+import "github.com/penstock/penstock/log/record"
+
+// JoinGroup begins or resumes a member's session.
+type JoinGroup struct {
+	Group            string
+	MemberID         string // empty: the coordinator makes one
+	MemberEpoch      int32  // 0: new
+	AttachNumber     int64
+	InstanceID       string
+	ClientID         string
+	ClientHost       string
+	Rack             string
+	Topics           []string
+	TopicPattern     string
+	SessionTimeout   int64 // ms; 0: 10 s
+	RebalanceTimeout int64 // ms; 0: 60 s
+	Assignor         string
+	Owned            []TopicPartition
+}
+
+// GroupHeartbeat keeps a session alive and acknowledges what is owned.
+type GroupHeartbeat struct {
+	MemberEpoch int32
+	HasOwned    bool
+	Owned       []TopicPartition
+}
+
+// SessionUpdate goes to a member.
+type SessionUpdate struct {
+	MemberID          string
+	MemberEpoch       int32
+	HeartbeatInterval int64 // ms
+	HasAssignment     bool
+	Assignment        []TopicPartition
+}
+
+// CommitOffsets stores offsets. MemberID empty: administrative, the group must be empty.
+type CommitOffsets struct {
+	Group       string
+	MemberID    string
+	MemberEpoch int32
+	Offsets     []OffsetCommit
+}
+
+// OffsetCommit is the next offset to read of one partition.
+type OffsetCommit struct {
+	TopicPartition
+	Offset      record.Offset
+	LeaderEpoch record.Epoch
+	Metadata    string
+}
+
+// CommittedOffset is the outcome of a commit or what is committed. Offset -1: nothing.
+type CommittedOffset struct {
+	TopicPartition
+	Err         *Error
+	Offset      record.Offset
+	LeaderEpoch record.Epoch
+	Metadata    string
+	CommitTime  int64 // ms
+}
+
+// GroupListing is a line of the list of groups.
+type GroupListing struct {
+	Group   string
+	State   string
+	Members int
+}
+
+// GroupDescription is all that the coordinator knows of a group.
+type GroupDescription struct {
+	Group       string
+	State       string
+	Epoch       int32
+	Assignor    string
+	Coordinator int32
+	Members     []GroupMember
+	Offsets     []CommittedOffset
+}
+
+// GroupMember is a member of a group.
+type GroupMember struct {
+	MemberID    string
+	InstanceID  string
+	ClientID    string
+	Host        string
+	MemberEpoch int32
+	Assigned    []TopicPartition
+	Topics      []string
+}

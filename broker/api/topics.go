@@ -1,0 +1,86 @@
+package api
+
+// CreateTopic asks for a new topic. The controller places its replicas.
+type CreateTopic struct {
+	Name              string
+	Partitions        int32 // 0: 1
+	ReplicationFactor int32 // 0: min(3, brokers)
+	Configs           map[string]string
+	ValidateOnly      bool
+}
+
+// CreatedTopic is the outcome.
+type CreatedTopic struct {
+	ID                TopicID
+	Partitions        int32
+	ReplicationFactor int32
+}
+
+// AlterTopic changes a topic's configuration.
+type AlterTopic struct {
+	Name  string
+	Set   map[string]string
+	Unset []string
+}
+
+// Broker is a member of the cluster as clients see it.
+type Broker struct {
+	NodeID      int32
+	Address     string // gRPC
+	Rack        string
+	Fenced      bool
+	BrokerEpoch int64
+	Voter       bool
+	Version     string
+	RaftAddress string
+	PeerAddress string
+}
+
+// Topic describes a topic.
+type Topic struct {
+	Name              string
+	ID                TopicID
+	Internal          bool
+	Durability        string // "synced" or "replicated"
+	ReplicationFactor int32
+	Partitions        []Partition
+	Configs           []TopicConfig // only when described
+}
+
+// Partition describes a partition. Leader -1: none.
+type Partition struct {
+	Partition      int32
+	Leader         int32
+	LeaderEpoch    int32
+	PartitionEpoch int32
+	Replicas       []int32
+	ISR            []int32
+	ELR            []int32
+}
+
+// TopicConfig is one configuration value in force.
+type TopicConfig struct {
+	Name, Value   string
+	IsDefault     bool
+	Type          string
+	Documentation string
+}
+
+// Metadata is the cluster at one index of the metadata log.
+type Metadata struct {
+	ClusterID  string
+	Controller int32 // -1: none known
+	Brokers    []Broker
+	Topics     []Topic
+	ImageIndex uint64
+}
+
+// ClusterHealth counts what is amiss.
+type ClusterHealth struct {
+	Metadata
+	TopicCount      int
+	PartitionCount  int
+	Leaderless      int
+	UnderReplicated int
+	UnderMinISR     int
+}
