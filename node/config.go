@@ -1,0 +1,223 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is the configuration of one node: the flat file of the user guide,
+// typed. Get one from DefaultConfig or Load; Start completes what may be left
+// out and checks the whole.
+type Config struct {
+	// NodeID names the broker in the cluster; it stays with the data directory.
+	NodeID int32
+	// DataDir holds the partitions; RaftDir the metadata log (default: DataDir/raft).
+	DataDir, RaftDir string
+	// Voters are the members of the metadata quorum, the same on every node. A
+	// node that is not among them joins as a non-voter.
+	Voters []Voter
+
+	// ListenGRPC are the listeners of the public API.
+	ListenGRPC []Endpoint
+	// ListenRaft, ListenHTTP and ListenPeer are host:port.
+	ListenRaft, ListenHTTP, ListenPeer string
+	// Advertised addresses, where others reach this node. Left out: what is
+	// listened on, an unspecified host (0.0.0.0) replaced by this node's host in Voters.
+	AdvertiseGRPC                []Endpoint
+	AdvertiseRaft, AdvertisePeer string
+	// Rack spreads replicas.
+	Rack string
+
+	// TailMemory is the memory for batches, in bytes: recent data that is
+	// served without a system call, and what is in flight.
+	TailMemory int64
+	// DiskReserve is the free space in bytes below which produce is refused; 0:
+	// the larger of 2 GiB and 5 % of the disk.
+	DiskReserve int64
+
+	SessionTimeout    time.Duration // broker.session.timeout
+	HeartbeatInterval time.Duration // broker.heartbeat.interval
+	RaftHeartbeat     time.Duration // raft.heartbeat.timeout
+	RaftElection      time.Duration // raft.election.timeout
+	ReplicaLagMax     time.Duration // replica.lag.time.max.ms
+	FlushStall        time.Duration // flush.stall.ms
+	RetentionInterval time.Duration // log.retention.check.interval
+	ShutdownTimeout   time.Duration // how long a stop may take to hand leaderships over
+
+	// OffsetsReplicas is the replication factor of __consumer_offsets;
+	// OffsetsPartitions how many partitions it is created with.
+	OffsetsReplicas, OffsetsPartitions int32
+
+	// Pprof serves /debug/pprof on the admin listener.
+	Pprof bool
+	// LogLevel is the least level that is logged; LogFormat is text or json.
+	LogLevel  slog.Level
+	LogFormat string
+}
+
+// Voter is a member of the metadata quorum.
+type Voter struct {
+	NodeID  int32
+	Address string // Raft address, host:port
+}
+
+// Endpoint is an address of a named listener. The name is empty when there is
+// only one.
+type Endpoint struct {
+	Listener, Address string
+}
+
+// DefaultConfig returns the configuration that an empty file means, without
+// node.id and data.dir, which have no default.
+func DefaultConfig() Config {
+	return Config{
+		NodeID:            -1,
+		ListenGRPC:        []Endpoint{{Address: "0.0.0.0:7070"}},
+		ListenRaft:        "0.0.0.0:7071",
+		ListenHTTP:        "0.0.0.0:7072",
+		ListenPeer:        "0.0.0.0:7073",
+		TailMemory:        64 << 20,
+		SessionTimeout:    3 * time.Second,
+		HeartbeatInterval: 250 * time.Millisecond,
+		RaftHeartbeat:     500 * time.Millisecond,
+		RaftElection:      500 * time.Millisecond,
+		ReplicaLagMax:     10 * time.Second,
+		FlushStall:        5 * time.Second,
+		RetentionInterval: 30 * time.Second,
+		ShutdownTimeout:   10 * time.Second,
+		OffsetsReplicas:   3,
+		OffsetsPartitions: 50,
+		LogFormat:         "text",
+	}
+}
+
+// ConfigError is a fault in a configuration: which key, what was there, what
+// would be right.
+type ConfigError struct {
+	Key, Value, Message string
+}
+
+func (e *ConfigError) Error() string {
+	if e.Value == "" {
+		return "config: " + e.Key + ": " + e.Message
+	}
+	return fmt.Sprintf("config: %s: %q: %s", e.Key, e.Value, e.Message)
+}
+
+// complete fills in what depends on other keys.
+func (c *Config) complete() {
+	if c.RaftDir == "" && c.DataDir != "" {
+		c.RaftDir = filepath.Join(c.DataDir, "raft")
+	}
+	host := ""
+	for _, v := range c.Voters {
+		if v.NodeID == c.NodeID {
+			host, _, _ = net.SplitHostPort(v.Address)
+			c.AdvertiseRaft = v.Address
+		}
+	}
+	if len(c.AdvertiseGRPC) == 0 {
+		for _, e := range c.ListenGRPC {
+			c.AdvertiseGRPC = append(c.AdvertiseGRPC, Endpoint{e.Listener, reachable(e.Address, host)})
+		}
+	}
+	if c.AdvertisePeer == "" {
+		c.AdvertisePeer = reachable(c.ListenPeer, host)
+	}
+	if c.AdvertiseRaft == "" {
+		c.AdvertiseRaft = reachable(c.ListenRaft, host)
+	}
+}
+
+// reachable replaces an unspecified host, which nobody can dial, by the host
+// under which the other voters know this node.
+func reachable(address, host string) string {
+	h, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return address
+	}
+	if ip := net.ParseIP(h); h == "" || ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort(host, port)
+	}
+	return address
+}
+
+// Validate lists every fault, joined. It does not touch disk or network.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(key, value, format string, args ...any) {
+		faults = append(faults, &ConfigError{key, value, fmt.Sprintf(format, args...)})
+	}
+	if c.NodeID < 0 {
+		fault("node.id", "", "is required: a number from 0, different on every node")
+	}
+	if c.DataDir == "" {
+		fault("data.dir", "", "is required: a directory of this node's own")
+	}
+	if len(c.Voters) == 0 {
+		fault("voters", "", "is required: the metadata quorum as node.id@host:port,..., the same on every node")
+	}
+	if n := len(c.Voters); n != 0 && n != 1 && n != 3 && n != 5 {
+		fault("voters", formatVoters(c.Voters), "are %d; a quorum has 1, 3 or 5, further nodes join without a vote", n)
+	}
+	for name, v := range map[string]string{"listen.raft": c.ListenRaft, "listen.http": c.ListenHTTP, "listen.peer": c.ListenPeer} {
+		if v == "" && name != "listen.http" {
+			fault(name, "", "is required")
+		}
+	}
+	if len(c.ListenGRPC) == 0 {
+		fault("listen.grpc", "", "is required")
+	}
+	for _, e := range c.ListenGRPC {
+		if !hasListener(c.AdvertiseGRPC, e.Listener) && len(c.AdvertiseGRPC) > 0 {
+			fault("advertise.grpc", formatEndpoints(c.AdvertiseGRPC), "has no address for the listener %q of listen.grpc", e.Listener)
+		}
+	}
+	for _, e := range c.AdvertiseGRPC {
+		if !hasListener(c.ListenGRPC, e.Listener) {
+			fault("advertise.grpc", formatEndpoints(c.AdvertiseGRPC), "names the listener %q, which listen.grpc does not have", e.Listener)
+		}
+	}
+	if c.HeartbeatInterval*2 > c.SessionTimeout {
+		fault("broker.heartbeat.interval", c.HeartbeatInterval.String(), "must be at most half of broker.session.timeout (%s)", c.SessionTimeout)
+	}
+	if c.RaftElection < c.RaftHeartbeat {
+		fault("raft.election.timeout", c.RaftElection.String(), "must not be below raft.heartbeat.timeout (%s)", c.RaftHeartbeat)
+	}
+	return errors.Join(faults...)
+}
+
+func hasListener(list []Endpoint, name string) bool {
+	for _, e := range list {
+		if e.Listener == name {
+			return true
+		}
+	}
+	return false
+}
+
+func formatVoters(voters []Voter) string {
+	var parts []string
+	for _, v := range voters {
+		parts = append(parts, strconv.Itoa(int(v.NodeID))+"@"+v.Address)
+	}
+	return strings.Join(parts, ",")
+}
+
+func formatEndpoints(list []Endpoint) string {
+	var parts []string
+	for _, e := range list {
+		if e.Listener == "" {
+			parts = append(parts, e.Address)
+		} else {
+			parts = append(parts, e.Listener+"="+e.Address)
+		}
+	}
+	return strings.Join(parts, ",")
+}

@@ -1,0 +1,231 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key is one line of the table of configuration keys.
+type Key struct {
+	Name          string // as in the file
+	Type          string
+	Default       string // empty: none
+	Documentation string
+
+	set func(c *Config, value string) error
+}
+
+// Env is the environment variable of the key.
+func (k Key) Env() string { return envName(k.Name) }
+
+func envName(key string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// Keys is the one table of configuration keys, in the order of the user guide.
+func Keys() []Key {
+	return []Key{
+		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setInt32(&c.NodeID, v, 0, math.MaxInt32) }},
+		{"data.dir", "path", "", "Holds the partitions of this node.", func(c *Config, v string) error { return setText(&c.DataDir, v) }},
+		{"raft.dir", "path", "data.dir/raft", "Holds the metadata log.", func(c *Config, v string) error { return setText(&c.RaftDir, v) }},
+		{"voters", "node.id@host:port,...", "", "Raft addresses of the metadata quorum; the same on every node.", setVoters},
+		{"listen.grpc", "[name=]host:port,...", "0.0.0.0:7070", "Public API.", func(c *Config, v string) error { return setEndpoints(&c.ListenGRPC, v) }},
+		{"listen.raft", "host:port", "0.0.0.0:7071", "Metadata quorum.", func(c *Config, v string) error { return setAddress(&c.ListenRaft, v) }},
+		{"listen.http", "host:port", "0.0.0.0:7072", "Metrics and health; empty: none.", setHTTP},
+		{"listen.peer", "host:port", "0.0.0.0:7073", "Replication and heartbeats between brokers.", func(c *Config, v string) error { return setAddress(&c.ListenPeer, v) }},
+		{"listen.kafka", "[name=]host:port,...", "", "Not in this version.", refuseKafka},
+		{"advertise.grpc", "[name=]host:port,...", "listen.grpc", "Where clients reach this node.", func(c *Config, v string) error { return setEndpoints(&c.AdvertiseGRPC, v) }},
+		{"advertise.raft", "host:port", "voters or listen.raft", "Where the quorum reaches a node that is not a voter.", func(c *Config, v string) error { return setAddress(&c.AdvertiseRaft, v) }},
+		{"advertise.peer", "host:port", "listen.peer", "Where brokers reach this node.", func(c *Config, v string) error { return setAddress(&c.AdvertisePeer, v) }},
+		{"advertise.kafka", "[name=]host:port,...", "", "Not in this version.", refuseKafka},
+		{"rack", "string", "", "Replicas of a partition are spread over racks.", func(c *Config, v string) error { return setText(&c.Rack, v) }},
+		{"tail.memory", "size", "64MiB", "Memory for recent and unfinished batches.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
+		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
+		{"broker.session.timeout", "duration", "3s", "Silence after which the controller fences a broker.", func(c *Config, v string) error {
+			return setDuration(&c.SessionTimeout, v, 100*time.Millisecond, 10*time.Minute)
+		}},
+		{"broker.heartbeat.interval", "duration", "250ms", "How often a broker tells the controller that it lives.", func(c *Config, v string) error {
+			return setDuration(&c.HeartbeatInterval, v, 10*time.Millisecond, time.Minute)
+		}},
+		{"raft.heartbeat.timeout", "duration", "500ms", "Silence of the controller after which a voter stands for election.", func(c *Config, v string) error {
+			return setDuration(&c.RaftHeartbeat, v, 50*time.Millisecond, time.Minute)
+		}},
+		{"raft.election.timeout", "duration", "500ms", "How long an election may take.", func(c *Config, v string) error {
+			return setDuration(&c.RaftElection, v, 50*time.Millisecond, time.Minute)
+		}},
+		{"replica.lag.time.max.ms", "duration", "10s", "How long a follower may lag before it leaves the in-sync set; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.ReplicaLagMax, v, 100*time.Millisecond, time.Hour)
+		}},
+		{"flush.stall.ms", "duration", "5s", "A flush that takes longer makes the broker hand its leaderships over; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.FlushStall, v, 100*time.Millisecond, time.Hour)
+		}},
+		{"log.retention.check.interval", "duration", "30s", "How often old segments are looked for.", func(c *Config, v string) error {
+			return setDuration(&c.RetentionInterval, v, 10*time.Millisecond, 24*time.Hour)
+		}},
+		{"shutdown.timeout", "duration", "10s", "How long a stop may take to hand leaderships over.", func(c *Config, v string) error {
+			return setDuration(&c.ShutdownTimeout, v, 0, time.Hour)
+		}},
+		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setInt32(&c.OffsetsReplicas, v, 1, 100) }},
+		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setInt32(&c.OffsetsPartitions, v, 1, 10000) }},
+		{"http.pprof", "bool", "false", "Serve /debug/pprof on listen.http.", setPprof},
+		{"log.level", "debug|info|warn|error", "info", "Least level that is logged.", func(c *Config, v string) error { return setLevel(&c.LogLevel, v) }},
+		{"log.format", "text|json", "text", "Form of the log on standard error.", setLogFormat},
+	}
+}
+
+func setText(dst *string, v string) error {
+	if v == "" {
+		return errors.New("is empty")
+	}
+	*dst = v
+	return nil
+}
+
+func setInt32(dst *int32, v string, least, most int32) error {
+	n, err := strconv.ParseInt(v, 10, 32)
+	if err != nil || n < int64(least) || n > int64(most) {
+		return fmt.Errorf("must be a whole number from %d to %d", least, most)
+	}
+	*dst = int32(n)
+	return nil
+}
+
+// setDuration reads Go's notation; a bare number is milliseconds, as in
+// Kafka's keys that end in .ms.
+func setDuration(dst *time.Duration, v string, least, most time.Duration) error {
+	d, err := time.ParseDuration(v)
+	if ms, msErr := strconv.ParseInt(v, 10, 64); msErr == nil && ms <= math.MaxInt64/int64(time.Millisecond) {
+		d, err = time.Duration(ms)*time.Millisecond, nil
+	}
+	if err != nil || d < least || d > most {
+		return fmt.Errorf("must be a duration from %s to %s, such as 500ms, 3s or 2m", least, most)
+	}
+	*dst = d
+	return nil
+}
+
+// setSize reads bytes: a number, with KiB, MiB, GiB or TiB after it.
+func setSize(dst *int64, v string, least int64) error {
+	number, factor := v, int64(1)
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if rest, ok := strings.CutSuffix(v, unit); ok {
+			number, factor = strings.TrimSpace(rest), 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/factor || n*factor < least {
+		return fmt.Errorf("must be a size of at least %d bytes, such as 67108864, 64MiB or 2GiB", least)
+	}
+	*dst = n * factor
+	return nil
+}
+
+func setAddress(dst *string, v string) error {
+	if err := checkAddress(v); err != nil {
+		return err
+	}
+	*dst = v
+	return nil
+}
+
+func checkAddress(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return errors.New("must be host:port, such as 0.0.0.0:7070 or [::1]:7070")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("the port %q must be a number from 0 to 65535", port)
+	}
+	return nil
+}
+
+func setEndpoints(dst *[]Endpoint, v string) error {
+	var list []Endpoint
+	for part := range strings.SplitSeq(v, ",") {
+		name, address, named := strings.Cut(strings.TrimSpace(part), "=")
+		if !named {
+			name, address = "", name
+		}
+		if named && name == "" {
+			return fmt.Errorf("the listener in %q has an empty name", part)
+		}
+		if err := checkAddress(address); err != nil {
+			return fmt.Errorf("%q: %w", address, err)
+		}
+		if hasListener(list, name) {
+			return fmt.Errorf("the listener %q is there twice; give each its own name as name=host:port", name)
+		}
+		list = append(list, Endpoint{name, address})
+	}
+	*dst = list
+	return nil
+}
+
+func setVoters(c *Config, v string) error {
+	var voters []Voter
+	for part := range strings.SplitSeq(v, ",") {
+		id, address, ok := strings.Cut(strings.TrimSpace(part), "@")
+		var voter Voter
+		if !ok {
+			return fmt.Errorf("%q must be node.id@host:port", part)
+		}
+		if err := setInt32(&voter.NodeID, id, 0, math.MaxInt32); err != nil {
+			return fmt.Errorf("the node.id %q %w", id, err)
+		}
+		if err := setAddress(&voter.Address, address); err != nil {
+			return fmt.Errorf("%q: %w", address, err)
+		}
+		for _, other := range voters {
+			if other.NodeID == voter.NodeID || other.Address == voter.Address {
+				return fmt.Errorf("%q repeats the id or the address of %d@%s", part, other.NodeID, other.Address)
+			}
+		}
+		voters = append(voters, voter)
+	}
+	c.Voters = voters
+	return nil
+}
+
+func setHTTP(c *Config, v string) error {
+	if v == "" {
+		c.ListenHTTP = ""
+		return nil
+	}
+	return setAddress(&c.ListenHTTP, v)
+}
+
+func refuseKafka(*Config, string) error {
+	return errors.New("this version has no Kafka listener; leave the key out and use listen.grpc")
+}
+
+func setPprof(c *Config, v string) error {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return errors.New("must be true or false")
+	}
+	c.Pprof = b
+	return nil
+}
+
+func setLevel(dst *slog.Level, v string) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(v)); err != nil {
+		return errors.New("must be debug, info, warn or error")
+	}
+	*dst = level
+	return nil
+}
+
+func setLogFormat(c *Config, v string) error {
+	if v != "text" && v != "json" {
+		return errors.New("must be text or json")
+	}
+	c.LogFormat = v
+	return nil
+}
