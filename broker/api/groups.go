@@ -27,6 +27,12 @@ type GroupHeartbeat struct {
 	Owned       []TopicPartition
 }
 
+// SessionMessage is what a member sends on its session after JoinGroup.
+type SessionMessage struct {
+	Leave     bool // true: the member goes for good; Heartbeat is not looked at
+	Heartbeat GroupHeartbeat
+}
+
 // SessionUpdate goes to a member.
 type SessionUpdate struct {
 	MemberID          string
