@@ -61,24 +61,23 @@ const (
 	CodeOverloaded
 )
 
-var codeNames = [...]string{
-	"none", "unknown", "unknown topic", "unknown partition", "invalid topic", "topic exists",
-	"invalid partitions", "invalid replication factor", "invalid config", "invalid argument",
-	"corrupt batch", "record too large", "unsupported codec", "invalid timestamp",
-	"offset out of range", "offset not available", "not leader", "leader not available",
-	"fenced leader epoch", "unknown leader epoch", "not enough replicas",
-	"not enough replicas after append", "request timed out", "storage failed", "disk full",
-	"not controller", "stale broker epoch", "invalid update version", "coordinator not available",
-	"coordinator loading", "not coordinator", "invalid group id", "unknown member",
-	"fenced member epoch", "stale member epoch", "group not empty", "unknown group",
-	"out of order sequence", "invalid producer epoch", "unknown producer id", "request too large",
-	"shutting down", "invalid commit offset", "identity conflict", "fenced instance id",
-	"unsupported", "overloaded",
-}
-
 func (c Code) String() string {
-	if c >= 0 && int(c) < len(codeNames) {
-		return codeNames[c]
+	names := [...]string{
+		"none", "unknown", "unknown topic", "unknown partition", "invalid topic", "topic exists",
+		"invalid partitions", "invalid replication factor", "invalid config", "invalid argument",
+		"corrupt batch", "record too large", "unsupported codec", "invalid timestamp",
+		"offset out of range", "offset not available", "not leader", "leader not available",
+		"fenced leader epoch", "unknown leader epoch", "not enough replicas",
+		"not enough replicas after append", "request timed out", "storage failed", "disk full",
+		"not controller", "stale broker epoch", "invalid update version", "coordinator not available",
+		"coordinator loading", "not coordinator", "invalid group id", "unknown member",
+		"fenced member epoch", "stale member epoch", "group not empty", "unknown group",
+		"out of order sequence", "invalid producer epoch", "unknown producer id", "request too large",
+		"shutting down", "invalid commit offset", "identity conflict", "fenced instance id",
+		"unsupported", "overloaded",
+	}
+	if c >= 0 && int(c) < len(names) {
+		return names[c]
 	}
 	return "code " + strconv.Itoa(int(c))
 }

@@ -1,0 +1,68 @@
+# Penstock. `make demo` shows the main job, `make test` runs the tests; both need only Go and make.
+
+SHELL      := /bin/bash
+BIN        := $(CURDIR)/bin
+TOOLS      := $(BIN)/tools
+GIT_REV    := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+VERSION    ?= $(shell git describe --tags --always 2>/dev/null || echo dev)
+LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.gitRev=$(GIT_REV)
+FUZZTIME   ?= 30s
+IMAGE      ?= penstock:dev
+UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
+
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz proto bench image clean
+
+help: ## What can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+build: ## The static binary bin/penstock
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/penstock ./cmd/penstock
+
+demo: build ## Three server processes, real records, a group, a replay, a killed leader
+	go run ./internal/demo -penstock $(BIN)/penstock
+
+test: test-unit test-e2e ## All tests: units with the fuzz corpora, then real processes
+
+test-unit:
+	scripts/gotest -timeout 8m $(UNIT)
+
+test-e2e: build
+	PENSTOCK_BINARY=$(BIN)/penstock scripts/gotest -count=1 -timeout 8m ./internal/e2e/...
+
+race: ## Unit tests under the race detector
+	scripts/gotest -race -short -timeout 10m $(UNIT)
+
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint, buf lint, buf breaking, generated code up to date
+	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/buf lint
+	@if git rev-parse -q --verify origin/main >/dev/null && git cat-file -e origin/main:buf.yaml 2>/dev/null; then \
+	  $(TOOLS)/buf breaking --against '.git#branch=origin/main'; \
+	else echo "buf breaking: no earlier proto files to compare with"; fi
+
+fmt: $(TOOLS)/golangci-lint ## Format the code
+	$(TOOLS)/golangci-lint fmt ./...
+
+fuzz: ## Every fuzz target for FUZZTIME each
+	scripts/fuzz $(FUZZTIME)
+
+proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Generate Go from the .proto files
+	PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
+
+bench: build ## Throughput and latency of three server processes on this machine
+	go run ./internal/benchrun -penstock $(BIN)/penstock
+
+image: build ## The container image, FROM scratch
+	docker build --target prebuilt -t $(IMAGE) .
+
+clean:
+	rm -rf $(BIN)
+
+# The tools are pinned by tools/go.mod and built from source.
+$(TOOLS)/buf:                PKG = github.com/bufbuild/buf/cmd/buf
+$(TOOLS)/golangci-lint:      PKG = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/protoc-gen-go:      PKG = google.golang.org/protobuf/cmd/protoc-gen-go
+$(TOOLS)/protoc-gen-go-grpc: PKG = google.golang.org/grpc/cmd/protoc-gen-go-grpc
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	cd tools && go build -o $@ $(PKG)
+	@touch $@

@@ -1,0 +1,263 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options describe a cluster of processes.
+type Options struct {
+	Binary string // the penstock binary
+	Dir    string // configuration, data and logs go here
+	Nodes  int
+	// Extra lines for every configuration file.
+	Config []string
+}
+
+// Cluster is a set of server processes. It is not safe for concurrent use.
+type Cluster struct {
+	opts  Options
+	nodes []*node
+}
+
+type node struct {
+	id                     int
+	grpc, raft, http, peer string
+	config, logPath        string
+	cmd                    *exec.Cmd
+	exited                 chan error // closed with the process's end, once
+}
+
+// New lays a cluster out on free ports; nothing runs yet.
+func New(opts Options) (*Cluster, error) {
+	ports, err := freePorts(4 * opts.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{opts: opts}
+	for i := range opts.Nodes {
+		addr := func(k int) string { return fmt.Sprintf("127.0.0.1:%d", ports[4*i+k]) }
+		n := &node{id: i + 1, grpc: addr(0), raft: addr(1), http: addr(2), peer: addr(3)}
+		n.config = filepath.Join(opts.Dir, fmt.Sprintf("node%d.yaml", n.id))
+		n.logPath = filepath.Join(opts.Dir, fmt.Sprintf("node%d.log", n.id))
+		c.nodes = append(c.nodes, n)
+	}
+	voters := make([]string, 0, opts.Nodes)
+	for _, n := range c.nodes {
+		voters = append(voters, fmt.Sprintf("%d@%s", n.id, n.raft))
+	}
+	for _, n := range c.nodes {
+		lines := []string{
+			fmt.Sprintf("node.id: %d", n.id),
+			"data.dir: " + c.DataDir(n.id),
+			"voters: " + strings.Join(voters, ","),
+			"listen.grpc: " + n.grpc,
+			"listen.raft: " + n.raft,
+			"listen.http: " + n.http,
+			"listen.peer: " + n.peer,
+		}
+		lines = append(lines, opts.Config...)
+		if err := os.WriteFile(n.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("chaos: write configuration: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// freePorts finds n ports that nothing listens on at this moment.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, 0, n)
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close()
+		}
+	}()
+	for range n {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("chaos: find a free port: %w", err)
+		}
+		held = append(held, l)
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// DataDir is the data directory of a node.
+func (c *Cluster) DataDir(id int) string {
+	return filepath.Join(c.opts.Dir, fmt.Sprintf("node%d", id))
+}
+
+// ConfigFile is the configuration file of a node.
+func (c *Cluster) ConfigFile(id int) string { return c.nodes[id-1].config }
+
+// LogFile holds what a node printed, over all its lives.
+func (c *Cluster) LogFile(id int) string { return c.nodes[id-1].logPath }
+
+// Addr is the gRPC address of a node.
+func (c *Cluster) Addr(id int) string { return c.nodes[id-1].grpc }
+
+// HTTPAddr is the admin HTTP address of a node.
+func (c *Cluster) HTTPAddr(id int) string { return c.nodes[id-1].http }
+
+// Addrs are the gRPC addresses of all nodes.
+func (c *Cluster) Addrs() []string {
+	addrs := make([]string, 0, len(c.nodes))
+	for _, n := range c.nodes {
+		addrs = append(addrs, n.grpc)
+	}
+	return addrs
+}
+
+// Pid is the process of a node, 0 when it does not run.
+func (c *Cluster) Pid(id int) int {
+	if n := c.nodes[id-1]; n.running() {
+		return n.cmd.Process.Pid
+	}
+	return 0
+}
+
+// Pids are the processes that run.
+func (c *Cluster) Pids() (pids []int) {
+	for _, n := range c.nodes {
+		if n.running() {
+			pids = append(pids, n.cmd.Process.Pid)
+		}
+	}
+	return pids
+}
+
+func (n *node) running() bool {
+	if n.cmd == nil {
+		return false
+	}
+	select {
+	case <-n.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// ErrRunning means that a node was started twice.
+var ErrRunning = errors.New("chaos: the node runs already")
+
+// Start starts a node's process.
+func (c *Cluster) Start(id int) error {
+	n := c.nodes[id-1]
+	if n.running() {
+		return fmt.Errorf("%w: %d", ErrRunning, id)
+	}
+	out, err := os.OpenFile(n.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("chaos: open log: %w", err)
+	}
+	defer out.Close() //nolint:errcheck // the child has its own descriptor
+	n.cmd = exec.CommandContext(context.Background(), c.opts.Binary, "server", "-c", n.config)
+	n.cmd.Stdout, n.cmd.Stderr = out, out
+	// A harness that dies takes its processes along.
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := n.cmd.Start(); err != nil {
+		n.cmd = nil
+		return fmt.Errorf("chaos: start node %d: %w", id, err)
+	}
+	n.exited = make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan error) {
+		exited <- cmd.Wait()
+		close(exited)
+	}(n.cmd, n.exited)
+	return nil
+}
+
+// StartAll starts every node that does not run.
+func (c *Cluster) StartAll() error {
+	for _, n := range c.nodes {
+		if n.running() {
+			continue
+		}
+		if err := c.Start(n.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Kill ends a node at once (SIGKILL) and waits for its end.
+func (c *Cluster) Kill(id int) error {
+	n := c.nodes[id-1]
+	if !n.running() {
+		return nil
+	}
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("chaos: kill node %d: %w", id, err)
+	}
+	<-n.exited
+	return nil
+}
+
+// Stop asks a node to end (SIGTERM) and returns how it ended; past the timeout it is killed.
+func (c *Cluster) Stop(id int, timeout time.Duration) error {
+	n := c.nodes[id-1]
+	if !n.running() {
+		return nil
+	}
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("chaos: stop node %d: %w", id, err)
+	}
+	select {
+	case err := <-n.exited:
+		if err != nil {
+			return fmt.Errorf("chaos: node %d: %w", id, err)
+		}
+		return nil
+	case <-time.After(timeout):
+		return errors.Join(fmt.Errorf("chaos: node %d did not stop within %s", id, timeout), c.Kill(id))
+	}
+}
+
+// Signal sends a signal, such as SIGSTOP and SIGCONT, to a node.
+func (c *Cluster) Signal(id int, sig syscall.Signal) error {
+	if n := c.nodes[id-1]; n.running() {
+		return n.cmd.Process.Signal(sig)
+	}
+	return fmt.Errorf("chaos: node %d does not run", id)
+}
+
+// Close kills what runs.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, n := range c.nodes {
+		errs = append(errs, c.Kill(n.id))
+	}
+	return errors.Join(errs...)
+}
+
+// CLI runs the binary with arguments against the cluster and returns what it
+// printed on standard output.
+func (c *Cluster) CLI(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	args = append(args, "-b", strings.Join(c.Addrs(), ","))
+	cmd := exec.CommandContext(ctx, c.opts.Binary, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("penstock %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
+	}
+	return out.String(), nil
+}
+
+// WaitHealthy returns once every partition has a leader and a full in-sync set.
+func (c *Cluster) WaitHealthy(ctx context.Context, wait time.Duration) error {
+	_, err := c.CLI(ctx, nil, "cluster", "health", "--wait", wait.String())
+	return err
+}

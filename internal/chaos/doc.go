@@ -1,0 +1,15 @@
+// Package chaos runs real Penstock processes and breaks them: the black-box
+// half of the proof, and what the demo is made of.
+//
+// A Cluster is a set of `penstock server` processes, each with its own
+// configuration file, data directory and ports, in one folder:
+//
+//	DIR/node1.yaml  DIR/node1/  DIR/node1.log
+//	DIR/node2.yaml  ...
+//
+// Processes are started, killed (SIGKILL), paused (SIGSTOP) and stopped
+// (SIGTERM) by node number, counted from 1. Everything a Cluster started ends
+// with Close. Whether the cluster is well is asked of the binary itself
+// (`penstock cluster health --wait`), so the harness needs no knowledge of the
+// protocol.
+package chaos

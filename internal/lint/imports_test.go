@@ -1,0 +1,126 @@
+package lint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/penstock/penstock/"
+
+// allowed lists, for each package, which of our packages it may import. A
+// trailing slash stands for a folder. Packages under free may import anything.
+var allowed = map[string][]string{
+	"cmd/penstock":              {"node", "client", "bench", "log", "log/record"},
+	"node":                      {"broker", "broker/api", "broker/grpcapi", "kafka", "cluster", "cluster/metadata", "log", "log/record", "internal/vfs", "proto/wire"},
+	"broker/grpcapi":            {"broker/api", "log/record", "proto/", "proto/wire"},
+	"kafka":                     {"broker/api", "log/record"},
+	"broker":                    {"broker/api", "broker/replica", "broker/partition", "cluster", "cluster/metadata", "consumergroup", "consumergroup/coordinator", "log", "log/record", "proto/"},
+	"broker/api":                {"log/record"},
+	"broker/replica":            {"broker/api", "broker/partition", "log/record", "proto/", "proto/wire"},
+	"broker/partition":          {"log/record"},
+	"cluster":                   {"cluster/metadata", "cluster/controller", "proto/"},
+	"cluster/controller":        {"cluster/metadata", "proto/penstock/meta/v1"},
+	"cluster/metadata":          {"proto/penstock/meta/v1"},
+	"consumergroup/coordinator": {"consumergroup", "broker/api", "log/record"},
+	"consumergroup":             {"consumergroup/assignor"},
+	"consumergroup/assignor":    {},
+	"log":                       {"log/record", "internal/vfs"},
+	"log/record":                {},
+	"internal/vfs":              {},
+	"client":                    {"proto/", "proto/wire", "log/record"},
+	"proto/wire":                {"proto/", "log/record"},
+	"proto/penstock/v1":         {"proto/penstock/meta/v1"},
+	"proto/penstock/meta/v1":    {},
+	"bench":                     {"client"},
+}
+
+var free = []string{"internal/lint", "internal/sim", "internal/check", "internal/chaos", "internal/demo", "bench/spikes/"}
+
+// pure packages depend on none of these, not even through others.
+var (
+	pure       = []string{"broker/partition", "cluster/metadata", "cluster/controller", "consumergroup", "consumergroup/assignor", "log/record"}
+	deniedPure = []string{"net", "net/http", "google.golang.org/grpc", "github.com/hashicorp/raft", "math/rand", "math/rand/v2", "log/slog"}
+)
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var pkgs []pkg
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var p pkg
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return pkgs
+		}
+		require.NoError(t, err)
+		pkgs = append(pkgs, p)
+	}
+}
+
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		return name == p || strings.HasSuffix(p, "/") && strings.HasPrefix(name, p)
+	})
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	for _, p := range list(t) {
+		name, ours := strings.CutPrefix(p.ImportPath, module)
+		if !ours || matches(name, free) {
+			continue
+		}
+		rule, known := allowed[name]
+		if !known {
+			t.Errorf("package %s has no line in the import table", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if imp, ours := strings.CutPrefix(imp, module); ours && !matches(imp, rule) {
+				t.Errorf("%s may not import %s", name, imp)
+			}
+		}
+	}
+}
+
+func TestTheFrontDoorsDoNotKnowEachOther(t *testing.T) {
+	for _, p := range list(t) {
+		switch strings.TrimPrefix(p.ImportPath, module) {
+		case "broker/grpcapi":
+			require.NotContains(t, p.Deps, module+"kafka")
+		case "kafka":
+			require.NotContains(t, p.Deps, module+"broker/grpcapi")
+		}
+	}
+}
+
+func TestPurePackagesArePure(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if !slices.Contains(pure, name) {
+			continue
+		}
+		for _, dep := range deniedPure {
+			if slices.Contains(p.Imports, dep) {
+				t.Errorf("%s is pure and may not import %s", name, dep)
+			}
+		}
+	}
+}
