@@ -60,8 +60,16 @@ func SliceOf(b *Buf, from, to int) Slice {
 	return Slice{Bytes: b.Retain().b[from:to:to], buf: b}
 }
 
-// Buf returns the memory behind the slice.
+// Buf returns the memory behind the slice, which may hold more than the slice.
 func (s Slice) Buf() *Buf { return s.buf }
+
+// Retain returns a second Slice of the same bytes, with a reference of its own.
+func (s Slice) Retain() Slice {
+	if s.buf != nil {
+		s.buf.Retain()
+	}
+	return s
+}
 
 // Release gives the slice's reference back.
 func (s *Slice) Release() {
@@ -69,4 +77,23 @@ func (s *Slice) Release() {
 		s.buf.Release()
 	}
 	*s = Slice{}
+}
+
+// Split appends one Slice for each batch of s to dst, each with a reference of
+// its own. s keeps its reference. When s does not hold whole batches it appends
+// nothing and returns an *InvalidError.
+func Split(dst []Slice, s Slice) ([]Slice, error) {
+	start := len(dst)
+	for rest := s.Bytes; len(rest) > 0; {
+		batch, next, err := Next(rest)
+		if err != nil {
+			for i := start; i < len(dst); i++ {
+				dst[i].Release()
+			}
+			return dst[:start], err
+		}
+		dst = append(dst, Slice{Bytes: batch, buf: s.buf}.Retain())
+		rest = next
+	}
+	return dst, nil
 }

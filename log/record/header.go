@@ -20,6 +20,8 @@ const (
 
 	// HeaderSize is the size of a batch header in bytes: the size of the smallest batch.
 	HeaderSize = 61
+	// magic is the version of the format.
+	magic = 2
 	// frameSize is what precedes the bytes that the length field counts.
 	frameSize = 12
 )
@@ -49,17 +51,25 @@ func (i BatchInfo) NextOffset() Offset { return i.LastOffset() + 1 }
 // Attributes are the flags of a batch.
 type Attributes int16
 
-// Codec returns the compression of the record section.
-func (a Attributes) Codec() Codec { return Codec(a & 7) }
+const (
+	attrCodec         Attributes = 7
+	attrAppendTime    Attributes = 8
+	attrTransactional Attributes = 16
+	attrControl       Attributes = 32
+)
+
+// Codec returns the compression of the record section; it may be a number that
+// no codec has.
+func (a Attributes) Codec() Codec { return Codec(a & attrCodec) }
 
 // LogAppendTime reports whether the timestamps are the broker's.
-func (a Attributes) LogAppendTime() bool { return a&8 != 0 }
+func (a Attributes) LogAppendTime() bool { return a&attrAppendTime != 0 }
 
 // Transactional reports whether the batch belongs to a transaction.
-func (a Attributes) Transactional() bool { return a&16 != 0 }
+func (a Attributes) Transactional() bool { return a&attrTransactional != 0 }
 
 // Control reports whether the batch holds control records.
-func (a Attributes) Control() bool { return a&32 != 0 }
+func (a Attributes) Control() bool { return a&attrControl != 0 }
 
 // Codec is a compression codec, numbered as in the batch attributes.
 type Codec int8
