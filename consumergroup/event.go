@@ -1,0 +1,163 @@
+package consumergroup
+
+import (
+	"cmp"
+	"strconv"
+	"time"
+)
+
+// TopicPartition names a partition.
+type TopicPartition struct {
+	Topic     string
+	Partition int32
+}
+
+func (tp TopicPartition) String() string { return tp.Topic + "-" + strconv.Itoa(int(tp.Partition)) }
+
+func comparePartitions(a, b TopicPartition) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+}
+
+// EventKind tells events apart.
+type EventKind uint8
+
+// The events, with the fields of Event that each uses.
+const (
+	// EventJoin: Stream wants to speak for MemberID. Epoch, Attach, Owned, Join, Metadata.
+	EventJoin EventKind = iota + 1
+	// EventHeartbeat came on Stream from MemberID. Epoch, HasOwned, Owned.
+	EventHeartbeat
+	// EventDetach: Stream of MemberID ended. Grace.
+	EventDetach
+	// EventLeave: MemberID says on Stream that it goes for good.
+	EventLeave
+	// EventMetadata: topics grew, came or went. Metadata.
+	EventMetadata
+	// EventAssign asks for the target assignment that Effects.Assign announced.
+	EventAssign
+	// EventTimer: Effects.Deadline has come.
+	EventTimer
+)
+
+// Event is one input of the state machine.
+type Event struct {
+	Kind     EventKind
+	MemberID string
+	Stream   uint64 // the shell's number of a connection, never 0, never used twice
+	Epoch    int32  // the member epoch that the member believes in; 0 in a join: new
+	Attach   int64  // counts the streams of the member
+	HasOwned bool
+	Owned    []TopicPartition // of a join and, if HasOwned, of a heartbeat
+	Join     *Member          // of a join; its ID is MemberID
+	Metadata *Metadata        // of EventMetadata and of a join
+	// Grace is how long a member that lost its stream keeps its place, if that
+	// is less than what is left of its session; 0: no less.
+	Grace time.Duration
+}
+
+// Member is what is persisted of a member: who it is and what it wants.
+type Member struct {
+	ID               string
+	InstanceID       string // empty: dynamic
+	ClientID         string
+	Host             string
+	Rack             string
+	Topics           []string // by name
+	Pattern          string   // RE2, resolved by the shell; empty: none
+	SessionTimeout   time.Duration
+	RebalanceTimeout time.Duration
+	Assignor         string // a name of package assignor; empty: no wish
+}
+
+// Metadata is what the group needs to know of the topics it subscribes to.
+// The group keeps it and does not change it.
+type Metadata struct {
+	Partitions map[string]int32    // of every topic subscribed to that exists, patterns resolved
+	Matches    map[string][]string // the topics that match each pattern, ascending
+}
+
+// EffectKind tells effects apart.
+type EffectKind uint8
+
+// The effects, with the fields of Effect that each uses.
+const (
+	// EffectUpdate sends to Stream: MemberID, Epoch, Assigned.
+	EffectUpdate EffectKind = iota + 1
+	// EffectDrop ends Stream with Code and Message. The machine has forgotten
+	// the stream already; no EventDetach need follow.
+	EffectDrop
+	// EffectPersistGroup writes the group epoch: Epoch.
+	EffectPersistGroup
+	// EffectPersistMember writes Member.
+	EffectPersistMember
+	// EffectForgetMember writes a tombstone for MemberID.
+	EffectForgetMember
+)
+
+// Effect is one thing for the shell to do. Nothing that comes after a persist
+// effect may be seen by anybody before that record is committed; if it fails,
+// the shell drops the group and loads it again.
+type Effect struct {
+	Kind     EffectKind
+	MemberID string
+	Stream   uint64
+	Epoch    int32
+	Assigned []TopicPartition // ascending; the shell owns it
+	Code     Code
+	Message  string
+	Member   *Member // not to be changed
+}
+
+// Effects is the output of a Step. The caller owns and reuses it.
+type Effects struct {
+	List     []Effect
+	Assign   bool      // an EventAssign is wanted, once the events that wait are through
+	Deadline time.Time // when EventTimer is wanted, or a little earlier than needed; zero: never
+}
+
+// Reset empties e for the next Step.
+func (e *Effects) Reset() {
+	clear(e.List)
+	*e = Effects{List: e.List[:0]}
+}
+
+// Code says why a member or a commit was refused.
+type Code uint8
+
+// The codes.
+const (
+	CodeNone Code = iota
+	// CodeUnknownMember: never joined, left, or expired.
+	CodeUnknownMember
+	// CodeFencedEpoch: another stream or process took over, or the member was
+	// removed because it broke the protocol.
+	CodeFencedEpoch
+	// CodeStaleEpoch: the partition is not the member's at that epoch.
+	CodeStaleEpoch
+	// CodeFencedInstance: another member with the same instance id took over.
+	CodeFencedInstance
+	// CodeAway: the member has not come back to its new coordinator yet; retriable.
+	CodeAway
+	// CodeInvalid: the request contradicts itself or what is known.
+	CodeInvalid
+)
+
+func (c Code) String() string {
+	switch c {
+	case CodeNone:
+		return "none"
+	case CodeUnknownMember:
+		return "unknown member"
+	case CodeFencedEpoch:
+		return "fenced epoch"
+	case CodeStaleEpoch:
+		return "stale epoch"
+	case CodeFencedInstance:
+		return "fenced instance"
+	case CodeAway:
+		return "away"
+	case CodeInvalid:
+		return "invalid"
+	}
+	return "code " + strconv.Itoa(int(c))
+}

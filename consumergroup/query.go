@@ -1,0 +1,127 @@
+package consumergroup
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// State is where a group stands.
+type State string
+
+// The states; see the package comment.
+const (
+	StateEmpty       State = "empty"
+	StateAssigning   State = "assigning"
+	StateReconciling State = "reconciling"
+	StateStable      State = "stable"
+)
+
+// ID is the group's name.
+func (g *Group) ID() string { return g.id }
+
+// Epoch is the group epoch.
+func (g *Group) Epoch() int32 { return g.epoch }
+
+// Len is the number of members, those that are away included.
+func (g *Group) Len() int { return len(g.members) }
+
+// Has reports whether there is a member of that id.
+func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
+
+// Assignor is the name of the assignor that made the target; empty before the first.
+func (g *Group) Assignor() string { return g.assignor }
+
+// State computes the group's state.
+func (g *Group) State() State {
+	switch {
+	case len(g.members) == 0:
+		return StateEmpty
+	case g.dirty || g.awaited > 0:
+		return StateAssigning
+	}
+	for _, m := range g.members {
+		if !m.settled(g.targetEpoch) {
+			return StateReconciling
+		}
+	}
+	return StateStable
+}
+
+func (m *member) settled(epoch int32) bool {
+	if m.left {
+		return true
+	}
+	if m.epoch != epoch || !m.acked || len(m.owned) != len(m.target) {
+		return false
+	}
+	for p := range m.target {
+		if _, ok := m.owned[p]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// Subscriptions returns the topics and the patterns that members subscribe to,
+// each once, ascending: what the next Metadata must cover.
+func (g *Group) Subscriptions() (topics, patterns []string) {
+	names, expressions := map[string]struct{}{}, map[string]struct{}{}
+	for _, m := range g.members {
+		for _, topic := range m.Topics {
+			names[topic] = struct{}{}
+		}
+		if m.Pattern != "" {
+			expressions[m.Pattern] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), slices.Sorted(maps.Keys(expressions))
+}
+
+// MemberInfo describes a member.
+type MemberInfo struct {
+	Member
+	Epoch int32
+	Owned []TopicPartition // what it may own by its own view, ascending
+}
+
+// Members describes the members, ascending by id.
+func (g *Group) Members() []MemberInfo {
+	infos := make([]MemberInfo, 0, len(g.order))
+	for _, id := range g.order {
+		m := g.members[id]
+		infos = append(infos, MemberInfo{Member: m.Member, Epoch: m.epoch, Owned: m.ownedSorted()})
+	}
+	return infos
+}
+
+// CheckMember reports whether a member may commit at all with an epoch.
+func (g *Group) CheckMember(memberID string, epoch int32) (Code, string) {
+	m := g.members[memberID]
+	switch {
+	case m == nil || m.left:
+		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
+	case m.away:
+		return CodeAway, "member " + strconv.Quote(memberID) + " has not come back to the new coordinator yet"
+	case epoch > m.epoch || epoch < 0:
+		return CodeFencedEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " was not given; the member's is " + strconv.Itoa(int(m.epoch))
+	}
+	return CodeNone, ""
+}
+
+// CheckCommit reports whether a member that passed CheckMember may commit an
+// offset of p with that epoch: p is its own, and was when the epoch was given.
+func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition) (Code, string) {
+	m := g.members[memberID]
+	if m == nil {
+		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
+	}
+	given, owns := m.owned[p]
+	switch {
+	case !owns:
+		return CodeStaleEpoch, "the partition is not assigned to member " + strconv.Quote(memberID)
+	case epoch < given:
+		return CodeStaleEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " is older than the assignment of the partition, " + strconv.Itoa(int(given))
+	}
+	return CodeNone, ""
+}

@@ -1,0 +1,142 @@
+package consumergroup
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/penstock/penstock/consumergroup/assignor"
+)
+
+// reconcile brings m one step nearer to its target; see the package comment.
+func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
+	if g.members[m.ID] != m || m.stream == 0 || m.away || !m.acked || g.awaited > 0 {
+		return
+	}
+	keep := make(map[TopicPartition]struct{}, len(m.owned))
+	for p := range m.owned {
+		if _, ok := m.target[p]; ok {
+			keep[p] = struct{}{}
+		}
+	}
+	if len(keep) < len(m.owned) {
+		m.told = keep
+		g.expectAck(now, m)
+		g.update(m, out)
+		return
+	}
+	raised := m.epoch != g.targetEpoch
+	m.epoch = g.targetEpoch
+	given := false
+	for _, p := range sorted(m.target) {
+		if _, has := m.owned[p]; !has && g.holder[p] == nil {
+			g.hold(m, p)
+			keep[p] = struct{}{}
+			given = true
+		}
+	}
+	m.told = keep
+	if given {
+		g.expectAck(now, m)
+	}
+	if given || raised {
+		g.update(m, out)
+	}
+}
+
+// update sends m its epoch and all that it was told.
+func (g *Group) update(m *member, out *Effects) {
+	out.List = append(out.List, Effect{
+		Kind: EffectUpdate, MemberID: m.ID, Stream: m.stream, Epoch: m.epoch, Assigned: sorted(m.told),
+	})
+}
+
+// assign computes the target for the group epoch and wakes everybody.
+func (g *Group) assign() {
+	if !g.dirty || g.awaited > 0 {
+		return
+	}
+	g.dirty, g.targetEpoch = false, g.epoch
+	in, topics := g.input()
+	g.assignor = g.chooseAssignor()
+	choose, err := assignor.ByName(g.assignor)
+	if err != nil {
+		choose, g.assignor = assignor.AssignUniform, assignor.Uniform
+	}
+	result, err := choose(in)
+	if err != nil {
+		// input keeps the assignor's rules, so this does not happen; the old
+		// target is still one in which no partition has two owners.
+		return
+	}
+	clear(g.wanted)
+	for i, id := range g.order {
+		m := g.members[id]
+		m.target = make(map[TopicPartition]struct{}, len(result[i]))
+		for _, p := range result[i] {
+			tp := TopicPartition{Topic: topics[p.Topic], Partition: p.Partition}
+			m.target[tp] = struct{}{}
+			g.wanted[tp] = m
+		}
+		g.queue(m)
+	}
+}
+
+// input writes the group in the assignor's terms: topics by index. What a
+// member "owns" there is its last target, where it is headed.
+func (g *Group) input() (in assignor.Input, names []string) {
+	names = slices.Sorted(maps.Keys(g.metadata.Partitions))
+	index := make(map[string]int32, len(names))
+	for i, name := range names {
+		index[name] = int32(i)
+		in.Topics = append(in.Topics, assignor.Topic{Name: name, Partitions: g.metadata.Partitions[name]})
+	}
+	for _, id := range g.order {
+		m := g.members[id]
+		am := assignor.Member{ID: m.ID, InstanceID: m.InstanceID, Rack: m.Rack}
+		for _, list := range [][]string{m.Topics, g.metadata.Matches[m.Pattern]} {
+			for _, name := range list {
+				if i, ok := index[name]; ok {
+					am.Topics = append(am.Topics, i)
+				}
+			}
+		}
+		slices.Sort(am.Topics)
+		am.Topics = slices.Compact(am.Topics)
+		for _, p := range sorted(m.target) {
+			if i, ok := index[p.Topic]; ok {
+				am.Owned = append(am.Owned, assignor.Partition{Topic: i, Partition: p.Partition})
+			}
+		}
+		in.Members = append(in.Members, am)
+	}
+	return in, names
+}
+
+// chooseAssignor returns the assignor that most members ask for, the first by
+// name of several; uniform when nobody asks.
+func (g *Group) chooseAssignor() string {
+	votes := map[string]int{}
+	for _, id := range g.order {
+		if name := g.members[id].Assignor; name != "" {
+			votes[name]++
+		}
+	}
+	if len(votes) == 0 {
+		return assignor.Uniform
+	}
+	return slices.MaxFunc(slices.Sorted(maps.Keys(votes)), func(a, b string) int {
+		return cmp.Or(cmp.Compare(votes[a], votes[b]), cmp.Compare(b, a))
+	})
+}
+
+// sorted returns the keys of a set of partitions, ascending.
+func sorted[V any](set map[TopicPartition]V) []TopicPartition {
+	ps := make([]TopicPartition, 0, len(set))
+	for p := range set {
+		ps = append(ps, p)
+	}
+	slices.SortFunc(ps, comparePartitions)
+	return ps
+}

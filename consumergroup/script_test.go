@@ -1,0 +1,200 @@
+package consumergroup
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+)
+
+// script is a group driven by the files in testdata. Each command prints the
+// effects; an assignment that is asked for runs at once.
+type script struct {
+	now     time.Time
+	g       *Group
+	out     Effects
+	topics  map[string]int32
+	streams map[string]uint64
+	last    uint64
+	store   map[string]Member
+	b       strings.Builder
+}
+
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &script{
+			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{},
+			streams: map[string]uint64{}, store: map[string]Member{},
+		}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.b.Reset()
+			s.run(t, d)
+			return s.b.String()
+		})
+	})
+}
+
+func (s *script) run(t *testing.T, d *datadriven.TestData) {
+	var id, owned, by string
+	var epoch int
+	if len(d.CmdArgs) > 0 {
+		id = d.CmdArgs[0].Key
+	}
+	d.MaybeScanArgs(t, "epoch", &epoch)
+	d.MaybeScanArgs(t, "owned", &owned)
+	ev := Event{MemberID: id, Epoch: int32(epoch), Stream: s.streams[id], HasOwned: d.HasArg("owned"), Owned: partitions(owned)}
+	if d.MaybeScanArgs(t, "stream", &by) {
+		n, _ := strconv.Atoi(by)
+		ev.Stream = uint64(n)
+	}
+	switch d.Cmd {
+	case "topics":
+		for _, arg := range d.CmdArgs {
+			n, _ := strconv.Atoi(arg.Vals[0])
+			s.topics[arg.Key] = int32(n)
+			if n == 0 {
+				delete(s.topics, arg.Key)
+			}
+		}
+		ev.Kind, ev.Metadata = EventMetadata, s.metadata()
+	case "join":
+		s.join(t, d, &ev)
+	case "hb":
+		ev.Kind = EventHeartbeat
+	case "detach":
+		ev.Kind = EventDetach
+	case "leave":
+		ev.Kind = EventLeave
+	case "advance":
+		dur, err := time.ParseDuration(id)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		s.advance(dur)
+		return
+	case "move":
+		var members []Member
+		for _, id := range s.g.order {
+			members = append(members, s.store[id])
+		}
+		s.g = Restore(s.now, "g", s.g.Epoch(), members)
+		clear(s.streams)
+		fmt.Fprintf(&s.b, "%s\n", s.g.State())
+		return
+	case "commit":
+		s.commit(id, int32(epoch), partitions(owned)[0])
+		return
+	case "show":
+		s.show()
+		return
+	default:
+		d.Fatalf(t, "unknown command")
+	}
+	s.step(ev)
+}
+
+func (s *script) join(t *testing.T, d *datadriven.TestData, ev *Event) {
+	attach, instance, topics, as := 1, "", "a", ""
+	d.MaybeScanArgs(t, "attach", &attach)
+	d.MaybeScanArgs(t, "instance", &instance)
+	d.MaybeScanArgs(t, "topics", &topics)
+	d.MaybeScanArgs(t, "assignor", &as)
+	s.last++
+	s.streams[ev.MemberID] = s.last
+	ev.Kind, ev.Stream, ev.Attach, ev.Metadata = EventJoin, s.last, int64(attach), s.metadata()
+	ev.Join = &Member{
+		ID: ev.MemberID, InstanceID: instance, Topics: strings.Split(topics, "/"), Assignor: as,
+		SessionTimeout: 10 * time.Second, RebalanceTimeout: 20 * time.Second,
+	}
+	if p, ok := strings.CutPrefix(topics, "~"); ok {
+		ev.Join.Topics, ev.Join.Pattern = nil, p
+	}
+}
+
+// metadata matches a pattern by prefix, which is enough here.
+func (s *script) metadata() *Metadata {
+	md := &Metadata{Partitions: map[string]int32{}, Matches: map[string][]string{}}
+	for name, n := range s.topics {
+		md.Partitions[name] = n
+		md.Matches[name[:1]] = append(md.Matches[name[:1]], name)
+	}
+	for _, names := range md.Matches {
+		if len(names) > 1 && names[0] > names[1] {
+			names[0], names[1] = names[1], names[0]
+		}
+	}
+	return md
+}
+
+func (s *script) advance(d time.Duration) {
+	end := s.now.Add(d)
+	for deadline := s.out.Deadline; !deadline.IsZero() && !deadline.After(end); deadline = s.out.Deadline {
+		s.now = deadline
+		s.step(Event{Kind: EventTimer})
+	}
+	s.now = end
+}
+
+func (s *script) step(ev Event) {
+	s.out.Reset()
+	s.g.Step(s.now, ev, &s.out)
+	assign := s.out.Assign
+	s.print()
+	if assign {
+		s.out.Reset()
+		s.g.Step(s.now, Event{Kind: EventAssign}, &s.out)
+		s.print()
+	}
+}
+
+func (s *script) print() {
+	for _, e := range s.out.List {
+		switch e.Kind {
+		case EffectUpdate:
+			fmt.Fprintf(&s.b, "%s/%d: epoch=%d %v\n", e.MemberID, e.Stream, e.Epoch, e.Assigned)
+		case EffectDrop:
+			fmt.Fprintf(&s.b, "%s/%d: dropped: %s: %s\n", e.MemberID, e.Stream, e.Code, e.Message)
+		case EffectPersistGroup:
+			fmt.Fprintf(&s.b, "persist epoch %d\n", e.Epoch)
+		case EffectPersistMember:
+			s.store[e.MemberID] = *e.Member
+			fmt.Fprintf(&s.b, "persist member %s\n", e.MemberID)
+		case EffectForgetMember:
+			delete(s.store, e.MemberID)
+			fmt.Fprintf(&s.b, "forget member %s\n", e.MemberID)
+		}
+	}
+}
+
+func (s *script) commit(id string, epoch int32, p TopicPartition) {
+	code, message := s.g.CheckMember(id, epoch)
+	if code == CodeNone {
+		code, message = s.g.CheckCommit(id, epoch, p)
+	}
+	fmt.Fprintf(&s.b, "%s", code)
+	if message != "" {
+		fmt.Fprintf(&s.b, ": %s", message)
+	}
+	s.b.WriteByte('\n')
+}
+
+func (s *script) show() {
+	fmt.Fprintf(&s.b, "%s epoch=%d assignor=%s\n", s.g.State(), s.g.Epoch(), s.g.Assignor())
+	for _, m := range s.g.Members() {
+		fmt.Fprintf(&s.b, "%s epoch=%d %v\n", m.ID, m.Epoch, m.Owned)
+	}
+}
+
+// partitions reads a-0/a-1; "none" is the empty list.
+func partitions(text string) (ps []TopicPartition) {
+	for item := range strings.SplitSeq(text, "/") {
+		if topic, n, ok := strings.Cut(item, "-"); ok {
+			i, _ := strconv.Atoi(n)
+			ps = append(ps, TopicPartition{topic, int32(i)})
+		}
+	}
+	return ps
+}
