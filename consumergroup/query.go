@@ -37,7 +37,7 @@ func (g *Group) State() State {
 	switch {
 	case len(g.members) == 0:
 		return StateEmpty
-	case g.dirty || g.awaited > 0:
+	case g.assigning():
 		return StateAssigning
 	}
 	for _, m := range g.members {
@@ -47,6 +47,8 @@ func (g *Group) State() State {
 	}
 	return StateStable
 }
+
+func (g *Group) assigning() bool { return g.dirty || g.awaited > 0 }
 
 func (m *member) settled(epoch int32) bool {
 	if m.left {

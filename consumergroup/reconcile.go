@@ -10,8 +10,10 @@ import (
 )
 
 // reconcile brings m one step nearer to its target; see the package comment.
+// While a new target is due nobody moves: a member that joined anew would
+// otherwise get its partitions back in the epoch of its former process.
 func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
-	if g.members[m.ID] != m || m.stream == 0 || m.away || !m.acked || g.awaited > 0 {
+	if g.members[m.ID] != m || m.stream == 0 || m.away || !m.acked || g.assigning() {
 		return
 	}
 	keep := make(map[TopicPartition]struct{}, len(m.owned))
@@ -55,7 +57,7 @@ func (g *Group) update(m *member, out *Effects) {
 // assign computes the target for the group epoch and wakes everybody.
 func (g *Group) assign() {
 	if !g.dirty || g.awaited > 0 {
-		return
+		return // asked for twice, or too early
 	}
 	g.dirty, g.targetEpoch = false, g.epoch
 	in, topics := g.input()

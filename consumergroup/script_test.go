@@ -24,7 +24,7 @@ type script struct {
 }
 
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		s := &script{
 			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{},
 			streams: map[string]uint64{}, store: map[string]Member{},
