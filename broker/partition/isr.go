@@ -1,0 +1,108 @@
+package partition
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// proposal is what is under way to change the ISR, at one partition epoch.
+// The metadata log accepts a change only at the partition epoch it was made for,
+// so a newer one settles every earlier proposal.
+type proposal struct {
+	partitionEpoch int32
+	inFlight       bool // no result yet
+	// unresolved: one at this partition epoch may have been committed.
+	unresolved bool
+	retryAt    time.Time
+}
+
+// settleProposals is called when a newer partition epoch is in force.
+func (r *Replica) settleProposals() {
+	r.lead.proposal = proposal{}
+	r.clearProposed()
+}
+
+func (r *Replica) clearProposed() {
+	for i := range r.lead.followers {
+		r.lead.followers[i].proposed = false
+	}
+}
+
+// eligible reports whether f may be proposed for the ISR: it acknowledged, in
+// this epoch and session, everything committed and everything before this epoch.
+func (r *Replica) eligible(now time.Time, f *peer) bool {
+	counted := f.counted(r.synced())
+	return f.matched && !f.fenced && !f.withdrawn && !f.damaged &&
+		counted >= r.hw && counted >= r.lead.startOffset && !r.lagging(now, f)
+}
+
+// wants reports whether f belongs in the ISR as the leader sees it.
+func (r *Replica) wants(now time.Time, f *peer) bool {
+	if !f.inSync {
+		return r.eligible(now, f)
+	}
+	return !f.fenced && !f.withdrawn && !f.damaged && !r.silent(now, f) && !r.lagging(now, f)
+}
+
+// updateISR proposes the ISR that the leader wants when it differs from the
+// committed one, or when an earlier proposal was left without an outcome. One
+// proposal is under way at a time.
+func (r *Replica) updateISR(now time.Time, out *Effects) {
+	p := &r.lead.proposal
+	if r.role != RoleLeader || r.lead.superseded || r.lead.suspended || p.inFlight || now.Before(p.retryAt) {
+		return
+	}
+	changed, members := p.unresolved, 0
+	for i := range r.lead.followers {
+		f := &r.lead.followers[i]
+		want := r.wants(now, f)
+		changed = changed || want != f.inSync
+		if want {
+			members++
+		}
+	}
+	resign := r.damage == DamageFailed
+	if resign && members == 0 || !resign && !changed {
+		return
+	}
+	r.propose(now, resign, out)
+}
+
+func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
+	p := &r.lead.proposal
+	out.Members = out.Members[:0]
+	if self := r.self(); !resign {
+		out.Members = append(out.Members, Member{Node: self.Node, BrokerEpoch: self.BrokerEpoch})
+	}
+	for i := range r.lead.followers {
+		f := &r.lead.followers[i]
+		if !r.wants(now, f) {
+			continue
+		}
+		f.proposed = f.proposed || !f.inSync
+		out.Members = append(out.Members, Member{Node: f.node, BrokerEpoch: f.brokerEpoch})
+	}
+	slices.SortFunc(out.Members, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	p.inFlight, p.partitionEpoch = true, r.assigned.PartitionEpoch
+	out.add(Effect{Kind: EffectProposeISR, Epoch: r.assigned.LeaderEpoch, PartitionEpoch: r.assigned.PartitionEpoch})
+}
+
+// proposalResult takes the answer. A committed change takes effect with the
+// image that shows it; until then it is counted like one of unknown outcome.
+func (r *Replica) proposalResult(now time.Time, ev Event, out *Effects) {
+	p := &r.lead.proposal
+	if r.role != RoleLeader || !p.inFlight || ev.PartitionEpoch != p.partitionEpoch {
+		return
+	}
+	p.inFlight = false
+	p.retryAt = now.Add(r.cfg.ProposalRetry)
+	if ev.Outcome != OutcomeRefused {
+		p.unresolved = true
+		return
+	}
+	if !p.unresolved {
+		r.clearProposed()
+		r.updateWatermark(out)
+	}
+}

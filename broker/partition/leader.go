@@ -1,0 +1,315 @@
+package partition
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// leader is the part of the state that belongs to one leader epoch.
+type leader struct {
+	followers []peer
+	// startOffset is the LEO at election: where this leader epoch begins.
+	startOffset record.Offset
+	electedAt   time.Time
+	// superseded: a newer leader epoch was heard of. It ends with the next assignment.
+	superseded bool
+	// suspended: this broker has no controller. It outlives leader epochs.
+	suspended bool
+	draining  bool
+	drained   bool // said so
+
+	all waiterQueue // acks=all: until HW
+	one waiterQueue // acks=1: until the leader's own counted offset
+
+	lag      lagWindow
+	proposal proposal
+}
+
+// peer is what a leader knows of one follower.
+type peer struct {
+	node        int32
+	brokerEpoch int64 // by the image
+	fenced      bool
+	inSync      bool // in the committed ISR
+	proposed    bool // in an expansion proposal that may be committed
+
+	session   uint64 // newest heard of in this broker epoch; 0: none
+	matched   bool   // the session is open
+	withdrawn bool   // the follower gave up
+	damaged   bool   // it lost acknowledged bytes; until it is out of the ISR
+	appended  record.Offset
+	flushed   record.Offset
+	heard     time.Time
+}
+
+func (f *peer) counted(synced bool) record.Offset {
+	if synced {
+		return f.flushed
+	}
+	return f.appended
+}
+
+// forget drops what acks told: it holds for one epoch and one session.
+func (f *peer) forget() {
+	f.matched = false
+	f.appended, f.flushed = record.UnknownOffset, record.UnknownOffset
+}
+
+func (l *leader) find(node int32) *peer {
+	for i := range l.followers {
+		if l.followers[i].node == node {
+			return &l.followers[i]
+		}
+	}
+	return nil
+}
+
+// leading reports whether this replica may act as leader now.
+func (r *Replica) leading() bool {
+	return r.role == RoleLeader && !r.lead.superseded && !r.lead.suspended && r.damage != DamageFailed
+}
+
+func (r *Replica) startLeading(now time.Time, out *Effects) {
+	l := &r.lead
+	l.followers = l.followers[:0]
+	l.startOffset = r.end
+	l.electedAt = now
+	l.superseded, l.draining, l.drained = false, false, false
+	l.proposal = proposal{}
+	l.lag.reset()
+	l.lag.add(now, r.end, 0)
+	r.syncFollowers(out)
+	r.updateWatermark(out)
+}
+
+func (r *Replica) stepDown(out *Effects) {
+	r.failWaiters(OutcomeNotLeader, out)
+	for i := range r.lead.followers {
+		r.endSession(&r.lead.followers[i], out)
+	}
+	r.lead.followers = r.lead.followers[:0]
+}
+
+func (r *Replica) endSession(f *peer, out *Effects) {
+	if f.matched {
+		out.add(Effect{Kind: EffectEndSession, Node: f.node, Session: f.session})
+	}
+	f.forget()
+}
+
+// syncFollowers brings the followers in line with the assignment. A follower
+// whose broker registered anew has lost its sessions with the old process.
+func (r *Replica) syncFollowers(out *Effects) {
+	l := &r.lead
+	next := make([]peer, 0, len(r.assigned.Replicas))
+	for _, a := range r.assigned.Replicas {
+		if a.Node == r.cfg.Node {
+			continue
+		}
+		f := peer{node: a.Node, brokerEpoch: a.BrokerEpoch, appended: record.UnknownOffset, flushed: record.UnknownOffset}
+		if old := l.find(a.Node); old != nil {
+			if old.brokerEpoch == a.BrokerEpoch {
+				f = *old
+			} else {
+				r.endSession(old, out)
+				f.proposed = old.proposed
+			}
+		}
+		f.fenced, f.inSync = a.Fenced, a.ISR
+		f.damaged = f.damaged && a.ISR
+		next = append(next, f)
+	}
+	for i := range l.followers {
+		if gone := &l.followers[i]; !r.assigns(gone.node) {
+			r.endSession(gone, out)
+		}
+	}
+	l.followers = next
+}
+
+func (r *Replica) assigns(node int32) bool {
+	for i := range r.assigned.Replicas {
+		if r.assigned.Replicas[i].Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// refreshLeader takes an assignment of the same leader epoch.
+func (r *Replica) refreshLeader(now time.Time, newEpoch bool, out *Effects) {
+	r.syncFollowers(out)
+	if newEpoch {
+		r.settleProposals()
+	}
+	if !r.enoughInSync() {
+		r.lead.all.fail(OutcomeNotEnoughReplicasAfterAppend, out)
+	}
+	r.updateWatermark(out)
+	r.updateISR(now, out)
+	r.checkDrained(out)
+}
+
+func (r *Replica) leaderAppended(now time.Time, ev Event, out *Effects) {
+	out.add(Effect{Kind: EffectPushable, End: r.end})
+	r.lead.lag.add(now, r.end, r.cfg.LagTimeMax/lagSteps)
+	r.wait(ev, out)
+	r.updateWatermark(out)
+}
+
+func (r *Replica) leaderProgress(out *Effects) {
+	if r.leading() {
+		r.lead.one.complete(r.counted(), out)
+	}
+	r.updateWatermark(out)
+}
+
+// handshake answers a follower's opening of a session.
+func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
+	reply := Effect{
+		Kind: EffectHandshakeReply, Node: ev.Node, Epoch: ev.Epoch, Session: ev.Session,
+		AnswerEpoch: ev.AnswerEpoch, Offset: ev.AnswerEnd, LogStart: r.logStart, HW: r.hw,
+	}
+	f := r.lead.find(ev.Node)
+	if o := r.admitHandshake(f, ev, out); o != OutcomeOK {
+		reply.Outcome = o
+		out.add(reply)
+		return
+	}
+	if ev.Session <= f.session {
+		out.add(Effect{Kind: EffectDrop, Node: ev.Node, Session: ev.Session})
+		return
+	}
+	r.endSession(f, out)
+	f.session, f.withdrawn, f.heard = ev.Session, false, now
+	if r.synced() && f.inSync && ev.To < r.hw {
+		// An in-sync replica holds everything below HW; this one did, and lost it.
+		f.damaged = true
+		out.add(Effect{Kind: EffectFollowerDamaged, Node: f.node, Offset: ev.To, HW: r.hw})
+	}
+	switch {
+	case f.damaged:
+		reply.Outcome = OutcomeDamaged
+		r.updateISR(now, out)
+	case ev.To < r.logStart:
+		reply.Begin = true
+	case ev.LastEpoch == record.UnknownEpoch:
+		// An empty log agrees with every other as far as it reaches.
+		reply.AnswerEpoch, reply.Offset = record.UnknownEpoch, r.end
+		reply.Matched = ev.To <= r.end
+	case ev.AnswerEpoch == record.UnknownEpoch:
+		// Every epoch of this log is newer than the follower's last: only what lies
+		// below the log start may be kept.
+		reply.Offset = r.logStart
+		reply.Matched = ev.To == r.logStart
+	default:
+		reply.Matched = ev.AnswerEpoch == ev.LastEpoch && ev.To <= ev.AnswerEnd
+	}
+	f.matched = reply.Matched
+	out.add(reply)
+}
+
+// admitHandshake checks who calls and in which epochs.
+func (r *Replica) admitHandshake(f *peer, ev Event, out *Effects) Outcome {
+	switch {
+	case ev.Epoch > r.Epoch():
+		r.supersede(out)
+		return OutcomeUnknownEpoch
+	case ev.Epoch < r.Epoch():
+		return OutcomeFencedEpoch
+	case r.role != RoleLeader || r.damage == DamageFailed:
+		return OutcomeNotLeader
+	case f == nil:
+		return OutcomeNotReplica
+	case ev.BrokerEpoch > f.brokerEpoch:
+		return OutcomeUnknownEpoch
+	case ev.BrokerEpoch < f.brokerEpoch:
+		return OutcomeStaleBroker
+	default:
+		return OutcomeOK
+	}
+}
+
+// supersede stops acknowledgements at once: somewhere a newer leader exists. The
+// epoch itself is taken from the metadata only.
+func (r *Replica) supersede(out *Effects) {
+	if r.role == RoleLeader && !r.lead.superseded {
+		r.lead.superseded = true
+		r.failWaiters(OutcomeNotLeader, out)
+	}
+}
+
+func (r *Replica) ack(now time.Time, ev Event, out *Effects) {
+	f := r.lead.find(ev.Node)
+	if r.role != RoleLeader || f == nil || ev.Epoch != r.Epoch() || ev.Session != f.session || !f.matched ||
+		ev.To > r.end || ev.Flushed > ev.To {
+		if f != nil && ev.Epoch > r.Epoch() {
+			r.supersede(out)
+		}
+		out.add(Effect{Kind: EffectDrop, Node: ev.Node, Session: ev.Session})
+		return
+	}
+	f.heard = now
+	f.appended, f.flushed = max(f.appended, ev.To), max(f.flushed, ev.Flushed)
+	r.updateWatermark(out)
+	if !f.inSync && !f.proposed && r.eligible(now, f) {
+		r.updateISR(now, out)
+	}
+}
+
+func (r *Replica) sessionGone(now time.Time, ev Event, out *Effects) {
+	f := r.lead.find(ev.Node)
+	if r.role != RoleLeader || f == nil || ev.Session != f.session {
+		return
+	}
+	f.forget()
+	if ev.On {
+		f.withdrawn = true
+		r.updateISR(now, out)
+	}
+}
+
+func (r *Replica) tick(now time.Time, heard []Heard, out *Effects) {
+	if r.role != RoleLeader {
+		return
+	}
+	for _, h := range heard {
+		if f := r.lead.find(h.Node); f != nil && h.At.After(f.heard) {
+			f.heard = h.At
+		}
+	}
+	r.lead.lag.add(now, r.end, r.cfg.LagTimeMax/lagSteps)
+	r.lead.one.expire(now, out)
+	r.lead.all.expire(now, out)
+	r.updateISR(now, out)
+	r.checkDrained(out)
+}
+
+func (r *Replica) suspend(on bool, out *Effects) {
+	if r.lead.suspended == on {
+		return
+	}
+	r.lead.suspended = on
+	if r.role != RoleLeader {
+		return
+	}
+	if on {
+		r.failWaiters(OutcomeNotLeader, out)
+		return
+	}
+	r.updateWatermark(out)
+}
+
+func (r *Replica) drain(on bool, out *Effects) {
+	r.lead.draining, r.lead.drained = on && r.role == RoleLeader, false
+	r.checkDrained(out)
+}
+
+// checkDrained reports, once, that a hand-over loses nobody's ack.
+func (r *Replica) checkDrained(out *Effects) {
+	if r.lead.draining && r.Waiting() == 0 && r.hw >= r.end && !r.lead.drained {
+		r.lead.drained = true
+		out.add(Effect{Kind: EffectDrained, Epoch: r.Epoch(), Offset: r.end})
+	}
+}

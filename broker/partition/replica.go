@@ -1,0 +1,182 @@
+package partition
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// Config holds what does not change while a replica lives.
+type Config struct {
+	Node int32 // this broker
+	// LagTimeMax is replica.lag.time.max.ms.
+	LagTimeMax time.Duration
+	// SessionTimeout is broker.session.timeout: silence on the replication stream
+	// for this long proposes a follower out.
+	SessionTimeout time.Duration
+	// ProposalRetry is the pause before an ISR proposal is made again.
+	ProposalRetry time.Duration
+	Log           LogState
+}
+
+// The defaults of Config, for values that are zero.
+const (
+	DefaultLagTimeMax     = 10 * time.Second
+	DefaultSessionTimeout = 3 * time.Second
+	DefaultProposalRetry  = 500 * time.Millisecond
+)
+
+// Replica is the state of one replica. Make it with New.
+type Replica struct {
+	cfg    Config
+	role   Role
+	damage Damage
+	// assigned is the assignment in force; nil before the first one.
+	assigned *Assignment
+	// deferred came while the log was being truncated, and is acted on after it.
+	deferred *Assignment
+
+	logStart record.Offset
+	end      record.Offset // LEO
+	written  record.Offset
+	flushed  record.Offset
+	hw       record.Offset
+
+	lead   leader
+	follow follower
+}
+
+// New makes a replica without a role; the first Assign gives it one.
+func New(cfg Config) *Replica {
+	if cfg.LagTimeMax <= 0 {
+		cfg.LagTimeMax = DefaultLagTimeMax
+	}
+	if cfg.SessionTimeout <= 0 {
+		cfg.SessionTimeout = DefaultSessionTimeout
+	}
+	if cfg.ProposalRetry <= 0 {
+		cfg.ProposalRetry = DefaultProposalRetry
+	}
+	r := &Replica{cfg: cfg}
+	r.adoptLog(cfg.Log)
+	r.damage = cfg.Log.Damage
+	if r.damage == DamageNone && r.end < max(cfg.Log.HW, cfg.Log.MustHave) {
+		r.damage = DamageLostBytes
+	}
+	return r
+}
+
+// adoptLog starts from what a log is found to hold. Its high watermark is a
+// lower bound that may lie outside of what is left.
+func (r *Replica) adoptLog(l LogState) {
+	r.logStart, r.end = l.Start, l.End
+	r.flushed = min(l.Flushed, l.End)
+	r.written = r.flushed
+	r.hw = clamp(l.HW, r.logStart, r.end)
+}
+
+// Step feeds one event and appends to out what follows from it.
+func (r *Replica) Step(now time.Time, ev Event, out *Effects) {
+	if r.follow.phase == phaseTruncating && ev.Kind != EventAssign && ev.Kind != EventTruncated && ev.Kind != EventLogFailed {
+		r.stepWhileTruncating(ev, out)
+		return
+	}
+	switch ev.Kind {
+	case EventAssign:
+		r.assign(now, ev.Assignment, out)
+	case EventOpened:
+		r.opened(now, ev.Log, out)
+	case EventAppended:
+		r.appended(now, ev, out)
+	case EventWait:
+		r.wait(ev, out)
+	case EventProgress:
+		r.progress(ev, out)
+	case EventLogStart:
+		r.logStart = clamp(ev.LogStart, r.logStart, r.end)
+	case EventLogFailed:
+		r.logFailed(now, out)
+	case EventHandshake:
+		r.handshake(now, ev, out)
+	case EventAck:
+		r.ack(now, ev, out)
+	case EventSessionGone:
+		r.sessionGone(now, ev, out)
+	case EventProposalResult:
+		r.proposalResult(now, ev, out)
+	case EventTick:
+		r.tick(now, ev.Heard, out)
+	case EventSuspend:
+		r.suspend(ev.On, out)
+	case EventDrain:
+		r.drain(ev.On, out)
+	case EventBegin:
+		r.begin(ev, out)
+	case EventReply:
+		r.reply(ev, out)
+	case EventTruncated:
+		r.truncated(now, ev.Log, out)
+	case EventPush:
+		r.push(ev, out)
+	case EventStreamGone:
+		r.streamGone(ev.Session)
+	}
+}
+
+// appended moves the end of the log, whoever wrote it.
+func (r *Replica) appended(now time.Time, ev Event, out *Effects) {
+	r.end = max(r.end, ev.To)
+	switch r.role {
+	case RoleLeader:
+		r.leaderAppended(now, ev, out)
+	case RoleFollower:
+		r.followerAppended(out)
+	case RoleNone:
+	}
+}
+
+func (r *Replica) progress(ev Event, out *Effects) {
+	written, flushed := min(ev.Written, r.end), min(ev.Flushed, r.end)
+	if written <= r.written && flushed <= r.flushed {
+		return
+	}
+	r.written, r.flushed = max(r.written, written), max(r.flushed, flushed)
+	switch r.role {
+	case RoleLeader:
+		r.leaderProgress(out)
+	case RoleFollower:
+		r.followerProgress(out)
+	case RoleNone:
+	}
+}
+
+// logFailed ends this replica's part: nothing it says from now on may count.
+func (r *Replica) logFailed(now time.Time, out *Effects) {
+	if r.damage == DamageFailed {
+		return
+	}
+	r.damage = DamageFailed
+	out.add(Effect{Kind: EffectOffline, Damage: DamageFailed, Node: r.cfg.Node, Offset: r.end})
+	if r.role == RoleLeader {
+		r.failWaiters(OutcomeStorageFailed, out)
+		r.updateISR(now, out)
+	}
+	r.follow.phase = phaseStopped
+	r.follow.session = 0
+	if d := r.deferred; d != nil {
+		r.deferred = nil
+		r.assign(now, d, out)
+	}
+}
+
+// counted is the offset of this replica that counts towards the watermark.
+func (r *Replica) counted() record.Offset {
+	if r.synced() {
+		return r.flushed
+	}
+	return r.end
+}
+
+func (r *Replica) synced() bool { return r.assigned == nil || r.assigned.Synced }
+
+func clamp(v, low, high record.Offset) record.Offset { return max(low, min(v, high)) }
