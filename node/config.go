@@ -43,7 +43,6 @@ type Config struct {
 
 	SessionTimeout    time.Duration // broker.session.timeout
 	HeartbeatInterval time.Duration // broker.heartbeat.interval
-	RaftHeartbeat     time.Duration // raft.heartbeat.timeout
 	RaftElection      time.Duration // raft.election.timeout
 	ReplicaLagMax     time.Duration // replica.lag.time.max.ms
 	FlushStall        time.Duration // flush.stall.ms
@@ -77,7 +76,6 @@ type Endpoint struct {
 // node.id and data.dir, which have no default.
 func DefaultConfig() Config {
 	return Config{
-		NodeID:            -1,
 		ListenGRPC:        []Endpoint{{Address: "0.0.0.0:7070"}},
 		ListenRaft:        "0.0.0.0:7071",
 		ListenHTTP:        "0.0.0.0:7072",
@@ -85,7 +83,6 @@ func DefaultConfig() Config {
 		TailMemory:        64 << 20,
 		SessionTimeout:    3 * time.Second,
 		HeartbeatInterval: 250 * time.Millisecond,
-		RaftHeartbeat:     500 * time.Millisecond,
 		RaftElection:      500 * time.Millisecond,
 		ReplicaLagMax:     10 * time.Second,
 		FlushStall:        5 * time.Second,
@@ -154,8 +151,8 @@ func (c *Config) Validate() error {
 	fault := func(key, value, format string, args ...any) {
 		faults = append(faults, &ConfigError{key, value, fmt.Sprintf(format, args...)})
 	}
-	if c.NodeID < 0 {
-		fault("node.id", "", "is required: a number from 0, different on every node")
+	if c.NodeID < 1 {
+		fault("node.id", "", "is required: a number from 1, different on every node")
 	}
 	if c.DataDir == "" {
 		fault("data.dir", "", "is required: a directory of this node's own")
@@ -186,9 +183,6 @@ func (c *Config) Validate() error {
 	}
 	if c.HeartbeatInterval*2 > c.SessionTimeout {
 		fault("broker.heartbeat.interval", c.HeartbeatInterval.String(), "must be at most half of broker.session.timeout (%s)", c.SessionTimeout)
-	}
-	if c.RaftElection < c.RaftHeartbeat {
-		fault("raft.election.timeout", c.RaftElection.String(), "must not be below raft.heartbeat.timeout (%s)", c.RaftHeartbeat)
 	}
 	return errors.Join(faults...)
 }

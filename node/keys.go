@@ -31,7 +31,7 @@ func envName(key string) string {
 // Keys is the one table of configuration keys, in the order of the user guide.
 func Keys() []Key {
 	return []Key{
-		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setInt32(&c.NodeID, v, 0, math.MaxInt32) }},
+		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setInt32(&c.NodeID, v, 1, math.MaxInt32) }},
 		{"data.dir", "path", "", "Holds the partitions of this node.", func(c *Config, v string) error { return setText(&c.DataDir, v) }},
 		{"raft.dir", "path", "data.dir/raft", "Holds the metadata log.", func(c *Config, v string) error { return setText(&c.RaftDir, v) }},
 		{"voters", "node.id@host:port,...", "", "Raft addresses of the metadata quorum; the same on every node.", setVoters},
@@ -53,10 +53,7 @@ func Keys() []Key {
 		{"broker.heartbeat.interval", "duration", "250ms", "How often a broker tells the controller that it lives.", func(c *Config, v string) error {
 			return setDuration(&c.HeartbeatInterval, v, 10*time.Millisecond, time.Minute)
 		}},
-		{"raft.heartbeat.timeout", "duration", "500ms", "Silence of the controller after which a voter stands for election.", func(c *Config, v string) error {
-			return setDuration(&c.RaftHeartbeat, v, 50*time.Millisecond, time.Minute)
-		}},
-		{"raft.election.timeout", "duration", "500ms", "How long an election may take.", func(c *Config, v string) error {
+		{"raft.election.timeout", "duration", "500ms", "Silence of the controller after which a voter stands for election.", func(c *Config, v string) error {
 			return setDuration(&c.RaftElection, v, 50*time.Millisecond, time.Minute)
 		}},
 		{"replica.lag.time.max.ms", "duration", "10s", "How long a follower may lag before it leaves the in-sync set; a bare number is milliseconds.", func(c *Config, v string) error {
@@ -175,7 +172,7 @@ func setVoters(c *Config, v string) error {
 		if !ok {
 			return fmt.Errorf("%q must be node.id@host:port", part)
 		}
-		if err := setInt32(&voter.NodeID, id, 0, math.MaxInt32); err != nil {
+		if err := setInt32(&voter.NodeID, id, 1, math.MaxInt32); err != nil {
 			return fmt.Errorf("the node.id %q %w", id, err)
 		}
 		if err := setAddress(&voter.Address, address); err != nil {

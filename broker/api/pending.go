@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Pending is a produce request on its way: the broker has appended it (or
+// refused it) and its acknowledgements are outstanding. The broker settles each
+// partition once; the door waits and reads the results.
+//
+// A Pending that times out is answered, and its late acknowledgements change
+// nothing any more; but the memory it accounts for is given back only when the
+// broker has settled every partition, for until then the batches are held.
+type Pending struct {
+	deadline time.Time
+	done     chan struct{}
+	onIdle   func(bytes int64)
+	bytes    int64
+
+	mu       sync.Mutex // guards what follows; results until done is closed
+	results  []ProduceResult
+	settled  []bool
+	left     int // partitions not settled
+	answered bool
+
+	// Room for the common request of one partition.
+	oneResult  [1]ProduceResult
+	oneSettled [1]bool
+}
+
+// NewPending makes a Pending for req, of n partitions, to be answered by
+// deadline. onIdle, when not nil, is called once, with bytes, after the last
+// partition is settled.
+func NewPending(req *ProduceRequest, deadline time.Time, bytes int64, onIdle func(int64)) *Pending {
+	n := len(req.Partitions)
+	p := &Pending{deadline: deadline, done: make(chan struct{}), onIdle: onIdle, bytes: bytes, left: n}
+	if n == 1 {
+		p.results, p.settled = p.oneResult[:], p.oneSettled[:]
+	} else {
+		p.results, p.settled = make([]ProduceResult, n), make([]bool, n)
+	}
+	for i := range req.Partitions {
+		p.results[i] = ProduceResult{PartitionRef: req.Partitions[i].PartitionRef, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1}
+	}
+	if n == 0 {
+		p.answered = true
+		close(p.done)
+		if onIdle != nil {
+			onIdle(bytes)
+		}
+	}
+	return p
+}
+
+// Appended notes where the records of partition i went, before it is settled.
+func (p *Pending) Appended(i int, r ProduceResult) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.answered {
+		p.results[i] = r
+	}
+}
+
+// Settle ends partition i: err nil is the acknowledgement. Settling it again
+// does nothing. An error hides the offset, for the outcome is not what the
+// offset promises.
+func (p *Pending) Settle(i int, err *Error) {
+	p.mu.Lock()
+	if p.settled[i] {
+		p.mu.Unlock()
+		return
+	}
+	p.settled[i] = true
+	p.left--
+	if !p.answered {
+		if err != nil {
+			p.results[i].Err, p.results[i].BaseOffset = err, -1
+		}
+		if p.left == 0 {
+			p.answered = true
+			close(p.done)
+		}
+	}
+	idle := p.left == 0
+	p.mu.Unlock()
+	if idle && p.onIdle != nil {
+		p.onIdle(p.bytes)
+	}
+}
+
+// Answer ends the wait now: partitions that are not settled get err, or count
+// as taken when err is nil (acks none).
+func (p *Pending) Answer(err *Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answered {
+		return
+	}
+	for i := range p.results {
+		if p.settled[i] {
+			continue
+		}
+		p.results[i].BaseOffset = -1
+		if err != nil {
+			p.results[i].Err = err.At(p.results[i].Topic, p.results[i].Partition)
+		}
+	}
+	p.answered = true
+	close(p.done)
+}
+
+// Done is closed when the answer is complete.
+func (p *Pending) Done() <-chan struct{} { return p.done }
+
+// Deadline is when the answer is due.
+func (p *Pending) Deadline() time.Time { return p.deadline }
+
+// Results may be read once Done is closed.
+func (p *Pending) Results() []ProduceResult { return p.results }
+
+// Wait returns the results when they are complete, or at the deadline, when
+// what is outstanding has timed out. It ends early with the error of ctx.
+func (p *Pending) Wait(ctx context.Context) ([]ProduceResult, error) {
+	select {
+	case <-p.done:
+		return p.results, nil
+	default:
+	}
+	timer := time.NewTimer(time.Until(p.deadline))
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		p.Expire()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return p.results, nil
+}
+
+// Expire answers that the deadline passed.
+func (p *Pending) Expire() {
+	p.Answer(&Error{
+		Code: CodeRequestTimedOut, Partition: -1,
+		Message: "the in-sync replicas did not acknowledge in time; the records may still be committed",
+	})
+}

@@ -1,0 +1,181 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/log/record"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+	"github.com/penstock/penstock/proto/wire"
+)
+
+// Fetcher reads records.
+type Fetcher interface {
+	// Fetch waits for records as the request says. Errors of partitions are in
+	// the results; an error ends the call.
+	Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error)
+	ListOffsets(ctx context.Context, queries []api.ListOffset) ([]api.ListOffsetResult, error)
+}
+
+const (
+	defaultFetchBytes     = 50 << 20
+	defaultPartitionBytes = 1 << 20
+	maxFetchWait          = 5 * time.Minute
+)
+
+type fetchService struct {
+	broker    Fetcher
+	addresses Addresses
+}
+
+func (s *fetchService) Fetch(ctx context.Context, in *pb.FetchRequest) (*wire.Fetched, error) {
+	req, err := fetchIn(in)
+	if err != nil {
+		return nil, statusError(ctx, err, s.addresses)
+	}
+	results, err := s.broker.Fetch(ctx, req)
+	if err != nil {
+		return nil, statusError(ctx, err, s.addresses)
+	}
+	return s.response(ctx, in, results), nil
+}
+
+// FetchStream answers request after request, in order.
+func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]) error {
+	for {
+		in, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		out, err := s.Fetch(stream.Context(), in)
+		if err != nil {
+			return err
+		}
+		err = stream.Send(out)
+		out.Release()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *fetchService) ListOffsets(ctx context.Context, in *pb.ListOffsetsRequest) (*pb.ListOffsetsResponse, error) {
+	queries := make([]api.ListOffset, len(in.GetPartitions()))
+	for i, p := range in.GetPartitions() {
+		ref, err := refIn(nil, p.GetTopic(), p.GetPartition())
+		if err != nil {
+			return nil, statusError(ctx, err, s.addresses)
+		}
+		queries[i] = api.ListOffset{PartitionRef: ref, Timestamp: p.GetTimestampMs()}
+		switch p.GetQuery() {
+		case pb.OffsetQuery_OFFSET_QUERY_EARLIEST:
+			queries[i].Query = api.QueryEarliest
+		case pb.OffsetQuery_OFFSET_QUERY_LATEST:
+			queries[i].Query = api.QueryLatest
+		case pb.OffsetQuery_OFFSET_QUERY_TIMESTAMP:
+			queries[i].Query = api.QueryTimestamp
+		case pb.OffsetQuery_OFFSET_QUERY_UNSPECIFIED:
+			fallthrough
+		default:
+			e := api.Errorf(api.CodeInvalidArgument, "query %d is none of EARLIEST, LATEST, TIMESTAMP", p.GetQuery())
+			return nil, statusError(ctx, e.At(p.GetTopic(), p.GetPartition()), s.addresses)
+		}
+	}
+	results, err := s.broker.ListOffsets(ctx, queries)
+	if err != nil {
+		return nil, statusError(ctx, err, s.addresses)
+	}
+	out := &pb.ListOffsetsResponse{Results: make([]*pb.ListOffsetsResult, len(results))}
+	for i := range results {
+		r := &results[i]
+		out.Results[i] = &pb.ListOffsetsResult{
+			Topic: r.Topic, Partition: r.Partition, Error: errorOut(ctx, r.Err, s.addresses),
+			Offset: int64(r.Offset), TimestampMs: r.Timestamp, LeaderEpoch: int32(r.LeaderEpoch),
+		}
+	}
+	return out, nil
+}
+
+func fetchIn(in *pb.FetchRequest) (*api.FetchRequest, error) {
+	req := &api.FetchRequest{
+		MaxWait:    min(time.Duration(in.GetMaxWaitMs())*time.Millisecond, maxFetchWait),
+		MinBytes:   max(int(in.GetMinBytes()), 1),
+		MaxBytes:   min(int(in.GetMaxBytes()), defaultFetchBytes),
+		Partitions: make([]api.FetchPartition, len(in.GetPartitions())),
+	}
+	if req.MaxBytes == 0 {
+		req.MaxBytes = defaultFetchBytes
+	}
+	for i, p := range in.GetPartitions() {
+		ref, err := refIn(p.GetTopicId(), p.GetTopic(), p.GetPartition())
+		if err != nil {
+			return nil, err
+		}
+		fp := api.FetchPartition{
+			PartitionRef: ref,
+			Offset:       record.Offset(p.GetFetchOffset()),
+			MaxBytes:     min(int(p.GetMaxBytes()), defaultFetchBytes),
+			LeaderEpoch:  record.UnknownEpoch,
+		}
+		if fp.MaxBytes == 0 {
+			fp.MaxBytes = defaultPartitionBytes
+		}
+		if p.LeaderEpoch != nil {
+			fp.LeaderEpoch = record.Epoch(p.GetLeaderEpoch())
+		}
+		req.Partitions[i] = fp
+	}
+	return req, nil
+}
+
+// response moves the batches of results into the message, one batch a
+// slice, and releases them.
+func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, results []api.FetchResult) *wire.Fetched {
+	out := &wire.Fetched{FetchResponse: &pb.FetchResponse{
+		CorrelationId: in.GetCorrelationId(),
+		Results:       make([]*pb.FetchPartitionResult, len(results)),
+	}}
+	values := make([]pb.FetchPartitionResult, len(results))
+	for i := range results {
+		r, v := &results[i], &values[i]
+		v.Topic, v.Partition = r.Topic, r.Partition
+		if !r.TopicID.IsZero() {
+			v.TopicId = r.TopicID[:]
+		}
+		v.HighWatermark, v.LogStartOffset = int64(r.HighWatermark), int64(r.LogStartOffset)
+		if in.GetStructured() && r.Err == nil {
+			v.Records, r.Err = decode(r.Batches, record.Offset(in.GetPartitions()[i].GetFetchOffset()))
+		} else if err := split(out, v, r.Batches); err != nil {
+			r.Err = err
+		}
+		r.Release()
+		v.Error = errorOut(ctx, r.Err, s.addresses)
+		out.Results[i] = v
+	}
+	return out
+}
+
+// split appends the batches of runs to the message, each with a reference of its own.
+func split(out *wire.Fetched, v *pb.FetchPartitionResult, runs []record.Slice) *api.Error {
+	before := len(out.Batches)
+	for _, run := range runs {
+		var err error
+		if out.Batches, err = record.Split(out.Batches, run); err != nil {
+			for j := before; j < len(out.Batches); j++ {
+				out.Batches[j].Release()
+			}
+			out.Batches = out.Batches[:before]
+			return api.Errorf(api.CodeStorageFailed, "a stored batch cannot be read: %w", err)
+		}
+	}
+	v.BatchCount = uint32(len(out.Batches) - before)
+	return nil
+}

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// listeners are the sockets of a node, opened before anything else.
+type listeners struct {
+	grpc []namedListener
+	raft net.Listener
+	http net.Listener // nil: none
+	peer net.Listener
+}
+
+type namedListener struct {
+	net.Listener
+
+	name string
+}
+
+// ListenError says which configured address cannot be listened on.
+type ListenError struct {
+	Key, Address string
+	Err          error
+}
+
+func (e *ListenError) Error() string {
+	if errors.Is(e.Err, syscall.EADDRINUSE) {
+		return fmt.Sprintf("%s: %s is in use by another process; choose another port or stop that process", e.Key, e.Address)
+	}
+	return fmt.Sprintf("%s: cannot listen on %s: %v", e.Key, e.Address, e.Err)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// listen opens all sockets, or none.
+func listen(ctx context.Context, c *Config) (*listeners, error) {
+	l := &listeners{}
+	var lc net.ListenConfig
+	open := func(key, address string) (net.Listener, error) {
+		lis, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			return nil, &ListenError{key, address, err}
+		}
+		return lis, nil
+	}
+	var err error
+	for _, e := range c.ListenGRPC {
+		var lis net.Listener
+		if lis, err = open("listen.grpc", e.Address); err != nil {
+			break
+		}
+		l.grpc = append(l.grpc, namedListener{lis, e.Listener})
+	}
+	if err == nil {
+		l.raft, err = open("listen.raft", c.ListenRaft)
+	}
+	if err == nil {
+		l.peer, err = open("listen.peer", c.ListenPeer)
+	}
+	if err == nil && c.ListenHTTP != "" {
+		l.http, err = open("listen.http", c.ListenHTTP)
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// close closes what is open; closing a listener that its server has closed is harmless.
+func (l *listeners) close() {
+	for _, g := range l.grpc {
+		_ = g.Close()
+	}
+	for _, lis := range []net.Listener{l.raft, l.http, l.peer} {
+		if lis != nil {
+			_ = lis.Close()
+		}
+	}
+}
+
+// bound puts the ports that the system chose (port 0) into the configuration,
+// before addresses are advertised.
+func (l *listeners) bound(c *Config) {
+	for i, g := range l.grpc {
+		c.ListenGRPC[i].Address = withPort(c.ListenGRPC[i].Address, g.Addr())
+	}
+	c.ListenRaft = withPort(c.ListenRaft, l.raft.Addr())
+	c.ListenPeer = withPort(c.ListenPeer, l.peer.Addr())
+	if l.http != nil {
+		c.ListenHTTP = withPort(c.ListenHTTP, l.http.Addr())
+	}
+}
+
+func withPort(address string, bound net.Addr) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != "0" {
+		return address
+	}
+	_, port, err = net.SplitHostPort(bound.String())
+	if err != nil {
+		return address
+	}
+	return net.JoinHostPort(host, port)
+}
