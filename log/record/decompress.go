@@ -17,7 +17,7 @@ import (
 var (
 	gzipReaders sync.Pool // *gzipReader
 	lz4Readers  sync.Pool // *lz4Reader
-	zstdReaders sync.Pool // *zstd.Decoder
+	zstdReaders sync.Pool // *zstdReader
 )
 
 type gzipReader struct {
@@ -89,27 +89,37 @@ func decompressLZ4(dst, src []byte, limit int) ([]byte, error) {
 // byte (4 bytes) stand for at most 128 KiB (RFC 8878, 3.1.1.2).
 const zstdExpansion = 128 << 10 / 4
 
-// decompressZstd gives the decoder only the room that it fills: where the frame
-// does not say its size, or says more than its bytes can hold, room grows by
-// what was filled. The decoder works in dst itself, so a large window costs
-// nothing.
-func decompressZstd(dst, src []byte, limit int) ([]byte, error) {
-	d, _ := zstdReaders.Get().(*zstd.Decoder)
-	if d == nil {
-		var err error
-		d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecodeAllCapLimit(true), zstd.IgnoreChecksum(false))
-		if err != nil {
-			return dst, err
-		}
-	}
-	defer zstdReaders.Put(d)
+// zstdMinWindow is the window that every decoder should accept (RFC 8878,
+// 3.1.1.1.2); frames with a larger one are accepted up to the cap.
+const zstdMinWindow = 8 << 20
 
+// zstdReader is a decoder with the cap it was made for: most readers of a process
+// have the same one.
+type zstdReader struct {
+	d   *zstd.Decoder
+	max int
+}
+
+func newZstdReader(limit int) (*zstdReader, error) {
+	most := max(limit, zstdMinWindow)
+	r, _ := zstdReaders.Get().(*zstdReader)
+	if r != nil && r.max == most {
+		return r, nil
+	}
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(uint64(most)))
+	return &zstdReader{d: d, max: most}, err
+}
+
+// decompressZstd decodes into dst itself, where the window costs nothing. Room is
+// made for the size that the frame says, if its bytes can hold that, and grows
+// block by block otherwise.
+func decompressZstd(dst, src []byte, limit int) ([]byte, error) {
 	var h zstd.Header
 	if err := h.Decode(src); err != nil {
 		return dst, err
 	}
-	room := 4 * len(src)
+	room := min(4*len(src), limit)
 	if h.HasFCS {
 		if h.FrameContentSize > uint64(limit) {
 			return dst, tooLargeDecompressed(limit)
@@ -119,22 +129,21 @@ func decompressZstd(dst, src []byte, limit int) ([]byte, error) {
 			return dst, corrupt("a zstd frame of %d bytes says that it holds %d", len(src), room)
 		}
 	}
-	start := len(dst)
-	for {
-		// One byte above the limit tells "exactly the limit" from "more".
-		room = min(max(room, 512), limit+1)
-		dst = slices.Grow(dst[:start], room)
-		out, err := d.DecodeAll(src, dst[:start:start+room])
-		switch {
-		case err == nil && len(out)-start <= limit:
-			return out, nil
-		case err != nil && !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return dst, err
-		case room > limit:
-			return dst, tooLargeDecompressed(limit)
-		}
-		room *= 4
+	r, err := newZstdReader(limit)
+	if err != nil {
+		return dst, err
 	}
+	defer zstdReaders.Put(r)
+	start := len(dst)
+	dst = slices.Grow(dst, room)
+	out, err := r.d.DecodeAll(src, dst)
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), err == nil && len(out)-start > limit:
+		return dst, tooLargeDecompressed(limit)
+	case err != nil:
+		return dst, err
+	}
+	return out, nil
 }
 
 // Snappy-java's framing: this magic, two version numbers, then blocks of a

@@ -34,11 +34,11 @@
 // # Codecs
 //
 // gzip is RFC 1952, lz4 the frame format, zstd RFC 8878 with a window of at
-// most 8 MiB. Snappy is written as one raw block, as librdkafka and franz-go
+// most the decompressed cap (8 MiB when that is smaller). Snappy is written as one raw block, as librdkafka and franz-go
 // write it, and read either raw or in the framing of snappy-java (xerial),
 // which the Java client writes; every client reads both. Decoding streams into
-// a buffer that grows with what was really produced and stops at a cap, so a
-// forged size costs nothing and a bomb costs at most the cap.
+// a buffer that grows with what was really produced and stops at a cap. A size
+// that the compressed bytes cannot hold is refused before it is allocated.
 //
 // # Who owns a Buf
 //
