@@ -60,13 +60,17 @@ func New(id string) *Group {
 }
 
 // Restore makes a group from what was persisted. The members are away, and
-// their deadlines start in full.
-func Restore(now time.Time, id string, epoch int32, members []Member) *Group {
+// their deadlines start in full, though not below grace: a former coordinator
+// that is cut off may go on for that long.
+func Restore(now time.Time, id string, epoch int32, members []Member, grace time.Duration) *Group {
 	g := New(id)
 	g.epoch, g.targetEpoch = epoch, epoch
 	for i := range members {
 		m := g.add(now, members[i])
 		m.away = true
+		if m.SessionTimeout < grace {
+			m.expires = now.Add(grace)
+		}
 		g.awaited++
 	}
 	return g

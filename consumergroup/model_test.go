@@ -168,7 +168,7 @@ func (w *model) move() {
 		members = append(members, w.storedMembers[id])
 	}
 	before := w.g.Epoch()
-	w.g = Restore(w.now, "g", w.storedEpoch, members)
+	w.g = Restore(w.now, "g", w.storedEpoch, members, time.Second)
 	if w.g.Epoch() != before {
 		panic(fmt.Sprintf("the epoch was %d and is %d after loading", before, w.g.Epoch()))
 	}

@@ -116,6 +116,13 @@ func (g *Group) input() (in assignor.Input, names []string) {
 	return in, names
 }
 
+// KnownAssignor reports whether a member may ask for an assignor of that name;
+// the empty name is no wish.
+func KnownAssignor(name string) bool {
+	_, err := assignor.ByName(name)
+	return err == nil
+}
+
 // chooseAssignor returns the assignor that most members ask for, the first by
 // name of several; uniform when nobody asks.
 func (g *Group) chooseAssignor() string {

@@ -80,7 +80,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		for _, id := range s.g.order {
 			members = append(members, s.store[id])
 		}
-		s.g = Restore(s.now, "g", s.g.Epoch(), members)
+		s.g = Restore(s.now, "g", s.g.Epoch(), members, 10500*time.Millisecond)
 		clear(s.streams)
 		fmt.Fprintf(&s.b, "%s\n", s.g.State())
 		return

@@ -2,8 +2,11 @@ package coordinator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/penstock/penstock/log/record"
@@ -16,7 +19,8 @@ type Log interface {
 	// Append appends one batch with acks=all and returns its base offset once
 	// the high watermark passed it in this leader epoch. The callee owns the
 	// reference to buf whatever the outcome. Any error means that the batch may
-	// or may not be in the log: the coordinator then loads again.
+	// or may not be in the log, unless it is an *api.Error whose code is not
+	// Indefinite. It returns soon after ctx ends.
 	Append(ctx context.Context, buf *record.Buf) (record.Offset, error)
 	// Bounds waits until the high watermark has reached the log end at the
 	// election (DESIGN section 5) and returns the log start and the high watermark.
@@ -49,9 +53,51 @@ type Config struct {
 	// SessionGrace is how long a member that lost its stream keeps its
 	// partitions; 0: its session timeout.
 	SessionGrace time.Duration
+	// LoadGrace is the least time that members have to come back after a load,
+	// whatever their session timeout: longer than a broker that is cut off from
+	// the controller goes on as a coordinator. 5 s.
+	LoadGrace time.Duration
 
 	MaxMembers       int // in one group; 10,000
 	MaxSubscriptions int // topic names of one member; 10,000
 	MaxMetadataBytes int // of one committed offset; 4,096
 	QueueLength      int // requests waiting for one shard; 4,096
+}
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() (Config, error) {
+	if c.Topics == nil || c.Logger == nil {
+		return c, errors.New("coordinator: Topics and Logger are required")
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{
+		{&c.SessionTimeout, 10 * time.Second},
+		{&c.MinSessionTimeout, 100 * time.Millisecond},
+		{&c.MaxSessionTimeout, 30 * time.Minute},
+		{&c.RebalanceTimeout, time.Minute},
+		{&c.LoadGrace, 5 * time.Second},
+	} {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	for _, n := range []struct {
+		value *int
+		def   int
+	}{
+		{&c.MaxMembers, 10_000}, {&c.MaxSubscriptions, 10_000}, {&c.MaxMetadataBytes, 4096}, {&c.QueueLength, 4096},
+	} {
+		if *n.value == 0 {
+			*n.value = n.def
+		}
+	}
+	if c.MaxMetadataBytes > math.MaxInt16 {
+		return c, fmt.Errorf("coordinator: MaxMetadataBytes %d is above %d", c.MaxMetadataBytes, math.MaxInt16)
+	}
+	if c.MinSessionTimeout > c.MaxSessionTimeout {
+		return c, fmt.Errorf("coordinator: MinSessionTimeout %s is above MaxSessionTimeout %s", c.MinSessionTimeout, c.MaxSessionTimeout)
+	}
+	return c, nil
 }

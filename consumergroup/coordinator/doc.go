@@ -1,0 +1,60 @@
+// Package coordinator runs the consumer groups whose __consumer_offsets
+// partitions this broker leads: it loads them, persists what they decide, keeps
+// their members' sessions, and stores and serves committed offsets.
+//
+// A group belongs to the partition that its name hashes to (PartitionFor), and
+// to the leader of that partition. Package consumergroup decides; this package
+// is its shell.
+//
+// # Shards
+//
+// A shard serves one partition in one leader epoch. One goroutine, its actor,
+// owns all its groups, offsets, sessions and timers, so there are no locks and
+// every decision has one order. It takes requests from a bounded queue, gives
+// each event to the state machine, and carries out the effects:
+//
+//	requests --> actor --> pending batches --> Log.Append (one at a time)
+//	              ^                                 |
+//	              +---------- outcome --------------+
+//	                            |
+//	                            v
+//	              replies and updates that waited
+//
+// While one append is under way the records of whatever else arrives gather in
+// the next batch, so the cost of a commit falls as load grows. An output (a
+// reply, an update to a member) that is produced while records are on their way
+// waits until those are committed: nothing a client sees can be undone. Offsets
+// enter the map that FetchOffsets reads when their record is committed.
+//
+// An append that failed may or may not be in the log. The shard then forgets
+// everything, ends its sessions with CodeCoordinatorLoading, and loads again
+// from the log. Only when the failure was definite and the batches held nothing
+// but offsets is the failure simply handed to the callers.
+//
+// While loading, every request is answered CodeCoordinatorLoading, never "no
+// offset". Events that were decided on but not persisted are lost, and were
+// never seen.
+//
+// # Records
+//
+// All keys begin with a 16-bit type. Written are, in Kafka's own schemas,
+// OffsetCommit (key 1, value version 3), ConsumerGroupMetadata (key 3: the
+// group epoch) and ConsumerGroupMemberMetadata (key 5, with the session timeout
+// in a tagged field of ours). Other types are left alone.
+//
+//	key    int16 type | string group | string topic, int32 partition   (1)
+//	                                 | nothing                         (3)
+//	                                 | string member                   (5)
+//
+// # Goroutines
+//
+//	shard.run       one a loaded partition; started by Load, ended by Unload, a
+//	                newer Load or Close; Close waits for it. The shard of a newer
+//	                epoch waits for the one before it.
+//	load            one a shard while it loads; run waits for it
+//	Log.Append      one a shard while an append is under way; run waits for it
+//
+// Session, and every other method, works on its caller's goroutine. Updates
+// wait for a member in a slot that holds the newest (each carries the whole
+// assignment), so a slow member blocks nobody.
+package coordinator

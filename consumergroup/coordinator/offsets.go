@@ -1,0 +1,192 @@
+package coordinator
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/consumergroup"
+	"github.com/penstock/penstock/log/record"
+)
+
+// commit checks a request against the group as it is now, and stores what
+// passes. reply runs once, on the actor.
+func (s *shard) commit(req *api.CommitOffsets, reply func([]api.CommittedOffset, error)) {
+	g := s.groups[req.Group]
+	if err := commitAllowed(g, req); err != nil {
+		s.emit(func(error) { reply(nil, err) })
+		return
+	}
+	if g == nil {
+		g = newGroup(consumergroup.New(req.Group))
+		s.groups[req.Group] = g
+	}
+	now := time.Now()
+	results := make([]api.CommittedOffset, len(req.Offsets))
+	for i := range req.Offsets {
+		results[i] = s.commitOne(now, g, req, req.Offsets[i])
+	}
+	s.emit(func(err error) {
+		for i := range results {
+			r := &results[i]
+			switch {
+			case r.Err != nil:
+			case err != nil:
+				r.Err = commitError(err).At(r.Topic, r.Partition)
+			default:
+				g.offsets[r.TopicPartition] = committed{offset: r.Offset, leaderEpoch: r.LeaderEpoch, metadata: r.Metadata, time: r.CommitTime}
+			}
+		}
+		reply(results, nil)
+	})
+	s.forgetIfVoid(g)
+}
+
+// commitAllowed checks who commits. g is nil for a group that does not exist.
+func commitAllowed(g *group, req *api.CommitOffsets) error {
+	if req.MemberID == "" {
+		if g != nil && g.machine.Len() > 0 {
+			return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.machine.Len())
+		}
+		return nil
+	}
+	if g == nil {
+		return api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
+	}
+	if code, message := g.machine.CheckMember(req.MemberID, req.MemberEpoch); code != consumergroup.CodeNone {
+		return api.Errorf(codeOf(code), "group %q: %s", req.Group, message)
+	}
+	return nil
+}
+
+// commitOne checks one offset and gathers its record.
+func (s *shard) commitOne(now time.Time, g *group, req *api.CommitOffsets, o api.OffsetCommit) api.CommittedOffset {
+	r := api.CommittedOffset{
+		TopicPartition: o.TopicPartition, Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata, CommitTime: now.UnixMilli(),
+	}
+	if err := s.checkOffset(g, req, o); err != nil {
+		r.Err, r.Offset, r.CommitTime = err.At(o.Topic, o.Partition), record.UnknownOffset, -1
+		return r
+	}
+	g.written[o.TopicPartition] = struct{}{}
+	s.persist(offsetKey(g.id, o.TopicPartition), offsetValue(committed{
+		offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, time: r.CommitTime,
+	}), false)
+	return r
+}
+
+func (s *shard) checkOffset(g *group, req *api.CommitOffsets, o api.OffsetCommit) *api.Error {
+	partitions := s.cfg.Topics.Partitions(o.Topic)
+	switch {
+	case o.Offset < 0:
+		return api.Errorf(api.CodeInvalidCommitOffset, "the offset is %d, it must not be negative", o.Offset)
+	case len(o.Metadata) > s.cfg.MaxMetadataBytes:
+		return api.Errorf(api.CodeInvalidArgument, "the metadata has %d bytes, at most %d are allowed", len(o.Metadata), s.cfg.MaxMetadataBytes)
+	case partitions == 0:
+		return api.Errorf(api.CodeUnknownTopic, "there is no such topic")
+	case o.Partition < 0 || o.Partition >= partitions:
+		return api.Errorf(api.CodeUnknownPartition, "the topic has partitions 0 to %d", partitions-1)
+	}
+	if req.MemberID == "" {
+		return nil
+	}
+	tp := consumergroup.TopicPartition{Topic: o.Topic, Partition: o.Partition}
+	if code, message := g.machine.CheckCommit(req.MemberID, req.MemberEpoch, tp); code != consumergroup.CodeNone {
+		return api.Errorf(codeOf(code), "group %q: %s", g.id, message)
+	}
+	return nil
+}
+
+// fetch returns what is committed; all of it when partitions is empty.
+func (s *shard) fetch(groupID string, partitions []api.TopicPartition) []api.CommittedOffset {
+	var offsets map[api.TopicPartition]committed
+	if g := s.groups[groupID]; g != nil {
+		offsets = g.offsets
+	}
+	if len(partitions) == 0 {
+		partitions = slices.SortedFunc(maps.Keys(offsets), func(a, b api.TopicPartition) int {
+			return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		})
+	}
+	results := make([]api.CommittedOffset, len(partitions))
+	for i, tp := range partitions {
+		results[i] = api.CommittedOffset{TopicPartition: tp, Offset: record.UnknownOffset, LeaderEpoch: record.UnknownEpoch, CommitTime: -1}
+		if c, ok := offsets[tp]; ok {
+			results[i].Offset, results[i].LeaderEpoch, results[i].Metadata, results[i].CommitTime = c.offset, c.leaderEpoch, c.metadata, c.time
+		}
+	}
+	return results
+}
+
+// describe returns all that is known of a group.
+func (s *shard) describe(g *group) *api.GroupDescription {
+	d := &api.GroupDescription{
+		Group: g.id, State: string(g.machine.State()), Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
+		Coordinator: s.cfg.NodeID, Offsets: s.fetch(g.id, nil),
+	}
+	for _, m := range g.machine.Members() {
+		d.Members = append(d.Members, api.GroupMember{
+			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch,
+			Assigned: fromMachine(m.Owned), Topics: slices.Clone(m.Topics),
+		})
+	}
+	return d
+}
+
+// remove deletes an empty group: a tombstone for each of its records.
+func (s *shard) remove(groupID string, reply func(error)) {
+	g := s.groups[groupID]
+	var refused *api.Error
+	switch {
+	case g == nil:
+		refused = api.Errorf(api.CodeUnknownGroup, "there is no group %q", groupID)
+	case g.machine.Len() > 0:
+		refused = api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members", groupID, g.machine.Len())
+	}
+	if refused != nil {
+		s.emit(func(error) { reply(refused) })
+		return
+	}
+	for tp := range g.written {
+		s.persist(offsetKey(g.id, tp), nil, true)
+	}
+	if g.machine.Epoch() > 0 {
+		s.persist(groupKey(g.id), nil, true)
+	}
+	delete(s.groups, g.id)
+	s.deadlines.set(g, time.Time{})
+	s.emit(func(err error) {
+		if err != nil {
+			reply(commitError(err))
+			return
+		}
+		reply(nil)
+	})
+}
+
+// forgetIfVoid drops a group that nothing was written of: a join or a commit
+// that was refused leaves no trace.
+func (s *shard) forgetIfVoid(g *group) {
+	if g.machine.Len() == 0 && g.machine.Epoch() == 0 && len(g.written) == 0 {
+		delete(s.groups, g.id)
+		s.deadlines.set(g, time.Time{})
+	}
+}
+
+func fromMachine(ps []consumergroup.TopicPartition) []api.TopicPartition {
+	out := make([]api.TopicPartition, len(ps))
+	for i, p := range ps {
+		out[i] = api.TopicPartition(p)
+	}
+	return out
+}
+
+func toMachine(ps []api.TopicPartition) []consumergroup.TopicPartition {
+	out := make([]consumergroup.TopicPartition, len(ps))
+	for i, p := range ps {
+		out[i] = consumergroup.TopicPartition(p)
+	}
+	return out
+}

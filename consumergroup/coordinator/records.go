@@ -1,0 +1,198 @@
+package coordinator
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/consumergroup"
+	"github.com/penstock/penstock/log/record"
+)
+
+// Record types of __consumer_offsets: the first two bytes of a key. Kafka
+// calls the number the key's version.
+const (
+	keyOffsetCommitV0 = 0
+	keyOffsetCommit   = 1
+	keyGroupMetadata  = 3 // ConsumerGroupMetadata (KIP-848)
+	keyMemberMetadata = 5 // ConsumerGroupMemberMetadata (KIP-848)
+)
+
+const (
+	offsetCommitValueVersion = 3
+	// tagSessionTimeout is our own tagged field of a member's value: its session
+	// timeout in ms, int32. Kafka has a group-wide setting instead, and its
+	// readers pass over tags that they do not know.
+	tagSessionTimeout = 7848
+)
+
+// errMalformed is the cause of errors about records that do not decode.
+var errMalformed = errors.New("malformed record")
+
+// committed is the value of an offset commit.
+type committed struct {
+	offset      record.Offset
+	leaderEpoch record.Epoch
+	metadata    string
+	time        int64 // ms
+}
+
+func offsetKey(group string, tp api.TopicPartition) []byte {
+	key := kmsg.OffsetCommitKey{Version: keyOffsetCommit, Group: group, Topic: tp.Topic, Partition: tp.Partition}
+	return key.AppendTo(nil)
+}
+
+func offsetValue(c committed) []byte {
+	value := kmsg.OffsetCommitValue{
+		Version: offsetCommitValueVersion, Offset: int64(c.offset), LeaderEpoch: int32(c.leaderEpoch),
+		Metadata: c.metadata, CommitTimestamp: c.time,
+	}
+	return value.AppendTo(nil)
+}
+
+func groupKey(group string) []byte {
+	return appendString(binary.BigEndian.AppendUint16(nil, keyGroupMetadata), group)
+}
+
+// groupValue is ConsumerGroupMetadataValue version 0: the epoch, no tags.
+func groupValue(epoch int32) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0, 0}, uint32(epoch)), 0)
+}
+
+func memberKey(group, member string) []byte {
+	return appendString(appendString(binary.BigEndian.AppendUint16(nil, keyMemberMetadata), group), member)
+}
+
+// memberValue is ConsumerGroupMemberMetadataValue version 0.
+func memberValue(m *consumergroup.Member) []byte {
+	b := appendNullable([]byte{0, 0}, m.InstanceID)
+	b = appendNullable(b, m.Rack)
+	b = appendCompact(b, m.ClientID)
+	b = appendCompact(b, m.Host)
+	b = binary.AppendUvarint(b, uint64(len(m.Topics))+1)
+	for _, topic := range m.Topics {
+		b = appendCompact(b, topic)
+	}
+	b = appendNullable(b, m.Pattern)
+	b = binary.BigEndian.AppendUint32(b, milliseconds(m.RebalanceTimeout))
+	b = appendNullable(b, m.Assignor)
+	b = binary.AppendUvarint(b, 1) // tagged fields
+	b = binary.AppendUvarint(b, tagSessionTimeout)
+	b = binary.AppendUvarint(b, 4)
+	return binary.BigEndian.AppendUint32(b, milliseconds(m.SessionTimeout))
+}
+
+func milliseconds(d time.Duration) uint32 { return uint32(min(d.Milliseconds(), math.MaxInt32)) }
+
+// entry is one decoded record. Fields beside kind and group depend on kind.
+type entry struct {
+	kind      int16 // key version
+	group     string
+	tombstone bool
+
+	partition api.TopicPartition   // keyOffsetCommit
+	committed committed            // keyOffsetCommit
+	epoch     int32                // keyGroupMetadata
+	member    consumergroup.Member // keyMemberMetadata; its ID also in a tombstone
+}
+
+// decode reads a record of __consumer_offsets. known is false for types that
+// this version does not use: they are left alone, as Kafka does.
+func decode(rec *record.Record) (e entry, known bool, err error) {
+	if len(rec.Key) < 2 {
+		return e, false, fmt.Errorf("%w: key of %d bytes", errMalformed, len(rec.Key))
+	}
+	e.kind = int16(binary.BigEndian.Uint16(rec.Key))
+	e.tombstone = rec.Value == nil
+	switch e.kind {
+	case keyOffsetCommitV0, keyOffsetCommit:
+		err = e.decodeOffset(rec)
+		e.kind = keyOffsetCommit
+	case keyGroupMetadata:
+		err = e.decodeGroup(rec)
+	case keyMemberMetadata:
+		err = e.decodeMember(rec)
+	default:
+		return e, false, nil
+	}
+	return e, err == nil, err
+}
+
+func (e *entry) decodeOffset(rec *record.Record) error {
+	var key kmsg.OffsetCommitKey
+	if err := key.ReadFrom(rec.Key); err != nil {
+		return fmt.Errorf("%w: offset commit key: %w", errMalformed, err)
+	}
+	e.group, e.partition = key.Group, api.TopicPartition{Topic: key.Topic, Partition: key.Partition}
+	if e.tombstone {
+		return nil
+	}
+	var value kmsg.OffsetCommitValue
+	if err := value.ReadFrom(rec.Value); err != nil {
+		return fmt.Errorf("%w: offset commit value of group %q: %w", errMalformed, e.group, err)
+	}
+	if value.Version < 0 || value.Version > 4 {
+		return fmt.Errorf("%w: offset commit value of group %q: version %d, known are 0 to 4", errMalformed, e.group, value.Version)
+	}
+	e.committed = committed{
+		offset: record.Offset(value.Offset), leaderEpoch: record.Epoch(value.LeaderEpoch),
+		metadata: value.Metadata, time: value.CommitTimestamp,
+	}
+	if value.Version < 3 {
+		e.committed.leaderEpoch = record.UnknownEpoch
+	}
+	return nil
+}
+
+func (e *entry) decodeGroup(rec *record.Record) error {
+	key := decoder{b: rec.Key[2:]}
+	e.group = key.string()
+	if key.bad {
+		return fmt.Errorf("%w: group metadata key", errMalformed)
+	}
+	if e.tombstone {
+		return nil
+	}
+	value := decoder{b: rec.Value}
+	version := value.int16()
+	e.epoch = value.int32()
+	if value.bad || version != 0 {
+		return fmt.Errorf("%w: group metadata value of group %q: version %d, %d bytes", errMalformed, e.group, version, len(rec.Value))
+	}
+	return nil
+}
+
+func (e *entry) decodeMember(rec *record.Record) error {
+	key := decoder{b: rec.Key[2:]}
+	e.group, e.member.ID = key.string(), key.string()
+	if key.bad {
+		return fmt.Errorf("%w: member metadata key", errMalformed)
+	}
+	if e.tombstone {
+		return nil
+	}
+	v := decoder{b: rec.Value}
+	version := v.int16()
+	m := &e.member
+	m.InstanceID, m.Rack, m.ClientID, m.Host = v.compact(), v.compact(), v.compact(), v.compact()
+	for n := v.count(); n > 0 && !v.bad; n-- {
+		m.Topics = append(m.Topics, v.compact())
+	}
+	m.Pattern = v.compact()
+	m.RebalanceTimeout = time.Duration(v.int32()) * time.Millisecond
+	m.Assignor = v.compact()
+	v.tags(func(tag uint64, b []byte) {
+		if tag == tagSessionTimeout && len(b) == 4 {
+			m.SessionTimeout = time.Duration(int32(binary.BigEndian.Uint32(b))) * time.Millisecond
+		}
+	})
+	if v.bad || version != 0 {
+		return fmt.Errorf("%w: member metadata value of group %q, member %q: version %d, %d bytes", errMalformed, e.group, m.ID, version, len(rec.Value))
+	}
+	return nil
+}

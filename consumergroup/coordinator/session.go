@@ -1,0 +1,290 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/consumergroup"
+)
+
+// maxPatternBytes bounds a topic pattern; maxIdentityBytes every other string
+// by which a member names itself.
+const (
+	maxPatternBytes  = 4096
+	maxIdentityBytes = 1024
+	maxTopicBytes    = 249
+)
+
+// session is a member's stream between its Session call and the actor.
+type session struct {
+	stream   uint64
+	interval int64                  // heartbeat interval, ms
+	updates  chan api.SessionUpdate // 1; the actor replaces what was not taken
+	end      chan error             // 1; written once, by the actor
+}
+
+// push offers an update. Only the actor calls it.
+func (s *session) push(e consumergroup.Effect) {
+	u := api.SessionUpdate{
+		MemberID: e.MemberID, MemberEpoch: e.Epoch, HeartbeatInterval: s.interval,
+		HasAssignment: true, Assignment: fromMachine(e.Assigned),
+	}
+	select {
+	case <-s.updates:
+	default:
+	}
+	s.updates <- u
+}
+
+// finish ends the session; nil: it left. Only the actor calls it, once.
+func (s *session) finish(err *api.Error) {
+	if err == nil {
+		s.end <- nil
+		return
+	}
+	s.end <- err
+}
+
+// Session runs one member's session on the caller's goroutine until the member
+// leaves (nil), in is closed or ctx ends (nil: the member keeps its place for
+// its grace), out fails (its error, likewise), or the member is fenced or the
+// coordinator unloads (*api.Error). out is called from this goroutine alone; the
+// update that answers the join comes first. in is not read while out blocks.
+func (c *Coordinator) Session(ctx context.Context, join api.JoinGroup, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
+	m, err := c.checkJoin(&join)
+	if err != nil {
+		return err
+	}
+	s, err := c.shardOf(join.Group)
+	if err != nil {
+		return err
+	}
+	ses := &session{
+		stream:   c.streams.Add(1),
+		interval: max(m.SessionTimeout.Milliseconds()/3, 10),
+		updates:  make(chan api.SessionUpdate, 1),
+		end:      make(chan error, 1),
+	}
+	r := &sessionRun{c: c, s: s, ses: ses, group: join.Group, memberID: m.ID}
+	if err := s.enqueue(ctx, r.joinRequest(m, &join)); err != nil {
+		return err
+	}
+	return r.loop(ctx, in, out)
+}
+
+// sessionRun is a Session call.
+type sessionRun struct {
+	c               *Coordinator
+	s               *shard
+	ses             *session
+	group, memberID string
+}
+
+func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
+	for {
+		select {
+		case err := <-r.ses.end:
+			return err
+		default:
+		}
+		select {
+		case err := <-r.ses.end:
+			return err
+		case <-r.s.done:
+			return r.ended()
+		case u := <-r.ses.updates:
+			if err := out(u); err != nil {
+				r.detach()
+				return err
+			}
+		case message, open := <-in:
+			switch {
+			case !open:
+				r.detach()
+				return nil
+			case message.Leave:
+				return r.leave(ctx)
+			}
+			if err := r.s.enqueue(ctx, r.heartbeatRequest(message.Heartbeat)); err != nil {
+				r.detach()
+				return endOf(ctx, err)
+			}
+		case <-ctx.Done():
+			r.detach()
+			return nil
+		}
+	}
+}
+
+// endOf is nil when ctx is what ended the session.
+func endOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// ended returns what the actor said last, before the shard ended.
+func (r *sessionRun) ended() error {
+	select {
+	case err := <-r.ses.end:
+		return err
+	default:
+		return errNotCoordinator(r.group)
+	}
+}
+
+func (r *sessionRun) leave(ctx context.Context) error {
+	if err := r.s.enqueue(ctx, request{run: func() {
+		if g := r.s.groups[r.group]; g != nil {
+			r.s.step(time.Now(), g, consumergroup.Event{Kind: consumergroup.EventLeave, MemberID: r.memberID, Stream: r.ses.stream})
+		}
+		r.s.emit(func(err error) {
+			if err == nil && r.s.sessions[r.ses.stream] != nil {
+				delete(r.s.sessions, r.ses.stream)
+				r.ses.finish(nil)
+			}
+		})
+	}, fail: func(*api.Error) {}}); err != nil {
+		r.detach()
+		return endOf(ctx, err)
+	}
+	select {
+	case err := <-r.ses.end:
+		return err
+	case <-r.s.done:
+		return r.ended()
+	case <-ctx.Done():
+		// The leave is on its way; the caller does not care to hear of it.
+		return nil
+	}
+}
+
+// detach tells the actor that the stream is gone. It waits for its place in the
+// queue even when the caller's context is over: a stream must not be forgotten.
+func (r *sessionRun) detach() {
+	//nolint:contextcheck // see above; shard.done bounds it
+	_ = r.s.enqueue(context.Background(), request{run: func() {
+		if r.s.sessions[r.ses.stream] == nil {
+			return
+		}
+		delete(r.s.sessions, r.ses.stream)
+		if g := r.s.groups[r.group]; g != nil {
+			r.s.step(time.Now(), g, consumergroup.Event{
+				Kind: consumergroup.EventDetach, MemberID: r.memberID, Stream: r.ses.stream, Grace: r.c.cfg.SessionGrace,
+			})
+		}
+	}, fail: func(*api.Error) {}})
+}
+
+func (r *sessionRun) joinRequest(m *consumergroup.Member, join *api.JoinGroup) request {
+	epoch, attach, owned := join.MemberEpoch, join.AttachNumber, toMachine(join.Owned)
+	return request{run: func() {
+		g := r.s.groups[r.group]
+		if g == nil {
+			g = newGroup(consumergroup.New(r.group))
+			r.s.groups[r.group] = g
+		}
+		if g.machine.Len() >= r.c.cfg.MaxMembers && !g.machine.Has(m.ID) {
+			r.ses.finish(api.Errorf(api.CodeOverloaded, "group %q has %d members, the most allowed", r.group, g.machine.Len()))
+			return
+		}
+		r.s.sessions[r.ses.stream] = r.ses
+		r.s.step(time.Now(), g, consumergroup.Event{
+			Kind: consumergroup.EventJoin, MemberID: m.ID, Stream: r.ses.stream, Epoch: epoch, Attach: attach,
+			Owned: owned, Join: m, Metadata: r.s.metadata(g, m),
+		})
+		r.s.forgetIfVoid(g)
+	}, fail: func(err *api.Error) { r.ses.finish(err) }}
+}
+
+func (r *sessionRun) heartbeatRequest(h api.GroupHeartbeat) request {
+	owned := toMachine(h.Owned)
+	return request{run: func() {
+		g := r.s.groups[r.group]
+		if g == nil || r.s.sessions[r.ses.stream] == nil {
+			return // its end is on its way
+		}
+		r.s.step(time.Now(), g, consumergroup.Event{
+			Kind: consumergroup.EventHeartbeat, MemberID: r.memberID, Stream: r.ses.stream,
+			Epoch: h.MemberEpoch, HasOwned: h.HasOwned, Owned: owned,
+		})
+	}, fail: func(*api.Error) {}}
+}
+
+// checkJoin validates a join, and names the member if it has no name.
+func (c *Coordinator) checkJoin(join *api.JoinGroup) (*consumergroup.Member, error) {
+	if err := ValidateGroupID(join.Group); err != nil {
+		return nil, err
+	}
+	for _, s := range []struct{ name, value string }{
+		{"member id", join.MemberID},
+		{"instance id", join.InstanceID},
+		{"client id", join.ClientID},
+		{"client host", join.ClientHost},
+		{"rack", join.Rack},
+	} {
+		if len(s.value) > maxIdentityBytes {
+			return nil, api.Errorf(api.CodeInvalidArgument, "the %s has %d bytes, at most %d are allowed", s.name, len(s.value), maxIdentityBytes)
+		}
+	}
+	m := &consumergroup.Member{
+		ID: join.MemberID, InstanceID: join.InstanceID, ClientID: join.ClientID, Host: join.ClientHost, Rack: join.Rack,
+		Topics: join.Topics, Pattern: join.TopicPattern, Assignor: join.Assignor,
+		SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.RebalanceTimeout,
+	}
+	if m.ID == "" {
+		if join.MemberEpoch != 0 {
+			return nil, api.Errorf(api.CodeInvalidArgument, "member epoch %d without a member id: a new member joins with epoch 0", join.MemberEpoch)
+		}
+		m.ID = rand.Text()
+	}
+	if err := c.checkTimeouts(join, m); err != nil {
+		return nil, err
+	}
+	return m, c.checkSubscription(m)
+}
+
+func (c *Coordinator) checkTimeouts(join *api.JoinGroup, m *consumergroup.Member) error {
+	low, high := c.cfg.MinSessionTimeout, c.cfg.MaxSessionTimeout
+	if join.SessionTimeout != 0 {
+		if join.SessionTimeout < low.Milliseconds() || join.SessionTimeout > high.Milliseconds() {
+			return api.Errorf(api.CodeInvalidArgument, "the session timeout is %d ms, allowed are %d to %d", join.SessionTimeout, low.Milliseconds(), high.Milliseconds())
+		}
+		m.SessionTimeout = time.Duration(join.SessionTimeout) * time.Millisecond
+	}
+	if join.RebalanceTimeout != 0 {
+		const most = 24 * time.Hour
+		if join.RebalanceTimeout < 0 || join.RebalanceTimeout > most.Milliseconds() {
+			return api.Errorf(api.CodeInvalidArgument, "the rebalance timeout is %d ms, allowed are 1 to %d", join.RebalanceTimeout, most.Milliseconds())
+		}
+		m.RebalanceTimeout = time.Duration(join.RebalanceTimeout) * time.Millisecond
+	}
+	return nil
+}
+
+func (c *Coordinator) checkSubscription(m *consumergroup.Member) error {
+	switch {
+	case len(m.Topics) == 0 && m.Pattern == "":
+		return api.Errorf(api.CodeInvalidArgument, "the member subscribes to nothing: name topics or a pattern")
+	case len(m.Topics) > c.cfg.MaxSubscriptions:
+		return api.Errorf(api.CodeInvalidArgument, "the member subscribes to %d topics, at most %d are allowed", len(m.Topics), c.cfg.MaxSubscriptions)
+	case len(m.Pattern) > maxPatternBytes:
+		return api.Errorf(api.CodeInvalidArgument, "the topic pattern has %d bytes, at most %d are allowed", len(m.Pattern), maxPatternBytes)
+	case !consumergroup.KnownAssignor(m.Assignor):
+		return api.Errorf(api.CodeInvalidArgument, "unknown assignor %q: use uniform, range or roundrobin", m.Assignor)
+	}
+	for _, topic := range m.Topics {
+		if topic == "" || len(topic) > maxTopicBytes {
+			return api.Errorf(api.CodeInvalidTopic, "a topic name of %d bytes: 1 to %d are allowed", len(topic), maxTopicBytes)
+		}
+	}
+	if m.Pattern != "" {
+		if _, err := compilePattern(m.Pattern); err != nil {
+			return api.Errorf(api.CodeInvalidArgument, "the topic pattern does not compile as RE2: %w", err)
+		}
+	}
+	return nil
+}
