@@ -1,0 +1,131 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// FollowerConfig configures the followers' side.
+type FollowerConfig struct {
+	NodeID      int32
+	BrokerEpoch int64 // of this process's registration
+	ClusterID   string
+	Transport   Transport
+	Logger      *slog.Logger
+	// InSyncCredit and CatchUpCredit bound the bytes of batches that a leader may
+	// have sent and this broker's logs have not written; 0: 16 MiB and 4 MiB.
+	InSyncCredit  int64
+	CatchUpCredit int64
+	// KeepAlive is the longest silence towards a leader; 0: 500 ms. Well below
+	// broker.session.timeout.
+	KeepAlive time.Duration
+	// HoldRetry is the pause before a partition that can do nothing asks again; 0: 1 s.
+	HoldRetry time.Duration
+}
+
+// Follower follows leaders for all the partitions of a broker. Make it with
+// NewFollower.
+type Follower struct {
+	cfg      FollowerConfig
+	sessions atomic.Uint64 // ids handed out: they only grow
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	links  map[int32]*link
+	closed bool
+}
+
+// NewFollower returns a follower without partitions; it has no goroutine yet.
+func NewFollower(cfg FollowerConfig) (*Follower, error) {
+	if cfg.Transport == nil || cfg.Logger == nil {
+		return nil, errors.New("replica: FollowerConfig wants Transport and Logger")
+	}
+	if cfg.InSyncCredit <= 0 {
+		cfg.InSyncCredit = 16 << 20
+	}
+	if cfg.CatchUpCredit <= 0 {
+		cfg.CatchUpCredit = 4 << 20
+	}
+	if cfg.KeepAlive <= 0 {
+		cfg.KeepAlive = 500 * time.Millisecond
+	}
+	if cfg.HoldRetry <= 0 {
+		cfg.HoldRetry = time.Second
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Follower{cfg: cfg, ctx: ctx, cancel: cancel, links: make(map[int32]*link)}, nil
+}
+
+// Follow begins to follow leader for one partition; inSync says whether the
+// committed ISR holds this replica. It never blocks. The caller stops an earlier
+// subscription of the partition first. After Close it returns a subscription
+// that does nothing.
+func (f *Follower) Follow(key Key, leader int32, inSync bool, p FollowerPartition) *Subscription {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.links[leader]
+	if l == nil {
+		l = newLink(f, leader)
+		f.links[leader] = l
+	}
+	kind := kindCatchUp
+	if inSync {
+		kind = kindInSync
+	}
+	s := &Subscription{link: l, part: p, key: key, kind: kind}
+	if f.closed {
+		s.phase = subStopped
+		return s
+	}
+	l.add(s)
+	return s
+}
+
+// Close ends all streams and waits for their goroutines.
+func (f *Follower) Close() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return ErrClosed
+	}
+	f.closed = true
+	links := f.links
+	f.mu.Unlock()
+	f.cancel()
+	for _, l := range links {
+		l.close()
+	}
+	f.running.Wait()
+	return nil
+}
+
+// streamKind is one of the two streams to a leader.
+type streamKind int8
+
+const (
+	kindInSync streamKind = iota
+	kindCatchUp
+	streamKinds
+)
+
+func (k streamKind) wire() pb.StreamKind {
+	if k == kindInSync {
+		return pb.StreamKind_STREAM_KIND_IN_SYNC
+	}
+	return pb.StreamKind_STREAM_KIND_CATCH_UP
+}
+
+func (k streamKind) String() string {
+	if k == kindInSync {
+		return "in-sync"
+	}
+	return "catch-up"
+}
