@@ -1068,8 +1068,11 @@ type IsrChange struct {
 	LeaderEpoch    int32                  `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
 	PartitionEpoch int32                  `protobuf:"varint,4,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
 	Isr            []*IsrMember           `protobuf:"bytes,5,rep,name=isr,proto3" json:"isr,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Of those who leave: the ones that have lost acknowledged bytes. They do not
+	// become eligible leaders.
+	Damaged       []int32 `protobuf:"varint,6,rep,packed,name=damaged,proto3" json:"damaged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IsrChange) Reset() {
@@ -1133,6 +1136,13 @@ func (x *IsrChange) GetPartitionEpoch() int32 {
 func (x *IsrChange) GetIsr() []*IsrMember {
 	if x != nil {
 		return x.Isr
+	}
+	return nil
+}
+
+func (x *IsrChange) GetDamaged() []int32 {
+	if x != nil {
+		return x.Damaged
 	}
 	return nil
 }
@@ -1469,13 +1479,14 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\tChangeIsr\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x125\n" +
-	"\achanges\x18\x03 \x03(\v2\x1b.penstock.meta.v1.IsrChangeR\achanges\"\xbf\x01\n" +
+	"\achanges\x18\x03 \x03(\v2\x1b.penstock.meta.v1.IsrChangeR\achanges\"\xd9\x01\n" +
 	"\tIsrChange\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
 	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12'\n" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\x12-\n" +
-	"\x03isr\x18\x05 \x03(\v2\x1b.penstock.meta.v1.IsrMemberR\x03isr\"G\n" +
+	"\x03isr\x18\x05 \x03(\v2\x1b.penstock.meta.v1.IsrMemberR\x03isr\x12\x18\n" +
+	"\adamaged\x18\x06 \x03(\x05R\adamaged\"G\n" +
 	"\tIsrMember\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\"H\n" +

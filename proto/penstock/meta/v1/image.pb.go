@@ -612,12 +612,17 @@ type AppliedCommand struct {
 	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Index uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// Error code of penstock.v1.ErrorCode; 0: success.
-	ErrorCode       int32  `protobuf:"varint,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
-	ErrorMessage    string `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
-	TopicId         []byte `protobuf:"bytes,5,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
-	FirstProducerId int64  `protobuf:"varint,6,opt,name=first_producer_id,json=firstProducerId,proto3" json:"first_producer_id,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	ErrorCode         int32  `protobuf:"varint,3,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage      string `protobuf:"bytes,4,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	TopicId           []byte `protobuf:"bytes,5,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	FirstProducerId   int64  `protobuf:"varint,6,opt,name=first_producer_id,json=firstProducerId,proto3" json:"first_producer_id,omitempty"`
+	ReplicationFactor int32  `protobuf:"varint,7,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	// The refused ones among the changes of a ChangeIsr or ElectLeaders.
+	Refused []*RefusedChange `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Number of changes in the command; 0 when none was refused.
+	Changes       uint32 `protobuf:"varint,9,opt,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppliedCommand) Reset() {
@@ -692,17 +697,102 @@ func (x *AppliedCommand) GetFirstProducerId() int64 {
 	return 0
 }
 
+func (x *AppliedCommand) GetReplicationFactor() int32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
+func (x *AppliedCommand) GetRefused() []*RefusedChange {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *AppliedCommand) GetChanges() uint32 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+type RefusedChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position in the command's changes.
+	Change        uint32 `protobuf:"varint,1,opt,name=change,proto3" json:"change,omitempty"`
+	ErrorCode     int32  `protobuf:"varint,2,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage  string `protobuf:"bytes,3,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedChange) Reset() {
+	*x = RefusedChange{}
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedChange) ProtoMessage() {}
+
+func (x *RefusedChange) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedChange.ProtoReflect.Descriptor instead.
+func (*RefusedChange) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_image_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RefusedChange) GetChange() uint32 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
+func (x *RefusedChange) GetErrorCode() int32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
+}
+
+func (x *RefusedChange) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
 type StagedRegistration struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	StagingId     []byte                 `protobuf:"bytes,1,opt,name=staging_id,json=stagingId,proto3" json:"staging_id,omitempty"`
-	Chunks        []*RegisterBroker      `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	StagingId []byte                 `protobuf:"bytes,1,opt,name=staging_id,json=stagingId,proto3" json:"staging_id,omitempty"`
+	// A snapshot holds one entry a chunk.
+	Chunks []*RegisterBroker `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	// Raft index of the newest chunk.
+	Index         uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StagedRegistration) Reset() {
 	*x = StagedRegistration{}
-	mi := &file_penstock_meta_v1_image_proto_msgTypes[7]
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +804,7 @@ func (x *StagedRegistration) String() string {
 func (*StagedRegistration) ProtoMessage() {}
 
 func (x *StagedRegistration) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_image_proto_msgTypes[7]
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +817,7 @@ func (x *StagedRegistration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedRegistration.ProtoReflect.Descriptor instead.
 func (*StagedRegistration) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_image_proto_rawDescGZIP(), []int{7}
+	return file_penstock_meta_v1_image_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StagedRegistration) GetStagingId() []byte {
@@ -742,6 +832,13 @@ func (x *StagedRegistration) GetChunks() []*RegisterBroker {
 		return x.Chunks
 	}
 	return nil
+}
+
+func (x *StagedRegistration) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 var File_penstock_meta_v1_image_proto protoreflect.FileDescriptor
@@ -807,7 +904,7 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\n" +
 	"last_epoch\x18\x04 \x01(\x05R\tlastEpoch\x12$\n" +
 	"\x0elog_end_offset\x18\x05 \x01(\x03R\flogEndOffset\x120\n" +
-	"\x06damage\x18\x06 \x01(\x0e2\x18.penstock.meta.v1.DamageR\x06damage\"\xc1\x01\n" +
+	"\x06damage\x18\x06 \x01(\x0e2\x18.penstock.meta.v1.DamageR\x06damage\"\xc5\x02\n" +
 	"\x0eAppliedCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1d\n" +
@@ -815,11 +912,20 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"error_code\x18\x03 \x01(\x05R\terrorCode\x12#\n" +
 	"\rerror_message\x18\x04 \x01(\tR\ferrorMessage\x12\x19\n" +
 	"\btopic_id\x18\x05 \x01(\fR\atopicId\x12*\n" +
-	"\x11first_producer_id\x18\x06 \x01(\x03R\x0ffirstProducerId\"m\n" +
+	"\x11first_producer_id\x18\x06 \x01(\x03R\x0ffirstProducerId\x12-\n" +
+	"\x12replication_factor\x18\a \x01(\x05R\x11replicationFactor\x129\n" +
+	"\arefused\x18\b \x03(\v2\x1f.penstock.meta.v1.RefusedChangeR\arefused\x12\x18\n" +
+	"\achanges\x18\t \x01(\rR\achanges\"k\n" +
+	"\rRefusedChange\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\rR\x06change\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x02 \x01(\x05R\terrorCode\x12#\n" +
+	"\rerror_message\x18\x03 \x01(\tR\ferrorMessage\"\x83\x01\n" +
 	"\x12StagedRegistration\x12\x1d\n" +
 	"\n" +
 	"staging_id\x18\x01 \x01(\fR\tstagingId\x128\n" +
-	"\x06chunks\x18\x02 \x03(\v2 .penstock.meta.v1.RegisterBrokerR\x06chunksB<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
+	"\x06chunks\x18\x02 \x03(\v2 .penstock.meta.v1.RegisterBrokerR\x06chunks\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05indexB<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
 
 var (
 	file_penstock_meta_v1_image_proto_rawDescOnce sync.Once
@@ -833,7 +939,7 @@ func file_penstock_meta_v1_image_proto_rawDescGZIP() []byte {
 	return file_penstock_meta_v1_image_proto_rawDescData
 }
 
-var file_penstock_meta_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_penstock_meta_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_penstock_meta_v1_image_proto_goTypes = []any{
 	(*ImageHeader)(nil),        // 0: penstock.meta.v1.ImageHeader
 	(*ImageEntry)(nil),         // 1: penstock.meta.v1.ImageEntry
@@ -842,29 +948,31 @@ var file_penstock_meta_v1_image_proto_goTypes = []any{
 	(*PartitionState)(nil),     // 4: penstock.meta.v1.PartitionState
 	(*ReplicaState)(nil),       // 5: penstock.meta.v1.ReplicaState
 	(*AppliedCommand)(nil),     // 6: penstock.meta.v1.AppliedCommand
-	(*StagedRegistration)(nil), // 7: penstock.meta.v1.StagedRegistration
-	nil,                        // 8: penstock.meta.v1.TopicState.ConfigsEntry
-	(*Endpoint)(nil),           // 9: penstock.meta.v1.Endpoint
-	(Damage)(0),                // 10: penstock.meta.v1.Damage
-	(*RegisterBroker)(nil),     // 11: penstock.meta.v1.RegisterBroker
+	(*RefusedChange)(nil),      // 7: penstock.meta.v1.RefusedChange
+	(*StagedRegistration)(nil), // 8: penstock.meta.v1.StagedRegistration
+	nil,                        // 9: penstock.meta.v1.TopicState.ConfigsEntry
+	(*Endpoint)(nil),           // 10: penstock.meta.v1.Endpoint
+	(Damage)(0),                // 11: penstock.meta.v1.Damage
+	(*RegisterBroker)(nil),     // 12: penstock.meta.v1.RegisterBroker
 }
 var file_penstock_meta_v1_image_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.ImageEntry.broker:type_name -> penstock.meta.v1.BrokerState
 	3,  // 1: penstock.meta.v1.ImageEntry.topic:type_name -> penstock.meta.v1.TopicState
 	6,  // 2: penstock.meta.v1.ImageEntry.applied_command:type_name -> penstock.meta.v1.AppliedCommand
-	7,  // 3: penstock.meta.v1.ImageEntry.staged_registration:type_name -> penstock.meta.v1.StagedRegistration
-	9,  // 4: penstock.meta.v1.BrokerState.grpc:type_name -> penstock.meta.v1.Endpoint
-	9,  // 5: penstock.meta.v1.BrokerState.kafka:type_name -> penstock.meta.v1.Endpoint
-	8,  // 6: penstock.meta.v1.TopicState.configs:type_name -> penstock.meta.v1.TopicState.ConfigsEntry
+	8,  // 3: penstock.meta.v1.ImageEntry.staged_registration:type_name -> penstock.meta.v1.StagedRegistration
+	10, // 4: penstock.meta.v1.BrokerState.grpc:type_name -> penstock.meta.v1.Endpoint
+	10, // 5: penstock.meta.v1.BrokerState.kafka:type_name -> penstock.meta.v1.Endpoint
+	9,  // 6: penstock.meta.v1.TopicState.configs:type_name -> penstock.meta.v1.TopicState.ConfigsEntry
 	4,  // 7: penstock.meta.v1.TopicState.partitions:type_name -> penstock.meta.v1.PartitionState
 	5,  // 8: penstock.meta.v1.PartitionState.replicas:type_name -> penstock.meta.v1.ReplicaState
-	10, // 9: penstock.meta.v1.ReplicaState.damage:type_name -> penstock.meta.v1.Damage
-	11, // 10: penstock.meta.v1.StagedRegistration.chunks:type_name -> penstock.meta.v1.RegisterBroker
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 9: penstock.meta.v1.ReplicaState.damage:type_name -> penstock.meta.v1.Damage
+	7,  // 10: penstock.meta.v1.AppliedCommand.refused:type_name -> penstock.meta.v1.RefusedChange
+	12, // 11: penstock.meta.v1.StagedRegistration.chunks:type_name -> penstock.meta.v1.RegisterBroker
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_image_proto_init() }
@@ -885,7 +993,7 @@ func file_penstock_meta_v1_image_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_image_proto_rawDesc), len(file_penstock_meta_v1_image_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,213 @@
+package metadata
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// The names of the topic configs that code refers to.
+const (
+	ConfigDurability        = "durability"
+	ConfigMinInSyncReplicas = "min.insync.replicas"
+	ConfigRetentionMS       = "retention.ms"
+	ConfigRetentionBytes    = "retention.bytes"
+)
+
+// Durability says what an acknowledgement means on each in-sync replica.
+type Durability string
+
+const (
+	// Synced: on disk (fdatasync).
+	Synced Durability = "synced"
+	// Replicated: in memory; flush.ms bounds what a power loss of all replicas
+	// can take.
+	Replicated Durability = "replicated"
+)
+
+// Unlimited stands in TopicSettings for a retention that never ends.
+const Unlimited = -1
+
+// TopicSettings is the configuration of a topic, typed, with the defaults of
+// TopicConfigs for what was not set.
+type TopicSettings struct {
+	Durability        Durability
+	MinInSyncReplicas int           // before it is capped by the replication factor: Topic.MinISR
+	RetentionAge      time.Duration // Unlimited: none
+	RetentionBytes    int64         // of one partition; Unlimited: none
+	SegmentBytes      int64
+	SegmentAge        time.Duration
+	FlushInterval     time.Duration // of a Replicated topic
+	MaxMessageBytes   int           // of one batch, as sent
+	IndexInterval     int           // bytes between entries of the sparse index
+	LogAppendTime     bool          // message.timestamp.type
+}
+
+// TopicConfig documents one topic config. Name, meaning and default are
+// Kafka's where Kafka has it.
+type TopicConfig struct {
+	Name    string
+	Type    string // "string", "int", "long", "boolean"
+	Default string
+	Range   string // for people: what is accepted
+	Doc     string
+
+	set func(s *TopicSettings, value string) error
+}
+
+// TopicConfigs returns every topic config there is, by name. It is the one
+// table from which values are checked and documentation is printed.
+func TopicConfigs() []TopicConfig {
+	return []TopicConfig{
+		only("cleanup.policy", "string", "delete",
+			"What happens to old segments. This version removes them by age and size; it does not compact.",
+			"this version does not compact"),
+		only("compression.type", "string", "producer",
+			"Codec of the stored batches: the producer's own. Brokers never re-compress.",
+			"brokers keep the producer's compression"),
+		{
+			Name: ConfigDurability, Type: "string", Default: string(Synced), Range: "synced, replicated",
+			Doc: "What acks=all means on each in-sync replica: synced is on disk, replicated is in memory.",
+			set: oneOf(func(s *TopicSettings, v string) { s.Durability = Durability(v) }, string(Synced), string(Replicated)),
+		},
+		duration("flush.ms", 1000, 1, int64(time.Hour/time.Millisecond),
+			"Longest time in milliseconds that a record of a replicated topic stays unflushed.",
+			func(s *TopicSettings, d time.Duration) { s.FlushInterval = d }),
+		integer("index.interval.bytes", "int", 4096, 64, 16<<20,
+			"Bytes of batches between two entries of the offset index.",
+			func(s *TopicSettings, v int64) { s.IndexInterval = int(v) }),
+		integer("max.message.bytes", "int", 1_048_588, 1024, 32<<20,
+			"Largest batch accepted, in bytes as sent (after compression).",
+			func(s *TopicSettings, v int64) { s.MaxMessageBytes = int(v) }),
+		{
+			Name: "message.timestamp.type", Type: "string", Default: "CreateTime", Range: "CreateTime, LogAppendTime",
+			Doc: "Whose clock stamps records: the producer's or the leader's.",
+			set: oneOf(func(s *TopicSettings, v string) { s.LogAppendTime = v == "LogAppendTime" }, "CreateTime", "LogAppendTime"),
+		},
+		integer(ConfigMinInSyncReplicas, "int", 2, 1, 127,
+			"In-sync replicas needed to acknowledge with acks=all; never more than the replication factor.",
+			func(s *TopicSettings, v int64) { s.MinInSyncReplicas = int(v) }),
+		integer(ConfigRetentionBytes, "long", Unlimited, Unlimited, math.MaxInt64,
+			"Bytes of a partition above which its oldest segments are removed; -1: no limit.",
+			func(s *TopicSettings, v int64) { s.RetentionBytes = v }),
+		duration(ConfigRetentionMS, 7*24*60*60*1000, Unlimited, maxMillis,
+			"Age in milliseconds at which a segment is removed; -1: never.",
+			func(s *TopicSettings, d time.Duration) { s.RetentionAge = d }),
+		integer("segment.bytes", "int", 1<<30, 4096, math.MaxInt32,
+			"Size of a segment file at which a new one begins.",
+			func(s *TopicSettings, v int64) { s.SegmentBytes = v }),
+		duration("segment.ms", 7*24*60*60*1000, 1, maxMillis,
+			"Age in milliseconds of a segment at which a new one begins.",
+			func(s *TopicSettings, d time.Duration) { s.SegmentAge = d }),
+		only("unclean.leader.election.enable", "boolean", "false",
+			"Whether a replica outside the in-sync set may be elected by itself. Never: only an administrator's command does that.",
+			"a record once acknowledged is not given up by a setting"),
+	}
+}
+
+// maxMillis is the longest time that fits a time.Duration: 292 years.
+const maxMillis = int64(math.MaxInt64 / int64(time.Millisecond))
+
+// ParseSettings checks configs and fills in the defaults. The error is an
+// *Error with CodeInvalidConfig that names the key, the value and what is
+// accepted; of several faults the first by name.
+func ParseSettings(configs map[string]string) (TopicSettings, error) {
+	s, err := parseSettings(configs)
+	if err != nil {
+		return TopicSettings{}, err
+	}
+	return s, nil
+}
+
+func parseSettings(configs map[string]string) (TopicSettings, *Error) {
+	var s TopicSettings
+	table := TopicConfigs()
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		if err := checkKnown(table, name); err != nil {
+			return TopicSettings{}, err
+		}
+	}
+	for _, c := range table {
+		value, ok := configs[c.Name]
+		if !ok {
+			value = c.Default
+		}
+		if err := c.set(&s, value); err != nil {
+			return TopicSettings{}, Errorf(CodeInvalidConfig, "%s=%s: %v", c.Name, value, err)
+		}
+	}
+	return s, nil
+}
+
+// checkKnown refuses a name that is not in the table and names the nearest one.
+func checkKnown(table []TopicConfig, name string) *Error {
+	nearest, distance := "", math.MaxInt
+	for _, c := range table {
+		if c.Name == name {
+			return nil
+		}
+		if d := levenshtein.ComputeDistance(name, c.Name); d < distance {
+			nearest, distance = c.Name, d
+		}
+	}
+	return Errorf(CodeInvalidConfig, "%q is not a topic config; the nearest one is %q", name, nearest)
+}
+
+// defaultSettings are those of a topic with nothing set; the table's defaults
+// are valid, which a test holds.
+func defaultSettings() TopicSettings {
+	s, _ := parseSettings(nil)
+	return s
+}
+
+func only(name, typ, value, doc, why string) TopicConfig {
+	return TopicConfig{
+		Name: name, Type: typ, Default: value, Range: value, Doc: doc,
+		set: func(_ *TopicSettings, v string) error {
+			if v != value {
+				return fmt.Errorf("only %s is accepted: %s", value, why)
+			}
+			return nil
+		},
+	}
+}
+
+func oneOf(set func(*TopicSettings, string), accepted ...string) func(*TopicSettings, string) error {
+	return func(s *TopicSettings, v string) error {
+		if !slices.Contains(accepted, v) {
+			return fmt.Errorf("must be one of %q", accepted)
+		}
+		set(s, v)
+		return nil
+	}
+}
+
+func integer(name, typ string, def, lo, hi int64, doc string, set func(*TopicSettings, int64)) TopicConfig {
+	return TopicConfig{
+		Name: name, Type: typ, Default: strconv.FormatInt(def, 10), Range: fmt.Sprintf("%d to %d", lo, hi), Doc: doc,
+		set: func(s *TopicSettings, value string) error {
+			v, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || v < lo || v > hi {
+				return fmt.Errorf("must be a whole number from %d to %d", lo, hi)
+			}
+			set(s, v)
+			return nil
+		},
+	}
+}
+
+// duration is an integer of milliseconds; Unlimited stays Unlimited.
+func duration(name string, def, lo, hi int64, doc string, set func(*TopicSettings, time.Duration)) TopicConfig {
+	return integer(name, "long", def, lo, hi, doc, func(s *TopicSettings, ms int64) {
+		if ms == Unlimited {
+			set(s, Unlimited)
+			return
+		}
+		set(s, time.Duration(ms)*time.Millisecond)
+	})
+}

@@ -1,0 +1,184 @@
+package metadata
+
+import (
+	"fmt"
+
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// The images' objects as messages of snapshots, and back.
+
+func brokerState(b *Broker) *metav1.BrokerState {
+	return &metav1.BrokerState{
+		NodeId: b.NodeID, StorageId: b.StorageID[:], BrokerEpoch: b.Epoch, Fenced: b.Fenced,
+		Grpc: endpointStates(b.GRPC), Kafka: endpointStates(b.Kafka),
+		PeerAddress: b.PeerAddress, RaftAddress: b.RaftAddress, Rack: b.Rack, Version: b.Version, FeatureLevel: b.FeatureLevel,
+	}
+}
+
+func endpointStates(in []Endpoint) []*metav1.Endpoint {
+	var out []*metav1.Endpoint
+	for _, e := range in {
+		out = append(out, &metav1.Endpoint{Listener: e.Listener, Address: e.Address})
+	}
+	return out
+}
+
+func topicState(t *Topic) *metav1.TopicState {
+	s := &metav1.TopicState{
+		Name: t.Name, TopicId: t.ID[:], Configs: t.Configs, Internal: t.Internal, CreatedIndex: t.CreatedIndex,
+		Partitions: make([]*metav1.PartitionState, len(t.Partitions)),
+	}
+	for i, p := range t.Partitions {
+		ps := &metav1.PartitionState{
+			Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
+		}
+		for j := range p.Replicas {
+			r := &p.Replicas[j]
+			ps.Replicas[j] = &metav1.ReplicaState{
+				NodeId: r.NodeID, StorageId: r.StorageID[:], RecoveredBrokerEpoch: r.RecoveredEpoch,
+				LastEpoch: r.LastEpoch, LogEndOffset: r.LogEndOffset, Damage: metav1.Damage(r.Damage),
+			}
+		}
+		s.Partitions[i] = ps
+	}
+	return s
+}
+
+func appliedCommand(r remembered) *metav1.AppliedCommand {
+	a := &metav1.AppliedCommand{
+		Id: r.id[:], Index: r.Result.Index, FirstProducerId: r.Result.FirstProducerID,
+		ReplicationFactor: int32(r.Result.ReplicationFactor),
+	}
+	if !r.Result.TopicID.IsZero() {
+		a.TopicId = r.Result.TopicID[:]
+	}
+	if r.Err != nil {
+		a.ErrorCode, a.ErrorMessage = int32(r.Err.Code), r.Err.Message
+	}
+	for i, err := range r.Result.Refused {
+		if err != nil {
+			a.Refused = append(a.Refused, &metav1.RefusedChange{Change: uint32(i), ErrorCode: int32(err.Code), ErrorMessage: err.Message})
+		}
+	}
+	a.Changes = uint32(len(r.Result.Refused))
+	return a
+}
+
+func (im *Image) addEntry(e *metav1.ImageEntry) error {
+	switch k := e.GetKind().(type) {
+	case *metav1.ImageEntry_Broker:
+		return im.addBroker(k.Broker)
+	case *metav1.ImageEntry_Topic:
+		return im.addTopic(k.Topic)
+	case *metav1.ImageEntry_AppliedCommand:
+		return im.addApplied(k.AppliedCommand)
+	case *metav1.ImageEntry_StagedRegistration:
+		return im.addStaged(k.StagedRegistration)
+	default:
+		return fmt.Errorf("is of an unknown kind")
+	}
+}
+
+func (im *Image) addBroker(s *metav1.BrokerState) error {
+	storage, ok := ParseID(s.GetStorageId())
+	if !ok || im.Broker(s.GetNodeId()) != nil {
+		return fmt.Errorf("broker %d is there twice or has no storage id", s.GetNodeId())
+	}
+	im.brokers = im.brokers.set(s.GetNodeId(), &Broker{
+		NodeID: s.GetNodeId(), StorageID: storage, Epoch: s.GetBrokerEpoch(), Fenced: s.GetFenced(),
+		GRPC: endpoints(s.GetGrpc()), Kafka: endpoints(s.GetKafka()),
+		PeerAddress: s.GetPeerAddress(), RaftAddress: s.GetRaftAddress(),
+		Rack: s.GetRack(), Version: s.GetVersion(), FeatureLevel: s.GetFeatureLevel(),
+	})
+	return nil
+}
+
+func (im *Image) addTopic(s *metav1.TopicState) error {
+	id, ok := ParseID(s.GetTopicId())
+	switch {
+	case !ok || im.TopicByID(id) != nil || im.Topic(s.GetName()) != nil:
+		return fmt.Errorf("topic %q is there twice or has no id", s.GetName())
+	case len(s.GetPartitions()) == 0:
+		return fmt.Errorf("topic %q has no partitions", s.GetName())
+	}
+	settings, err := parseSettings(s.GetConfigs())
+	if err != nil {
+		return fmt.Errorf("topic %q: %w", s.GetName(), err)
+	}
+	t := &Topic{
+		Name: s.GetName(), ID: id, Internal: s.GetInternal(), Configs: s.GetConfigs(),
+		CreatedIndex: s.GetCreatedIndex(), settings: settings, Partitions: make([]*Partition, len(s.GetPartitions())),
+	}
+	for i, ps := range s.GetPartitions() {
+		p := &Partition{
+			Leader: ps.GetLeader(), LeaderEpoch: ps.GetLeaderEpoch(), PartitionEpoch: ps.GetPartitionEpoch(),
+			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), Replicas: make([]Replica, len(ps.GetReplicas())),
+		}
+		for j, rs := range ps.GetReplicas() {
+			storage, ok := ParseID(rs.GetStorageId())
+			if !ok {
+				return fmt.Errorf("a replica of topic %q has no storage id", s.GetName())
+			}
+			p.Replicas[j] = Replica{
+				NodeID: rs.GetNodeId(), StorageID: storage, RecoveredEpoch: rs.GetRecoveredBrokerEpoch(),
+				LastEpoch: rs.GetLastEpoch(), LogEndOffset: rs.GetLogEndOffset(), Damage: Damage(rs.GetDamage()),
+			}
+		}
+		t.Partitions[i] = p
+	}
+	im.setTopic(t)
+	im.topicNames = im.topicNames.set(id, t.Name)
+	im.partitions += len(t.Partitions)
+	return nil
+}
+
+func (im *Image) addApplied(a *metav1.AppliedCommand) error {
+	id, ok := ParseID(a.GetId())
+	_, twice := im.memory.indexes.get(id)
+	_, sameIndex := im.memory.outcomes.get(a.GetIndex())
+	if !ok || twice || sameIndex || im.memory.outcomes.len() == MemorySize {
+		return fmt.Errorf("remembered command %x at index %d has no id, is there twice or one too many", a.GetId(), a.GetIndex())
+	}
+	o := Outcome{Result: Result{
+		Index: a.GetIndex(), FirstProducerID: a.GetFirstProducerId(), ReplicationFactor: int(a.GetReplicationFactor()),
+	}}
+	o.Result.TopicID, _ = ParseID(a.GetTopicId())
+	if a.GetErrorCode() != 0 {
+		o.Err = &Error{Code: Code(a.GetErrorCode()), Message: a.GetErrorMessage()}
+	}
+	if a.GetChanges() > maxEntryBytes {
+		return fmt.Errorf("remembered command %s had %d changes", id, a.GetChanges())
+	}
+	for _, r := range a.GetRefused() {
+		if r.GetChange() >= a.GetChanges() {
+			return fmt.Errorf("remembered command %s: refused change %d of %d", id, r.GetChange(), a.GetChanges())
+		}
+		o.Result.refuse(int(r.GetChange()), int(a.GetChanges()), &Error{Code: Code(r.GetErrorCode()), Message: r.GetErrorMessage()})
+	}
+	im.memory = im.memory.add(id, o)
+	return nil
+}
+
+func (im *Image) addStaged(s *metav1.StagedRegistration) error {
+	id, ok := ParseID(s.GetStagingId())
+	if !ok || len(s.GetChunks()) != 1 {
+		return fmt.Errorf("staged registration %x has %d chunks, not 1, or no id", s.GetStagingId(), len(s.GetChunks()))
+	}
+	c := s.GetChunks()[0]
+	st, _ := im.staged.get(c.GetNodeId())
+	var chunks []*metav1.RegisterBroker
+	if st != nil {
+		if st.id != id || len(st.chunks) == maxStagingChunks {
+			return fmt.Errorf("staged registration of node %d has too many chunks or another id", c.GetNodeId())
+		}
+		chunks = st.chunks
+	}
+	if int64(c.GetChunk()) != int64(len(chunks)) || (st == nil && im.staged.len() == maxStagings) {
+		return fmt.Errorf("staged registration of node %d: chunk %d after %d, or one registration too many",
+			c.GetNodeId(), c.GetChunk(), len(chunks))
+	}
+	im.staged = im.staged.set(c.GetNodeId(), &staging{id: id, index: s.GetIndex(), chunks: append(chunks[:len(chunks):len(chunks)], c)})
+	return nil
+}

@@ -1,0 +1,214 @@
+package metadata
+
+import (
+	"slices"
+)
+
+// Source says from which set a leader was elected, in the order of preference.
+type Source int32
+
+const (
+	// FromISR: an in-sync member that ran without interruption.
+	FromISR Source = iota + 1
+	// FromRestarted: an in-sync member that registered anew and kept its place.
+	FromRestarted
+	// FromELR: an eligible leader of KIP-966.
+	FromELR
+	// FromLastISR: a member of the last set that could hold every acknowledged
+	// record, all of whose members are back. Records may be lost.
+	FromLastISR
+)
+
+func (s Source) String() string {
+	switch s {
+	case FromISR:
+		return "in-sync"
+	case FromRestarted:
+		return "in-sync, restarted"
+	case FromELR:
+		return "eligible (KIP-966)"
+	case FromLastISR:
+		return "last in-sync set (records may be lost)"
+	default:
+		return "none"
+	}
+}
+
+// Choice is the outcome of an election.
+type Choice struct {
+	Leader int32 // NoNode: nobody may lead now
+	Source Source
+}
+
+// ElectOptions widen an election beyond what Apply does by itself.
+type ElectOptions struct {
+	// Waited: absent in-sync members got their time; do without them.
+	Waited bool
+	// LastISR allows FromLastISR.
+	LastISR bool
+	// Avoid excludes nodes, for example those about to be fenced; nil: none.
+	Avoid func(node int32) bool
+}
+
+// Elect chooses a leader for p. It is a function of its arguments alone:
+//
+//  1. in-sync members that ran without interruption, in the order of Replicas;
+//  2. re-registered in-sync members, the greatest (last epoch, log end) first;
+//  3. unfenced eligible leaders, uninterrupted ones first;
+//  4. if allowed, the greatest of LastISR once all of them have re-registered.
+//
+// While an in-sync member is absent, 2 and 3 are passed over until it was
+// waited for, for it may hold the longer log.
+func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
+	e := election{im: im, p: p, avoid: opts.Avoid}
+	if node, ok := e.uninterrupted(p.ISR); ok {
+		return Choice{Leader: node, Source: FromISR}
+	}
+	if opts.Waited || e.allPresent(p.ISR) {
+		if node, ok := e.longest(p.ISR); ok {
+			return Choice{Leader: node, Source: FromRestarted}
+		}
+		if node, ok := e.uninterrupted(p.ELR); ok {
+			return Choice{Leader: node, Source: FromELR}
+		}
+		if node, ok := e.longest(p.ELR); ok {
+			return Choice{Leader: node, Source: FromELR}
+		}
+	}
+	if opts.LastISR && e.allReturned(p.LastISR) {
+		if node, ok := e.longest(p.LastISR); ok {
+			return Choice{Leader: node, Source: FromLastISR}
+		}
+	}
+	return Choice{Leader: NoNode}
+}
+
+// election holds what the steps of one Elect share.
+type election struct {
+	im    *Image
+	p     *Partition
+	avoid func(int32) bool
+}
+
+// usable returns the broker when it may lead.
+func (e *election) usable(node int32) (*Broker, bool) {
+	b := e.im.Broker(node)
+	if b == nil || b.Fenced || (e.avoid != nil && e.avoid(node)) {
+		return nil, false
+	}
+	return b, true
+}
+
+// restarted reports whether the replica came back with the present session of
+// its broker and was not added to the in-sync set since.
+func restarted(r *Replica, b *Broker) bool { return r.RecoveredEpoch == b.Epoch }
+
+func (e *election) uninterrupted(set []int32) (int32, bool) {
+	for i := range e.p.Replicas {
+		r := &e.p.Replicas[i]
+		if !slices.Contains(set, r.NodeID) {
+			continue
+		}
+		if b, ok := e.usable(r.NodeID); ok && !restarted(r, b) {
+			return r.NodeID, true
+		}
+	}
+	return NoNode, false
+}
+
+// longest returns the usable re-registered member with the greatest (last
+// epoch, log end offset), of equal ones the most preferred.
+func (e *election) longest(set []int32) (int32, bool) {
+	var best *Replica
+	for i := range e.p.Replicas {
+		r := &e.p.Replicas[i]
+		if !slices.Contains(set, r.NodeID) {
+			continue
+		}
+		if b, ok := e.usable(r.NodeID); !ok || !restarted(r, b) {
+			continue
+		}
+		if best == nil || r.LastEpoch > best.LastEpoch ||
+			r.LastEpoch == best.LastEpoch && r.LogEndOffset > best.LogEndOffset {
+			best = r
+		}
+	}
+	if best == nil {
+		return NoNode, false
+	}
+	return best.NodeID, true
+}
+
+func (e *election) allPresent(set []int32) bool {
+	for _, node := range set {
+		if _, ok := e.usable(node); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *election) allReturned(set []int32) bool {
+	for _, node := range set {
+		b, ok := e.usable(node)
+		if !ok || !restarted(e.p.Replica(node), b) {
+			return false
+		}
+	}
+	return true
+}
+
+// lead makes node the leader of p, which is the caller's own copy: a new leader
+// epoch, and the in-sync set that follows from where the leader came from.
+func (p *Partition) lead(c Choice) {
+	p.Leader = c.Leader
+	p.LeaderEpoch++
+	switch c.Source {
+	case FromELR:
+		// An absent in-sync member holds every acknowledged record as well.
+		p.ELR = without(union(p.ISR, p.ELR), c.Leader)
+		p.ISR = []int32{c.Leader}
+	case FromLastISR:
+		// From here on its log is the partition, whatever it lost.
+		p.ISR, p.ELR, p.LastISR = []int32{c.Leader}, nil, nil
+		p.Replicas = slices.Clone(p.Replicas)
+		p.Replica(c.Leader).Damage = DamageNone
+	case FromISR, FromRestarted:
+	}
+}
+
+// reelect elects a leader for p, the caller's own copy, when it has none or
+// when ended says that its leader's time is over.
+func (im *Image) reelect(p *Partition, ended bool) (changed bool) {
+	if p.Leader != NoNode && !ended {
+		return false
+	}
+	c := im.Elect(p, ElectOptions{})
+	if c.Leader == NoNode && p.Leader == NoNode {
+		return false
+	}
+	p.lead(c)
+	return true
+}
+
+// without returns a copy of an ascending set that lacks node; nil when empty.
+func without(set []int32, node int32) []int32 {
+	var out []int32
+	for _, n := range set {
+		if n != node {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// union returns the ascending union of sets; nil when empty.
+func union(sets ...[]int32) []int32 {
+	out := slices.Concat(sets...)
+	slices.Sort(out)
+	out = slices.Compact(out)
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
