@@ -1,0 +1,95 @@
+package controller
+
+import (
+	"github.com/penstock/penstock/cluster/metadata"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// judgePartitions elects leaders where none is or the leader leaves, and, when
+// there is nothing to fence or elect, moves leaderships to preferred leaders.
+func (d *decider) judgePartitions() {
+	d.eachPartition(func(t *metadata.Topic, i int, p *metadata.Partition) {
+		switch {
+		case p.Leader == metadata.NoNode:
+			c := d.im.Elect(p, metadata.ElectOptions{Waited: d.waited(p), LastISR: true, Avoid: d.avoided})
+			if c.Leader != metadata.NoNode {
+				d.change(t, i, p, c.Leader, "from "+c.Source.String(), c.Source == metadata.FromLastISR)
+			}
+		case d.leaving[p.Leader] && !d.fencing[p.Leader]:
+			if to := d.successor(p); to != metadata.NoNode {
+				d.change(t, i, p, to, "leader leaves", false)
+			}
+		}
+	})
+	if len(d.elections) > 0 || len(d.fences) > 0 {
+		return
+	}
+	d.eachPartition(func(t *metadata.Topic, i int, p *metadata.Partition) {
+		if len(d.elections) < d.opts.MaxMoves && d.shouldReturn(p) {
+			d.change(t, i, p, p.Preferred(), "preferred leader", false)
+		}
+	})
+}
+
+// eachPartition calls visit by topic name and partition number until the
+// elections fill a command.
+func (d *decider) eachPartition(visit func(*metadata.Topic, int, *metadata.Partition)) {
+	for t := range d.im.Topics() {
+		for i, p := range t.Partitions {
+			if len(d.elections) >= d.opts.MaxChanges {
+				return
+			}
+			visit(t, i, p)
+		}
+	}
+}
+
+func (d *decider) change(t *metadata.Topic, i int, p *metadata.Partition, leader int32, reason string, lastISR bool) {
+	d.elections = append(d.elections, &metav1.LeaderChange{
+		TopicId: t.ID[:], Partition: int32(i), PartitionEpoch: p.PartitionEpoch,
+		Leader: leader, Reason: reason, FromLastIsr: lastISR,
+	})
+}
+
+// avoided are the nodes that should not be given a leadership now.
+func (d *decider) avoided(node int32) bool { return d.leaving[node] || d.fencing[node] }
+
+// successor is the in-sync member that should lead p in place of its leaving
+// leader; NoNode: there is none.
+func (d *decider) successor(p *metadata.Partition) int32 {
+	c := d.im.Elect(p, metadata.ElectOptions{Waited: true, Avoid: d.avoided})
+	if c.Source == metadata.FromISR || c.Source == metadata.FromRestarted {
+		return c.Leader
+	}
+	return metadata.NoNode
+}
+
+// waited reports whether absent in-sync members had their time: somebody who
+// could lead has been there for ElectionWait.
+func (d *decider) waited(p *metadata.Partition) bool {
+	for i := range p.Replicas {
+		id := p.Replicas[i].NodeID
+		if !p.InISR(id) && !p.InELR(id) {
+			continue
+		}
+		b := d.im.Broker(id)
+		if b.Fenced || d.avoided(id) {
+			continue
+		}
+		if n := d.live.node(b); n != nil && d.now.Sub(n.aliveSince) >= d.opts.ElectionWait {
+			return true
+		}
+	}
+	return false
+}
+
+// shouldReturn reports whether p's preferred leader should get it back.
+func (d *decider) shouldReturn(p *metadata.Partition) bool {
+	preferred := p.Preferred()
+	if p.Leader == metadata.NoNode || p.Leader == preferred || !p.InISR(preferred) || d.avoided(preferred) {
+		return false
+	}
+	b := d.im.Broker(preferred)
+	n := d.live.node(b)
+	return !b.Fenced && n != nil && n.confirmed && d.now.Sub(n.aliveSince) >= d.opts.BalanceDelay
+}
