@@ -25,11 +25,13 @@ type script struct {
 
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
+		t.Helper()
 		s := &script{
 			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{},
 			streams: map[string]uint64{}, store: map[string]Member{},
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			t.Helper()
 			s.b.Reset()
 			s.run(t, d)
 			return s.b.String()
@@ -38,6 +40,7 @@ func TestScripts(t *testing.T) {
 }
 
 func (s *script) run(t *testing.T, d *datadriven.TestData) {
+	t.Helper()
 	var id, owned, by string
 	var epoch int
 	if len(d.CmdArgs) > 0 {
@@ -97,6 +100,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 }
 
 func (s *script) join(t *testing.T, d *datadriven.TestData, ev *Event) {
+	t.Helper()
 	attach, instance, topics, as := 1, "", "a", ""
 	d.MaybeScanArgs(t, "attach", &attach)
 	d.MaybeScanArgs(t, "instance", &instance)

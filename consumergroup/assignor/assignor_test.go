@@ -239,6 +239,7 @@ func TestBadInput(t *testing.T) {
 // benchInput is 1,000 members on 10,000 partitions of 10 topics, one of the
 // members having just joined.
 func benchInput(b *testing.B, mixed bool) Input {
+	b.Helper()
 	var in Input
 	all := make([]int32, 10)
 	for i := range all {

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -280,6 +281,56 @@ func TestCoordinatorMoves(t *testing.T) {
 	})
 }
 
+// TestAwaitedMembersRunOut: nobody comes back to the new coordinator.
+func TestAwaitedMembersRunOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m := b.member(api.JoinGroup{SessionTimeout: 1000}).start()
+		synctest.Wait()
+		b.close()
+		<-m.done
+		b.c = b.start()
+		for _, members := range []int{1, 0} { // after 4.9 s and after LoadGrace, 5 s
+			time.Sleep(4900 * time.Millisecond)
+			synctest.Wait()
+			if d, err := b.c.DescribeGroup(t.Context(), "g"); err != nil || len(d.Members) != members {
+				t.Fatalf("%+v %v", d, err)
+			}
+		}
+		b.close()
+	})
+}
+
+// TestCloseWaits: even for an append that pays no heed to its context.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		ended := false
+		b.log.set(func() {
+			b.log.outcome = func() (bool, error) {
+				time.Sleep(time.Minute)
+				ended = true
+				return true, nil
+			}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			results, err := b.c.CommitOffsets(t.Context(), adminCommit("g", 0, 1))
+			if err != nil || results[0].Err == nil || results[0].Err.Code != api.CodeRequestTimedOut {
+				t.Errorf("%v %v", results, err)
+			}
+		})
+		synctest.Wait()
+		b.close()
+		if !ended {
+			t.Fatal("Close returned before the append")
+		}
+		wg.Wait()
+	})
+}
+
 // TestNothingIsSeenBeforeItIsCommitted: while the append is under way, neither
 // the member nor a reader of offsets hears of anything.
 func TestNothingIsSeenBeforeItIsCommitted(t *testing.T) {
@@ -418,10 +469,20 @@ func TestSlowMemberBlocksNobody(t *testing.T) {
 		if len(m.last().Assignment) != 4 {
 			t.Fatalf("%v", m.last())
 		}
-		mustCommit(t, b.c, commitOf(m, 0, 3))
+		other := b.member(api.JoinGroup{}).start()
+		third := b.member(api.JoinGroup{}).start()
+		synctest.Wait()
+		if len(m.last().Assignment) == 4 || len(third.last().Assignment) == 0 {
+			t.Fatalf("%v %v", m.last(), third.last())
+		}
 		close(stuck)
-		slow.cut()
-		m.cut()
+		synctest.Wait()
+		if slow.epoch() != m.epoch() {
+			t.Fatalf("the slow member is at epoch %d, the others at %d", slow.epoch(), m.epoch())
+		}
+		for _, one := range []*member{slow, m, other, third} {
+			one.cut()
+		}
 		b.close()
 	})
 }
@@ -584,4 +645,56 @@ func TestNewerEpochReplaces(t *testing.T) {
 		}
 		b.close()
 	})
+}
+
+// BenchmarkCommit is one offset a request, from 200 callers, over a log that costs nothing.
+func BenchmarkCommit(b *testing.B) {
+	c, err := New(Config{Topics: &fakeTopics{topics: map[string]int32{"a": 4}}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.SetPartitions(1)
+	log := &fakeLog{outcome: func() (bool, error) { return false, nil }}
+	c.Load(0, 1, log)
+	for {
+		if _, err := c.CommitOffsets(b.Context(), adminCommit("g", 0, 1)); api.CodeOf(err) != api.CodeCoordinatorLoading {
+			break
+		}
+	}
+	b.SetParallelism(100)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := c.CommitOffsets(b.Context(), adminCommit("g", 1, 2)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/float64(log.appends), "commits/append")
+	if err := c.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkLoad replays 100,000 commits of 10,000 groups.
+func BenchmarkLoad(b *testing.B) {
+	log := &fakeLog{}
+	for i := 0; i < 100_000; {
+		batch := newBatch()
+		for ; i < 100_000 && !batch.full(); i++ {
+			tp := api.TopicPartition{Topic: "a", Partition: int32(i / 10_000)}
+			batch.add(time.Unix(0, 0), offsetKey(fmt.Sprintf("group-%d", i%10_000), tp), offsetValue(committed{offset: record.Offset(i)}))
+		}
+		bytes, err := batch.build()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := log.Append(b.Context(), record.NewBuf(bytes)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if l, err := load(b.Context(), log); err != nil || len(l.groups) != 10_000 {
+			b.Fatal(len(l.groups), err)
+		}
+	}
 }

@@ -49,8 +49,8 @@
 // # Goroutines
 //
 //	shard.run       one a loaded partition; started by Load, ended by Unload, a
-//	                newer Load or Close; Close waits for it. The shard of a newer
-//	                epoch waits for the one before it.
+//	                newer Load or Close; Close waits for it. A shard that is
+//	                replaced ends before the newer one begins.
 //	load            one a shard while it loads; run waits for it
 //	Log.Append      one a shard while an append is under way; run waits for it
 //

@@ -120,10 +120,12 @@ func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out
 
 // endOf is nil when ctx is what ended the session.
 func endOf(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // ended returns what the actor said last, before the shard ended.

@@ -10,9 +10,10 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
+// How long a shard waits before it loads again, doubling with each failure.
 const (
-	reloadMin = 100 * time.Millisecond
-	reloadMax = 5 * time.Second
+	reloadSoonest = 100 * time.Millisecond
+	reloadLatest  = 5 * time.Second
 )
 
 // request is one thing for a shard's actor to do. Exactly one of the two runs,
@@ -94,7 +95,10 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 		case <-timer.C:
 			s.fire(time.Now())
 		}
-		s.assign()
+		if s.inflight == nil {
+			// Joins that arrive while an append is under way share one assignment.
+			s.assign()
+		}
 		s.startAppend()
 	}
 	s.workers.Wait()
@@ -148,7 +152,7 @@ func (s *shard) startLoad(after time.Duration) {
 
 func (s *shard) finishLoad(r loadResult) {
 	if r.err != nil {
-		s.backoff = min(max(2*s.backoff, reloadMin), reloadMax)
+		s.backoff = min(max(2*s.backoff, reloadSoonest), reloadLatest)
 		s.logger.Warn("loading groups failed, trying again", "error", r.err, "after", s.backoff)
 		s.startLoad(s.backoff)
 		return
@@ -235,7 +239,7 @@ func (s *shard) reload(cause error) {
 	if s.groups == nil {
 		return
 	}
-	s.backoff = min(max(2*s.backoff, reloadMin), reloadMax)
+	s.backoff = min(max(2*s.backoff, reloadSoonest), reloadLatest)
 	s.logger.Warn("append to the groups' log failed, loading again", "error", cause, "after", s.backoff)
 	s.fail(cause, errLoading())
 	s.startLoad(s.backoff)
