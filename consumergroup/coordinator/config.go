@@ -22,8 +22,10 @@ type Log interface {
 	// or may not be in the log, unless it is an *api.Error whose code is not
 	// Indefinite. It returns soon after ctx ends.
 	Append(ctx context.Context, buf *record.Buf) (record.Offset, error)
-	// Bounds waits until the high watermark has reached the log end at the
-	// election (DESIGN section 5) and returns the log start and the high watermark.
+	// Bounds waits until the high watermark has reached what was the log end at
+	// the call, and returns the log start and the high watermark. The end at the
+	// election (DESIGN section 5) is not enough: after an append of unknown
+	// outcome the load must see whether that batch is in.
 	Bounds(ctx context.Context) (start, end record.Offset, err error)
 	// Read returns whole batches from the one that holds from up to end, about
 	// maxBytes of them but at least one. The caller releases the slices.
