@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/penstock/penstock/cluster/controller"
+	"github.com/penstock/penstock/cluster/metadata"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// decideEvery is how often the controller looks at everything although nothing
+// seems to have changed: time alone ends a session or an election's wait.
+const decideEvery = 50 * time.Millisecond
+
+// term is one leadership of Raft, during which this node is the controller. It
+// knows only what it heard itself: a new term gives every broker a full session.
+type term struct {
+	node *Node
+	// ready is closed when the term may act: every entry of earlier terms is
+	// applied, and the cluster has its id.
+	ready chan struct{}
+	// done is closed when the term is over.
+	done <-chan struct{}
+	// wake asks for a decision now.
+	wake chan struct{}
+	// creating is held while a topic is placed and proposed, so that each
+	// placement sees the one before.
+	creating chan struct{}
+
+	mu sync.Mutex // guards what follows
+	// live is what was heard of the brokers.
+	live *controller.Liveness
+	// brokers is what else their heartbeat streams told, by node id.
+	brokers map[int32]*brokerState
+	// progressed is closed when a broker applied more than before.
+	progressed chan struct{}
+	// suspicion is closed when a broker may need to be dialled.
+	suspicion chan struct{}
+}
+
+// brokerState is about one session of a broker.
+type brokerState struct {
+	epoch   int64
+	stream  *heartbeatStream // nil: none is open
+	applied uint64           // metadata index
+}
+
+// controllerLoop starts a term when Raft makes this node the leader, and ends
+// it, waiting for its goroutines, when Raft takes that back.
+func (n *Node) controllerLoop(ctx context.Context) {
+	end := func() {}
+	defer func() { end() }()
+	for {
+		select {
+		case leader := <-n.raft.LeaderCh():
+			// The channel keeps the newest value only: two trues in a row are two terms.
+			end()
+			end = func() {}
+			if leader {
+				end = n.beginTerm(ctx)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) beginTerm(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &term{
+		node: n, ready: make(chan struct{}), done: ctx.Done(), wake: make(chan struct{}, 1),
+		creating: make(chan struct{}, 1), brokers: make(map[int32]*brokerState),
+		progressed: make(chan struct{}), suspicion: make(chan struct{}),
+		live: controller.NewLiveness(time.Now()),
+	}
+	n.term.Store(t)
+	n.leaders.wakeAll()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if !t.prepare(ctx) {
+			return
+		}
+		wg.Go(func() { t.probeLoop(ctx) })
+		t.decideLoop(ctx)
+	})
+	return func() {
+		n.term.CompareAndSwap(t, nil)
+		cancel()
+		wg.Wait()
+		n.leaders.wakeAll()
+	}
+}
+
+// prepare makes the term ready, or reports false when it is over before.
+func (t *term) prepare(ctx context.Context) bool {
+	n := t.node
+	for {
+		err := t.barrier(ctx)
+		if err == nil && n.Image().ClusterID() == "" {
+			_, err = t.apply(ctx, &metav1.Command{
+				Version: metadata.Version, TimeMs: time.Now().UnixMilli(),
+				Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: newClusterID()}},
+			})
+		}
+		if err == nil {
+			break
+		}
+		n.logger.Debug("controller is not ready", "error", err)
+		select {
+		case <-time.After(decideEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	now := time.Now()
+	t.mu.Lock()
+	t.live = controller.NewLiveness(now)
+	t.live.Observe(n.Image(), now)
+	t.mu.Unlock()
+	close(t.ready)
+	n.logger.Info("controller", "node", n.cfg.NodeID, "term", n.raft.CurrentTerm(), "cluster", n.Image().ClusterID())
+	return true
+}
+
+// barrier waits until this node has applied everything that earlier leaders
+// committed.
+func (t *term) barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeTry)
+	defer cancel()
+	return t.node.await(ctx, t.node.raft.Barrier(proposeTry))
+}
+
+func newClusterID() string {
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // never fails since Go 1.24
+	return base64.RawURLEncoding.EncodeToString(raw[:])
+}
+
+// awaitReady waits until the term may act.
+func (t *term) awaitReady(ctx context.Context) error {
+	select {
+	case <-t.ready:
+		return nil
+	case <-t.done:
+		return t.node.notController()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// poke asks for a decision.
+func (t *term) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *term) decideLoop(ctx context.Context) {
+	opts := controller.DefaultOptions()
+	opts.SessionTimeout, opts.RefusedAfter = t.node.cfg.SessionTimeout, t.node.cfg.ResetGrace
+	tick := time.NewTicker(decideEvery)
+	defer tick.Stop()
+	for {
+		im := t.node.Image()
+		changed := t.node.Changed(im.Index())
+		t.suspect()
+		t.enact(ctx, t.decide(im, opts))
+		select {
+		case <-changed:
+		case <-t.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *term) decide(im *metadata.Image, opts controller.Options) controller.Decision {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.live.Observe(im, now)
+	return controller.Decide(im, t.live, now, opts)
+}
+
+// enact proposes a decision. What fails is decided again.
+func (t *term) enact(ctx context.Context, d controller.Decision) {
+	logger := t.node.logger
+	if d.PossibleLoss > 0 {
+		logger.Warn("electing leaders that may lack acknowledged records: every member of the last complete in-sync set is back, the longest log leads",
+			"partitions", d.PossibleLoss)
+	}
+	for _, cmd := range d.Commands {
+		_, err := t.apply(ctx, cmd)
+		if err != nil {
+			if ctx.Err() == nil {
+				logger.Warn("decision was not applied", "command", describe(cmd), "error", err)
+			}
+			return
+		}
+		logger.Info("decided", "command", describe(cmd))
+	}
+}
+
+func describe(cmd *metav1.Command) string {
+	switch k := cmd.GetKind().(type) {
+	case *metav1.Command_FenceBroker:
+		return fmt.Sprintf("fence broker %d (epoch %d): %s", k.FenceBroker.GetNodeId(), k.FenceBroker.GetBrokerEpoch(), k.FenceBroker.GetReason())
+	case *metav1.Command_UnfenceBroker:
+		return fmt.Sprintf("unfence broker %d (epoch %d)", k.UnfenceBroker.GetNodeId(), k.UnfenceBroker.GetBrokerEpoch())
+	case *metav1.Command_ElectLeaders:
+		return fmt.Sprintf("elect leaders of %d partitions", len(k.ElectLeaders.GetChanges()))
+	default:
+		return fmt.Sprintf("%T", k)
+	}
+}
+
+// raftRefused reports whether Raft did not take an entry: it will never be
+// applied. All other errors leave that open.
+func raftRefused(err error) bool {
+	switch err { //nolint:errorlint // Raft returns its sentinels bare.
+	case raft.ErrNotLeader, raft.ErrEnqueueTimeout, raft.ErrLeadershipTransferInProgress:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,290 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// ErrSuperseded: another registration of this node's identity ended its session:
+// a second process runs with a copy of its directory.
+var ErrSuperseded = errors.New("cluster: the broker's session was taken over by another registration")
+
+const (
+	heartbeatRetry    = 10 * time.Millisecond
+	heartbeatRetryMax = 200 * time.Millisecond
+)
+
+// session is the broker's side of its session with the controller. It begins
+// with Register and lasts until Close. One goroutine keeps a stream of
+// heartbeats to whoever is the controller.
+type session struct {
+	node *Node
+	// heard is when the newest answered heartbeat was sent: the controller had
+	// heard of us then or later. nil before Register.
+	heard atomic.Pointer[time.Time]
+
+	mu           sync.Mutex // guards what follows
+	epoch        int64      // 0 before Register
+	wantShutdown bool
+	flushStalled bool
+	changed      chan struct{} // closed when a flag changes
+	mayShutdown  chan struct{} // closed when the controller allows to stop
+	allowed      bool          // mayShutdown is closed
+}
+
+func newSession(n *Node) *session {
+	return &session{node: n, changed: make(chan struct{}), mayShutdown: make(chan struct{})}
+}
+
+// begin starts the heartbeats of a broker epoch. Raft's goroutines outlive the
+// node's stop, so a node that is closing does not start any.
+func (s *session) begin(epoch int64) {
+	now := time.Now()
+	s.mu.Lock()
+	first := s.epoch == 0
+	s.epoch = epoch
+	s.mu.Unlock()
+	s.heard.Store(&now)
+	if first {
+		s.node.background(s.run)
+	}
+}
+
+// SessionValid reports whether a controller has heard of this broker within the
+// last session timeout. When it has not, another may lead in this broker's
+// place, so it must stop to act as leader and coordinator. It is false before
+// Register.
+func (n *Node) SessionValid(now time.Time) bool {
+	heard := n.session.heard.Load()
+	return heard != nil && now.Sub(*heard) < n.cfg.SessionTimeout
+}
+
+// SetFlushStalled tells the controller whether a flush has been outstanding for
+// too long. While it has, the broker's leaderships go to others.
+func (n *Node) SetFlushStalled(stalled bool) {
+	n.session.set(func(s *session) bool {
+		changed := s.flushStalled != stalled
+		s.flushStalled = stalled
+		return changed
+	})
+}
+
+// RequestShutdown asks the controller to take this broker's leaderships and
+// returns when it may stop. A broker that never registered may at once.
+func (n *Node) RequestShutdown(ctx context.Context) error {
+	registered := false
+	n.session.set(func(s *session) bool {
+		registered = s.epoch != 0
+		changed := !s.wantShutdown
+		s.wantShutdown = true
+		return changed
+	})
+	if !registered {
+		return nil
+	}
+	select {
+	case <-n.session.mayShutdown:
+		return nil
+	case <-n.stopped:
+		return ErrClosed
+	case <-n.failed:
+		return n.failure
+	case <-ctx.Done():
+		return fmt.Errorf("hand over leaderships: %w", ctx.Err())
+	}
+}
+
+func (s *session) set(change func(*session) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if change(s) {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
+
+// run keeps a stream until ctx ends.
+func (s *session) run(ctx context.Context) {
+	delay := heartbeatRetry
+	for {
+		leaderChanged := s.node.leaders.next()
+		answered, err := s.keep(ctx)
+		if answered {
+			delay = heartbeatRetry
+		}
+		if errors.Is(err, ErrSuperseded) {
+			s.node.fail(err)
+			return
+		}
+		s.node.logger.Debug("no heartbeat stream", "error", err)
+		select {
+		case <-leaderChanged:
+		case <-time.After(delay):
+			delay = min(2*delay, heartbeatRetryMax)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keep opens one stream to the controller and returns when it is over, and
+// whether any heartbeat was answered.
+func (s *session) keep(ctx context.Context) (answered bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	find, cancelFind := context.WithTimeout(ctx, s.node.cfg.SessionTimeout/2)
+	defer cancelFind()
+	ref, err := s.node.finder.find(find)
+	if err != nil {
+		cancel()
+		return false, err
+	}
+	conn, err := s.node.peers.conn(find, ref)
+	if err != nil {
+		cancel()
+		s.node.finder.forget(ref)
+		return false, err
+	}
+	stream, err := pb.NewClusterServiceClient(conn).Heartbeat(ctx)
+	if err != nil {
+		cancel()
+		s.node.finder.forget(ref)
+		return false, err
+	}
+	k := &keeper{session: s, stream: stream, ref: ref, responses: make(chan *pb.HeartbeatResponse), failed: make(chan error, 1), sent: make(map[uint64]time.Time)}
+	var wg sync.WaitGroup
+	wg.Go(func() { k.receive(ctx) })
+	err = FromStatus(k.run(ctx))
+	cancel() // ends the receiver
+	wg.Wait()
+	if !errors.Is(err, context.Canceled) {
+		s.node.finder.forget(ref)
+	}
+	return k.echo > 0, err
+}
+
+// keeper is one stream of heartbeats.
+type keeper struct {
+	session   *session
+	stream    grpc.BidiStreamingClient[pb.HeartbeatRequest, pb.HeartbeatResponse]
+	ref       nodeRef
+	responses chan *pb.HeartbeatResponse
+	failed    chan error
+
+	// The rest belongs to run.
+	sequence uint64
+	echo     uint64               // newest answer received
+	sent     map[uint64]time.Time // when requests not yet answered were sent
+	reported uint64               // image index in the newest request
+}
+
+func (k *keeper) receive(ctx context.Context) {
+	for {
+		r, err := k.stream.Recv()
+		if err != nil {
+			k.failed <- err
+			return
+		}
+		select {
+		case k.responses <- r:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// run sends a heartbeat each interval, and at once when the image or a flag
+// changed, until the stream fails, the controller stops to answer, or another
+// node is the controller.
+func (k *keeper) run(ctx context.Context) error {
+	n := k.session.node
+	tick := time.NewTicker(n.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	lastAnswer := time.Now()
+	for {
+		leaderChanged := n.leaders.next()
+		if id, address := n.raftLeader(); address != "" && id != k.ref.nodeID && id != noNode {
+			return fmt.Errorf("%w: node %d is the controller no longer", ErrNoController, k.ref.nodeID)
+		}
+		flags, err := k.send()
+		if err != nil {
+			return err
+		}
+		if time.Since(lastAnswer) > n.cfg.SessionTimeout/2 {
+			return fmt.Errorf("%w: node %d has not answered for %v", ErrNoController, k.ref.nodeID, time.Since(lastAnswer))
+		}
+		for wait := true; wait; {
+			select {
+			case r := <-k.responses:
+				lastAnswer = time.Now()
+				if err := k.received(r); err != nil {
+					return err
+				}
+			case <-tick.C:
+				wait = false
+			case <-n.Changed(k.reported):
+				wait = false
+			case <-flags:
+				wait = false
+			case <-leaderChanged:
+				wait = false
+			case err := <-k.failed:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// send sends a heartbeat and returns a channel that is closed when a flag in it
+// changes.
+func (k *keeper) send() (<-chan struct{}, error) {
+	s := k.session
+	s.mu.Lock()
+	epoch, shutdown, stalled, flags := s.epoch, s.wantShutdown, s.flushStalled, s.changed
+	s.mu.Unlock()
+	k.sequence++
+	k.sent[k.sequence] = time.Now()
+	k.reported = s.node.Image().Index()
+	return flags, k.stream.Send(&pb.HeartbeatRequest{
+		NodeId: s.node.cfg.NodeID, BrokerEpoch: epoch, Sequence: k.sequence, Echo: k.echo,
+		ImageIndex: k.reported, WantShutdown: shutdown, FlushStalled: stalled,
+	})
+}
+
+func (k *keeper) received(r *pb.HeartbeatResponse) error {
+	s := k.session
+	if r.GetStale() {
+		return ErrSuperseded
+	}
+	at, ok := k.sent[r.GetSequence()]
+	if !ok {
+		return fmt.Errorf("%w: answer to heartbeat %d, which was not sent or was answered", ErrProtocol, r.GetSequence())
+	}
+	for q := range k.sent {
+		if q <= r.GetSequence() {
+			delete(k.sent, q)
+		}
+	}
+	k.echo = r.GetSequence()
+	if heard := s.heard.Load(); heard == nil || at.After(*heard) {
+		s.heard.Store(&at)
+	}
+	if r.GetMayShutdown() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.allowed {
+			s.allowed = true
+			close(s.mayShutdown)
+		}
+	}
+	return nil
+}

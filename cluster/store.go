@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+const raftLogFile = "raft.db"
+
+// raftStore is what raft-boltdb offers and Raft needs.
+type raftStore interface {
+	raft.LogStore
+	raft.StableStore
+}
+
+// latchedStore is the Raft log and vote. The first failed write is the last:
+// after it no write is tried, and the node leaves its Raft role.
+//
+// Without the latch a leader whose write failed only steps down, is elected
+// again, and goes on with a file whose state nobody knows: after a failed sync
+// the kernel may hold clean pages that never reached the disk.
+//
+// The library panics when it cannot store its term. That would take down a
+// process that may host other nodes, so a failed Set ends the calling
+// goroutine instead (see Set).
+type latchedStore struct {
+	raftStore
+	path  string
+	close func() error
+
+	failed  chan struct{} // closed with the first failure
+	failure error         // set before failed is closed
+	once    sync.Once
+
+	// busySince is the start of the write in progress in nanoseconds since
+	// began; 0: none.
+	busySince atomic.Int64
+	began     time.Time
+}
+
+// openStore opens or creates the Raft log in dir. The freelist is not written
+// at each commit: it is rebuilt by a scan at open, which for a log that is
+// trimmed by snapshots is short, and the file would otherwise rewrite it whole
+// with every entry.
+func openStore(dir string) (*latchedStore, error) {
+	path := filepath.Join(dir, raftLogFile)
+	created := false
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		created = true
+	}
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path:        path,
+		BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: time.Second},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+	}
+	if created {
+		if err := syncDir(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), bolt.Close())
+		}
+	}
+	return newLatchedStore(bolt, path, bolt.Close), nil
+}
+
+func newLatchedStore(s raftStore, path string, closer func() error) *latchedStore {
+	return &latchedStore{raftStore: s, path: path, close: closer, failed: make(chan struct{}), began: time.Now()}
+}
+
+// StoreLog is part of raft.LogStore.
+func (s *latchedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs is part of raft.LogStore.
+func (s *latchedStore) StoreLogs(logs []*raft.Log) error {
+	return s.write(func() error { return s.raftStore.StoreLogs(logs) })
+}
+
+// DeleteRange is part of raft.LogStore. Raft calls it from its snapshot
+// goroutine too, so it is not timed; a write behind it is.
+func (s *latchedStore) DeleteRange(first, last uint64) error {
+	return s.latch(func() error { return s.raftStore.DeleteRange(first, last) })
+}
+
+// Set is part of raft.StableStore. It is called for votes and terms, by Raft's
+// main goroutine alone, and the library panics when a term cannot be stored.
+// When the store has failed, Set ends that goroutine: its deferred functions
+// answer whoever waits, and the node is out of its role before Set would have
+// returned.
+func (s *latchedStore) Set(key, value []byte) error {
+	if err := s.write(func() error { return s.raftStore.Set(key, value) }); err != nil {
+		runtime.Goexit()
+	}
+	return nil
+}
+
+// SetUint64 is like Set.
+func (s *latchedStore) SetUint64(key []byte, value uint64) error {
+	if err := s.write(func() error { return s.raftStore.SetUint64(key, value) }); err != nil {
+		runtime.Goexit()
+	}
+	return nil
+}
+
+// write is latch for Raft's main goroutine, whose writes are timed.
+func (s *latchedStore) write(do func() error) error {
+	s.busySince.Store(max(1, int64(time.Since(s.began))))
+	defer s.busySince.Store(0)
+	return s.latch(do)
+}
+
+func (s *latchedStore) latch(do func() error) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		s.fail(fmt.Errorf("write raft log %s: %w", s.path, err))
+	}
+	return s.err()
+}
+
+func (s *latchedStore) fail(err error) {
+	s.once.Do(func() {
+		s.failure = err
+		close(s.failed)
+	})
+}
+
+func (s *latchedStore) err() error {
+	select {
+	case <-s.failed:
+		return s.failure
+	default:
+		return nil
+	}
+}
+
+// busy is how long the write in progress has been running.
+func (s *latchedStore) busy() time.Duration {
+	since := s.busySince.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(s.began) - time.Duration(since)
+}
+
+// size of the file in bytes; it never shrinks.
+func (s *latchedStore) size() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
