@@ -38,8 +38,8 @@
 // # Sessions
 //
 // A follower opens a session with a handshake that names the leader epoch, its
-// broker epoch, a session id greater than any it used before in this broker
-// epoch, the epoch of its last batch and its LEO. The leader answers the largest
+// broker epoch, a session id greater than any it used before, in earlier
+// processes too, the epoch of its last batch and its LEO. The leader answers the largest
 // epoch of its own log that is not above the follower's, and where that ends
 // (KIP-101, KIP-279). The logs match when the epochs are equal and the follower
 // does not reach beyond that end; otherwise the follower truncates by what both

@@ -29,6 +29,9 @@ type FollowerConfig struct {
 	HoldRetry time.Duration
 }
 
+// sessionBits is the room for the sessions of one process.
+const sessionBits = 24
+
 // Follower follows leaders for all the partitions of a broker. Make it with
 // NewFollower.
 type Follower struct {
@@ -61,7 +64,10 @@ func NewFollower(cfg FollowerConfig) (*Follower, error) {
 		cfg.HoldRetry = time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Follower{cfg: cfg, ctx: ctx, cancel: cancel, links: make(map[int32]*link)}, nil
+	f := &Follower{cfg: cfg, ctx: ctx, cancel: cancel, links: make(map[int32]*link)}
+	// Broker epochs grow from process to process, so no id ever comes again.
+	f.sessions.Store(uint64(cfg.BrokerEpoch) << sessionBits)
+	return f, nil
 }
 
 // Follow begins to follow leader for one partition; inSync says whether the
