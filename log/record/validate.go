@@ -47,7 +47,7 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	}
 	codec := info.Attributes.Codec()
 	if codec == CodecNone {
-		return info, checkRecords(b[HeaderSize:], &info, lim)
+		return info, checkRecords(b[HeaderSize:], &info)
 	}
 	section := scratch()
 	defer giveBack(section)
@@ -55,7 +55,7 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	if err != nil {
 		return info, err
 	}
-	return info, checkRecords(*section, &info, lim)
+	return info, checkRecords(*section, &info)
 }
 
 // Next splits off the batch at the beginning of b, a run of whole batches. It
@@ -117,8 +117,10 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 	return info, nil
 }
 
-// checkRecords walks the decompressed section.
-func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
+// checkRecords walks the decompressed section. Offset deltas must rise and stay
+// within the last one; a client's are dense, because its count is the last delta
+// plus one.
+func checkRecords(section []byte, info *BatchInfo) error {
 	c := cursor{b: section}
 	var f frame
 	last := -1
@@ -127,7 +129,7 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 		if !c.next(&f) || !f.skipHeaders() {
 			return corrupt("record %d of %d, at byte %d of %d, is malformed", i, info.Count, at, len(section))
 		}
-		if f.offsetDelta <= last || f.offsetDelta > int(info.LastDelta) || !lim.Internal && f.offsetDelta != i {
+		if f.offsetDelta <= last || f.offsetDelta > int(info.LastDelta) {
 			return corrupt("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
 		}
 		last = f.offsetDelta

@@ -3,8 +3,10 @@ package record_test
 import (
 	"bytes"
 	"encoding/binary"
+	"runtime"
 	"testing"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
@@ -168,6 +170,33 @@ func TestForgedSizes(t *testing.T) {
 		require.ErrorIs(t, err, record.ErrCorrupt)
 		require.ErrorContains(t, err, "says that it holds 50331648")
 	}
+}
+
+// The cap is on the whole section, however many blocks snappy-java cut it into.
+func TestDecompressedCapOverBlocks(t *testing.T) {
+	plain := build(t, record.BuilderOptions{}, record.Record{Value: make([]byte, 5000)})
+	framed := []byte("\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01")
+	for _, part := range [][]byte{plain[record.HeaderSize:3000], plain[3000:]} {
+		block := s2.EncodeSnappy(nil, part)
+		framed = append(binary.BigEndian.AppendUint32(framed, uint32(len(block))), block...)
+	}
+	batch := withSection(plain, record.CodecSnappy, framed)
+	_, err := record.Validate(batch, record.Limits{MaxDecompressed: len(plain) - record.HeaderSize})
+	require.NoError(t, err)
+	_, err = record.Validate(batch, record.Limits{MaxDecompressed: len(plain) - record.HeaderSize - 1})
+	require.ErrorIs(t, err, record.ErrTooLarge)
+}
+
+// A header count that the record cannot hold is refused before it is allocated.
+func TestForgedHeaderCount(t *testing.T) {
+	b := reseal(section(26, 0, 0, 0, 2, 'a', 2, 'b', 0xfe, 0xff, 0xff, 0x7f, 1, 1)(put32(57, 1)(put32(23, 0)(two(t)))))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, err := range record.Records(b, record.Limits{}) {
+		require.ErrorIs(t, err, record.ErrCorrupt)
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 }
 
 func TestNextAndSplit(t *testing.T) {
