@@ -97,6 +97,15 @@ type FetchResult struct {
 	Batches        []record.Slice
 }
 
+// Bytes is the size of the batches.
+func (r *FetchResult) Bytes() int {
+	n := 0
+	for i := range r.Batches {
+		n += len(r.Batches[i].Bytes)
+	}
+	return n
+}
+
 // Release gives the references back. The bytes must not be used afterwards.
 func (r *FetchResult) Release() {
 	for i := range r.Batches {

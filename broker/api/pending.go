@@ -123,13 +123,19 @@ func (p *Pending) Results() []ProduceResult { return p.results }
 // Wait returns the results when they are complete, or at the deadline, when
 // what is outstanding has timed out. It ends early with the error of ctx.
 func (p *Pending) Wait(ctx context.Context) ([]ProduceResult, error) {
+	timer := time.NewTimer(time.Until(p.deadline))
+	defer timer.Stop()
+	return p.WaitTimer(ctx, timer)
+}
+
+// WaitTimer is Wait with a timer that the caller reuses. It is set anew.
+func (p *Pending) WaitTimer(ctx context.Context, timer *time.Timer) ([]ProduceResult, error) {
 	select {
 	case <-p.done:
 		return p.results, nil
 	default:
 	}
-	timer := time.NewTimer(time.Until(p.deadline))
-	defer timer.Stop()
+	timer.Reset(time.Until(p.deadline))
 	select {
 	case <-p.done:
 	case <-timer.C:

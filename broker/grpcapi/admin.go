@@ -26,12 +26,11 @@ type Cluster interface {
 type adminService struct {
 	pb.UnimplementedAdminServiceServer
 
-	topics  Topics
-	cluster Cluster
+	door *PublicDoor
 }
 
 func (s *adminService) CreateTopic(ctx context.Context, req *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {
-	created, err := s.topics.CreateTopic(ctx, &api.CreateTopic{
+	created, err := s.door.services.Topics.CreateTopic(ctx, &api.CreateTopic{
 		Name:              req.GetName(),
 		Partitions:        req.GetPartitions(),
 		ReplicationFactor: req.GetReplicationFactor(),
@@ -39,7 +38,7 @@ func (s *adminService) CreateTopic(ctx context.Context, req *pb.CreateTopicReque
 		ValidateOnly:      req.GetValidateOnly(),
 	})
 	if err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.CreateTopicResponse{Partitions: created.Partitions, ReplicationFactor: created.ReplicationFactor}
 	if !created.ID.IsZero() {
@@ -49,24 +48,24 @@ func (s *adminService) CreateTopic(ctx context.Context, req *pb.CreateTopicReque
 }
 
 func (s *adminService) DeleteTopic(ctx context.Context, req *pb.DeleteTopicRequest) (*pb.DeleteTopicResponse, error) {
-	if err := s.topics.DeleteTopic(ctx, req.GetName()); err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+	if err := s.door.services.Topics.DeleteTopic(ctx, req.GetName()); err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.DeleteTopicResponse{}, nil
 }
 
 func (s *adminService) AlterTopic(ctx context.Context, req *pb.AlterTopicRequest) (*pb.AlterTopicResponse, error) {
-	err := s.topics.AlterTopic(ctx, &api.AlterTopic{Name: req.GetName(), Set: req.GetSet(), Unset: req.GetUnset()})
+	err := s.door.services.Topics.AlterTopic(ctx, &api.AlterTopic{Name: req.GetName(), Set: req.GetSet(), Unset: req.GetUnset()})
 	if err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.AlterTopicResponse{}, nil
 }
 
 func (s *adminService) DescribeTopic(ctx context.Context, req *pb.DescribeTopicRequest) (*pb.DescribeTopicResponse, error) {
-	topic, err := s.topics.DescribeTopic(ctx, req.GetName())
+	topic, err := s.door.services.Topics.DescribeTopic(ctx, req.GetName())
 	if err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.DescribeTopicResponse{Topic: topicOut(topic)}
 	for _, c := range topic.Configs {
@@ -78,9 +77,9 @@ func (s *adminService) DescribeTopic(ctx context.Context, req *pb.DescribeTopicR
 }
 
 func (s *adminService) Metadata(ctx context.Context, req *pb.MetadataRequest) (*pb.MetadataResponse, error) {
-	md, err := s.cluster.Metadata(ctx, req.GetTopics(), req.GetIncludeInternal(), listenerOf(ctx))
+	md, err := s.door.services.Cluster.Metadata(ctx, req.GetTopics(), req.GetIncludeInternal(), listenerOf(ctx))
 	if err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.MetadataResponse{
 		ClusterId: md.ClusterID, Controller: md.Controller, ImageIndex: md.ImageIndex,
@@ -93,9 +92,9 @@ func (s *adminService) Metadata(ctx context.Context, req *pb.MetadataRequest) (*
 }
 
 func (s *adminService) DescribeCluster(ctx context.Context, _ *pb.DescribeClusterRequest) (*pb.DescribeClusterResponse, error) {
-	h, err := s.cluster.Health(ctx, listenerOf(ctx))
+	h, err := s.door.services.Cluster.Health(ctx, listenerOf(ctx))
 	if err != nil {
-		return nil, statusError(ctx, err, s.cluster)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.DescribeClusterResponse{
 		ClusterId: h.ClusterID, Controller: h.Controller, Brokers: brokersOut(h.Brokers), ImageIndex: h.ImageIndex,

@@ -2,8 +2,11 @@ package grpcapi
 
 import (
 	"context"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
@@ -22,28 +25,59 @@ type Replicas interface {
 	Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error
 }
 
-// clusterService stands on the peer listener alone.
-type clusterService struct {
-	members  Members
-	replicas Replicas
+// PeerDoor is ClusterService, which stands on the peer listener alone. It serves
+// before there is a cluster or a broker to answer, for nodes that start together
+// need each other's hello: until a part is there, calls to it are told to come
+// back.
+type PeerDoor struct {
+	members  atomic.Pointer[Members]
+	replicas atomic.Pointer[Replicas]
 }
 
-func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloResponse, error) {
-	return s.members.Hello(ctx, req)
+// OpenMembers begins to serve all but replication.
+func (d *PeerDoor) OpenMembers(m Members) { d.members.Store(&m) }
+
+// OpenReplicas begins to serve replication.
+func (d *PeerDoor) OpenReplicas(r Replicas) { d.replicas.Store(&r) }
+
+func starting() error { return status.Error(codes.Unavailable, "this node is starting") }
+
+// Hello implements ClusterService.
+func (d *PeerDoor) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloResponse, error) {
+	if m := d.members.Load(); m != nil {
+		return (*m).Hello(ctx, req)
+	}
+	return nil, starting()
 }
 
-func (s *clusterService) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinResponse, error) {
-	return s.members.Join(ctx, req)
+// Join implements ClusterService.
+func (d *PeerDoor) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	if m := d.members.Load(); m != nil {
+		return (*m).Join(ctx, req)
+	}
+	return nil, starting()
 }
 
-func (s *clusterService) Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error {
-	return s.members.Heartbeat(stream)
+// Heartbeat implements ClusterService.
+func (d *PeerDoor) Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error {
+	if m := d.members.Load(); m != nil {
+		return (*m).Heartbeat(stream)
+	}
+	return starting()
 }
 
-func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
-	return s.members.HandlePropose(ctx, req)
+// Propose implements ClusterService.
+func (d *PeerDoor) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
+	if m := d.members.Load(); m != nil {
+		return (*m).HandlePropose(ctx, req)
+	}
+	return nil, starting()
 }
 
-func (s *clusterService) Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error {
-	return statusError(stream.Context(), s.replicas.Replicate(stream), nil)
+// Replicate implements ClusterService.
+func (d *PeerDoor) Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error {
+	if r := d.replicas.Load(); r != nil {
+		return statusError(stream.Context(), (*r).Replicate(stream), nil)
+	}
+	return starting()
 }

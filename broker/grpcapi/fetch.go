@@ -28,19 +28,16 @@ const (
 	maxFetchWait          = 5 * time.Minute
 )
 
-type fetchService struct {
-	broker    Fetcher
-	addresses Addresses
-}
+type fetchService struct{ door *PublicDoor }
 
 func (s *fetchService) Fetch(ctx context.Context, in *pb.FetchRequest) (*wire.Fetched, error) {
 	req, err := fetchIn(in)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	results, err := s.broker.Fetch(ctx, req)
+	results, err := s.door.services.Fetcher.Fetch(ctx, req)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return s.response(ctx, in, results), nil
 }
@@ -72,7 +69,7 @@ func (s *fetchService) ListOffsets(ctx context.Context, in *pb.ListOffsetsReques
 	for i, p := range in.GetPartitions() {
 		ref, err := refIn(nil, p.GetTopic(), p.GetPartition())
 		if err != nil {
-			return nil, statusError(ctx, err, s.addresses)
+			return nil, statusError(ctx, err, s.door.services.Cluster)
 		}
 		queries[i] = api.ListOffset{PartitionRef: ref, Timestamp: p.GetTimestampMs()}
 		switch p.GetQuery() {
@@ -86,18 +83,18 @@ func (s *fetchService) ListOffsets(ctx context.Context, in *pb.ListOffsetsReques
 			fallthrough
 		default:
 			e := api.Errorf(api.CodeInvalidArgument, "query %d is none of EARLIEST, LATEST, TIMESTAMP", p.GetQuery())
-			return nil, statusError(ctx, e.At(p.GetTopic(), p.GetPartition()), s.addresses)
+			return nil, statusError(ctx, e.At(p.GetTopic(), p.GetPartition()), s.door.services.Cluster)
 		}
 	}
-	results, err := s.broker.ListOffsets(ctx, queries)
+	results, err := s.door.services.Fetcher.ListOffsets(ctx, queries)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.ListOffsetsResponse{Results: make([]*pb.ListOffsetsResult, len(results))}
 	for i := range results {
 		r := &results[i]
 		out.Results[i] = &pb.ListOffsetsResult{
-			Topic: r.Topic, Partition: r.Partition, Error: errorOut(ctx, r.Err, s.addresses),
+			Topic: r.Topic, Partition: r.Partition, Error: errorOut(ctx, r.Err, s.door.services.Cluster),
 			Offset: int64(r.Offset), TimestampMs: r.Timestamp, LeaderEpoch: int32(r.LeaderEpoch),
 		}
 	}
@@ -157,7 +154,7 @@ func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, result
 			r.Err = err
 		}
 		r.Release()
-		v.Error = errorOut(ctx, r.Err, s.addresses)
+		v.Error = errorOut(ctx, r.Err, s.door.services.Cluster)
 		out.Results[i] = v
 	}
 	return out

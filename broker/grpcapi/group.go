@@ -32,17 +32,15 @@ type GroupAdmin interface {
 type groupService struct {
 	pb.UnimplementedGroupServiceServer
 
-	groups    Groups
-	admin     GroupAdmin
-	addresses Addresses
+	door *PublicDoor
 }
 
 func (s *groupService) FindCoordinator(ctx context.Context, in *pb.FindCoordinatorRequest) (*pb.FindCoordinatorResponse, error) {
-	node, err := s.groups.FindCoordinator(ctx, in.GetGroup())
+	node, err := s.door.services.Groups.FindCoordinator(ctx, in.GetGroup())
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	return &pb.FindCoordinatorResponse{NodeId: node, Address: s.addresses.Address(node, listenerOf(ctx))}, nil
+	return &pb.FindCoordinatorResponse{NodeId: node, Address: s.door.services.Cluster.Address(node, listenerOf(ctx))}, nil
 }
 
 // Session reads on a goroutine of its own, which ends with the stream, and runs
@@ -56,7 +54,7 @@ func (s *groupService) Session(stream grpc.BidiStreamingServer[pb.SessionRequest
 	defer cancel()
 	join := first.GetJoin()
 	if join == nil {
-		return statusError(ctx, api.Errorf(api.CodeInvalidArgument, "a session begins with join"), s.addresses)
+		return statusError(ctx, api.Errorf(api.CodeInvalidArgument, "a session begins with join"), s.door.services.Cluster)
 	}
 	in := make(chan api.SessionMessage)
 	failed := make(chan error, 1)
@@ -64,7 +62,7 @@ func (s *groupService) Session(stream grpc.BidiStreamingServer[pb.SessionRequest
 		defer close(in)
 		failed <- readSession(ctx, stream, in)
 	}()
-	err = s.groups.Session(ctx, joinIn(ctx, join), in, func(u api.SessionUpdate) error {
+	err = s.door.services.Groups.Session(ctx, joinIn(ctx, join), in, func(u api.SessionUpdate) error {
 		return stream.Send(updateOut(&u))
 	})
 	if err == nil {
@@ -73,7 +71,7 @@ func (s *groupService) Session(stream grpc.BidiStreamingServer[pb.SessionRequest
 		default: // The member left; its stream is still open.
 		}
 	}
-	return statusError(ctx, err, s.addresses)
+	return statusError(ctx, err, s.door.services.Cluster)
 }
 
 // readSession hands messages over until the stream ends or the session is done.
@@ -111,25 +109,25 @@ func (s *groupService) CommitOffsets(ctx context.Context, in *pb.CommitOffsetsRe
 			Offset:         record.Offset(o.GetOffset()), LeaderEpoch: record.Epoch(o.GetLeaderEpoch()), Metadata: o.GetMetadata(),
 		}
 	}
-	results, err := s.groups.CommitOffsets(ctx, req)
+	results, err := s.door.services.Groups.CommitOffsets(ctx, req)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.CommitOffsetsResponse{Results: s.offsetsOut(ctx, results)}, nil
 }
 
 func (s *groupService) FetchOffsets(ctx context.Context, in *pb.FetchOffsetsRequest) (*pb.FetchOffsetsResponse, error) {
-	results, err := s.groups.FetchOffsets(ctx, in.GetGroup(), partitionsIn(in.GetPartitions()))
+	results, err := s.door.services.Groups.FetchOffsets(ctx, in.GetGroup(), partitionsIn(in.GetPartitions()))
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.FetchOffsetsResponse{Results: s.offsetsOut(ctx, results)}, nil
 }
 
 func (s *groupService) ListGroups(ctx context.Context, _ *pb.ListGroupsRequest) (*pb.ListGroupsResponse, error) {
-	groups, err := s.admin.ListGroups(ctx)
+	groups, err := s.door.services.GroupAdmin.ListGroups(ctx)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.ListGroupsResponse{Groups: make([]*pb.GroupListing, len(groups))}
 	for i, g := range groups {
@@ -139,9 +137,9 @@ func (s *groupService) ListGroups(ctx context.Context, _ *pb.ListGroupsRequest) 
 }
 
 func (s *groupService) DescribeGroup(ctx context.Context, in *pb.DescribeGroupRequest) (*pb.DescribeGroupResponse, error) {
-	d, err := s.admin.DescribeGroup(ctx, in.GetGroup())
+	d, err := s.door.services.GroupAdmin.DescribeGroup(ctx, in.GetGroup())
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.DescribeGroupResponse{
 		Group: d.Group, State: d.State, GroupEpoch: d.Epoch, Assignor: d.Assignor, Coordinator: d.Coordinator,
@@ -158,8 +156,8 @@ func (s *groupService) DescribeGroup(ctx context.Context, in *pb.DescribeGroupRe
 }
 
 func (s *groupService) DeleteGroup(ctx context.Context, in *pb.DeleteGroupRequest) (*pb.DeleteGroupResponse, error) {
-	if err := s.admin.DeleteGroup(ctx, in.GetGroup()); err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+	if err := s.door.services.GroupAdmin.DeleteGroup(ctx, in.GetGroup()); err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.DeleteGroupResponse{}, nil
 }
@@ -169,7 +167,7 @@ func (s *groupService) offsetsOut(ctx context.Context, offsets []api.CommittedOf
 	for i := range offsets {
 		o := &offsets[i]
 		out[i] = &pb.OffsetResult{
-			Topic: o.Topic, Partition: o.Partition, Error: errorOut(ctx, o.Err, s.addresses), Offset: int64(o.Offset),
+			Topic: o.Topic, Partition: o.Partition, Error: errorOut(ctx, o.Err, s.door.services.Cluster), Offset: int64(o.Offset),
 			LeaderEpoch: int32(o.LeaderEpoch), Metadata: o.Metadata, CommitTimeMs: o.CommitTime,
 		}
 	}

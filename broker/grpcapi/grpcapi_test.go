@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -41,11 +42,12 @@ type fakeBroker struct {
 	Groups
 	GroupAdmin
 
-	mu      sync.Mutex
-	held    bool // leave requests pending
-	pending []*api.Pending
-	batches [][]byte
-	err     *api.Error
+	mu       sync.Mutex
+	starting bool // do not open the door
+	held     bool // leave requests pending
+	pending  []*api.Pending
+	batches  [][]byte
+	err      *api.Error
 }
 
 func (f *fakeBroker) Produce(_ context.Context, req *api.ProduceRequest) *api.Pending {
@@ -117,8 +119,10 @@ func (f *fakeBroker) DescribeTopic(_ context.Context, name string) (*api.Topic, 
 func dial(t *testing.T, f *fakeBroker, listener string) *grpc.ClientConn {
 	t.Helper()
 	codec := wire.NewCodec(record.NewArena(1 << 20))
-	srv, health := Public(codec, Services{Producer: f, Fetcher: f, Topics: f, Cluster: f, Groups: f, GroupAdmin: f, Now: time.Now})
-	health.Serving(true)
+	srv, door := Public(codec)
+	if !f.starting {
+		door.Open(Services{Producer: f, Fetcher: f, Topics: f, Cluster: f, Groups: f, GroupAdmin: f, Now: time.Now})
+	}
 	lis := bufconn.Listen(1 << 20)
 	done := make(chan struct{})
 	go func() {
@@ -360,7 +364,7 @@ func FuzzProduceRequest(f *testing.F) {
 		}
 		f.Add(b, uint8(2))
 	}
-	s := &produceService{broker: &fakeBroker{}, encoder: &encoder{now: time.Now}}
+	s := &produceService{door: &PublicDoor{services: Services{Now: time.Now}}}
 	f.Fuzz(func(t *testing.T, data []byte, batches uint8) {
 		req := &pb.ProduceRequest{}
 		if proto.Unmarshal(data, req) != nil {
@@ -386,4 +390,41 @@ func FuzzProduceRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Before the door is open every call of ours is told to come back; health says so too.
+func TestDoorBeforeOpen(t *testing.T) {
+	conn := dial(t, &fakeBroker{starting: true}, "")
+	_, err := wire.CallProduce(t.Context(), conn, structured("t", "a"))
+	if e := detail(t, err); !e.GetRetriable() || status.Code(err) != codes.Unavailable {
+		t.Errorf("unary: %v", err)
+	}
+	stream, err := wire.FetchStream(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("stream: %v", err)
+	}
+	h, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil || h.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("health %v, %v", h, err)
+	}
+}
+
+// A peer listener that serves before its node runs says so.
+func TestPeerDoorBeforeOpen(t *testing.T) {
+	var d PeerDoor
+	if _, err := d.Hello(t.Context(), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("hello: %v", err)
+	}
+	if _, err := d.Join(t.Context(), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("join: %v", err)
+	}
+	if _, err := d.Propose(t.Context(), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("propose: %v", err)
+	}
+	if err := d.Replicate(nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("replicate: %v", err)
+	}
 }

@@ -30,28 +30,24 @@ const (
 	produceWindow = 256
 )
 
-type produceService struct {
-	broker    Producer
-	addresses Addresses
-	encoder   *encoder
-}
+type produceService struct{ door *PublicDoor }
 
 func (s *produceService) Produce(ctx context.Context, in *wire.Produce) (*pb.ProduceResponse, error) {
 	req, err := s.request(in)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	results, err := s.broker.Produce(ctx, req).Wait(ctx)
+	results, err := s.door.services.Producer.Produce(ctx, req).Wait(ctx)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return s.response(ctx, in.GetCorrelationId(), results), nil
 }
 
 func (s *produceService) InitProducer(ctx context.Context, _ *pb.InitProducerRequest) (*pb.InitProducerResponse, error) {
-	id, epoch, err := s.broker.InitProducer(ctx)
+	id, epoch, err := s.door.services.Producer.InitProducer(ctx)
 	if err != nil {
-		return nil, statusError(ctx, err, s.addresses)
+		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.InitProducerResponse{ProducerId: id, ProducerEpoch: int32(epoch)}, nil
 }
@@ -78,7 +74,7 @@ func (s *produceService) ProduceStream(stream grpc.BidiStreamingServer[wire.Prod
 	if sendErr := <-sent; recvErr == nil {
 		return sendErr
 	}
-	return statusError(ctx, recvErr, s.addresses)
+	return statusError(ctx, recvErr, s.door.services.Cluster)
 }
 
 // receive appends request after request until the client closes its side or
@@ -97,7 +93,7 @@ func (s *produceService) receive(ctx context.Context, stream grpc.BidiStreamingS
 			return err
 		}
 		select {
-		case queue <- answer{in.GetCorrelationId(), s.broker.Produce(ctx, req)}:
+		case queue <- answer{in.GetCorrelationId(), s.door.services.Producer.Produce(ctx, req)}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -105,10 +101,12 @@ func (s *produceService) receive(ctx context.Context, stream grpc.BidiStreamingS
 }
 
 func (s *produceService) sendAnswers(ctx context.Context, stream grpc.BidiStreamingServer[wire.Produce, pb.ProduceResponse], queue <-chan answer) error {
+	timer := time.NewTimer(maxProduceTimeout)
+	defer timer.Stop()
 	for a := range queue {
-		results, err := a.pending.Wait(ctx)
+		results, err := a.pending.WaitTimer(ctx, timer)
 		if err != nil {
-			return statusError(ctx, err, s.addresses)
+			return statusError(ctx, err, s.door.services.Cluster)
 		}
 		if err := stream.Send(s.response(ctx, a.correlation, results)); err != nil {
 			return err
@@ -141,7 +139,8 @@ func (s *produceService) requestOf(in *wire.Produce, batches []*record.Buf) (*ap
 	if timeout == 0 {
 		timeout = defaultProduceTimeout
 	}
-	req := &api.ProduceRequest{Acks: acks, Timeout: timeout, Partitions: make([]api.ProducePartition, len(in.GetPartitions()))}
+	req := newRequest(len(in.GetPartitions()))
+	req.Acks, req.Timeout = acks, timeout
 	rest := batches
 	for i, p := range in.GetPartitions() {
 		ref, err := refIn(p.GetTopicId(), p.GetTopic(), p.GetPartition())
@@ -168,7 +167,7 @@ func (s *produceService) requestOf(in *wire.Produce, batches []*record.Buf) (*ap
 		if len(p.GetRecords()) == 0 {
 			continue
 		}
-		buf, err := s.encoder.encode(p.GetRecords(), p.GetCompression())
+		buf, err := encode(p.GetRecords(), p.GetCompression(), s.door.services.Now())
 		if err != nil {
 			return nil, err.At(p.GetTopic(), p.GetPartition())
 		}
@@ -177,9 +176,36 @@ func (s *produceService) requestOf(in *wire.Produce, batches []*record.Buf) (*ap
 	return req, nil
 }
 
+// newRequest makes a request of n partitions; the common one takes one allocation.
+func newRequest(n int) *api.ProduceRequest {
+	if n != 1 {
+		return &api.ProduceRequest{Partitions: make([]api.ProducePartition, n)}
+	}
+	one := &struct {
+		req  api.ProduceRequest
+		part [1]api.ProducePartition
+	}{}
+	one.req.Partitions = one.part[:]
+	return &one.req
+}
+
+// newResponse makes an answer with n results; likewise.
+func newResponse(n int) (*pb.ProduceResponse, []pb.ProducePartitionResult) {
+	if n != 1 {
+		return &pb.ProduceResponse{Results: make([]*pb.ProducePartitionResult, n)}, make([]pb.ProducePartitionResult, n)
+	}
+	one := &struct {
+		resp   pb.ProduceResponse
+		list   [1]*pb.ProducePartitionResult
+		values [1]pb.ProducePartitionResult
+	}{}
+	one.resp.Results = one.list[:]
+	return &one.resp, one.values[:]
+}
+
 func (s *produceService) response(ctx context.Context, correlation uint64, results []api.ProduceResult) *pb.ProduceResponse {
-	out := &pb.ProduceResponse{CorrelationId: correlation, Results: make([]*pb.ProducePartitionResult, len(results))}
-	values := make([]pb.ProducePartitionResult, len(results))
+	out, values := newResponse(len(results))
+	out.CorrelationId = correlation
 	for i := range results {
 		r, v := &results[i], &values[i]
 		v.Topic, v.Partition = r.Topic, r.Partition
@@ -187,7 +213,7 @@ func (s *produceService) response(ctx context.Context, correlation uint64, resul
 			v.TopicId = r.TopicID[:]
 		}
 		v.BaseOffset, v.LogAppendTimeMs, v.LogStartOffset = int64(r.BaseOffset), r.LogAppendTime, int64(r.LogStartOffset)
-		v.Error = errorOut(ctx, r.Err, s.addresses)
+		v.Error = errorOut(ctx, r.Err, s.door.services.Cluster)
 		out.Results[i] = v
 	}
 	return out

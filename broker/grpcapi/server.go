@@ -2,6 +2,8 @@ package grpcapi
 
 import (
 	"context"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/penstock/penstock/broker/api"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
@@ -25,38 +28,81 @@ type Services struct {
 	Now        func() time.Time
 }
 
-const (
-	// unaryDeadline bounds calls whose client set no deadline.
-	unaryDeadline = 2 * time.Minute
-	// maxStreams bounds what one connection may have open, and with it what a
-	// flood of resets can cost.
-	maxStreams = 1024
-)
+// unaryDeadline bounds calls whose client set no deadline; a produce request may
+// itself ask for longer.
+const unaryDeadline = maxProduceTimeout
 
-// Public registers the public services on a new server. The health service
-// answers NOT_SERVING until Serving is called on the second result.
-func Public(codec *wire.Codec, s Services) (*grpc.Server, *Health) {
-	srv := grpc.NewServer(serverOptions(codec)...)
-	wire.RegisterProduce(srv, &produceService{broker: s.Producer, addresses: s.Cluster, encoder: &encoder{now: s.Now}})
-	wire.RegisterFetch(srv, &fetchService{broker: s.Fetcher, addresses: s.Cluster})
-	pb.RegisterGroupServiceServer(srv, &groupService{groups: s.Groups, admin: s.GroupAdmin, addresses: s.Cluster})
-	pb.RegisterAdminServiceServer(srv, &adminService{topics: s.Topics, cluster: s.Cluster})
-	h := registerHealth(srv)
+// PublicDoor is the public services. They answer that the node is starting
+// until Open, so that clients need not guess why nobody answers.
+type PublicDoor struct {
+	// services is written once, by Open, before open is set, and read by handlers
+	// that saw open.
+	services Services
+	open     atomic.Bool
+	health   *health.Server
+}
+
+// Public registers the public services on a new server.
+func Public(codec *wire.Codec) (*grpc.Server, *PublicDoor) {
+	d := &PublicDoor{}
+	srv := grpc.NewServer(append(serverOptions(codec), grpc.ChainUnaryInterceptor(d.gateUnary), grpc.ChainStreamInterceptor(d.gateStream))...)
+	wire.RegisterProduce(srv, &produceService{door: d})
+	wire.RegisterFetch(srv, &fetchService{door: d})
+	pb.RegisterGroupServiceServer(srv, &groupService{door: d})
+	pb.RegisterAdminServiceServer(srv, &adminService{door: d})
+	d.health = registerHealth(srv)
 	reflection.Register(srv)
-	return srv, h
+	return srv, d
+}
+
+// Open begins to serve. It is called once.
+func (d *PublicDoor) Open(s Services) {
+	d.services = s
+	d.open.Store(true)
+	d.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+}
+
+// Leaving tells the health service that the node is about to stop. Calls are
+// still served.
+func (d *PublicDoor) Leaving() {
+	d.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+}
+
+// closed is the refusal of our services before Open; health and reflection are
+// always served.
+func (d *PublicDoor) closed(ctx context.Context, method string) error {
+	if d.open.Load() || !strings.HasPrefix(method, "/penstock.") {
+		return nil
+	}
+	return statusError(ctx, api.Errorf(api.CodeLeaderNotAvailable, "this node is starting: it recovers its data or waits for the metadata quorum"), nil)
+}
+
+func (d *PublicDoor) gateUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := d.closed(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+func (d *PublicDoor) gateStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := d.closed(stream.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handler(srv, stream)
 }
 
 // Peer registers the services of the peer listener on a new server.
-func Peer(codec *wire.Codec, impl Members, replicas Replicas) (*grpc.Server, *Health) {
+func Peer(codec *wire.Codec) (*grpc.Server, *PeerDoor) {
 	srv := grpc.NewServer(serverOptions(codec)...)
-	wire.RegisterCluster(srv, &clusterService{members: impl, replicas: replicas})
-	return srv, registerHealth(srv)
+	door := &PeerDoor{}
+	wire.RegisterCluster(srv, door)
+	registerHealth(srv).SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	return srv, door
 }
 
 func serverOptions(codec *wire.Codec) []grpc.ServerOption {
 	return append(
 		wire.ServerOptions(codec),
-		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.MaxHeaderListSize(64<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -76,21 +122,9 @@ func withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler
 	return handler(ctx, req)
 }
 
-// Health is the standard health service of one server.
-type Health struct{ server *health.Server }
-
-func registerHealth(srv *grpc.Server) *Health {
-	h := &Health{health.NewServer()}
-	h.Serving(false)
-	healthpb.RegisterHealthServer(srv, h.server)
+func registerHealth(srv *grpc.Server) *health.Server {
+	h := health.NewServer()
+	h.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(srv, h)
 	return h
-}
-
-// Serving says whether the server as a whole is ready.
-func (h *Health) Serving(yes bool) {
-	state := healthpb.HealthCheckResponse_NOT_SERVING
-	if yes {
-		state = healthpb.HealthCheckResponse_SERVING
-	}
-	h.server.SetServingStatus("", state)
 }

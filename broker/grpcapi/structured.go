@@ -10,19 +10,14 @@ import (
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
-// encoder turns structured records into batches. It stamps records without a
-// timestamp with now.
-type encoder struct {
-	now func() time.Time
-}
-
-func (e *encoder) encode(records []*pb.Record, compression pb.Compression) (*record.Buf, *api.Error) {
+// encode turns structured records into a batch. Records without a timestamp get now.
+func encode(records []*pb.Record, compression pb.Compression, now time.Time) (*record.Buf, *api.Error) {
 	codec, apiErr := codecIn(compression)
 	if apiErr != nil {
 		return nil, apiErr
 	}
 	b := record.NewBuilder(record.BuilderOptions{Codec: codec})
-	nowMS := e.now().UnixMilli()
+	nowMS := now.UnixMilli()
 	for i, r := range records {
 		if r.GetTimestampMs() < 0 {
 			return nil, api.Errorf(api.CodeInvalidTimestamp, "record %d: the timestamp %d is negative", i, r.GetTimestampMs())
