@@ -49,15 +49,15 @@ func (s peerServer) Propose(ctx context.Context, r *pb.ProposeRequest) (*pb.Prop
 // directory over restarts.
 type testNode struct {
 	*Node
-	t      *testing.T
-	id     int32
-	dir    string
-	raft   string // Raft address
-	peer   string // peer address
-	voters []Voter
-	tune   func(*Config)
-	server *grpc.Server
-	epoch  int64
+	t        *testing.T
+	id       int32
+	dir      string
+	raftAddr string // Raft address
+	peerAddr string // peer address
+	voters   []Voter
+	tune     func(*Config)
+	server   *grpc.Server
+	epoch    int64
 }
 
 // newNodes returns nodes 1 to n, not started, of which the first voters vote.
@@ -66,10 +66,10 @@ func newNodes(t *testing.T, n, voters int) []*testNode {
 	var nodes []*testNode
 	var list []Voter
 	for i := range n {
-		node := &testNode{t: t, id: int32(i + 1), dir: filepath.Join(t.TempDir(), "raft"), raft: freeAddress(t), peer: freeAddress(t)}
+		node := &testNode{t: t, id: int32(i + 1), dir: filepath.Join(t.TempDir(), "raft"), raftAddr: freeAddress(t), peerAddr: freeAddress(t)}
 		nodes = append(nodes, node)
 		if i < voters {
-			list = append(list, Voter{NodeID: node.id, Address: node.raft})
+			list = append(list, Voter{NodeID: node.id, Address: node.raftAddr})
 		}
 	}
 	for _, node := range nodes {
@@ -95,7 +95,7 @@ func listen(t *testing.T, address string) net.Listener {
 
 func (n *testNode) config() Config {
 	cfg := Config{
-		NodeID: n.id, Dir: n.dir, Voters: n.voters, Listener: listen(n.t, n.raft), AdvertisePeer: n.peer,
+		NodeID: n.id, Dir: n.dir, Voters: n.voters, Listener: listen(n.t, n.raftAddr), AdvertisePeer: n.peerAddr,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Logger:      slog.New(slog.DiscardHandler),
 	}
@@ -123,7 +123,7 @@ func (n *testNode) serve() {
 	n.t.Helper()
 	n.server = grpc.NewServer()
 	pb.RegisterClusterServiceServer(n.server, peerServer{node: n.Node})
-	l := listen(n.t, n.peer)
+	l := listen(n.t, n.peerAddr)
 	go func() { _ = n.server.Serve(l) }() // Stop waits for it
 }
 

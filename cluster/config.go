@@ -69,6 +69,9 @@ type Config struct {
 	// leaves its Raft role: a leader with a stuck disk otherwise keeps its
 	// place. Default 10 s.
 	StoreStall time.Duration
+
+	// wrapStore lets tests make the Raft log fail; nil otherwise.
+	wrapStore func(raftStore) raftStore
 }
 
 func (c *Config) ensureDefaults() {

@@ -27,8 +27,8 @@ const (
 // heartbeats to whoever is the controller.
 type session struct {
 	node *Node
-	// heard is when the newest answered heartbeat was sent: the controller had
-	// heard of us then or later. nil before Register.
+	// heard is a time at or before the one from which the controller counts our
+	// silence. nil before Register.
 	heard atomic.Pointer[time.Time]
 
 	mu           sync.Mutex // guards what follows
@@ -158,7 +158,7 @@ func (s *session) keep(ctx context.Context) (answered bool, err error) {
 		s.node.finder.forget(ref)
 		return false, err
 	}
-	k := &keeper{session: s, stream: stream, ref: ref, responses: make(chan *pb.HeartbeatResponse), failed: make(chan error, 1), sent: make(map[uint64]time.Time)}
+	k := &keeper{session: s, stream: stream, ref: ref, responses: make(chan *pb.HeartbeatResponse), failed: make(chan error, 1), sent: make(map[uint64]sentRequest)}
 	var wg sync.WaitGroup
 	wg.Go(func() { k.receive(ctx) })
 	err = FromStatus(k.run(ctx))
@@ -180,9 +180,22 @@ type keeper struct {
 
 	// The rest belongs to run.
 	sequence uint64
-	echo     uint64               // newest answer received
-	sent     map[uint64]time.Time // when requests not yet answered were sent
-	reported uint64               // image index in the newest request
+	echo     uint64                 // newest answer received
+	echoSent time.Time              // when the request was sent that echo answers; before: the first one
+	sent     map[uint64]sentRequest // not yet answered
+	reported uint64                 // image index in the newest request
+}
+
+// sentRequest is a heartbeat under way.
+type sentRequest struct {
+	at time.Time
+	// proves is from when the controller counts our silence once it has this
+	// request, or a little earlier: it counts from when it sent the answer that
+	// the request echoes, which was after the echoed request was sent. Counting
+	// from here, the broker never believes in its session longer than the
+	// controller does. Zero in a request that echoes nothing: it counts for
+	// nothing there.
+	proves time.Time
 }
 
 func (k *keeper) receive(ctx context.Context) {
@@ -224,6 +237,7 @@ func (k *keeper) run(ctx context.Context) error {
 			select {
 			case r := <-k.responses:
 				lastAnswer = time.Now()
+				wait = k.echo > 0 // the first answer is echoed at once: only then does the session count
 				if err := k.received(r); err != nil {
 					return err
 				}
@@ -252,7 +266,7 @@ func (k *keeper) send() (<-chan struct{}, error) {
 	epoch, shutdown, stalled, flags := s.epoch, s.wantShutdown, s.flushStalled, s.changed
 	s.mu.Unlock()
 	k.sequence++
-	k.sent[k.sequence] = time.Now()
+	k.sent[k.sequence] = sentRequest{at: time.Now(), proves: k.echoSent}
 	k.reported = s.node.Image().Index()
 	return flags, k.stream.Send(&pb.HeartbeatRequest{
 		NodeId: s.node.cfg.NodeID, BrokerEpoch: epoch, Sequence: k.sequence, Echo: k.echo,
@@ -265,7 +279,7 @@ func (k *keeper) received(r *pb.HeartbeatResponse) error {
 	if r.GetStale() {
 		return ErrSuperseded
 	}
-	at, ok := k.sent[r.GetSequence()]
+	sent, ok := k.sent[r.GetSequence()]
 	if !ok {
 		return fmt.Errorf("%w: answer to heartbeat %d, which was not sent or was answered", ErrProtocol, r.GetSequence())
 	}
@@ -274,9 +288,9 @@ func (k *keeper) received(r *pb.HeartbeatResponse) error {
 			delete(k.sent, q)
 		}
 	}
-	k.echo = r.GetSequence()
-	if heard := s.heard.Load(); heard == nil || at.After(*heard) {
-		s.heard.Store(&at)
+	k.echo, k.echoSent = r.GetSequence(), sent.at
+	if heard := s.heard.Load(); sent.proves.After(*heard) {
+		s.heard.Store(&sent.proves)
 	}
 	if r.GetMayShutdown() {
 		s.mu.Lock()

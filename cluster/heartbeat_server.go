@@ -28,12 +28,13 @@ const (
 type heartbeatStream struct {
 	nodeID int32
 	epoch  int64
-	opened time.Time
 	// sent has the time of each answer that was not echoed yet, by sequence. The
 	// broker sends one request an interval, so a silent way back makes it grow
 	// by a few entries until the session ends.
 	sent map[uint64]time.Time
-	// heard is the newest time at which the broker is known to have heard us.
+	// heard is the newest time at which the broker is known to have heard us;
+	// zero before the first echo. A new stream proves nothing by itself: a broker
+	// that does not get our answers opens one after the other.
 	heard time.Time
 }
 
@@ -71,7 +72,7 @@ func (t *term) serveHeartbeats(stream grpc.BidiStreamingServer[pb.HeartbeatReque
 			}
 		}
 	}()
-	s := &heartbeatStream{opened: time.Now(), sent: make(map[uint64]time.Time)}
+	s := &heartbeatStream{sent: make(map[uint64]time.Time)}
 	defer t.streamEnded(s)
 	for {
 		select {
@@ -100,7 +101,7 @@ func (t *term) serveHeartbeats(stream grpc.BidiStreamingServer[pb.HeartbeatReque
 func (t *term) heartbeat(s *heartbeatStream, r *pb.HeartbeatRequest) (*pb.HeartbeatResponse, error) {
 	now := time.Now()
 	if s.nodeID == 0 {
-		s.nodeID, s.epoch, s.heard = r.GetNodeId(), r.GetBrokerEpoch(), now
+		s.nodeID, s.epoch = r.GetNodeId(), r.GetBrokerEpoch()
 	}
 	if r.GetNodeId() != s.nodeID || r.GetBrokerEpoch() != s.epoch || s.nodeID < 1 {
 		return nil, newError(pb.ErrorCode_ERROR_CODE_INVALID_ARGUMENT,
@@ -146,9 +147,11 @@ func (t *term) heard(s *heartbeatStream, r *pb.HeartbeatRequest, im *metadata.Im
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.live.Observe(im, now)
-	t.live.Heard(controller.Heartbeat{
-		NodeID: s.nodeID, BrokerEpoch: s.epoch, WantShutdown: r.GetWantShutdown(), FlushStalled: r.GetFlushStalled(),
-	}, s.heard)
+	if !s.heard.IsZero() {
+		t.live.Heard(controller.Heartbeat{
+			NodeID: s.nodeID, BrokerEpoch: s.epoch, WantShutdown: r.GetWantShutdown(), FlushStalled: r.GetFlushStalled(),
+		}, s.heard)
+	}
 	state := t.brokers[s.nodeID]
 	if state == nil || state.epoch != s.epoch {
 		state = &brokerState{epoch: s.epoch}

@@ -112,6 +112,9 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.wrapStore != nil {
+		store.raftStore = cfg.wrapStore(store.raftStore)
+	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger, store: store, fsm: newFSM(cfg.Logger),
 		failed: make(chan struct{}), failures: make(chan error, 1),
