@@ -103,6 +103,16 @@ func TestAppendTime(t *testing.T) {
 	}
 }
 
+func TestSetProducer(t *testing.T) {
+	batch := build(t, record.BuilderOptions{Codec: record.CodecLZ4}, sample(10)...)
+	record.SetProducer(batch, 5, 6, 7)
+	info, err := record.Validate(batch, record.Limits{})
+	require.NoError(t, err)
+	require.Equal(t, int64(5), info.ProducerID)
+	require.Equal(t, int16(6), info.ProducerEpoch)
+	require.Equal(t, int32(7), info.BaseSequence)
+}
+
 func TestCodecNames(t *testing.T) {
 	for _, c := range codecs {
 		got, err := record.ParseCodec(c.String())

@@ -136,7 +136,7 @@ func readAll(dst []byte, r io.Reader, limit int) ([]byte, error) {
 		if len(dst)-start > limit {
 			return dst, tooLargeDecompressed(limit)
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract is the bare value.
+		if err == io.EOF {
 			return dst, nil
 		}
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 )
 
 func fuzzSeeds(f *testing.F) {
+	f.Helper()
 	for _, codec := range codecs {
 		f.Add(build(f, record.BuilderOptions{Codec: codec}, sample(5)...))
 	}

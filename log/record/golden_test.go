@@ -172,7 +172,7 @@ func TestMurmur2IsKafkas(t *testing.T) {
 		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
 		"abc": 479470107,
 	} {
-		require.EqualValues(t, uint32(want), record.Murmur2([]byte(key)), key)
+		require.Equal(t, uint32(want), record.Murmur2([]byte(key)), key)
 	}
 	const partitions = 97
 	p := kgo.StickyKeyPartitioner(nil).ForTopic("t")

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"google.golang.org/grpc/encoding"
@@ -122,7 +123,7 @@ func (l *lease) hold(b []byte, buf *record.Buf) mem.Buffer {
 	if buf != nil {
 		l.bufs = append(l.bufs, buf.Retain())
 	}
-	l.bytes = append(l.bytes, b[:len(b):len(b)])
+	l.bytes = append(l.bytes, slices.Clip(b))
 	return mem.NewBuffer(&l.bytes[len(l.bytes)-1], l)
 }
 

@@ -35,6 +35,7 @@ func request(a *record.Arena) *wire.Produce {
 }
 
 func checkRequest(t *testing.T) func(*wire.Produce) {
+	t.Helper()
 	return func(m *wire.Produce) {
 		if len(m.Batches) != len(sizes) || m.GetPartitions()[0].GetTopic() != "t" {
 			t.Errorf("%d batches of topic %q", len(m.Batches), m.GetPartitions()[0].GetTopic())

@@ -17,7 +17,7 @@ var ErrBatchesTwice = errors.New("wire: the embedded message has batches of its 
 // order of its partitions.
 type Produce struct {
 	*pb.ProduceRequest
-	notProto
+	notProto //nolint:unused // see there.
 	// Batches shadows the generated field, which stays empty.
 	Batches []*record.Buf
 }
@@ -35,43 +35,54 @@ func (m *Produce) Release() {
 // a run. A received Slice is the whole of its Buf.
 type Fetched struct {
 	*pb.FetchResponse
-	notProto
+	notProto //nolint:unused // see there.
 	// Batches shadows the generated field, which stays empty.
 	Batches []record.Slice
 }
 
 // Release gives the references to the batches back and forgets them.
-func (m *Fetched) Release() { m.Batches = release(m.Batches) }
+func (m *Fetched) Release() {
+	release(m.Batches)
+	m.Batches = nil
+}
 
 // Replicated is a ReplicateResponse with its batches, in the order of its pushes.
 // Each Slice is one element of the field and counts as one batch: use
 // record.Split on a run. A received Slice is the whole of its Buf.
 type Replicated struct {
 	*pb.ReplicateResponse
-	notProto
+	notProto //nolint:unused // see there.
 	// Batches shadows the generated field, which stays empty.
 	Batches []record.Slice
 }
 
 // Release gives the references to the batches back and forgets them.
-func (m *Replicated) Release() { m.Batches = release(m.Batches) }
+func (m *Replicated) Release() {
+	release(m.Batches)
+	m.Batches = nil
+}
 
-func release(batches []record.Slice) []record.Slice {
+func release(batches []record.Slice) {
 	for i := range batches {
 		batches[i].Release()
 	}
-	return nil
 }
 
 // notProto makes the methods below ambiguous with those of the embedded message,
 // so that a wire message is no proto.Message: the standard codec refuses it
 // instead of sending it without its batches.
+//
+//nolint:unused // it works by being there.
 type notProto struct{}
 
 // ProtoMessage hides the embedded message's.
+//
+//nolint:unused // see notProto.
 func (notProto) ProtoMessage() {}
 
 // ProtoReflect hides the embedded message's.
+//
+//nolint:unused // see notProto.
 func (notProto) ProtoReflect() {}
 
 // outgoing is a message that can be sent by reference.
@@ -95,7 +106,7 @@ type incoming interface {
 }
 
 func (m *Produce) fields() (proto.Message, error) {
-	if len(m.ProduceRequest.GetBatches()) > 0 {
+	if len(m.GetBatches()) > 0 {
 		return nil, ErrBatchesTwice
 	}
 	return m.ProduceRequest, nil
@@ -113,7 +124,7 @@ func (m *Produce) fresh() proto.Message {
 func (m *Produce) add(b *record.Buf) { m.Batches = append(m.Batches, b) }
 
 func (m *Fetched) fields() (proto.Message, error) {
-	if len(m.FetchResponse.GetBatches()) > 0 {
+	if len(m.GetBatches()) > 0 {
 		return nil, ErrBatchesTwice
 	}
 	return m.FetchResponse, nil
@@ -131,7 +142,7 @@ func (m *Fetched) fresh() proto.Message {
 func (m *Fetched) add(b *record.Buf) { m.Batches = append(m.Batches, whole(b)) }
 
 func (m *Replicated) fields() (proto.Message, error) {
-	if len(m.ReplicateResponse.GetBatches()) > 0 {
+	if len(m.GetBatches()) > 0 {
 		return nil, ErrBatchesTwice
 	}
 	return m.ReplicateResponse, nil

@@ -119,6 +119,8 @@ func intercept(ctx context.Context, srv, in any, full string, interceptor grpc.U
 
 // handleProduce hands the request over to the implementation, or releases it when
 // an interceptor refuses before that.
+//
+//nolint:revive // the order of the parameters is grpc.MethodHandler's.
 func handleProduce(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 	in := new(Produce)
 	if err := decode(in); err != nil {
@@ -139,6 +141,8 @@ func handleProduce(srv any, ctx context.Context, decode func(any) error, interce
 
 // handleFetch marks the answer as the codec's to release, or releases it when an
 // interceptor turns it into an error.
+//
+//nolint:revive // the order of the parameters is grpc.MethodHandler's.
 func handleFetch(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 	in := new(pb.FetchRequest)
 	if err := decode(in); err != nil {
