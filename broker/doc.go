@@ -1,0 +1,63 @@
+// Package broker serves the partitions that the metadata places on a node. It
+// owns the goroutines, the locks and the order of start and stop; what a replica
+// does is decided by package partition, how bytes reach followers by package
+// replica, where they lie by package log, who leads by package cluster.
+//
+// # A record's way
+//
+//	produce.go   validate, append to the leader's log, register the waiter
+//	   log       gather, write, sync; Notify -> local.go: progress
+//	   replica   push to the followers; their acks -> local_leader.go: Ack
+//	local.go     the state machine moves the watermark: requests are answered
+//	fetch.go     long polls wake and read below the watermark
+//
+// Produce returns after the append, with a Pending that completes later: nobody
+// waits on a goroutine of his own for an acknowledgement.
+//
+// # The shell of a replica
+//
+// localReplica pairs a partition.Replica with its log. Every event is fed under
+// the replica's mutex; effects that only take leaf locks or post a message are
+// carried out under it too, in order; what may wait for a disk (truncation,
+// reset, the log start) is carried out after it was released, by the caller of
+// step. An append happens under the mutex, for it only reaches memory and must
+// not be torn apart from the check that allowed it.
+//
+// # Level-triggered
+//
+// The reconciler compares what is here with the newest metadata image, and is
+// woken when there is a newer one; the images between do not matter. It starts
+// after the broker applied its own registration, so nothing is led, followed or
+// deleted on old knowledge. A topic that disappears between two images of this
+// process was deleted, and its data goes; data on disk at the start that no
+// image mentions is set aside.
+//
+// # Goroutines
+//
+// All are owned by Broker, started by Start and awaited by Close:
+//
+//	reconciler.run   images -> replicas, roles, groups
+//	proposer.run     ISR changes -> controller, one proposal at a time
+//	Broker.tick      lag, timeouts, session, disk space, stuck flushes; every 200 ms
+//	Broker.retain    old segments
+//	Broker.Drain     waits during Shutdown for what was appended
+//
+// replica.Server, replica.Follower, coordinator.Coordinator and the log directory
+// own theirs, and are closed in Close in that order, doors first: the node stops
+// the gRPC servers before it calls Close.
+//
+// # Locks
+//
+// Taken in this order; none is held while a lock to its left is taken:
+//
+//	localReplica.mu -> log's own, replica's own (Wake, End, Follow, Ack, Stop)
+//	                -> api.Pending's -> inFlight
+//	                -> readers.mu, proposer.mu (leaves)
+//
+// The flush worker calls progress with none of the log's locks held, and package
+// replica calls localReplica with none of its own.
+//
+// Rejected: one goroutine a partition with a mailbox. It costs a hand-over per
+// event on the way of every record, and 10,000 idle partitions would own 10,000
+// stacks.
+package broker

@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+	commitlog "github.com/penstock/penstock/log"
+	"github.com/penstock/penstock/log/record"
+)
+
+// Fetch returns whole batches below the high watermark. It waits up to MaxWait
+// until MinBytes are there, and does not wait when a partition has an error,
+// which the client should hear of. It looks again only when a watermark moves
+// or a partition changes hands. An error means that ctx ended.
+func (b *Broker) Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
+	results, err := b.poll(ctx, req)
+	got := 0
+	for i := range results {
+		got += results[i].Bytes()
+	}
+	b.metrics.fetchBytes.Add(float64(got))
+	return results, err
+}
+
+func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
+	results := make([]api.FetchResult, len(req.Partitions))
+	if b.read(req, results) || req.MaxWait <= 0 {
+		return results, nil
+	}
+	p := newPoll()
+	for i := range req.Partitions {
+		// Not found means an error in the results, and no wait.
+		if l := b.table.get(req.Partitions[i].PartitionRef); l != nil {
+			l.readers.add(p)
+			defer l.readers.remove(p)
+		}
+	}
+	timer := time.NewTimer(req.MaxWait)
+	defer timer.Stop()
+	for {
+		// The first look after joining the readers closes the gap before it.
+		releaseResults(results)
+		if b.read(req, results) {
+			return results, nil
+		}
+		select {
+		case <-p.woken:
+		case <-timer.C:
+			return results, nil
+		case <-b.stopping:
+			return results, nil
+		case <-ctx.Done():
+			releaseResults(results)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// read fills results with what is there now, and reports whether that is an
+// answer: enough bytes, or an error.
+func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult) bool {
+	room, got, failed := req.MaxBytes, 0, false
+	for i := range req.Partitions {
+		r := &results[i]
+		*r = b.readOne(&req.Partitions[i], room, got == 0)
+		failed = failed || r.Err != nil
+		got += r.Bytes()
+		room = req.MaxBytes - got
+	}
+	return failed || got >= req.MinBytes
+}
+
+// readOne reads one partition. Below a room of zero bytes it reads only when it
+// must, so that the first batch gets through whatever its size.
+func (b *Broker) readOne(fp *api.FetchPartition, room int, must bool) api.FetchResult {
+	r := api.FetchResult{PartitionRef: fp.PartitionRef, HighWatermark: record.UnknownOffset, LogStartOffset: record.UnknownOffset}
+	l, err := b.serving(&r.PartitionRef)
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	if r.Err = b.mayRead(l, fp); r.Err != nil {
+		return r
+	}
+	hw, start := l.watermark(), l.log.Start()
+	r.HighWatermark, r.LogStartOffset = hw, start
+	switch end := l.log.End(); {
+	case fp.Offset < start || fp.Offset > end:
+		r.Err = outOfRange(l, fp.Offset, start, end)
+		return r
+	case fp.Offset >= hw || room <= 0 && !must:
+		return r
+	}
+	slices, readErr := l.log.Read(fp.Offset, hw, min(max(room, 0), fp.MaxBytes))
+	if readErr != nil {
+		r.Err = l.readError(readErr)
+		return r
+	}
+	r.Batches = slices
+	return r
+}
+
+// mayRead checks the leader epoch and that this broker still has its session.
+func (b *Broker) mayRead(l *localReplica, fp *api.FetchPartition) *api.Error {
+	epoch := l.epoch()
+	switch {
+	case b.suspended.Load():
+		return api.Errorf(api.CodeNotLeader, "this broker has lost its controller and does not act as leader").At(l.topic, l.partition)
+	case fp.LeaderEpoch >= 0 && fp.LeaderEpoch < epoch:
+		return api.Errorf(api.CodeFencedLeaderEpoch, "leader epoch %d is old, the current one is %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)
+	case fp.LeaderEpoch > epoch:
+		return api.Errorf(api.CodeUnknownLeaderEpoch, "leader epoch %d is ahead of this broker's %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)
+	default:
+		return nil
+	}
+}
+
+func outOfRange(l *localReplica, offset, start, end record.Offset) *api.Error {
+	return api.Errorf(api.CodeOffsetOutOfRange, "offset %d is out of range: the log holds [%d, %d)", offset, start, end).At(l.topic, l.partition)
+}
+
+func (l *localReplica) readError(err error) *api.Error {
+	if e, ok := errors.AsType[*commitlog.OffsetError](err); ok {
+		return outOfRange(l, e.Offset, e.Start, e.End)
+	}
+	code := api.CodeStorageFailed
+	if errors.Is(err, commitlog.ErrClosed) {
+		code = api.CodeNotLeader
+	}
+	return api.Errorf(code, "%w", err).At(l.topic, l.partition)
+}
+
+func releaseResults(results []api.FetchResult) {
+	for i := range results {
+		results[i].Release()
+	}
+}

@@ -1,0 +1,201 @@
+package broker
+
+import (
+	"context"
+	"iter"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/consumergroup/coordinator"
+	"github.com/penstock/penstock/log/record"
+)
+
+// offsetsTopic holds committed offsets and the state of groups.
+const offsetsTopic = "__consumer_offsets"
+
+// groupTopics shows the coordinator the topics that groups may subscribe to.
+type groupTopics struct{ images Images }
+
+func (g groupTopics) Partitions(topic string) int32 {
+	t := g.images.Image().Topic(topic)
+	if t == nil || t.Internal {
+		return 0
+	}
+	return int32(len(t.Partitions))
+}
+
+func (g groupTopics) All() iter.Seq2[string, int32] {
+	return func(yield func(string, int32) bool) {
+		for t := range g.images.Image().Topics() {
+			if !t.Internal && !yield(t.Name, int32(len(t.Partitions))) {
+				return
+			}
+		}
+	}
+}
+
+// FindCoordinator names the broker that coordinates a group. The first call in
+// a cluster creates __consumer_offsets.
+func (b *Broker) FindCoordinator(ctx context.Context, group string) (int32, error) {
+	if err := coordinator.ValidateGroupID(group); err != nil {
+		return 0, err
+	}
+	t := b.cfg.Images.Image().Topic(offsetsTopic)
+	if t == nil {
+		if err := b.createOffsets(ctx); err != nil {
+			return 0, err
+		}
+		if t = b.cfg.Images.Image().Topic(offsetsTopic); t == nil {
+			return 0, api.Errorf(api.CodeCoordinatorNotAvailable, "%s is being created", offsetsTopic)
+		}
+	}
+	p := t.Partitions[coordinator.PartitionFor(group, int32(len(t.Partitions)))]
+	if p.Leader == metadata.NoNode {
+		return 0, api.Errorf(api.CodeCoordinatorNotAvailable, "the group's partition of %s has no leader", offsetsTopic)
+	}
+	return p.Leader, nil
+}
+
+// offsetsCreator lets one caller at a time create __consumer_offsets.
+type offsetsCreator struct {
+	turn chan struct{} // holds a token meanwhile
+}
+
+// createOffsets never lowers the replication factor: with fewer brokers it says
+// so, and the next call tries again.
+func (b *Broker) createOffsets(ctx context.Context) error {
+	select {
+	case b.offsets.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-b.offsets.turn }()
+	im := b.cfg.Images.Image()
+	if im.Topic(offsetsTopic) != nil {
+		return nil
+	}
+	alive := int32(0)
+	for broker := range im.Brokers() {
+		if !broker.Fenced {
+			alive++
+		}
+	}
+	if alive < b.cfg.OffsetsReplicas {
+		return api.Errorf(api.CodeCoordinatorNotAvailable, "%s needs %d brokers (offsets.topic.replication.factor), %d are alive", offsetsTopic, b.cfg.OffsetsReplicas, alive)
+	}
+	_, err := b.createTopic(ctx, &api.CreateTopic{
+		Name: offsetsTopic, Partitions: b.cfg.OffsetsPartitions, ReplicationFactor: b.cfg.OffsetsReplicas,
+		Configs: offsetsConfigs(),
+	}, true)
+	if api.CodeOf(err) == api.CodeTopicExists {
+		return nil
+	}
+	return err
+}
+
+// loadGroups brings the coordinator in line with what is led. Only the
+// reconciler calls it, which guards l.loaded.
+func (b *Broker) loadGroups(l *localReplica) {
+	epoch := l.epoch()
+	leads := l.role() == partition.RoleLeader && !b.suspended.Load()
+	switch {
+	case leads && l.loaded != epoch:
+		b.coordinator.Load(l.partition, epoch, &offsetsLog{l, epoch})
+		l.loaded = epoch
+	case !leads && l.loaded != record.UnknownEpoch:
+		b.coordinator.Unload(l.partition)
+		l.loaded = record.UnknownEpoch
+	}
+}
+
+// offsetsLog is one partition of __consumer_offsets in one leader epoch.
+type offsetsLog struct {
+	l     *localReplica
+	epoch record.Epoch
+}
+
+// Append implements coordinator.Log.
+func (o *offsetsLog) Append(ctx context.Context, buf *record.Buf) (record.Offset, error) {
+	req := &api.ProduceRequest{Acks: api.AcksAll, Partitions: []api.ProducePartition{{
+		PartitionRef: api.PartitionRef{TopicID: o.l.key.Topic, Topic: o.l.topic, Partition: o.l.partition},
+		Batches:      []*record.Buf{buf},
+	}}}
+	defer buf.Release()
+	deadline := o.l.b.cfg.Now().Add(defaultProduceTimeout)
+	p := api.NewPending(req, deadline, 0, nil)
+	o.l.append(p, 0, &req.Partitions[0], o.epoch, api.AcksAll, deadline)
+	results, err := p.Wait(ctx)
+	if err != nil {
+		return record.UnknownOffset, err
+	}
+	if results[0].Err != nil {
+		return record.UnknownOffset, results[0].Err
+	}
+	return results[0].BaseOffset, nil
+}
+
+// Bounds implements coordinator.Log.
+func (o *offsetsLog) Bounds(ctx context.Context) (start, end record.Offset, err error) {
+	p := newPoll()
+	o.l.readers.add(p)
+	defer o.l.readers.remove(p)
+	// Nobody else appends here: once the watermark is at this end, no append of
+	// unknown outcome is left.
+	until := o.l.log.End()
+	for {
+		o.l.mu.Lock()
+		current := !o.l.closed && o.l.state.Epoch() == o.epoch && o.l.state.Role() == partition.RoleLeader
+		hw, known := o.l.state.Latest()
+		o.l.mu.Unlock()
+		switch {
+		case !current:
+			return 0, 0, o.l.outcome(partition.OutcomeNotLeader)
+		case known && hw >= until:
+			return o.l.log.Start(), hw, nil
+		}
+		select {
+		case <-p.woken:
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
+}
+
+// Read implements coordinator.Log.
+func (o *offsetsLog) Read(_ context.Context, from, end record.Offset, maxBytes int) ([]record.Slice, error) {
+	return o.l.log.Read(from, end, maxBytes)
+}
+
+// Session, CommitOffsets and the rest of the group calls go to the coordinator
+// as they are; it refuses the groups of partitions that are not led here.
+
+// Session runs a member's session.
+func (b *Broker) Session(ctx context.Context, join api.JoinGroup, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
+	return b.coordinator.Session(ctx, join, in, out)
+}
+
+// CommitOffsets stores offsets of a group.
+func (b *Broker) CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error) {
+	return b.coordinator.CommitOffsets(ctx, req)
+}
+
+// FetchOffsets returns the committed offsets of a group.
+func (b *Broker) FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error) {
+	return b.coordinator.FetchOffsets(ctx, group, partitions)
+}
+
+// ListGroups returns the groups coordinated here.
+func (b *Broker) ListGroups(ctx context.Context) ([]api.GroupListing, error) {
+	return b.coordinator.ListGroups(ctx)
+}
+
+// DescribeGroup returns all that is known of a group.
+func (b *Broker) DescribeGroup(ctx context.Context, group string) (*api.GroupDescription, error) {
+	return b.coordinator.DescribeGroup(ctx, group)
+}
+
+// DeleteGroup removes an empty group and its offsets.
+func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
+	return b.coordinator.DeleteGroup(ctx, group)
+}

@@ -1,0 +1,390 @@
+package broker
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/cluster/metadata"
+	commitlog "github.com/penstock/penstock/log"
+	"github.com/penstock/penstock/log/record"
+)
+
+// localReplica is the shell around one replica: its state machine, its log and
+// those who wait for it. It implements replica.LeaderPartition and
+// replica.FollowerPartition.
+type localReplica struct {
+	b         *Broker
+	key       replica.Key
+	topic     string
+	partition int32
+	internal  bool
+	log       *commitlog.Log
+	logger    *slog.Logger
+
+	// Copies of what the state machine says, for readers without the lock.
+	roleNow  atomic.Int32
+	epochNow atomic.Int32
+	hwNow    atomic.Int64
+	// maxMessageBytes is the topic's max.message.bytes.
+	maxMessageBytes atomic.Int64
+
+	mu sync.Mutex // guards what follows; doc.go has the lock order
+	// state is stepped under mu; effects that may block are carried out after it.
+	state *partition.Replica
+	out   partition.Effects
+	// logConfig is that of the topic, as last applied.
+	logConfig commitlog.Config
+	suspended bool
+	// onDrained is called once when a drain is done or has lost its meaning.
+	onDrained func()
+	// waiters are the produce requests that the state machine waits for: the
+	// handle of an entry is its place. free lists places not in use.
+	waiters []waiter
+	free    []uint32
+	// sessions are those of matched followers.
+	sessions []*replica.Session
+	// sub is the follower's subscription; nil when it follows nobody.
+	sub       *replica.Subscription
+	following int32
+	followIn  bool // sub is on the in-sync stream
+	// closed: the topic was deleted or the broker stops; nothing is stepped any more.
+	closed bool
+
+	readers readers
+
+	// loaded is the epoch in which the coordinator has this partition of
+	// __consumer_offsets, -1: not. The reconciler alone uses it.
+	loaded record.Epoch
+}
+
+// waiter is one partition of a produce request.
+type waiter struct {
+	pending *api.Pending
+	index   int
+}
+
+// verdicts of a step that its caller has to act on after releasing mu.
+type after struct {
+	truncate, reset, rebuild, logStart bool
+	offset                             record.Offset
+	roleChanged                        bool
+}
+
+func (l *localReplica) name() api.TopicPartition {
+	return api.TopicPartition{Topic: l.topic, Partition: l.partition}
+}
+
+func (l *localReplica) role() partition.Role     { return partition.Role(l.roleNow.Load()) }
+func (l *localReplica) epoch() record.Epoch      { return record.Epoch(l.epochNow.Load()) }
+func (l *localReplica) watermark() record.Offset { return record.Offset(l.hwNow.Load()) }
+
+// open makes the shell of one replica, with its log, and no role yet.
+func (b *Broker) open(req openRequest) (*localReplica, error) {
+	l := &localReplica{
+		b: b, key: req.key, topic: req.topic, partition: req.key.Partition, internal: req.internal,
+		logger: b.logger.With("topic", req.topic, "partition", req.key.Partition), logConfig: logConfig(req.settings),
+		following: metadata.NoNode, loaded: record.UnknownEpoch,
+	}
+	l.maxMessageBytes.Store(int64(req.settings.MaxMessageBytes))
+	var ready atomic.Bool // Notify may come before Open has returned.
+	spec := commitlog.Spec{
+		Topic: l.topic, TopicID: l.key.Topic, Partition: l.partition, Config: l.logConfig,
+		Notify: func(pr commitlog.Progress) {
+			if ready.Load() {
+				l.progress(pr)
+			}
+		},
+	}
+	log, err := b.cfg.Dir.Open(spec)
+	if errors.Is(err, commitlog.ErrTopicID) {
+		b.logger.Warn("the folder of a partition belongs to another topic of that name and is set aside", "topic", l.topic, "partition", l.partition)
+		if err = b.cfg.Dir.SetAside(commitlog.Found{Topic: l.topic, Partition: l.partition}); err == nil {
+			log, err = b.cfg.Dir.Open(spec)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.log = log
+	state := l.logState()
+	if state.Damage == partition.DamageNone {
+		state.Damage = partition.Damage(req.damage) // The numbers are the same.
+	}
+	l.state = partition.New(partition.Config{
+		Node: b.cfg.NodeID, LagTimeMax: b.cfg.LagTimeMax, SessionTimeout: b.cfg.SessionTimeout, Log: state,
+	})
+	l.epochNow.Store(int32(record.UnknownEpoch))
+	l.hwNow.Store(int64(l.state.HighWatermark()))
+	ready.Store(true)
+	l.progress(commitlog.Progress{Err: log.Err()}) // What was missed until now.
+	return l, nil
+}
+
+func (l *localReplica) logState() partition.LogState {
+	s := partition.LogState{
+		Start: l.log.Start(), End: l.log.End(), Flushed: l.log.Flushed(), LastEpoch: l.log.LastEpoch(),
+		HW: l.log.HighWatermark(), MustHave: l.log.Recovery().Flushed,
+	}
+	switch l.log.Damage() {
+	case commitlog.DamageNone:
+	case commitlog.DamageMissing:
+		s.Damage = partition.DamageMissing
+	case commitlog.DamageCorrupt:
+		s.Damage = partition.DamageCorrupt
+	case commitlog.DamageLostBytes:
+		s.Damage = partition.DamageLostBytes
+	}
+	return s
+}
+
+// step feeds one event and carries out the effects that cannot block. The
+// caller holds mu and acts on what is returned after it has released it.
+func (l *localReplica) step(ev partition.Event) (after, bool) {
+	if l.closed {
+		return after{}, false
+	}
+	l.out.Reset()
+	l.state.Step(l.b.cfg.Now(), ev, &l.out)
+	var a after
+	for i := range l.out.List {
+		l.carryOut(&l.out.List[i], &a)
+	}
+	return a, len(l.out.List) > 0
+}
+
+func (l *localReplica) carryOut(e *partition.Effect, a *after) {
+	switch e.Kind {
+	case partition.EffectRole:
+		a.roleChanged = true
+		l.takeRole(e)
+	case partition.EffectComplete:
+		l.complete(e.Handle, e.Outcome)
+	case partition.EffectWatermark:
+		l.hwNow.Store(int64(e.HW))
+		l.log.SetHighWatermark(e.HW)
+		l.readers.wake()
+		l.wakeSessions()
+	case partition.EffectPushable:
+		l.wakeSessions()
+	case partition.EffectEndSession:
+		l.endSession(e.Node, e.Session)
+	case partition.EffectProposeISR:
+		l.b.proposer.add(l, e.Epoch, e.PartitionEpoch, l.out.Members)
+	case partition.EffectFollowerDamaged:
+		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "its end", e.Offset)
+	case partition.EffectDrained:
+		l.drained()
+	case partition.EffectRefusedLead:
+		l.logger.Error("refused to lead: the log holds less than was acknowledged", "end", e.Offset, "acknowledged", e.End, "damage", e.Damage)
+	case partition.EffectOffline:
+		l.logger.Error("the log failed: the replica is out of service until a restart", "error", l.log.Err())
+		l.readers.wake()
+	case partition.EffectTruncate, partition.EffectReset:
+		a.truncate, a.reset = e.Kind == partition.EffectTruncate, e.Kind == partition.EffectReset
+		a.offset = e.Offset
+	case partition.EffectRefusedTruncation:
+		l.logger.Error("refused to truncate committed records of a clean election; the replica waits for the next leader", "to", e.Offset)
+	case partition.EffectAck:
+		if l.sub != nil {
+			l.sub.Ack(replica.Ack{
+				Epoch: e.Epoch, Session: e.Session, Appended: e.Offset, Flushed: e.Flushed, LogStart: e.LogStart, Written: e.Written,
+			})
+		}
+	case partition.EffectLogStart:
+		a.logStart, a.offset = true, e.Offset
+	case partition.EffectRebuild:
+		a.rebuild = true
+	case partition.EffectHandshakeReply, partition.EffectHandshake, partition.EffectFollowing, partition.EffectAppend,
+		partition.EffectDrop, partition.EffectAgain, partition.EffectHold:
+		// The method that fed the event reads these from l.out.
+	}
+}
+
+// takeRole follows, serves or rests. The caller holds mu.
+func (l *localReplica) takeRole(e *partition.Effect) {
+	l.drained()
+	l.roleNow.Store(int32(e.Role))
+	l.epochNow.Store(int32(e.Epoch))
+	l.hwNow.Store(int64(l.state.HighWatermark()))
+	if l.sub != nil {
+		l.sub.Stop()
+		l.sub, l.following = nil, metadata.NoNode
+	}
+	if e.Role == partition.RoleFollower && e.Node >= 0 {
+		l.following, l.followIn = e.Node, l.state.InSync()
+		l.sub = l.b.follower.Follow(l.key, e.Node, l.followIn, followerSide{l})
+	}
+	l.readers.wake()
+}
+
+// drained ends the wait of a shutdown. The caller holds mu.
+func (l *localReplica) drained() {
+	if l.onDrained != nil {
+		l.onDrained()
+		l.onDrained = nil
+	}
+}
+
+// configure applies the topic's settings where they differ.
+func (l *localReplica) configure(settings metadata.TopicSettings) {
+	c := logConfig(settings)
+	l.maxMessageBytes.Store(int64(settings.MaxMessageBytes))
+	l.mu.Lock()
+	changed := c != l.logConfig
+	l.logConfig = c
+	l.mu.Unlock()
+	if changed {
+		l.log.Configure(c)
+	}
+}
+
+// assign feeds what the image says and moves the subscription to the stream
+// that fits: the in-sync one or the one for catching up.
+func (l *localReplica) assign(a *partition.Assignment) after {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	todo, _ := l.step(partition.Assign(a))
+	if !l.closed && l.sub != nil && !todo.roleChanged && l.state.InSync() != l.followIn {
+		l.followIn = l.state.InSync()
+		l.sub.Stop()
+		l.sub = l.b.follower.Follow(l.key, l.following, l.followIn, followerSide{l})
+	} else if l.sub != nil && !todo.roleChanged {
+		l.sub.Restart()
+	}
+	return todo
+}
+
+// progress hears from the log's flush worker.
+func (l *localReplica) progress(pr commitlog.Progress) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if pr.Err != nil {
+		l.step(partition.LogFailed())
+		return
+	}
+	l.step(partition.Progress(l.log.Written(), l.log.Flushed()))
+}
+
+// addWaiter returns the handle of a produce request. The caller holds mu.
+func (l *localReplica) addWaiter(p *api.Pending, index int) uint64 {
+	if n := len(l.free); n > 0 {
+		h := l.free[n-1]
+		l.free = l.free[:n-1]
+		l.waiters[h] = waiter{p, index}
+		return uint64(h)
+	}
+	l.waiters = append(l.waiters, waiter{p, index})
+	return uint64(len(l.waiters) - 1)
+}
+
+// complete settles the request of a handle. The caller holds mu.
+func (l *localReplica) complete(handle uint64, o partition.Outcome) {
+	w := l.waiters[handle]
+	l.waiters[handle] = waiter{}
+	l.free = append(l.free, uint32(handle))
+	if w.pending != nil {
+		w.pending.Settle(w.index, l.outcome(o))
+	}
+}
+
+// outcome is the error of an outcome, with what the client needs to go on.
+func (l *localReplica) outcome(o partition.Outcome) *api.Error {
+	e := outcomeError(o)
+	if e == nil {
+		return nil
+	}
+	e.Topic, e.Partition = l.topic, l.partition
+	if o == partition.OutcomeNotLeader {
+		if why := l.b.whyNot(api.PartitionRef{TopicID: l.key.Topic, Topic: l.topic, Partition: l.partition}); why.Leader != nil && why.Leader.NodeID != l.b.cfg.NodeID {
+			e.Leader = why.Leader
+		}
+	}
+	return e
+}
+
+// finish carries out what may block. The caller does not hold mu. It reports
+// whether the log was changed as asked.
+func (l *localReplica) finish(a after) bool {
+	switch {
+	case a.truncate || a.reset:
+		return l.cut(a)
+	case a.rebuild:
+		return l.rebuild()
+	case a.logStart:
+		if err := l.log.AdvanceStart(a.offset); err != nil && !errors.Is(err, commitlog.ErrClosed) {
+			l.logger.Warn("the log start could not be advanced", "to", a.offset, "error", err)
+		}
+	}
+	return true
+}
+
+func (l *localReplica) cut(a after) bool {
+	var err error
+	if a.reset {
+		l.logger.Info("the log begins anew", "at", a.offset)
+		err = l.log.Reset(a.offset)
+	} else {
+		l.logger.Info("truncating to what the leader has too", "to", a.offset, "from", l.log.End())
+		err = l.log.TruncateTo(a.offset)
+	}
+	l.mu.Lock()
+	if err != nil {
+		l.logger.Error("the log could not be truncated", "to", a.offset, "error", err)
+		l.step(partition.LogFailed())
+		l.mu.Unlock()
+		return false
+	}
+	next, _ := l.step(partition.Truncated(l.logState()))
+	l.hwNow.Store(int64(l.state.HighWatermark()))
+	l.mu.Unlock()
+	// An assignment that came meanwhile may ask for more.
+	return l.finish(next)
+}
+
+// rebuild empties a damaged log once nobody counts on it.
+func (l *localReplica) rebuild() bool {
+	l.logger.Warn("rebuilding the damaged replica from its leader", "damage", l.log.Damage())
+	if err := l.log.Reset(0); err != nil {
+		l.logger.Error("the damaged log could not be emptied", "error", err)
+		return false
+	}
+	l.mu.Lock()
+	s := l.logState()
+	s.MustHave, s.Damage = 0, partition.DamageNone
+	next, _ := l.step(partition.Opened(s))
+	l.mu.Unlock()
+	return l.finish(next)
+}
+
+// stop ends the replica's part: nothing is stepped afterwards. It does not
+// close the log.
+func (l *localReplica) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed = true
+	l.drained()
+	l.roleNow.Store(int32(partition.RoleNone))
+	if l.sub != nil {
+		l.sub.Stop()
+		l.sub = nil
+	}
+	for _, s := range l.sessions {
+		s.End()
+	}
+	l.sessions = nil
+	for h, w := range l.waiters {
+		if w.pending != nil {
+			l.waiters[h] = waiter{}
+			w.pending.Settle(w.index, api.Errorf(api.CodeNotLeader, "this broker has stopped serving the partition").At(l.topic, l.partition))
+		}
+	}
+	l.readers.wake()
+}

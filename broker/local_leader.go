@@ -1,0 +1,123 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/log/record"
+)
+
+// Leader finds a partition for package replica. The partition judges each
+// message by its leader epoch, so its role is not looked at here.
+func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
+	l := b.table.byKey(k)
+	return l, l != nil
+}
+
+// Handshake implements replica.LeaderPartition.
+func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
+	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
+	l.mu.Lock()
+	todo, _ := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd))
+	reply, answer := l.handshakeReply(s)
+	l.mu.Unlock()
+	l.finish(todo)
+	return reply, answer
+}
+
+// handshakeReply reads the answer from the effects of the last step. The caller
+// holds mu.
+func (l *localReplica) handshakeReply(s *replica.Session) (replica.HandshakeReply, bool) {
+	if l.closed {
+		return replica.HandshakeReply{Err: l.outcome(partition.OutcomeNotLeader), Session: s.ID(), Epoch: s.Epoch()}, true
+	}
+	for i := range l.out.List {
+		e := &l.out.List[i]
+		if e.Kind != partition.EffectHandshakeReply {
+			continue
+		}
+		reply := replica.HandshakeReply{
+			Epoch: e.Epoch, Session: e.Session, AnswerEpoch: e.AnswerEpoch, AnswerEnd: e.Offset,
+			LogStart: e.LogStart, HighWatermark: e.HW, Matched: e.Matched, Begin: e.Begin,
+		}
+		if err := l.outcome(e.Outcome); err != nil {
+			reply.Err = err
+		}
+		if e.Matched {
+			l.keepSession(s)
+		}
+		return reply, true
+	}
+	return replica.HandshakeReply{}, false
+}
+
+// keepSession makes s the session of its follower. The caller holds mu.
+func (l *localReplica) keepSession(s *replica.Session) {
+	for i, old := range l.sessions {
+		if old.Follower() == s.Follower() {
+			if old != s {
+				old.End()
+			}
+			l.sessions[i] = s
+			return
+		}
+	}
+	l.sessions = append(l.sessions, s)
+}
+
+// endSession drops the session of a follower. The caller holds mu.
+func (l *localReplica) endSession(node int32, id uint64) {
+	l.sessions = slices.DeleteFunc(l.sessions, func(s *replica.Session) bool {
+		if s.Follower() != node || s.ID() != id {
+			return false
+		}
+		s.End()
+		return true
+	})
+}
+
+func (l *localReplica) wakeSessions() {
+	for _, s := range l.sessions {
+		s.Wake()
+	}
+}
+
+// Read implements replica.LeaderPartition.
+func (l *localReplica) Read(s *replica.Session, from record.Offset, maxBytes int) (replica.Run, error) {
+	var slices []record.Slice
+	if end := l.log.End(); from < end {
+		var err error
+		if slices, err = l.log.Read(from, end, maxBytes); err != nil {
+			return replica.Run{}, err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// What was read across a change of epoch may be another leader's bytes.
+	epoch, id, ok := l.state.SessionOf(s.Follower())
+	if l.closed || !ok || epoch != s.Epoch() || id != s.ID() {
+		for i := range slices {
+			slices[i].Release()
+		}
+		return replica.Run{}, nil
+	}
+	return replica.Run{Slices: slices, HighWatermark: l.state.HighWatermark(), LogStart: l.log.Start()}, nil
+}
+
+// Ack implements replica.LeaderPartition.
+func (l *localReplica) Ack(s *replica.Session, a replica.Ack) {
+	l.mu.Lock()
+	todo, _ := l.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed))
+	l.mu.Unlock()
+	l.finish(todo)
+}
+
+// Gone implements replica.LeaderPartition.
+func (l *localReplica) Gone(s *replica.Session, withdrawn bool) {
+	l.mu.Lock()
+	l.sessions = slices.DeleteFunc(l.sessions, func(old *replica.Session) bool { return old == s })
+	todo, _ := l.step(partition.SessionGone(s.Follower(), s.ID(), withdrawn))
+	l.mu.Unlock()
+	l.finish(todo)
+}

@@ -1,0 +1,93 @@
+package broker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock/penstock/broker/partition"
+)
+
+// metrics is what a broker shows of itself. Counters are moved on the hot path;
+// everything else is read when somebody asks.
+type metrics struct {
+	b            *Broker
+	produceBytes prometheus.Counter
+	fetchBytes   prometheus.Counter
+
+	replicas, leaders, uncommitted, offline, waiting *prometheus.Desc
+	arenaBytes, logBytes, suspended, diskFull        *prometheus.Desc
+}
+
+func newMetrics(b *Broker) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "penstock", Name: name, Help: help})
+	}
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("penstock_"+name, help, nil, nil)
+	}
+	return &metrics{
+		b:            b,
+		produceBytes: counter("produce_bytes_total", "Bytes of batches that clients sent."),
+		fetchBytes:   counter("fetch_bytes_total", "Bytes of batches that clients were sent."),
+		replicas:     desc("replicas", "Replicas on this broker."),
+		leaders:      desc("leaders", "Partitions led by this broker."),
+		uncommitted:  desc("uncommitted_leaders", "Partitions led here whose high watermark is behind the log end."),
+		offline:      desc("offline_replicas", "Replicas out of service because of damage or a failed write."),
+		waiting:      desc("produce_waiting", "Produce requests that wait for acknowledgements."),
+		arenaBytes:   desc("arena_bytes", "Bytes of batches held in memory."),
+		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
+		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
+		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.produceBytes.Describe(ch)
+	m.fetchBytes.Describe(ch)
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	m.produceBytes.Collect(ch)
+	m.fetchBytes.Collect(ch)
+	var replicas, leaders, behind, offline, waiting int
+	var bytes int64
+	for _, l := range m.b.table.all() {
+		replicas++
+		bytes += l.log.Size()
+		l.mu.Lock()
+		if l.state.Damage() != partition.DamageNone {
+			offline++
+		}
+		if l.state.Role() == partition.RoleLeader {
+			leaders++
+			waiting += l.state.Waiting()
+			if l.state.HighWatermark() < l.state.End() {
+				behind++
+			}
+		}
+		l.mu.Unlock()
+	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	gauge(m.replicas, float64(replicas))
+	gauge(m.leaders, float64(leaders))
+	gauge(m.uncommitted, float64(behind))
+	gauge(m.offline, float64(offline))
+	gauge(m.waiting, float64(waiting))
+	gauge(m.arenaBytes, float64(m.b.cfg.Arena.InUse()))
+	gauge(m.logBytes, float64(bytes))
+	gauge(m.suspended, boolean(m.b.suspended.Load()))
+	gauge(m.diskFull, boolean(m.b.diskFull.Load() != nil))
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

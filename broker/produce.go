@@ -1,0 +1,173 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	commitlog "github.com/penstock/penstock/log"
+	"github.com/penstock/penstock/log/record"
+)
+
+const defaultProduceTimeout = 30 * time.Second
+
+// Produce appends what req holds, each partition in the order of the calls, and
+// returns without waiting for any disk or replica. It takes over the references
+// to the batches. Above MaxInFlight it first waits for earlier requests, as long
+// as ctx and the request's timeout allow, and refuses with CodeOverloaded then.
+func (b *Broker) Produce(ctx context.Context, req *api.ProduceRequest) *api.Pending {
+	timeout := req.Timeout
+	if timeout <= 0 {
+		timeout = defaultProduceTimeout
+	}
+	deadline := b.cfg.Now().Add(timeout)
+	bytes := int64(0)
+	for i := range req.Partitions {
+		for _, buf := range req.Partitions[i].Batches {
+			bytes += int64(buf.Len())
+		}
+	}
+	// A request above the bound passes alone.
+	held := min(bytes, b.cfg.MaxInFlight)
+	if !b.admit(ctx, held, timeout) {
+		p := api.NewPending(req, deadline, 0, nil)
+		b.refuseAll(p, req, api.Errorf(api.CodeOverloaded, "%d bytes of produce requests are in flight already, the bound is %d; nothing was appended", b.cfg.MaxInFlight, b.cfg.MaxInFlight))
+		return p
+	}
+	p := api.NewPending(req, deadline, held, b.inFlight.Release)
+	b.metrics.produceBytes.Add(float64(bytes))
+	for i := range req.Partitions {
+		b.produceOne(p, i, req, deadline)
+	}
+	if req.Acks == api.AcksNone {
+		p.Answer(nil)
+	}
+	return p
+}
+
+// admit waits for room for n bytes.
+func (b *Broker) admit(ctx context.Context, n int64, timeout time.Duration) bool {
+	if b.inFlight.TryAcquire(n) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return b.inFlight.Acquire(ctx, n) == nil
+}
+
+func (b *Broker) refuseAll(p *api.Pending, req *api.ProduceRequest, e *api.Error) {
+	for i := range req.Partitions {
+		pp := &req.Partitions[i]
+		releaseAll(pp.Batches)
+		p.Settle(i, e.At(pp.Topic, pp.Partition))
+	}
+}
+
+// produceOne validates and appends the batches of one partition, and settles it
+// or leaves that to the state machine.
+func (b *Broker) produceOne(p *api.Pending, i int, req *api.ProduceRequest, deadline time.Time) {
+	pp := &req.Partitions[i]
+	defer releaseAll(pp.Batches)
+	l, err := b.serving(&pp.PartitionRef)
+	if err == nil {
+		err = b.checkBatches(l, pp.Batches)
+	}
+	if err != nil {
+		p.Settle(i, err)
+		return
+	}
+	l.append(p, i, pp, record.UnknownEpoch, req.Acks, deadline)
+}
+
+// checkBatches is the door: nothing gets into a log that this has not seen.
+func (b *Broker) checkBatches(l *localReplica, batches []*record.Buf) *api.Error {
+	if l.internal {
+		return api.Errorf(api.CodeInvalidTopic, "the topic is internal: only brokers write it").At(l.topic, l.partition)
+	}
+	if len(batches) == 0 {
+		return api.Errorf(api.CodeInvalidArgument, "the entry holds no batch").At(l.topic, l.partition)
+	}
+	if full := b.diskFull.Load(); full != nil {
+		return api.Errorf(api.CodeDiskFull, "nothing was appended: %w", *full).At(l.topic, l.partition)
+	}
+	limits := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load())}
+	for _, buf := range batches {
+		if _, err := record.Validate(buf.Bytes(), limits); err != nil {
+			return batchError(err).At(l.topic, l.partition)
+		}
+	}
+	return nil
+}
+
+// append admits, appends and registers the waiter under one hold of mu, so that
+// no change of leader comes between. An epoch other than -1 is the only one in
+// which it appends.
+func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, epoch record.Epoch, acks api.Acks, deadline time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || epoch != record.UnknownEpoch && epoch != l.state.Epoch() {
+		p.Settle(i, l.outcome(partition.OutcomeNotLeader))
+		return
+	}
+	if o := l.state.Admit(partition.Acks(acks)); o != partition.OutcomeOK {
+		p.Settle(i, l.outcome(o))
+		return
+	}
+	nowMS := l.b.cfg.Now().UnixMilli()
+	first, next, err := l.log.Append(l.state.Epoch(), pp.Batches, nowMS)
+	dup, isDup := errors.AsType[*commitlog.DuplicateError](err)
+	if err != nil && !isDup {
+		p.Settle(i, l.appendError(err))
+		return
+	}
+	if isDup {
+		first, next = dup.First, dup.Next
+	}
+	result := api.ProduceResult{PartitionRef: pp.PartitionRef, BaseOffset: first, LogAppendTime: -1, LogStartOffset: l.log.Start()}
+	if l.logConfig.LogAppendTime && !isDup {
+		result.LogAppendTime = nowMS
+	}
+	p.Appended(i, result)
+	handle := l.addWaiter(p, i)
+	// With acks none nobody waits for the answer, but the memory is held until
+	// the leader's own disk has the batch: that is what acks leader waits for.
+	waitFor := partition.Acks(acks)
+	if acks == api.AcksNone {
+		waitFor = partition.AcksLeader
+	}
+	if isDup {
+		l.step(partition.Wait(next, waitFor, handle, deadline))
+	} else {
+		l.step(partition.Appended(first, next, waitFor, handle, deadline))
+	}
+}
+
+// appendError maps a refusal of the log. The caller holds mu.
+func (l *localReplica) appendError(err error) *api.Error {
+	code := api.CodeUnknown
+	switch {
+	case errors.Is(err, commitlog.ErrFailed), errors.Is(err, commitlog.ErrDamaged):
+		code = api.CodeStorageFailed
+	case errors.Is(err, commitlog.ErrDiskFull):
+		code = api.CodeDiskFull
+	case errors.Is(err, commitlog.ErrOutOfOrderSequence):
+		code = api.CodeOutOfOrderSequence
+	case errors.Is(err, commitlog.ErrProducerFenced):
+		code = api.CodeInvalidProducerEpoch
+	case errors.Is(err, commitlog.ErrUnknownProducer):
+		code = api.CodeUnknownProducerID
+	case errors.Is(err, commitlog.ErrInvalidBatch):
+		code = api.CodeCorruptBatch
+	case errors.Is(err, commitlog.ErrBusy), errors.Is(err, commitlog.ErrClosed), errors.Is(err, commitlog.ErrStaleEpoch):
+		code = api.CodeNotLeader
+	}
+	return api.Errorf(code, "%w", err).At(l.topic, l.partition)
+}
+
+func releaseAll(bufs []*record.Buf) {
+	for _, b := range bufs {
+		b.Release()
+	}
+}

@@ -1,0 +1,181 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/log/record"
+)
+
+// retryOpen is the pause before a log that could not be opened is tried again.
+const retryOpen = 2 * time.Second
+
+// reconciler brings the local replicas in line with the newest image. It is
+// level-triggered: images in between may never be seen, and what wakes it says
+// nothing. It alone changes the table, and it alone loads and unloads groups.
+type reconciler struct {
+	b *Broker
+	// last is the image that was reconciled; nil before the first.
+	last *metadata.Image
+	// failed: some replica could not be opened.
+	failed bool
+}
+
+func (r *reconciler) run(ctx context.Context) {
+	for {
+		im := r.b.cfg.Images.Image()
+		r.reconcile(im)
+		var retry <-chan time.Time
+		if r.failed {
+			retry = time.After(retryOpen)
+		}
+		select {
+		case <-r.b.cfg.Images.Changed(im.Index()):
+		case <-r.b.kick: // The session was lost or came back.
+		case <-retry:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *reconciler) reconcile(im *metadata.Image) {
+	all := r.last == nil || r.failed || brokersDiffer(r.last, im)
+	r.failed = false
+	var changed []*metadata.Topic
+	for t := range im.Topics() {
+		if all || r.last.TopicByID(t.ID) != t {
+			changed = append(changed, t)
+		}
+	}
+	r.drop(im) // First: a new topic may want the folder of an old one of its name.
+	r.adopt(changed, im)
+	for _, t := range changed {
+		r.assign(t, im)
+	}
+	r.groups(im, len(changed) > 0 || r.last == nil || r.last.TopicCount() != im.TopicCount())
+	r.last = im
+}
+
+// brokersDiffer reports whether a broker registered, was fenced or came back.
+func brokersDiffer(a, b *metadata.Image) bool {
+	if a.BrokerCount() != b.BrokerCount() {
+		return true
+	}
+	for broker := range b.Brokers() {
+		if a.Broker(broker.NodeID) != broker {
+			return true
+		}
+	}
+	return false
+}
+
+// adopt opens the replicas that the image places here and that are not open yet.
+func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
+	var missing []openRequest
+	for _, t := range topics {
+		for i, p := range t.Partitions {
+			key := replica.Key{Topic: api.TopicID(t.ID), Partition: int32(i)}
+			mine := p.Replica(r.b.cfg.NodeID)
+			if mine == nil || r.b.table.byKey(key) != nil {
+				continue
+			}
+			req := openRequest{topic: t.Name, key: key, internal: t.Internal, settings: t.Settings()}
+			if mine.RecoveredEpoch == r.b.brokerEpoch {
+				req.damage = mine.Damage
+			}
+			missing = append(missing, req)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	opened, failed := r.b.openAll(missing)
+	r.failed = failed > 0
+	r.b.table.change(opened, nil)
+	r.b.logger.Debug("opened replicas", "count", len(opened), "image", im.Index())
+}
+
+// drop removes the replicas of deleted topics. A topic that an image of this
+// process held and a newer one does not hold was deleted: images only go forward.
+// What was on disk at the start and in no image at all is set aside instead.
+func (r *reconciler) drop(im *metadata.Image) {
+	var gone []*localReplica
+	for key, l := range r.b.table.all() {
+		if im.TopicByID(metadata.ID(key.Topic)) == nil {
+			gone = append(gone, l)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	r.b.table.change(nil, gone)
+	for _, l := range gone {
+		l.stop()
+		if r.last == nil {
+			r.b.setAside(l)
+			continue
+		}
+		if err := r.b.cfg.Dir.Remove(l.log); err != nil {
+			l.logger.Error("the data of a deleted topic could not be removed", "error", err)
+		}
+	}
+}
+
+func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
+	settings := t.Settings()
+	for i := range t.Partitions {
+		l := r.b.table.byKey(replica.Key{Topic: api.TopicID(t.ID), Partition: int32(i)})
+		if l == nil {
+			continue
+		}
+		l.configure(settings)
+		l.finish(l.assign(assignment(t, t.Partitions[i], im)))
+	}
+}
+
+// assignment is what an image says of a partition, in the words of its state
+// machine.
+func assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *partition.Assignment {
+	a := &partition.Assignment{
+		Leader: p.Leader, LeaderEpoch: record.Epoch(p.LeaderEpoch), PartitionEpoch: p.PartitionEpoch,
+		Replicas: make([]partition.Assigned, len(p.Replicas)),
+		MinISR:   t.MinISR(), Synced: synced(t.Settings()),
+		// lastISR is kept from the moment a member came back without what it had
+		// acknowledged until a leader shows that it holds the partition: as long as
+		// it is there, followers may hold what the leader lost.
+		MayTruncate: len(p.LastISR) > 0,
+	}
+	for i := range p.Replicas {
+		node := p.Replicas[i].NodeID
+		a.Replicas[i] = partition.Assigned{Node: node, ISR: p.InISR(node), ELR: p.InELR(node), Fenced: true}
+		if b := im.Broker(node); b != nil {
+			a.Replicas[i].BrokerEpoch, a.Replicas[i].Fenced = b.Epoch, b.Fenced
+		}
+	}
+	return a
+}
+
+// groups loads and unloads the partitions of __consumer_offsets by what is led
+// now, and tells the coordinator of changed topics.
+func (r *reconciler) groups(im *metadata.Image, topicsChanged bool) {
+	c := r.b.coordinator
+	t := im.Topic(offsetsTopic)
+	if t == nil {
+		c.SetPartitions(0)
+	} else {
+		c.SetPartitions(int32(len(t.Partitions)))
+		for i := range t.Partitions {
+			if l := r.b.table.byKey(replica.Key{Topic: api.TopicID(t.ID), Partition: int32(i)}); l != nil {
+				r.b.loadGroups(l)
+			}
+		}
+	}
+	if topicsChanged {
+		c.TopicsChanged()
+	}
+}

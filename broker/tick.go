@@ -1,0 +1,143 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/penstock/penstock/broker/partition"
+	commitlog "github.com/penstock/penstock/log"
+)
+
+const (
+	tickInterval = 200 * time.Millisecond
+	// diskInterval is how often free space is looked at.
+	diskInterval = time.Second
+	// drainTimeout bounds how long a stop waits for what was appended to be committed.
+	drainTimeout = 2 * time.Second
+)
+
+// tick lets time pass for every replica, and watches the session, the disk and
+// the flusher.
+func (b *Broker) tick(ctx context.Context) {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	var (
+		heard    []partition.Heard
+		diskAt   time.Time
+		stalling bool
+	)
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		now := b.cfg.Now()
+		b.watchSession(now)
+		stalling = b.watchFlusher(stalling)
+		if now.Sub(diskAt) >= diskInterval {
+			diskAt = now
+			b.watchDisk()
+		}
+		heard = b.server.Heard(heard[:0])
+		for _, l := range b.table.all() {
+			l.tick(heard, b.suspended.Load())
+		}
+	}
+}
+
+func (l *localReplica) tick(heard []partition.Heard, suspended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.suspended != suspended {
+		l.suspended = suspended
+		l.step(partition.Suspend(suspended))
+		l.readers.wake()
+	}
+	if l.role() == partition.RoleLeader {
+		l.step(partition.Tick(heard))
+	}
+}
+
+// watchSession fences this broker itself when no controller was heard for a
+// session: by then another may lead its partitions.
+func (b *Broker) watchSession(now time.Time) {
+	lost := !b.cfg.Membership.SessionValid(now)
+	if b.suspended.Swap(lost) == lost {
+		return
+	}
+	if lost {
+		b.logger.Warn("no controller was heard for a session: not acting as leader or coordinator until one is")
+	} else {
+		b.logger.Info("a controller is heard again")
+	}
+	select {
+	case b.kick <- struct{}{}:
+	default:
+	}
+}
+
+// watchFlusher tells the controller when a flush hangs, so that others lead.
+func (b *Broker) watchFlusher(was bool) bool {
+	stalled := b.cfg.Dir.OldestFlush() > b.cfg.FlushStall
+	if stalled != was {
+		b.cfg.Membership.SetFlushStalled(stalled)
+		b.logger.Warn("flush stall", "stalled", stalled, "limit", b.cfg.FlushStall)
+	}
+	return stalled
+}
+
+// watchDisk refuses produce below the reserve, and takes it again above.
+func (b *Broker) watchDisk() {
+	err := b.cfg.Dir.CheckReserve()
+	if err == nil {
+		if b.diskFull.Swap(nil) != nil {
+			b.logger.Info("there is disk space again: taking produce")
+		}
+		return
+	}
+	if !errors.Is(err, commitlog.ErrDiskFull) {
+		b.logger.Warn("free disk space is not known", "error", err)
+		return
+	}
+	if b.diskFull.Swap(&err) == nil {
+		b.logger.Error("refusing produce", "error", err)
+	}
+}
+
+// retain removes old segments of the partitions led here; followers hear of the
+// new log start with the next push.
+func (b *Broker) retain(ctx context.Context) {
+	ticker := time.NewTicker(b.cfg.RetentionInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, l := range b.table.all() {
+			if l.role() != partition.RoleLeader {
+				continue
+			}
+			removed, err := l.log.Retain(b.cfg.Now())
+			switch {
+			case errors.Is(err, commitlog.ErrClosed):
+			case err != nil:
+				l.logger.Warn("old segments could not be removed", "error", err)
+			case removed > 0:
+				l.logger.Info("removed old segments", "segments", removed, "log start", l.log.Start())
+				l.started()
+			}
+		}
+	}
+}
+
+// started tells the state machine and the followers that the log begins later.
+func (l *localReplica) started() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.step(partition.LogStart(l.log.Start()))
+	l.wakeSessions()
+}

@@ -1,0 +1,345 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/penstock/penstock/broker"
+	"github.com/penstock/penstock/broker/grpcapi"
+	"github.com/penstock/penstock/cluster"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/vfs"
+	commitlog "github.com/penstock/penstock/log"
+	"github.com/penstock/penstock/log/record"
+	"github.com/penstock/penstock/proto/wire"
+)
+
+// Options are what a node needs beside its configuration.
+type Options struct {
+	// Version of the program, shown to the cluster.
+	Version string
+	Logger  *slog.Logger // required
+	// Registry receives the metrics; nil: one of the node's own.
+	Registry *prometheus.Registry
+}
+
+// Addresses are where a node listens, ports that the system chose included.
+type Addresses struct {
+	GRPC []Endpoint
+	// HTTP is empty when there is no admin listener.
+	Raft, HTTP, Peer string
+}
+
+// goodbye is how long clients may take to leave before their connections are cut.
+const goodbye = 300 * time.Millisecond
+
+// Node is one running node.
+type Node struct {
+	cfg    Config
+	logger *slog.Logger
+
+	listeners *listeners
+	dir       *commitlog.Dir
+	cluster   *cluster.Node
+	broker    *broker.Broker
+	admin     *admin
+	public    *grpc.Server
+	peer      *grpc.Server
+	door      *grpcapi.PeerDoor
+	clients   *grpcapi.PublicDoor
+
+	serving sync.WaitGroup // goroutines that serve a listener, and the watcher
+	ready   atomic.Bool
+
+	done    chan struct{} // closed when the node failed or was stopped
+	endOnce sync.Once     // closes done
+	err     error         // readable once done is closed
+}
+
+// Start starts a node and returns when it serves: its listeners are open, its
+// data recovered, its broker registered. It waits for the metadata quorum as
+// long as ctx allows. When it fails it leaves nothing behind.
+func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
+	cfg.ListenGRPC, cfg.AdvertiseGRPC = slices.Clone(cfg.ListenGRPC), slices.Clone(cfg.AdvertiseGRPC)
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	lis, err := listen(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, cfg, opts, lis)
+}
+
+// start is Start with listeners that are open; it owns them.
+func start(ctx context.Context, cfg Config, opts Options, lis *listeners) (*Node, error) {
+	lis.bound(&cfg)
+	cfg.complete()
+	n := &Node{
+		cfg: cfg, logger: opts.Logger.With("node", cfg.NodeID), listeners: lis,
+		done: make(chan struct{}),
+	}
+	if err := n.run(ctx, opts); err != nil {
+		return nil, errors.Join(err, n.abandon())
+	}
+	return n, nil
+}
+
+// run starts the parts in the order of the package comment.
+func (n *Node) run(ctx context.Context, opts Options) error {
+	registry := opts.Registry
+	if registry == nil {
+		registry = prometheus.NewRegistry()
+		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	arena := record.NewArena(n.cfg.TailMemory)
+	if err := n.openDir(arena); err != nil {
+		return err
+	}
+	if n.listeners.http != nil {
+		n.admin = startAdmin(n.listeners.http, registry, n.healthy, n.serves, n.cfg.Pprof, n.logger)
+	}
+	codec := wire.NewCodec(arena)
+	n.peer, n.door = grpcapi.Peer(codec)
+	n.serve(n.peer, n.listeners.peer, "listen.peer")
+	n.public, n.clients = grpcapi.Public(codec)
+	for _, l := range n.listeners.grpc {
+		n.serve(n.public, grpcapi.Listener(l.Listener, l.name), "listen.grpc")
+	}
+	if err := n.joinCluster(ctx, codec); err != nil {
+		return err
+	}
+	if err := n.startBroker(ctx, arena, registry, opts.Version); err != nil {
+		return err
+	}
+	n.clients.Open(grpcapi.Services{
+		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker,
+		Groups: n.broker, GroupAdmin: n.broker, Now: time.Now,
+	})
+	n.serving.Go(n.watch)
+	n.ready.Store(true)
+	return nil
+}
+
+// openDir makes and locks the data directory.
+func (n *Node) openDir(arena *record.Arena) error {
+	if err := os.MkdirAll(n.cfg.DataDir, 0o755); err != nil {
+		return fmt.Errorf("data.dir: %w", err)
+	}
+	var err error
+	n.dir, err = commitlog.OpenDir(commitlog.DirOptions{
+		FS: vfs.OS{}, Path: n.cfg.DataDir, Arena: arena,
+		// The rest of the arena is for what is in flight.
+		TailBytes: n.cfg.TailMemory / 2, DiskReserve: n.cfg.DiskReserve, Logger: n.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("data.dir: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec) error {
+	voters := make([]cluster.Voter, len(n.cfg.Voters))
+	for i, v := range n.cfg.Voters {
+		voters[i] = cluster.Voter{NodeID: v.NodeID, Address: v.Address}
+	}
+	if err := os.MkdirAll(n.cfg.RaftDir, 0o755); err != nil {
+		return fmt.Errorf("raft.dir: %w", err)
+	}
+	var err error
+	n.cluster, err = cluster.Start(ctx, cluster.Config{
+		NodeID: n.cfg.NodeID, Dir: n.cfg.RaftDir, Voters: voters, Listener: n.listeners.raft,
+		AdvertiseRaft: n.cfg.AdvertiseRaft, AdvertisePeer: n.cfg.AdvertisePeer,
+		DialOptions: append(wire.DialOptions(codec), grpc.WithTransportCredentials(insecure.NewCredentials())),
+		Logger:      n.logger, SessionTimeout: n.cfg.SessionTimeout, HeartbeatInterval: n.cfg.HeartbeatInterval,
+		ElectionTimeout: n.cfg.RaftElection,
+	})
+	if err != nil {
+		return err
+	}
+	n.door.OpenMembers(n.cluster)
+	return nil
+}
+
+func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *prometheus.Registry, version string) error {
+	endpoints := make([]metadata.Endpoint, len(n.cfg.AdvertiseGRPC))
+	for i, e := range n.cfg.AdvertiseGRPC {
+		endpoints[i] = metadata.Endpoint{Listener: e.Listener, Address: e.Address}
+	}
+	dir := n.dir
+	n.dir = nil // It is the broker's from here on, whatever comes.
+	var err error
+	n.broker, err = broker.Start(ctx, broker.Config{
+		NodeID: n.cfg.NodeID, Dir: dir, Arena: arena,
+		Images: n.cluster, Controller: n.cluster, Membership: n.cluster, Dialer: n.cluster.Peers(),
+		GRPC: endpoints, Rack: n.cfg.Rack, Version: version, IsVoter: n.isVoter,
+		Logger: n.logger, Registry: registry,
+		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
+		RetentionInterval: n.cfg.RetentionInterval,
+		OffsetsReplicas:   n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
+	})
+	if err != nil {
+		return err
+	}
+	n.door.OpenReplicas(n.broker)
+	return nil
+}
+
+func (n *Node) isVoter(nodeID int32) bool {
+	return slices.ContainsFunc(n.cfg.Voters, func(v Voter) bool { return v.NodeID == nodeID })
+}
+
+// serve runs a server on a listener until the server stops.
+func (n *Node) serve(srv *grpc.Server, lis net.Listener, key string) {
+	n.serving.Go(func() {
+		if err := srv.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			n.logger.Error("a listener ended", "key", key, "error", err)
+		}
+	})
+}
+
+// watch ends the node's life when its part in the cluster has failed for good.
+func (n *Node) watch() {
+	select {
+	case err := <-n.cluster.Failed():
+		n.ready.Store(false)
+		n.end(err)
+	case <-n.done:
+	}
+}
+
+// end closes done, once, with the reason.
+func (n *Node) end(err error) {
+	n.endOnce.Do(func() {
+		n.err = err
+		close(n.done)
+	})
+}
+
+// Done is closed when the node has failed for good or was stopped. The owner
+// calls Stop in either case.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err says why the node ended, nil after Stop. It may be called once Done is closed.
+func (n *Node) Err() error { return n.err }
+
+// Addresses are where the node listens.
+func (n *Node) Addresses() Addresses {
+	return Addresses{GRPC: slices.Clone(n.cfg.ListenGRPC), Raft: n.cfg.ListenRaft, HTTP: n.cfg.ListenHTTP, Peer: n.cfg.ListenPeer}
+}
+
+// Config is the configuration in force, completed.
+func (n *Node) Config() Config { return n.cfg }
+
+func (n *Node) healthy() error {
+	select {
+	case <-n.done:
+		if n.err != nil {
+			return n.err
+		}
+		return errors.New("stopped")
+	default:
+		return nil
+	}
+}
+
+func (n *Node) serves() error {
+	if err := n.healthy(); err != nil {
+		return err
+	}
+	if !n.ready.Load() {
+		return errors.New("not serving: starting, stopping, or waiting for the metadata quorum")
+	}
+	return nil
+}
+
+// Stop stops the node: it hands its leaderships over, as long as ctx and
+// shutdown.timeout allow, lets its clients go, flushes, and leaves the marker of
+// a clean stop.
+func (n *Node) Stop(ctx context.Context) error {
+	n.quiesce(ctx, true)
+	return n.close()
+}
+
+// quiesce ends this node's part as a leader. Without handing over, for a whole
+// cluster that stops, it only lets what was appended be committed.
+func (n *Node) quiesce(ctx context.Context, handOver bool) {
+	n.ready.Store(false)
+	n.clients.Leaving()
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.ShutdownTimeout)
+	defer cancel()
+	if !handOver {
+		n.broker.Drain(ctx)
+		return
+	}
+	if err := n.broker.Shutdown(ctx); err != nil {
+		n.logger.Warn("stopping without having handed all leaderships over", "error", err)
+	}
+}
+
+// close closes the doors, then what is behind them.
+func (n *Node) close() error {
+	n.end(nil)
+	left := make(chan struct{})
+	n.serving.Go(func() {
+		n.public.GracefulStop()
+		close(left)
+	})
+	select {
+	case <-left:
+	case <-time.After(goodbye):
+	}
+	n.public.Stop()
+	err := n.broker.Close()
+	err = errors.Join(err, n.cluster.Close())
+	n.peer.Stop()
+	n.stopAdmin()
+	n.listeners.close()
+	n.serving.Wait()
+	return err
+}
+
+// abandon undoes a start that failed, as far as it got.
+func (n *Node) abandon() error {
+	n.end(nil)
+	var err error
+	if n.broker != nil {
+		err = n.broker.Close()
+	} else if n.dir != nil {
+		err = n.dir.Close(-1)
+	}
+	if n.cluster != nil {
+		err = errors.Join(err, n.cluster.Close())
+	}
+	for _, srv := range []*grpc.Server{n.public, n.peer} {
+		if srv != nil {
+			srv.Stop()
+		}
+	}
+	n.stopAdmin()
+	n.listeners.close()
+	n.serving.Wait()
+	return err
+}
+
+func (n *Node) stopAdmin() {
+	if n.admin == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	n.admin.stop(ctx)
+}
