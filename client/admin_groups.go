@@ -1,0 +1,169 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// ListGroups returns the groups of all coordinators by name. When some broker
+// does not answer, the others' groups are returned beside the error.
+func (a *Admin) ListGroups(ctx context.Context) ([]GroupListing, error) {
+	ctx, cancel := a.c.patient(ctx)
+	defer cancel()
+	cluster, err := a.Cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		out  []GroupListing
+		errs []error
+	)
+	for _, b := range cluster.Brokers {
+		if b.Fenced {
+			continue
+		}
+		err := a.c.retry(ctx, notReady, func(ctx context.Context) error {
+			return a.c.call(ctx, b.Address, func(ctx context.Context, conn *grpc.ClientConn) error {
+				resp, err := pb.NewGroupServiceClient(conn).ListGroups(ctx, &pb.ListGroupsRequest{})
+				for _, g := range resp.GetGroups() {
+					out = append(out, GroupListing{g.GetGroup(), g.GetState(), int(g.GetMembers())})
+				}
+				return err
+			})
+		})
+		errs = append(errs, err)
+	}
+	slices.SortFunc(out, func(x, y GroupListing) int { return cmp.Compare(x.Group, y.Group) })
+	return out, errors.Join(errs...)
+}
+
+// DescribeGroup returns a group's members and offsets.
+func (a *Admin) DescribeGroup(ctx context.Context, group string) (*GroupInfo, error) {
+	var out *GroupInfo
+	err := a.c.atCoordinator(ctx, group, func(ctx context.Context, s pb.GroupServiceClient) error {
+		resp, err := s.DescribeGroup(ctx, &pb.DescribeGroupRequest{Group: group})
+		if err != nil {
+			return err
+		}
+		out = &GroupInfo{
+			Group: resp.GetGroup(), State: resp.GetState(), Epoch: resp.GetGroupEpoch(),
+			Assignor: resp.GetAssignor(), Coordinator: resp.GetCoordinator(),
+		}
+		for _, m := range resp.GetMembers() {
+			out.Members = append(out.Members, GroupMember{
+				MemberID: m.GetMemberId(), InstanceID: m.GetInstanceId(), ClientID: m.GetClientId(), Host: m.GetHost(),
+				MemberEpoch: m.GetMemberEpoch(), Assigned: partitionsFrom(m.GetAssigned()), Topics: m.GetTopics(),
+			})
+		}
+		for _, o := range resp.GetOffsets() {
+			out.Offsets = append(out.Offsets, offsetFrom(o, ""))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// DeleteGroup deletes a group without members, and its offsets.
+func (a *Admin) DeleteGroup(ctx context.Context, group string) error {
+	return a.c.atCoordinator(ctx, group, func(ctx context.Context, s pb.GroupServiceClient) error {
+		_, err := s.DeleteGroup(ctx, &pb.DeleteGroupRequest{Group: group})
+		return err
+	})
+}
+
+// CommittedOffsets returns what a group has committed: of parts, or everything
+// when none is named.
+func (a *Admin) CommittedOffsets(ctx context.Context, group string, parts ...TopicPartition) ([]CommittedOffset, error) {
+	return a.c.fetchOffsets(ctx, group, parts)
+}
+
+// ResetOffsets moves the offsets of a group that has no members and returns
+// where each partition stands now. Earliest, Latest and AtTime are looked up;
+// AtTime past the last record means the end.
+func (a *Admin) ResetOffsets(ctx context.Context, group string, where Offset, parts ...TopicPartition) ([]CommittedOffset, error) {
+	ctx, cancel := a.c.patient(ctx)
+	defer cancel()
+	offsets := make([]CommittedOffset, len(parts))
+	if where.kind == offsetExact {
+		for i, tp := range parts {
+			offsets[i] = CommittedOffset{TopicPartition: tp, Offset: where.value, LeaderEpoch: -1}
+		}
+	} else {
+		found, err := a.ListOffsets(ctx, where, parts...)
+		if err != nil {
+			return nil, err
+		}
+		for i, f := range found {
+			if f.Err == nil && f.Offset < 0 {
+				end, err := a.ListOffsets(ctx, Latest(), f.TopicPartition)
+				if err != nil {
+					return nil, err
+				}
+				f = end[0]
+			}
+			if f.Err != nil {
+				return nil, f.Err
+			}
+			offsets[i] = CommittedOffset{TopicPartition: f.TopicPartition, Offset: f.Offset, LeaderEpoch: f.LeaderEpoch}
+		}
+	}
+	return offsets, a.c.commitOffsets(ctx, group, "", 0, offsets)
+}
+
+// fetchOffsets reads committed offsets, waiting for a coordinator that loads.
+func (c *Client) fetchOffsets(ctx context.Context, group string, parts []TopicPartition) ([]CommittedOffset, error) {
+	var out []CommittedOffset
+	err := c.atCoordinator(ctx, group, func(ctx context.Context, s pb.GroupServiceClient) error {
+		resp, err := s.FetchOffsets(ctx, &pb.FetchOffsetsRequest{Group: group, Partitions: partitionsOut(parts)})
+		if err != nil {
+			return err
+		}
+		out = out[:0]
+		for _, r := range resp.GetResults() {
+			o := offsetFrom(r, "")
+			if o.Err != nil && coordinatorMoved(o.Err) {
+				return rewrap(r.GetError())
+			}
+			out = append(out, o)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// commitOffsets commits and joins the errors of partitions.
+func (c *Client) commitOffsets(ctx context.Context, group, member string, epoch int32, offsets []CommittedOffset) error {
+	req := &pb.CommitOffsetsRequest{Group: group, MemberId: member, MemberEpoch: epoch}
+	for i := range offsets {
+		o := &offsets[i]
+		req.Offsets = append(req.Offsets, &pb.OffsetCommit{
+			Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata,
+		})
+	}
+	var errs []error
+	err := c.atCoordinator(ctx, group, func(ctx context.Context, s pb.GroupServiceClient) error {
+		errs = errs[:0]
+		resp, err := s.CommitOffsets(ctx, req)
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.GetResults() {
+			e := fromPB(r.GetError(), "")
+			if e == nil {
+				continue
+			}
+			if coordinatorMoved(e) {
+				return rewrap(r.GetError())
+			}
+			errs = append(errs, e)
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}

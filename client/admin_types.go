@@ -1,0 +1,196 @@
+package client
+
+import (
+	"time"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// TopicSpec describes a topic to create.
+type TopicSpec struct {
+	Name              string
+	Partitions        int32             // 0: 1
+	ReplicationFactor int32             // 0: min(3, brokers)
+	Configs           map[string]string // Kafka's names, e.g. retention.ms
+	ValidateOnly      bool              // check, create nothing
+}
+
+// CreatedTopic is what was created.
+type CreatedTopic struct {
+	ID                [16]byte
+	Partitions        int32
+	ReplicationFactor int32
+}
+
+// Topic describes a topic.
+type Topic struct {
+	Name              string
+	ID                [16]byte
+	Internal          bool
+	Durability        string // "synced" or "replicated"
+	ReplicationFactor int32
+	Partitions        []PartitionState
+	Configs           []TopicConfig // only from DescribeTopic
+}
+
+// PartitionState says where a partition lives.
+type PartitionState struct {
+	Partition      int32
+	Leader         int32 // node id; -1: none
+	LeaderEpoch    int32
+	PartitionEpoch int32
+	Replicas       []int32
+	ISR            []int32 // in-sync replicas
+	ELR            []int32 // eligible leader replicas (KIP-966)
+}
+
+// TopicConfig is one configuration value in force.
+type TopicConfig struct {
+	Name          string
+	Value         string
+	IsDefault     bool
+	Type          string
+	Documentation string
+}
+
+// Broker is a member of the cluster.
+type Broker struct {
+	NodeID      int32
+	Address     string // gRPC
+	Rack        string
+	Fenced      bool // no longer heard of
+	BrokerEpoch int64
+	Voter       bool // of the metadata quorum
+	Version     string
+	RaftAddress string
+	PeerAddress string
+}
+
+// Cluster is the state of a cluster in numbers.
+type Cluster struct {
+	ID              string
+	Controller      int32 // node id; -1: none known
+	Brokers         []Broker
+	Topics          int
+	Partitions      int
+	Leaderless      int
+	UnderReplicated int
+	UnderMinISR     int
+	ImageIndex      uint64 // Raft index of the answer
+}
+
+// Healthy reports whether every partition has a leader and a full ISR, there is a
+// controller, and no broker is fenced.
+func (c *Cluster) Healthy() bool {
+	for _, b := range c.Brokers {
+		if b.Fenced {
+			return false
+		}
+	}
+	return c.Controller >= 0 && c.Leaderless == 0 && c.UnderReplicated == 0 && c.UnderMinISR == 0
+}
+
+// FoundOffset is the answer of ListOffsets for one partition.
+type FoundOffset struct {
+	TopicPartition
+	Offset      int64     // -1: no record at or after the time
+	Timestamp   time.Time // of the record found; zero otherwise
+	LeaderEpoch int32     // -1: unknown
+	Err         error
+}
+
+// GroupListing is a line of the list of groups.
+type GroupListing struct {
+	Group   string
+	State   string
+	Members int
+}
+
+// GroupInfo is all that a coordinator knows of a group.
+type GroupInfo struct {
+	Group       string
+	State       string // empty, assigning, reconciling or stable
+	Epoch       int32
+	Assignor    string
+	Coordinator int32 // node id
+	Members     []GroupMember
+	Offsets     []CommittedOffset
+}
+
+// GroupMember is a member of a group.
+type GroupMember struct {
+	MemberID    string
+	InstanceID  string
+	ClientID    string
+	Host        string
+	MemberEpoch int32
+	Assigned    []TopicPartition
+	Topics      []string
+}
+
+// CommittedOffset is a group's offset of one partition.
+type CommittedOffset struct {
+	TopicPartition
+	Offset      int64 // the next to read; -1: nothing committed
+	LeaderEpoch int32 // -1: unknown
+	Metadata    string
+	Committed   time.Time // zero: unknown
+	Err         error
+}
+
+func brokersFrom(in []*pb.BrokerInfo) []Broker {
+	out := make([]Broker, len(in))
+	for i, b := range in {
+		out[i] = Broker{
+			NodeID: b.GetNodeId(), Address: b.GetAddress(), Rack: b.GetRack(), Fenced: b.GetFenced(),
+			BrokerEpoch: b.GetBrokerEpoch(), Voter: b.GetVoter(), Version: b.GetVersion(),
+			RaftAddress: b.GetRaftAddress(), PeerAddress: b.GetPeerAddress(),
+		}
+	}
+	return out
+}
+
+func topicFrom(in *pb.TopicInfo) Topic {
+	out := Topic{
+		Name: in.GetName(), Internal: in.GetInternal(), Durability: in.GetDurability(),
+		ReplicationFactor: in.GetReplicationFactor(), Partitions: make([]PartitionState, len(in.GetPartitions())),
+	}
+	copy(out.ID[:], in.GetTopicId())
+	for i, p := range in.GetPartitions() {
+		out.Partitions[i] = PartitionState{
+			Partition: p.GetPartition(), Leader: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
+			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), ISR: p.GetIsr(), ELR: p.GetElr(),
+		}
+	}
+	return out
+}
+
+func offsetFrom(in *pb.OffsetResult, broker string) CommittedOffset {
+	out := CommittedOffset{
+		TopicPartition: TopicPartition{in.GetTopic(), in.GetPartition()},
+		Offset:         in.GetOffset(), LeaderEpoch: in.GetLeaderEpoch(), Metadata: in.GetMetadata(),
+	}
+	if ms := in.GetCommitTimeMs(); ms > 0 {
+		out.Committed = time.UnixMilli(ms)
+	}
+	if err := fromPB(in.GetError(), broker); err != nil {
+		out.Err = err
+	}
+	return out
+}
+
+func partitionsFrom(in []*pb.TopicPartition) []TopicPartition {
+	out := make([]TopicPartition, len(in))
+	for i, tp := range in {
+		out[i] = TopicPartition{tp.GetTopic(), tp.GetPartition()}
+	}
+	return out
+}
+
+func partitionsOut(in []TopicPartition) []*pb.TopicPartition {
+	out := make([]*pb.TopicPartition, len(in))
+	for i, tp := range in {
+		out[i] = &pb.TopicPartition{Topic: tp.Topic, Partition: tp.Partition}
+	}
+	return out
+}

@@ -1,0 +1,70 @@
+// Package client is the Go client of Penstock: producer, consumer and admin over
+// the gRPC API.
+//
+//	c, err := client.New([]string{"127.0.0.1:7070"})
+//	...
+//	defer c.Close()
+//	p, err := c.NewProducer()
+//	err = p.ProduceSync(ctx, &client.Record{Topic: "orders", Key: []byte("a"), Value: []byte("1")})
+//
+// A [Client] holds connections and metadata; producers and consumers share them.
+// It starts from any broker that answers, learns the others, and follows leaders:
+// by the hint in a broker's refusal, or by asking whoever answers first.
+//
+// # Producing
+//
+//	Produce -> open batch -> queue ----> sink --- one stream ---> leader
+//	           (partition)  (partition)  (broker)  many batches of many
+//	                                               partitions under way
+//
+// [Producer.Produce] encodes the record into its partition's open batch. A batch
+// leaves when it is full; sooner, when nothing of its partition is under way or
+// its linger has passed. So batches are small and latency is low when there is
+// little to do, and both grow with the load. A sink takes one batch from each
+// partition that its broker leads and sends them as one request; it does not wait
+// for answers, which come in order. Batches are compressed and sealed on the sink's
+// goroutine, and go to the socket without another copy.
+//
+// Nothing is lost, doubled or swapped by retries. Each batch carries a producer id
+// and, per partition, the sequence of its first record (KIP-98); a broker answers
+// a batch that it already has with its original offset, and refuses one that
+// would leave a gap. After a failure a partition waits for all its answers, then
+// sends everything unsettled again, in order. Brokers remember five batches a
+// producer, hence the window of five. When the delivery timeout ends first, the
+// record fails with a *[DeliveryError] that tells whether it may be in the log.
+// The alternative, a new producer id for every retry that looks stuck, is how
+// clients have doubled records; here an id is given up only once the broker's
+// refusal proves that what is sent again was not appended.
+//
+// # Consuming
+//
+//	leader --- lanes ---> queue of chunks ---> Poll / Records
+//	(source) (streams)    (bounded)            decoded while iterated
+//
+// [Consumer.Records] is the loop for applications: records are copies, kept as long
+// as one likes. [Consumer.Poll] is for millions of records a second: whole answers
+// are handed over and decoded in place, with one Record reused.
+//
+// A consumer counts two positions a partition: after what was taken, and after
+// what the application moved past, by asking for more. Auto commit stores the
+// second, so a crash repeats records and never skips any; [Consumer.Commit] stores
+// the first. A partition that goes to another member is given up only after the
+// application moved past what it had taken of it, OnRevoked has run, and the
+// offsets are committed.
+//
+// # Errors
+//
+// Brokers' answers are *[Error] with a [Code]; [IsRetriable] and [IsIndefinite] ask
+// any error of this package the two questions that matter: may it work later, and
+// may it have worked already. Faults of options come all at once, as a
+// *[ConfigError]; a *[BootstrapError] names every broker that did not answer and why.
+//
+// # Goroutines
+//
+// A client owns one that refreshes metadata; a producer one for deadlines, one for
+// producer ids, and two a broker; a consumer one each for offsets, deadlines and
+// commits, three a broker, and two for its group. Close of each waits for all of its own.
+//
+// Locks: partition.mu, then sink.mu; Producer.mu before partition.mu; Consumer.mu
+// alone. No lock is held while hooks, promises or callbacks run.
+package client

@@ -1,0 +1,131 @@
+package client
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// identity is a producer id. Generations count from 1; a partition whose
+// sequences can no longer be continued moves to a later one, alone.
+type identity struct {
+	generation int
+	id         int64
+	epoch      int16
+}
+
+// identities hands the newest identity out and remembers whether a newer one is needed.
+type identities struct {
+	wake chan struct{} // capacity 1
+
+	mu      sync.Mutex // guards what follows
+	on      bool
+	current identity
+	needed  int
+}
+
+func (i *identities) init(on bool) {
+	i.wake = make(chan struct{}, 1)
+	i.on = on
+}
+
+func (i *identities) enabled() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.on
+}
+
+// need asks for a generation.
+func (i *identities) need(generation int) {
+	i.mu.Lock()
+	i.needed = max(i.needed, generation)
+	short := i.on && i.current.generation < i.needed
+	i.mu.Unlock()
+	if short {
+		select {
+		case i.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// get returns the newest identity; ok is false while it is older than the given
+// generation. on is false when there are none to be had.
+func (i *identities) get(generation int) (id identity, ok, on bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.current, i.current.generation >= generation, i.on
+}
+
+// behind reports whether a newer identity is needed.
+func (i *identities) behind() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.on && i.current.generation < i.needed
+}
+
+func (i *identities) set(id int64, epoch int16) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.current = identity{generation: max(i.current.generation+1, i.needed), id: id, epoch: epoch}
+}
+
+func (i *identities) disable() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.on = false
+}
+
+// obtainIdentities asks brokers for producer ids when partitions need them.
+func (p *Producer) obtainIdentities(ctx context.Context) {
+	failures := 0
+	for {
+		select {
+		case <-p.ids.wake:
+		case <-ctx.Done():
+			return
+		}
+		for p.ids.behind() {
+			resp, err := p.c.initProducer(ctx)
+			switch {
+			case err == nil:
+				failures = 0
+				p.ids.set(resp.GetProducerId(), int16(resp.GetProducerEpoch()))
+			case CodeOf(err) == CodeUnsupported:
+				p.c.cfg.logger.Warn("the brokers hand out no producer ids; retries may duplicate records")
+				p.ids.disable()
+			default:
+				failures++
+				p.c.cfg.logger.Warn("no producer id yet", "error", err)
+				if sleep(ctx, p.c.backoff(failures)) != nil {
+					return
+				}
+			}
+		}
+		for _, part := range p.partitions() {
+			part.ready()
+		}
+	}
+}
+
+func (c *Client) initProducer(ctx context.Context) (*pb.InitProducerResponse, error) {
+	got := make(chan *pb.InitProducerResponse, 1) // the first of hedged answers counts, others cost an id
+	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+		resp, err := pb.NewProduceServiceClient(conn).InitProducer(ctx, &pb.InitProducerRequest{})
+		if err != nil {
+			return err
+		}
+		select {
+		case got <- resp:
+		default:
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-got, nil
+}
