@@ -53,7 +53,8 @@ type brokerState struct {
 }
 
 // controllerLoop starts a term when Raft makes this node the leader, and ends
-// it, waiting for its goroutines, when Raft takes that back.
+// it, waiting for its goroutines, when Raft takes that back or the node fails:
+// with a main loop that hangs, Raft would not tell.
 func (n *Node) controllerLoop(ctx context.Context) {
 	end := func() {}
 	defer func() { end() }()
@@ -66,6 +67,8 @@ func (n *Node) controllerLoop(ctx context.Context) {
 			if leader {
 				end = n.beginTerm(ctx)
 			}
+		case <-n.failed:
+			return
 		case <-ctx.Done():
 			return
 		}

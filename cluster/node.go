@@ -222,8 +222,13 @@ func (n *Node) fail(err error) {
 		n.failure = err
 		close(n.failed)
 		n.failures <- err
-		// A node with a broken log must not answer for it any longer. Close waits.
+		// A node with a broken log must not answer for it any longer. A leader
+		// whose main loop hangs in a write goes on heartbeating its followers, who
+		// then elect nobody: without its connections it cannot. Close waits.
 		n.raft.Shutdown()
+		if err := n.layer.Close(); err != nil {
+			n.logger.Warn("raft listener", "error", err)
+		}
 	})
 }
 
@@ -339,7 +344,7 @@ func (n *Node) shutdown() error {
 }
 
 // await waits for a future of Raft, whose own Error may never return (issues 145
-// and 498), until ctx ends.
+// and 498), until ctx ends or the node fails.
 func (n *Node) await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
 	if !n.futures.start(func() { done <- f.Error() }) {
@@ -348,6 +353,8 @@ func (n *Node) await(ctx context.Context, f raft.Future) error {
 	select {
 	case err := <-done:
 		return err
+	case <-n.failed:
+		return n.failure
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -38,6 +39,9 @@ func (n *Node) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		req = proto.CloneOf(req)
 		req.CommandId = newCommandID()
 	}
+	if err := n.gone(); err != nil {
+		return nil, err
+	}
 	sent := false
 	var last error
 	for delay := proposeRetry; ; delay = min(2*delay, proposeRetryMax) {
@@ -65,6 +69,18 @@ func (n *Node) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 	}
 }
 
+// gone is why the node takes no more work; nil: it does.
+func (n *Node) gone() error {
+	select {
+	case <-n.failed:
+		return n.failure
+	case <-n.stopped:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
 // proposeOnce makes one try. sent tells whether a controller may have got it.
 func (n *Node) proposeOnce(ctx context.Context, req *pb.ProposeRequest) (resp *pb.ProposeResponse, sent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, proposeTry)
@@ -85,6 +101,7 @@ func (n *Node) proposeOnce(ctx context.Context, req *pb.ProposeRequest) (resp *p
 		n.finder.forget(ref)
 		return nil, false, err
 	}
+	defer n.cancelWhenDeposed(ctx, cancel, ref)()
 	resp, err = pb.NewClusterServiceClient(conn).Propose(ctx, req)
 	if err == nil {
 		return resp, true, nil
@@ -94,6 +111,31 @@ func (n *Node) proposeOnce(ctx context.Context, req *pb.ProposeRequest) (resp *p
 		n.finder.forget(ref)
 	}
 	return nil, true, err
+}
+
+// cancelWhenDeposed calls cancel as soon as another node than ref leads: a
+// controller that was stopped or cut off may never answer. The function it
+// returns ends the watch and waits for it.
+func (n *Node) cancelWhenDeposed(ctx context.Context, cancel context.CancelFunc, ref nodeRef) (end func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			changed := n.leaders.next()
+			if id, _ := n.raftLeader(); id != noNode && id != ref.nodeID {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // final reports whether err is an answer rather than a failure to get one.

@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+var errDisk = errors.New("disk on fire")
+
+// badStore fails its writes, or hangs in them, once told to.
+type badStore struct {
+	raftStore
+	bad    atomic.Bool
+	writes atomic.Int64
+	hang   chan struct{} // nil: do not hang
+}
+
+func (s *badStore) write(do func() error) error {
+	s.writes.Add(1)
+	if s.bad.Load() {
+		if s.hang != nil {
+			<-s.hang
+		}
+		return errDisk
+	}
+	return do()
+}
+
+func (s *badStore) StoreLogs(l []*raft.Log) error {
+	return s.write(func() error { return s.raftStore.StoreLogs(l) })
+}
+
+func (s *badStore) Set(k, v []byte) error {
+	return s.write(func() error { return s.raftStore.Set(k, v) })
+}
+
+func (s *badStore) SetUint64(k []byte, v uint64) error {
+	return s.write(func() error { return s.raftStore.SetUint64(k, v) })
+}
+
+func (s *badStore) DeleteRange(a, b uint64) error {
+	return s.write(func() error { return s.raftStore.DeleteRange(a, b) })
+}
+
+func TestStoreLatchesTheFirstError(t *testing.T) {
+	memory := raft.NewInmemStore()
+	bad := &badStore{raftStore: memory}
+	s := newLatchedStore(bad, "path", nil)
+	require.NoError(t, s.StoreLog(&raft.Log{Index: 1}))
+	bad.bad.Store(true)
+	require.ErrorIs(t, s.StoreLog(&raft.Log{Index: 2}), errDisk)
+	bad.bad.Store(false)
+	writes := bad.writes.Load()
+	require.ErrorIs(t, s.StoreLog(&raft.Log{Index: 2}), errDisk)
+	require.ErrorIs(t, s.DeleteRange(1, 1), errDisk)
+	require.Equal(t, writes, bad.writes.Load(), "no write is tried after the first failure")
+	last, err := s.LastIndex()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, last)
+
+	// A term that cannot be stored ends the goroutine that wanted it.
+	var returned bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = s.SetUint64([]byte("CurrentTerm"), 2)
+		returned = true
+	})
+	wg.Wait()
+	require.False(t, returned)
+}
+
+func TestFailedStoreEndsTheRole(t *testing.T) {
+	for name, hang := range map[string]bool{"error": false, "stuck": true} {
+		t.Run(name, func(t *testing.T) {
+			nodes := newNodes(t, 3, 3)
+			stores := make(map[int32]*badStore)
+			for _, n := range nodes {
+				n.tune = func(c *Config) {
+					c.StoreStall = 200 * time.Millisecond
+					c.wrapStore = func(s raftStore) raftStore {
+						stores[n.id] = &badStore{raftStore: s}
+						return stores[n.id]
+					}
+				}
+			}
+			startAll(nodes...)
+			boss := controllerOf(t, nodes...)
+			if hang {
+				stores[boss.id].hang = make(chan struct{})
+				t.Cleanup(func() { close(stores[boss.id].hang) }) // before the node's own cleanup
+			}
+			stores[boss.id].bad.Store(true)
+			rest := without(nodes, boss)
+			// The change meets the dead disk, and finds the next controller.
+			_, err := rest[0].createTopic("t", 2)
+			require.NoError(t, err)
+			err = boss.failure()
+			if hang {
+				require.ErrorIs(t, err, ErrStoreStalled)
+			} else {
+				require.ErrorIs(t, err, errDisk)
+			}
+			require.Equal(t, raft.Shutdown, boss.raft.State())
+			next := controllerOf(t, rest...)
+			require.NotEqual(t, boss.id, next.id)
+			_, err = boss.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_DeleteTopic{DeleteTopic: &metav1.DeleteTopic{Name: "t"}}})
+			require.Error(t, err)
+		})
+	}
+}
+
+// A voter whose vote cannot be stored gives none, and does not panic.
+func TestFailedVoteEndsTheRole(t *testing.T) {
+	nodes := newNodes(t, 3, 3)
+	stores := make(map[int32]*badStore)
+	for _, n := range nodes {
+		n.tune = func(c *Config) {
+			c.wrapStore = func(s raftStore) raftStore {
+				stores[n.id] = &badStore{raftStore: s}
+				return stores[n.id]
+			}
+		}
+	}
+	startAll(nodes...)
+	boss := controllerOf(t, nodes...)
+	voter := without(nodes, boss)[0]
+	stores[voter.id].bad.Store(true)
+	voter.campaign() // it must store the new term first
+	require.ErrorIs(t, voter.failure(), errDisk)
+}
