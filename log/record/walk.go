@@ -12,10 +12,15 @@ type cursor struct {
 
 // varlong reads a zigzag varint of at most 10 bytes.
 func (c *cursor) varlong() int64 {
-	if c.pos < len(c.b) && c.b[c.pos] < 0x80 { // most are one byte
-		v := uint64(c.b[c.pos])
-		c.pos++
-		return int64(v>>1) ^ -int64(v&1)
+	if rest := c.b[c.pos:]; len(rest) >= 2 { // most have one or two bytes
+		if v := int64(rest[0]); v < 0x80 {
+			c.pos++
+			return v>>1 ^ -(v & 1)
+		} else if rest[1] < 0x80 {
+			v = v&0x7f | int64(rest[1])<<7
+			c.pos += 2
+			return v>>1 ^ -(v & 1)
+		}
 	}
 	var v uint64
 	for shift := uint(0); shift < 70 && c.pos < len(c.b); shift += 7 {
