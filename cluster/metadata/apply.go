@@ -48,7 +48,7 @@ func Apply(im *Image, index uint64, cmd *metav1.Command) (*Image, Result, error)
 	if !hasID && len(cmd.GetId()) != 0 {
 		next := im.clone()
 		next.index = index
-		return next, none, Errorf(CodeInvalidArgument, "command id %x: must be 16 bytes that are not all zero, or absent", cmd.GetId())
+		return next, none, Errorf(CodeInvalidArgument, "command id %.16x: must be 16 bytes that are not all zero, or absent", cmd.GetId())
 	}
 	if hasID {
 		if o, ok := im.memory.get(id); ok {

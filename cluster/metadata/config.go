@@ -138,7 +138,7 @@ func parseSettings(configs map[string]string) (TopicSettings, *Error) {
 			value = c.Default
 		}
 		if err := c.set(&s, value); err != nil {
-			return TopicSettings{}, Errorf(CodeInvalidConfig, "%s=%s: %v", c.Name, value, err)
+			return TopicSettings{}, Errorf(CodeInvalidConfig, "%s=%q: %v", c.Name, clip(value), err)
 		}
 	}
 	return s, nil
@@ -151,18 +151,11 @@ func checkKnown(table []TopicConfig, name string) *Error {
 		if c.Name == name {
 			return nil
 		}
-		if d := levenshtein.ComputeDistance(name, c.Name); d < distance {
+		if d := levenshtein.ComputeDistance(clip(name), c.Name); d < distance {
 			nearest, distance = c.Name, d
 		}
 	}
-	return Errorf(CodeInvalidConfig, "%q is not a topic config; the nearest one is %q", name, nearest)
-}
-
-// defaultSettings are those of a topic with nothing set; the table's defaults
-// are valid, which a test holds.
-func defaultSettings() TopicSettings {
-	s, _ := parseSettings(nil)
-	return s
+	return Errorf(CodeInvalidConfig, "%q is not a topic config; the nearest one is %q", clip(name), nearest)
 }
 
 func only(name, typ, value, doc, why string) TopicConfig {

@@ -21,7 +21,7 @@ func (e *edit) find(topicID []byte, partition int32) (*Topic, *Partition, *Error
 	id, _ := ParseID(topicID)
 	t := e.im.TopicByID(id)
 	if t == nil {
-		return nil, nil, Errorf(CodeUnknownTopic, "there is no topic with id %x", topicID)
+		return nil, nil, Errorf(CodeUnknownTopic, "there is no topic with id %.16x", topicID)
 	}
 	if partition < 0 || int(partition) >= len(t.Partitions) {
 		return nil, nil, Errorf(CodeUnknownPartition, "topic %s has partitions 0 to %d, not %d", t.Name, len(t.Partitions)-1, partition)

@@ -103,3 +103,13 @@ func (e *Error) Is(target error) bool {
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
+
+// clip shortens what a caller sent, so that a refusal, which images remember,
+// stays small.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}

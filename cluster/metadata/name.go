@@ -24,7 +24,7 @@ func checkTopicName(name string) *Error {
 	case name == "":
 		return Errorf(CodeInvalidTopic, "the topic name is empty; %s", right)
 	case len(name) > MaxTopicName:
-		return Errorf(CodeInvalidTopic, "the topic name %q... has %d characters; %s", name[:20], len(name), right)
+		return Errorf(CodeInvalidTopic, "the topic name %q has %d characters; %s", clip(name), len(name), right)
 	case name == "." || name == "..":
 		return Errorf(CodeInvalidTopic, "the topic name %q is a folder's; %s, and is not '.' or '..'", name, right)
 	}

@@ -39,7 +39,7 @@ func (im *Image) registerBroker(c *metav1.RegisterBroker) *Error {
 	case c.GetNodeId() < 0:
 		return Errorf(CodeInvalidArgument, "node.id %d: must be 0 or greater", c.GetNodeId())
 	case !ok:
-		return Errorf(CodeInvalidArgument, "storage id %x of node %d: must be 16 bytes that are not all zero", c.GetStorageId(), c.GetNodeId())
+		return Errorf(CodeInvalidArgument, "storage id %.16x of node %d: must be 16 bytes that are not all zero", c.GetStorageId(), c.GetNodeId())
 	}
 	if err := im.checkIdentity(c.GetNodeId(), storage); err != nil {
 		return err
@@ -79,7 +79,7 @@ func (im *Image) checkIdentity(node int32, storage ID) *Error {
 func (im *Image) stage(c *metav1.RegisterBroker) ([]*metav1.RegisterBroker, *Error) {
 	id, ok := ParseID(c.GetStagingId())
 	if !ok {
-		return nil, Errorf(CodeInvalidArgument, "staging id %x: must be 16 bytes that are not all zero", c.GetStagingId())
+		return nil, Errorf(CodeInvalidArgument, "staging id %.16x: must be 16 bytes that are not all zero", c.GetStagingId())
 	}
 	s, _ := im.staged.get(c.GetNodeId())
 	if c.GetChunk() == 0 {
@@ -129,7 +129,7 @@ func (im *Image) assemble(storage ID, chunks []*metav1.RegisterBroker) (*registr
 		for _, rec := range c.GetReplicas() {
 			topic, ok := ParseID(rec.GetTopicId())
 			if !ok || rec.GetPartition() < 0 || rec.GetLastEpoch() < -1 || rec.GetLogEndOffset() < 0 {
-				return nil, Errorf(CodeInvalidArgument, "recovered replica of topic %x, partition %d, last epoch %d, log end %d: "+
+				return nil, Errorf(CodeInvalidArgument, "recovered replica of topic %.16x, partition %d, last epoch %d, log end %d: "+
 					"needs a topic id of 16 bytes, a partition and log end from 0, an epoch from -1",
 					rec.GetTopicId(), rec.GetPartition(), rec.GetLastEpoch(), rec.GetLogEndOffset())
 			}

@@ -21,7 +21,7 @@ func (im *Image) createTopic(c *metav1.CreateTopic, result *Result) *Error {
 	id, ok := ParseID(c.GetTopicId())
 	switch {
 	case !ok:
-		return Errorf(CodeInvalidArgument, "topic id %x: must be 16 bytes that are not all zero", c.GetTopicId())
+		return Errorf(CodeInvalidArgument, "topic id %.16x: must be 16 bytes that are not all zero", c.GetTopicId())
 	case im.Topic(c.GetName()) != nil:
 		return Errorf(CodeTopicExists, "there is a topic %s already", c.GetName())
 	case im.TopicByID(id) != nil:
@@ -120,7 +120,7 @@ func (im *Image) deleteTopic(c *metav1.DeleteTopic, result *Result) *Error {
 		return err
 	}
 	if id, ok := ParseID(c.GetTopicId()); len(c.GetTopicId()) > 0 && (!ok || id != t.ID) {
-		return Errorf(CodeUnknownTopic, "the topic %s has the id %s, not %x", t.Name, t.ID, c.GetTopicId())
+		return Errorf(CodeUnknownTopic, "the topic %s has the id %s, not %.16x", t.Name, t.ID, c.GetTopicId())
 	}
 	if t.Internal {
 		return Errorf(CodeInvalidTopic, "%s is the cluster's own topic and cannot be deleted", t.Name)
@@ -192,5 +192,5 @@ func (im *Image) namedTopic(name string) (*Topic, *Error) {
 	if t := im.Topic(name); t != nil {
 		return t, nil
 	}
-	return nil, Errorf(CodeUnknownTopic, "there is no topic %q", name)
+	return nil, Errorf(CodeUnknownTopic, "there is no topic %q", clip(name))
 }
