@@ -34,6 +34,7 @@ type Broker struct {
 	producerIDs *producerIDs
 	offsets     offsetsCreator
 	metrics     *metrics
+	applied     *applied
 
 	// inFlight bounds the bytes of produce requests that are not acknowledged.
 	inFlight *semaphore.Weighted
@@ -63,7 +64,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, logger: cfg.Logger, table: newTable(), cleanEpoch: -1,
+		cfg: cfg, logger: cfg.Logger, table: newTable(), applied: newApplied(), cleanEpoch: -1,
 		inFlight: semaphore.NewWeighted(cfg.MaxInFlight),
 		kick:     make(chan struct{}, 1), stopping: make(chan struct{}),
 	}

@@ -59,6 +59,7 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 	}
 	r.groups(im, len(changed) > 0 || r.last == nil || r.last.TopicCount() != im.TopicCount())
 	r.last = im
+	r.b.applied.set(im.Index())
 }
 
 // brokersDiffer reports whether a broker registered, was fenced or came back.

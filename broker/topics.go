@@ -37,7 +37,7 @@ func (b *Broker) createTopic(ctx context.Context, req *api.CreateTopic, internal
 		return api.CreatedTopic{}, topicError(req.Name, err)
 	}
 	created := api.CreatedTopic{ID: api.TopicIDFrom(resp.GetTopicId()), Partitions: partitions, ReplicationFactor: resp.GetReplicationFactor()}
-	return created, topicError(req.Name, b.cfg.Images.WaitApplied(ctx, resp.GetIndex()))
+	return created, topicError(req.Name, b.settled(ctx, resp.GetIndex()))
 }
 
 // DeleteTopic removes a topic and its records.
@@ -70,7 +70,15 @@ func (b *Broker) change(ctx context.Context, name string, req *pb.ProposeRequest
 	if err != nil {
 		return topicError(name, err)
 	}
-	return topicError(name, b.cfg.Images.WaitApplied(ctx, resp.GetIndex()))
+	return topicError(name, b.settled(ctx, resp.GetIndex()))
+}
+
+// settled waits until this broker acts by a change that was made.
+func (b *Broker) settled(ctx context.Context, index uint64) error {
+	if err := b.cfg.Images.WaitApplied(ctx, index); err != nil {
+		return err
+	}
+	return b.applied.wait(ctx, index)
 }
 
 // topicError maps an error and names the topic in it.
