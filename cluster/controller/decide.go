@@ -43,7 +43,7 @@ type Decision struct {
 
 // Decide says what should be proposed now. The liveness must have observed im.
 func Decide(im *metadata.Image, live *Liveness, now time.Time, opts Options) Decision {
-	d := decider{im: im, live: live, now: now, opts: opts, leaving: make(map[int32]bool), fencing: make(map[int32]bool)}
+	d := decider{im: im, live: live, now: now, opts: opts, leaving: make(map[int32]bool), fencing: make(map[int32]bool), changing: make(map[int32]bool)}
 	d.judgeBrokers()
 	d.judgePartitions()
 	out := Decision{Commands: d.fences}
@@ -77,6 +77,7 @@ type decider struct {
 
 	leaving   map[int32]bool // get no leadership and hand over theirs
 	fencing   map[int32]bool // fenced in this decision
+	changing  map[int32]bool // fenced or unfenced in this decision
 	fences    []*metav1.Command
 	elections []*metav1.LeaderChange
 }
@@ -147,7 +148,7 @@ func (d *decider) deathOf(n *node) string {
 }
 
 func (d *decider) fence(b *metadata.Broker, reason string) {
-	d.fencing[b.NodeID] = true
+	d.fencing[b.NodeID], d.changing[b.NodeID] = true, true
 	d.fences = append(d.fences, &metav1.Command{
 		Version: metadata.Version, TimeMs: d.now.UnixMilli(),
 		Kind: &metav1.Command_FenceBroker{
@@ -157,6 +158,7 @@ func (d *decider) fence(b *metadata.Broker, reason string) {
 }
 
 func (d *decider) unfence(b *metadata.Broker) {
+	d.changing[b.NodeID] = true
 	d.fences = append(d.fences, &metav1.Command{
 		Version: metadata.Version, TimeMs: d.now.UnixMilli(),
 		Kind: &metav1.Command_UnfenceBroker{

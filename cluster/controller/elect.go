@@ -15,7 +15,7 @@ func (d *decider) judgePartitions() {
 			if c.Leader != metadata.NoNode {
 				d.change(t, i, p, c.Leader, "from "+c.Source.String(), c.Source == metadata.FromLastISR)
 			}
-		case d.leaving[p.Leader] && !d.fencing[p.Leader]:
+		case d.leaving[p.Leader]:
 			if to := d.successor(p); to != metadata.NoNode {
 				d.change(t, i, p, to, "leader leaves", false)
 			}
@@ -32,16 +32,31 @@ func (d *decider) judgePartitions() {
 }
 
 // eachPartition calls visit by topic name and partition number until the
-// elections fill a command.
+// elections fill a command. Partitions of a broker that is fenced or unfenced in
+// this decision are left for the next one: those commands elect by themselves.
 func (d *decider) eachPartition(visit func(*metadata.Topic, int, *metadata.Partition)) {
 	for t := range d.im.Topics() {
 		for i, p := range t.Partitions {
 			if len(d.elections) >= d.opts.MaxChanges {
 				return
 			}
-			visit(t, i, p)
+			if !d.touched(p) {
+				visit(t, i, p)
+			}
 		}
 	}
+}
+
+func (d *decider) touched(p *metadata.Partition) bool {
+	if len(d.changing) == 0 {
+		return false
+	}
+	for i := range p.Replicas {
+		if d.changing[p.Replicas[i].NodeID] {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *decider) change(t *metadata.Topic, i int, p *metadata.Partition, leader int32, reason string, lastISR bool) {

@@ -2,9 +2,11 @@ package metadata_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -313,6 +315,9 @@ func FuzzReadSnapshot(f *testing.F) {
 	f.Add(out.Bytes()[:40])
 	f.Add([]byte("PSKIMG01"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 4 { // with a right CRC, or nothing behind it would be reached
+			b = binary.BigEndian.AppendUint32(b[:len(b)-4:len(b)-4], crc32.Checksum(b[:len(b)-4], crc32.MakeTable(crc32.Castagnoli)))
+		}
 		im, err := metadata.ReadSnapshot(bytes.NewReader(b))
 		if err != nil {
 			if !errors.Is(err, metadata.ErrCorruptSnapshot) {
