@@ -1,0 +1,91 @@
+package vfs
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+)
+
+// CrashClone returns the file system as a power cut at this moment would leave
+// it; m goes on unharmed. With a nil random only what was synced survives. Otherwise
+// each un-synced change of a folder and each un-synced page survives or not as
+// random says, a surviving page possibly only up to some byte, and a file may keep its
+// new length without its new content: disks write pages in any order.
+func (m *Mem) CrashClone(random *rand.Rand) *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := NewMem()
+	c.free, c.total = m.free, m.total
+	c.root = m.root.crash(random, map[*node]*node{})
+	return c
+}
+
+// crash copies what survives of a node. seen keeps a node that two names
+// survive under (a torn sequence of renames) one node.
+func (n *node) crash(random *rand.Rand, seen map[*node]*node) *node {
+	if c := seen[n]; c != nil {
+		return c
+	}
+	if !n.folder {
+		c := newFile()
+		seen[n] = c
+		c.data = n.crashData(random)
+		c.durable = slices.Clone(c.data)
+		return c
+	}
+	c := newFolder()
+	seen[n] = c
+	entries := maps.Clone(n.durableEntries)
+	for _, ch := range n.pending {
+		if random == nil || random.IntN(2) == 0 {
+			continue
+		}
+		if ch.from != "" {
+			if entries[ch.from] != ch.n {
+				continue
+			}
+			delete(entries, ch.from)
+		}
+		if ch.n == nil {
+			delete(entries, ch.name)
+		} else {
+			entries[ch.name] = ch.n
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		c.entries[name] = entries[name].crash(random, seen)
+	}
+	c.durableEntries = maps.Clone(c.entries)
+	return c
+}
+
+func (n *node) crashData(random *rand.Rand) []byte {
+	data := slices.Clone(n.durable)
+	if random == nil {
+		return data
+	}
+	if len(n.data) != len(data) && random.IntN(2) == 0 {
+		data = resize(data, len(n.data))
+	}
+	for _, page := range slices.Sorted(maps.Keys(n.dirty)) {
+		from, to := page*pageSize, min((page+1)*pageSize, int64(len(n.data)))
+		if from >= to || random.IntN(2) == 0 {
+			continue
+		}
+		if random.IntN(4) == 0 {
+			to = from + random.Int64N(to-from)
+		}
+		if int64(len(data)) < to {
+			data = resize(data, int(to))
+		}
+		copy(data[from:to], n.data[from:to])
+	}
+	return data
+}
+
+func resize(b []byte, size int) []byte {
+	if size <= len(b) {
+		return b[:size]
+	}
+	return append(b, make([]byte, size-len(b))...)
+}

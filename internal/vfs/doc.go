@@ -1,0 +1,16 @@
+// Package vfs is the seam between the log and the file system: small
+// interfaces with three implementations.
+//
+//   - OS is the real one. Datasync is fdatasync(2), which suffices for appends,
+//     their new length included; WriteVecAt is pwritev(2); folders are synced.
+//   - Mem keeps everything in memory and knows, page by page and name by name,
+//     what was synced. CrashClone returns what a power cut would leave: by
+//     default only what was synced, with a seed also an arbitrary part of the
+//     rest, whole pages or torn ones.
+//   - Faults wraps another one and fails chosen operations. A failed Datasync on
+//     a Mem loses the pages it should have written although a later Datasync
+//     succeeds, as Linux does (LWN "PostgreSQL's fsync() surprise").
+//
+// The interfaces are cut by what they are about so that each stays small; code
+// that needs all takes an FS.
+package vfs

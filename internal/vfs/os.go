@@ -1,0 +1,175 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	filePerm   = 0o644
+	folderPerm = 0o755
+	// vecMax is the kernel's IOV_MAX.
+	vecMax = 1024
+)
+
+// OS is the file system of the operating system. Paths are used as they are.
+type OS struct{}
+
+var _ FS = OS{}
+
+// Open implements Files.
+func (OS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
+
+// Create implements Files.
+func (OS) Create(name string) (File, error) {
+	return openOS(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+}
+
+func openOS(name string, flags int) (File, error) {
+	f, err := os.OpenFile(name, flags, filePerm)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{f}, nil
+}
+
+// Lock implements Files with flock(2), which the kernel releases when the
+// process dies, however it dies.
+func (OS) Lock(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, filePerm)
+	if err != nil {
+		return nil, err
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		return &osFile{f}, nil
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, errors.Join(ErrLocked, f.Close())
+	default:
+		return nil, errors.Join(&os.PathError{Op: "flock", Path: name, Err: err}, f.Close())
+	}
+}
+
+// Space implements Files.
+func (OS) Space(name string) (free, total int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(name, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+}
+
+// Mkdir implements Folders.
+func (OS) Mkdir(name string) error { return os.MkdirAll(name, folderPerm) }
+
+// List implements Folders.
+func (OS) List(name string) ([]Entry, error) {
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Entry, len(entries))
+	for i, e := range entries {
+		out[i] = Entry{Name: e.Name(), Folder: e.IsDir()}
+	}
+	return out, nil
+}
+
+// SyncFolder implements Folders.
+func (OS) SyncFolder(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Rename implements Names.
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements Names.
+func (OS) Remove(name string) error { return os.Remove(name) }
+
+// RemoveAll implements Names.
+func (OS) RemoveAll(name string) error { return os.RemoveAll(name) }
+
+type osFile struct{ *os.File }
+
+func (f *osFile) Size() (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// WriteVecAt writes bufs with pwritev(2), again after a short write.
+func (f *osFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
+	if len(bufs) == 1 {
+		n, err := f.WriteAt(bufs[0], off)
+		return int64(n), err
+	}
+	var done int64
+	rest := make([][]byte, 0, min(len(bufs), vecMax))
+	for len(bufs) > 0 {
+		rest = append(rest[:0], bufs[:min(len(bufs), vecMax)]...)
+		bufs = bufs[len(rest):]
+		for len(rest) > 0 {
+			n, err := unix.Pwritev(int(f.Fd()), rest, off+done)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err == nil && n == 0 {
+				err = errors.New("wrote nothing")
+			}
+			if err != nil {
+				return done, &os.PathError{Op: "pwritev", Path: f.Name(), Err: err}
+			}
+			done += int64(n)
+			rest = advance(rest, n)
+		}
+	}
+	return done, nil
+}
+
+// advance drops the first n bytes of bufs.
+func advance(bufs [][]byte, n int) [][]byte {
+	for len(bufs) > 0 && n >= len(bufs[0]) {
+		n -= len(bufs[0])
+		bufs = bufs[1:]
+	}
+	if len(bufs) > 0 {
+		bufs[0] = bufs[0][n:]
+	}
+	return bufs
+}
+
+func (f *osFile) Datasync() error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+		}
+		return nil
+	}
+}
+
+func (f *osFile) StartWriteback() error {
+	if err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE); err != nil {
+		return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f *osFile) DropCache() error {
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("fadvise %s: %w", f.Name(), err)
+	}
+	return nil
+}

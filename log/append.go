@@ -1,0 +1,196 @@
+package log
+
+import (
+	"fmt"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// Append is the leader's: it gives the batches the next offsets and its epoch,
+// and returns the range [first, next) that they got. Each Buf is one batch,
+// validated at the door, of which the caller holds the only reference; the log
+// takes its own references. nowMS sets the timestamps if the topic wants the
+// time of append.
+//
+// Nothing is on disk when Append returns: Notify tells. Reads see the batches at
+// once.
+//
+// On an error nothing was appended: *DuplicateError when all batches are in the
+// log already, *SequenceError when they do not continue their producer's
+// sequence, ErrStaleEpoch, *InvalidBatchError, *FailedError, *DamagedError,
+// ErrBusy, ErrClosed. Of an append that mixes duplicates and new batches only
+// the new ones are appended, and [first, next) is theirs: it lies above the others.
+func (l *Log) Append(epoch record.Epoch, bufs []*record.Buf, nowMS int64) (first, next record.Offset, err error) {
+	infos := make([]record.BatchInfo, len(bufs))
+	for i, b := range bufs {
+		info, ok := record.Peek(b.Bytes())
+		if !ok || info.Size != b.Len() || info.LastDelta < 0 {
+			return 0, 0, &InvalidBatchError{i, "a leader appends exactly one whole batch a buffer"}
+		}
+		infos[i] = info
+	}
+	first, next, err = l.appendLeader(epoch, bufs, infos, nowMS)
+	if err == nil && next > first {
+		l.dir.pool.submit(l)
+	}
+	return first, next, err
+}
+
+func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, infos []record.BatchInfo, nowMS int64) (first, next record.Offset, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, 0, err
+	}
+	if epoch < l.epochs.last() || epoch < 0 {
+		return 0, 0, fmt.Errorf("append in epoch %d to %s, whose last epoch is %d: %w", epoch, l.path, l.epochs.last(), ErrStaleEpoch)
+	}
+	if bufs, infos, err = l.sift(bufs, infos); err != nil {
+		return 0, 0, err
+	}
+	first = l.end
+	for i, b := range bufs {
+		info := &infos[i]
+		record.Patch(b.Bytes(), l.end, epoch)
+		if l.cfg.LogAppendTime {
+			record.SetAppendTime(b.Bytes(), nowMS)
+		}
+		info.BaseOffset, info.Epoch = l.end, epoch
+		l.take(b, info.NextOffset())
+		l.epochsDirty = l.epochs.note(epoch, info.BaseOffset) || l.epochsDirty
+		l.producers.update(info, nowMS)
+	}
+	return first, l.end, nil
+}
+
+// sift checks the producers' sequences and drops batches that are in the log.
+func (l *Log) sift(bufs []*record.Buf, infos []record.BatchInfo) ([]*record.Buf, []record.BatchInfo, error) {
+	var (
+		pending  []pendingSequence
+		dups     int
+		original DuplicateError
+	)
+	for i := range infos {
+		info := &infos[i]
+		if info.ProducerID < 0 {
+			continue
+		}
+		dup, isDup, err := l.producers.check(info, pending)
+		if err != nil {
+			return nil, nil, err
+		}
+		if isDup {
+			if dups == 0 {
+				original = DuplicateError{First: dup.base, Next: dup.next}
+			}
+			dups++
+			original.First, original.Next = min(original.First, dup.base), max(original.Next, dup.next)
+			continue
+		}
+		pending = append(pending, pendingSequence{info.ProducerID, info.ProducerEpoch, sequenceAfter(info.BaseSequence, info.LastDelta)})
+	}
+	switch {
+	case dups == 0:
+		return bufs, infos, nil
+	case dups == len(bufs):
+		return nil, nil, &original
+	}
+	var newBufs []*record.Buf
+	var newInfos []record.BatchInfo
+	for i := range infos {
+		if infos[i].ProducerID >= 0 {
+			if _, isDup, err := l.producers.check(&infos[i], nil); err == nil && isDup {
+				continue
+			}
+		}
+		newBufs, newInfos = append(newBufs, bufs[i]), append(newInfos, infos[i])
+	}
+	return newBufs, newInfos, nil
+}
+
+// take puts a Buf at the end of the log. The caller holds mu.
+func (l *Log) take(b *record.Buf, next record.Offset) {
+	l.tail.push(b, l.end, next)
+	l.end = next
+}
+
+// AppendFollower takes batches from the leader as they are: they must cover
+// [from, to) without a gap, from must be the log's end (else ErrNotContiguous,
+// and the stream begins anew with a handshake), epochs must not fall
+// (ErrStaleEpoch), CRCs must be right (ErrInvalidBatch). A Buf may hold a run of
+// whole batches. On an error nothing was appended; the log takes its own references.
+func (l *Log) AppendFollower(from, to record.Offset, bufs []*record.Buf) error {
+	infos, err := checkRun(from, to, bufs)
+	if err != nil {
+		return err
+	}
+	if err := l.appendFollower(from, bufs, infos); err != nil {
+		return err
+	}
+	if len(bufs) > 0 {
+		l.dir.pool.submit(l)
+	}
+	return nil
+}
+
+func (l *Log) appendFollower(from record.Offset, bufs []*record.Buf, infos []record.BatchInfo) error {
+	now := l.dir.now().UnixMilli()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	if from != l.end {
+		return fmt.Errorf("append from offset %d to %s, which ends at %d: %w", from, l.path, l.end, ErrNotContiguous)
+	}
+	if len(infos) > 0 && infos[0].Epoch < l.epochs.last() {
+		return fmt.Errorf("batch of epoch %d after epoch %d in %s: %w", infos[0].Epoch, l.epochs.last(), l.path, ErrStaleEpoch)
+	}
+	for i := range infos {
+		l.epochsDirty = l.epochs.note(infos[i].Epoch, infos[i].BaseOffset) || l.epochsDirty
+		l.producers.update(&infos[i], now)
+	}
+	i := 0
+	for _, b := range bufs {
+		for left := b.Len(); left > 0; i++ {
+			left -= infos[i].Size
+		}
+		l.take(b, infos[i-1].NextOffset())
+	}
+	return nil
+}
+
+// checkRun checks a follower's batches against each other and returns their headers.
+func checkRun(from, to record.Offset, bufs []*record.Buf) ([]record.BatchInfo, error) {
+	infos := make([]record.BatchInfo, 0, len(bufs))
+	next, epoch := from, record.UnknownEpoch
+	for i, buf := range bufs {
+		if buf.Len() == 0 {
+			return nil, &InvalidBatchError{i, "the buffer is empty"}
+		}
+		for rest := buf.Bytes(); len(rest) > 0; {
+			info, ok := record.Peek(rest)
+			if !ok || info.Size > len(rest) {
+				return nil, &InvalidBatchError{i, fmt.Sprintf("%d bytes that are not a whole batch", len(rest))}
+			}
+			if info.BaseOffset != next {
+				return nil, fmt.Errorf("batch at offset %d where %d was due: %w", info.BaseOffset, next, ErrNotContiguous)
+			}
+			if info.Epoch < epoch {
+				return nil, fmt.Errorf("batch of epoch %d after epoch %d: %w", info.Epoch, epoch, ErrStaleEpoch)
+			}
+			if reason := continues(&info, next, epoch); reason != "" {
+				return nil, &InvalidBatchError{i, reason}
+			}
+			if !record.VerifyCRC(rest[:info.Size]) {
+				return nil, &InvalidBatchError{i, fmt.Sprintf("wrong CRC at offset %d", info.BaseOffset)}
+			}
+			infos = append(infos, info)
+			next, epoch, rest = info.NextOffset(), info.Epoch, rest[info.Size:]
+		}
+	}
+	if next != to {
+		return nil, fmt.Errorf("batches end at offset %d, the range at %d: %w", next, to, ErrNotContiguous)
+	}
+	return infos, nil
+}

@@ -1,0 +1,218 @@
+package log
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// groupBytes bounds what one write call takes, so that a sync stays short.
+const groupBytes = 16 << 20
+
+// commit is a log's turn in the flush pool: write what has gathered with one
+// call, sync it, tell.
+func (l *Log) commit() {
+	l.io.Lock()
+	before := l.Flushed()
+	wrote, err := l.writePending()
+	if err == nil {
+		err = l.flushWritten()
+	}
+	l.mu.Lock()
+	p := Progress{Written: l.written, Flushed: l.flushed, Err: l.failed}
+	rest := len(l.tail.pending()) > 0 && l.failed == nil
+	l.mu.Unlock()
+	l.io.Unlock()
+
+	if rest {
+		l.dir.pool.submit(l)
+	}
+	if p.Flushed > before {
+		l.dir.checkpoint.touch(wrote)
+		l.dir.tail.flushed(l, p.Flushed)
+	}
+	if l.spec.Notify != nil && (wrote > 0 || p.Flushed > before || err != nil) {
+		l.spec.Notify(p)
+	}
+}
+
+// writePending writes the gathered group, in as many segments as it needs. The
+// caller holds io.
+func (l *Log) writePending() (wrote int64, err error) {
+	for wrote < groupBytes {
+		l.mu.Lock()
+		if l.failed != nil {
+			l.mu.Unlock()
+			return wrote, nil // reported when it was latched
+		}
+		group := l.tail.pending()
+		cfg := l.cfg
+		l.mu.Unlock()
+		if len(group) == 0 {
+			return wrote, nil
+		}
+		if l.mustRoll(group[0], cfg) {
+			if err := l.roll(group[0].base); err != nil {
+				return wrote, l.latch("roll", err)
+			}
+		}
+		n, err := l.writeGroup(group, cfg)
+		if err != nil {
+			return wrote, l.latch("write", err)
+		}
+		wrote += n
+	}
+	return wrote, nil
+}
+
+// mustRoll says whether the next entry belongs into a new segment.
+func (l *Log) mustRoll(e tailEntry, cfg Config) bool {
+	s := l.active()
+	if s.size == 0 {
+		return false
+	}
+	return s.size+int64(e.buf.Len()) > cfg.SegmentBytes ||
+		int64(e.next-s.base) > 1<<31-1 ||
+		l.dir.now().Sub(s.created) >= cfg.SegmentAge
+}
+
+// writeGroup writes as many entries as fit into the active segment.
+func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
+	s := l.active()
+	l.vec = l.vec[:0]
+	var bytes int64
+	for _, e := range group {
+		n := int64(e.buf.Len())
+		if len(l.vec) > 0 && (s.size+bytes+n > cfg.SegmentBytes || int64(e.next-s.base) > 1<<31-1 || bytes+n > groupBytes) {
+			break
+		}
+		l.vec = append(l.vec, e.buf.Bytes())
+		bytes += n
+	}
+	defer clear(l.vec)
+	if _, err := s.file.WriteVecAt(l.vec, s.size); err != nil {
+		return 0, fmt.Errorf("%s: %w", s.path+logExt, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.unsynced = true
+	if s.size == 0 {
+		s.created = l.dir.now()
+	}
+	for _, b := range l.vec {
+		for len(b) > 0 {
+			info, ok := record.Peek(b)
+			if !ok {
+				return 0, fmt.Errorf("%s: a batch in memory is damaged", s.path)
+			}
+			s.note(&info, cfg.IndexInterval)
+			b = b[info.Size:]
+		}
+	}
+	l.tail.written += len(l.vec)
+	l.written = s.next
+	return bytes, nil
+}
+
+// flushWritten syncs the active segment if it is due. The caller holds io.
+func (l *Log) flushWritten() error {
+	l.mu.Lock()
+	written, due, failed := l.written, l.cfg.Synced || l.flushDue, l.failed
+	idle := l.flushed >= written
+	interval := l.cfg.FlushInterval
+	if !due && !idle && l.flushTimer == nil {
+		l.flushTimer = time.AfterFunc(interval, l.flushLater)
+	}
+	l.mu.Unlock()
+	if failed != nil || idle || !due {
+		return nil
+	}
+	if err := l.syncTo(written); err != nil {
+		return l.latch("flush", err)
+	}
+	return nil
+}
+
+// flushLater runs when the flush interval of a topic that is not synced is over.
+func (l *Log) flushLater() {
+	l.mu.Lock()
+	l.flushDue, l.flushTimer = true, nil
+	closing := l.closing
+	l.mu.Unlock()
+	if !closing {
+		l.dir.pool.submit(l)
+	}
+}
+
+// syncTo makes everything up to the written end durable: the active segment, and
+// before it counts, the epochs of its batches.
+func (l *Log) syncTo(written record.Offset) error {
+	s := l.active()
+	if s.unsynced {
+		if err := l.dir.flusher.Flush(s.file.File); err != nil {
+			return fmt.Errorf("%s: %w", s.path+logExt, err)
+		}
+		s.unsynced = false
+	}
+	if err := l.writeEpochs(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushed = max(l.flushed, written)
+	l.flushDue = false
+	return nil
+}
+
+// writeEpochs makes the epoch history durable if it has changed.
+func (l *Log) writeEpochs() error {
+	l.mu.Lock()
+	dirty, b := l.epochsDirty, []byte(nil)
+	if dirty {
+		b = l.epochs.encode()
+	}
+	l.epochsDirty = false
+	l.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	if err := replace(l.fs, filepath.Join(l.path, epochsName), b); err != nil {
+		return fmt.Errorf("write the leader epochs: %w", err)
+	}
+	return nil
+}
+
+// roll seals the active segment and begins the next one at base. Everything
+// written is synced first: a later segment must not be durable before an earlier one.
+func (l *Log) roll(base record.Offset) error {
+	old := l.active()
+	l.mu.Lock()
+	written := l.written
+	l.mu.Unlock()
+	if err := l.syncTo(written); err != nil {
+		return err
+	}
+	if err := old.seal(l.fs); err != nil {
+		return err
+	}
+	if err := l.writeSnapshot(); err != nil {
+		return err
+	}
+	s, err := createSegment(l.fs, l.path, base) // syncs the folder: index and snapshot too
+	if err != nil {
+		return err
+	}
+	if l.dir.dropRolled {
+		if err := old.file.DropCache(); err != nil {
+			l.logger.Debug("page cache not dropped", "file", old.path, "error", err)
+		}
+	}
+	l.mu.Lock()
+	file := old.file
+	old.file, old.index = nil, nil
+	l.segments = append(l.segments[:len(l.segments):len(l.segments)], s)
+	l.mu.Unlock()
+	return file.release()
+}

@@ -1,0 +1,469 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/log/record"
+)
+
+const defaultTailBytes = 64 << 20
+
+// Dir is a node's data directory: it owns the flush workers, the checkpoint and
+// the memory of recent batches for all logs in it.
+type Dir struct {
+	fs         vfs.FS
+	path       string
+	logger     *slog.Logger
+	arena      *record.Arena
+	now        func() time.Time
+	flusher    Flusher
+	dropRolled bool
+
+	lock       vfs.File
+	pool       *flushPool
+	tail       *tailBudget
+	checkpoint *checkpointer
+	space      *space
+
+	marker sync.Mutex // held while the clean-stop marker is read and removed
+
+	mu     sync.Mutex // guards everything below
+	logs   map[logKey]*Log
+	opened map[logKey]bool // open, or being opened
+	// states is what the checkpoint keeps of logs that are not open.
+	states     map[logKey]logState
+	markerRead bool
+	cleanEpoch int64
+	clean      bool
+	closed     bool
+}
+
+// OpenDir opens a data directory, or creates it, and locks it: *LockedError when
+// a living process has it. Logs are opened one by one with Open.
+func OpenDir(opts DirOptions) (_ *Dir, err error) {
+	d := newDir(opts)
+	if err := makeFolders(d.fs, d.path); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if d.lock, err = takeLock(d.fs, filepath.Join(d.path, lockName)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.lock.Close())
+		}
+	}()
+	if err := d.removeDeleted(); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
+	}
+	if err := d.loadCheckpoint(); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
+	}
+	d.checkpoint.start()
+	return d, nil
+}
+
+// loadCheckpoint reads what was promised. When slots exist and none can be read,
+// nobody knows what was flushed: every log on disk then counts as one that may
+// have lost bytes, for a cluster that believes it has them would be worse.
+func (d *Dir) loadCheckpoint() error {
+	states, lost, err := d.checkpoint.load()
+	if err != nil {
+		return err
+	}
+	d.states = states
+	if lost {
+		d.logger.Error("no flushed checkpoint is readable: all logs count as damaged", "path", d.path)
+		found, err := d.Scan()
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			d.states[logKey{f.TopicID, f.Partition}] = logState{flushed: record.UnknownOffset, damage: DamageLostBytes}
+		}
+	}
+	return d.checkpoint.create(d.path)
+}
+
+func newDir(opts DirOptions) *Dir {
+	d := &Dir{
+		fs: opts.FS, path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
+		flusher: opts.Flusher.Flusher, dropRolled: opts.DropRolledPages,
+		logs: map[logKey]*Log{}, opened: map[logKey]bool{},
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.flusher == nil {
+		d.flusher = Fdatasync{}
+	}
+	tailBytes := opts.TailBytes
+	if tailBytes <= 0 {
+		tailBytes = defaultTailBytes
+	}
+	if d.arena == nil {
+		d.arena = record.NewArena(tailBytes)
+	}
+	d.tail = &tailBudget{limit: tailBytes}
+	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
+	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
+	d.checkpoint = newCheckpointer(opts, d.collect)
+	return d
+}
+
+// takeLock locks the file and writes our pid into it.
+func takeLock(fsys vfs.FS, name string) (vfs.File, error) {
+	f, err := fsys.Lock(name)
+	if errors.Is(err, vfs.ErrLocked) {
+		locked := &LockedError{Path: filepath.Dir(name)}
+		if b, readErr := readFile(fsys, name); readErr == nil {
+			locked.PID, _ = strconv.Atoi(strings.TrimSpace(string(b))) // 0: unknown
+		}
+		return nil, locked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	pid := []byte(strconv.Itoa(os.Getpid()) + "\n")
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt(pid, 0)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the data directory: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// removeDeleted finishes interrupted removals.
+func (d *Dir) removeDeleted() error {
+	entries, err := d.fs.List(d.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Folder && strings.HasSuffix(e.Name, deletedExt) {
+			if err := d.fs.RemoveAll(filepath.Join(d.path, e.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// collect gathers what the checkpoint says.
+func (d *Dir) collect() map[logKey]logState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make(map[logKey]logState, len(d.states)+len(d.logs))
+	for key, s := range d.states {
+		out[key] = s
+	}
+	for key, l := range d.logs {
+		out[key] = l.state()
+	}
+	return out
+}
+
+// Scan lists the partition folders on disk without opening them.
+func (d *Dir) Scan() ([]Found, error) {
+	entries, err := d.fs.List(d.path)
+	if err != nil {
+		return nil, err
+	}
+	var out []Found
+	for _, e := range entries {
+		topic, partition, ok := parseFolderName(e.Name)
+		if !ok || !e.Folder {
+			continue
+		}
+		f := Found{Topic: topic, Partition: partition, Path: filepath.Join(d.path, e.Name)}
+		if id, err := d.readMetadata(f.Path); err == nil {
+			f.TopicID, f.HasID = id, true
+		} else {
+			d.logger.Warn("partition folder without a readable topic id", "path", f.Path, "error", err)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (d *Dir) readMetadata(folder string) ([16]byte, error) {
+	b, err := readFile(d.fs, filepath.Join(folder, metadataName))
+	if err != nil {
+		return [16]byte{}, err
+	}
+	return decodeMetadata(b)
+}
+
+// Open opens a partition's log, or creates it, and recovers it (package comment,
+// docs/FORMAT.md). ErrTopicID: the folder belongs to another topic; set it aside
+// first. Look at Recovery for damage.
+func (d *Dir) Open(spec Spec) (_ *Log, err error) {
+	key := logKey{spec.TopicID, spec.Partition}
+	if err := d.reserve(key, spec); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.mu.Lock()
+			delete(d.opened, key)
+			d.mu.Unlock()
+		}
+	}()
+	if _, _, err := d.CleanMarker(); err != nil { // gone before the first write
+		return nil, err
+	}
+	path := filepath.Join(d.path, folderName(spec.Topic, spec.Partition))
+	if err := d.prepareFolder(path, spec); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	d.mu.Lock()
+	promised, known := d.states[key]
+	d.mu.Unlock()
+	l := d.newLog(path, spec)
+	if err := l.recover(promised, known); err != nil {
+		if n := len(l.segments); n > 0 && l.active().file != nil {
+			err = errors.Join(err, l.active().file.release())
+		}
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if !d.adopt(key, l) {
+		return nil, errors.Join(ErrClosed, l.active().file.release())
+	}
+	d.checkpoint.touch(0)
+	return l, nil
+}
+
+// adopt makes an opened log known, unless the directory was closed meanwhile.
+func (d *Dir) adopt(key logKey, l *Log) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.logs[key] = l
+	delete(d.states, key)
+	return true
+}
+
+func (d *Dir) newLog(path string, spec Spec) *Log {
+	cfg := spec.Config.withDefaults()
+	return &Log{
+		dir: d, fs: d.fs, path: path, spec: spec, cfg: cfg,
+		logger:    d.logger.With("topic", spec.Topic, "partition", spec.Partition),
+		tail:      tail{budget: d.tail},
+		producers: newProducers(cfg.MaxProducers),
+	}
+}
+
+func (d *Dir) reserve(key logKey, spec Spec) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	if d.opened[key] {
+		return fmt.Errorf("%s: %w", folderName(spec.Topic, spec.Partition), ErrOpen)
+	}
+	d.opened[key] = true
+	return nil
+}
+
+// prepareFolder makes the folder with its metadata, or checks whose it is. A
+// folder without metadata and without bytes is what a crash left of a creation.
+func (d *Dir) prepareFolder(path string, spec Spec) error {
+	id, err := d.readMetadata(path)
+	switch {
+	case err == nil && id == spec.TopicID:
+		return nil
+	case err == nil:
+		return fmt.Errorf("it holds topic id %x, not %x: %w", id, spec.TopicID, ErrTopicID)
+	}
+	if entries, listErr := d.fs.List(path); listErr == nil {
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name, logExt) {
+				return fmt.Errorf("segments without a readable %s (%w): %w", metadataName, err, ErrTopicID)
+			}
+		}
+	} else if !errors.Is(listErr, fs.ErrNotExist) {
+		return listErr
+	}
+	if err := d.fs.Mkdir(path); err != nil {
+		return err
+	}
+	if err := create(d.fs, filepath.Join(path, metadataName), encodeMetadata(spec.TopicID)); err != nil {
+		return err
+	}
+	if err := d.fs.SyncFolder(path); err != nil {
+		return err
+	}
+	return d.fs.SyncFolder(d.path)
+}
+
+// forget takes a closed log out; its state stays in the checkpoint.
+func (d *Dir) forget(l *Log) {
+	key := logKey{l.spec.TopicID, l.spec.Partition}
+	state := l.state()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.logs[key] != l {
+		return
+	}
+	delete(d.logs, key)
+	delete(d.opened, key)
+	d.states[key] = state
+}
+
+// Remove closes a log and deletes it from disk: its topic is gone, or moved away.
+func (d *Dir) Remove(l *Log) error {
+	if err := l.Close(); err != nil && !errors.Is(err, ErrFailed) {
+		return err
+	}
+	if err := d.putAway(l.path, deletedExt, logKey{l.spec.TopicID, l.spec.Partition}); err != nil {
+		return fmt.Errorf("remove %s: %w", l.path, err)
+	}
+	return d.removeDeleted()
+}
+
+// SetAside renames a folder that the metadata does not mention to *.stray, where
+// nothing looks for it and an operator finds it. The partition must not be open.
+func (d *Dir) SetAside(f Found) error {
+	key := logKey{f.TopicID, f.Partition}
+	d.mu.Lock()
+	open := f.HasID && d.opened[key]
+	d.mu.Unlock()
+	if open {
+		return fmt.Errorf("set aside %s: %w", f.Path, ErrOpen)
+	}
+	if _, _, err := d.CleanMarker(); err != nil {
+		return err
+	}
+	if err := d.putAway(f.Path, strayExt, key); err != nil {
+		return fmt.Errorf("set aside %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// putAway gives a folder a free name with an extension and forgets its state.
+func (d *Dir) putAway(path, ext string, key logKey) error {
+	name := fmt.Sprintf("%s.%x", path, key.topicID[:4])
+	for n := 1; ; n++ {
+		if _, err := d.fs.List(name + ext); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return err
+		}
+		name = fmt.Sprintf("%s.%x.%d", path, key.topicID[:4], n)
+	}
+	if err := d.fs.Rename(path, name+ext); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	delete(d.states, key)
+	d.mu.Unlock()
+	d.checkpoint.touch(0)
+	return d.fs.SyncFolder(d.path)
+}
+
+// CleanMarker says whether the last stop was clean, and the broker epoch that
+// was registered then. The marker is removed, durably, by the first call; Open
+// calls it too, so that it is gone before anything is written.
+func (d *Dir) CleanMarker() (brokerEpoch int64, ok bool, err error) {
+	d.marker.Lock()
+	defer d.marker.Unlock()
+	d.mu.Lock()
+	read, epoch, clean := d.markerRead, d.cleanEpoch, d.clean
+	d.mu.Unlock()
+	if read {
+		return epoch, clean, nil
+	}
+	name := filepath.Join(d.path, markerName)
+	b, err := readFile(d.fs, name)
+	if err == nil {
+		if epoch, err = decodeMarker(b); err != nil {
+			d.logger.Warn("the last stop counts as unclean", "error", err)
+		}
+		clean = err == nil
+		if err := d.fs.Remove(name); err != nil {
+			return 0, false, err
+		}
+		if err := d.fs.SyncFolder(d.path); err != nil {
+			return 0, false, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, false, err
+	}
+	d.mu.Lock()
+	d.markerRead, d.cleanEpoch, d.clean = true, epoch, clean
+	d.mu.Unlock()
+	return epoch, clean, nil
+}
+
+// OldestFlush is how long the longest outstanding write or flush takes so far.
+func (d *Dir) OldestFlush() time.Duration { return d.pool.oldest() }
+
+// Close flushes and closes all logs, writes the checkpoint and, if everything
+// went well and brokerEpoch is not negative, the clean-stop marker; then it
+// releases the lock. It returns the failures of logs that had latched one.
+func (d *Dir) Close(brokerEpoch int64) error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	logs := make([]*Log, 0, len(d.logs))
+	for _, l := range d.logs {
+		logs = append(logs, l)
+	}
+	d.mu.Unlock()
+
+	err := closeAll(logs)
+	d.checkpoint.close()
+	d.pool.done.Wait()
+	err = errors.Join(err, d.checkpoint.write())
+	if err == nil && brokerEpoch >= 0 {
+		err = d.writeMarker(brokerEpoch)
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+func (d *Dir) writeMarker(brokerEpoch int64) error {
+	if err := create(d.fs, filepath.Join(d.path, markerName), encodeMarker(brokerEpoch)); err != nil {
+		return err
+	}
+	return d.fs.SyncFolder(d.path)
+}
+
+// closeAll closes logs, several at once: each syncs files.
+func closeAll(logs []*Log) error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex // guards errs
+		errs []error
+	)
+	slots := make(chan struct{}, defaultWorkers)
+	for _, l := range logs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := l.Close(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

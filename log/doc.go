@@ -1,0 +1,64 @@
+// Package log keeps one partition's records on disk. Importers call it
+// commitlog, because the name shadows the standard library's.
+//
+// A Dir is a node's data directory; a Log is one partition in it. docs/FORMAT.md
+// draws every file byte by byte.
+//
+//	data.dir/
+//	  lock                            held by the living process, names its pid
+//	  flushed-checkpoint.0, .1        two alternating slots: flushed offset, high
+//	                                  watermark and start of every log
+//	  clean-stop                      exists between a clean stop and the next start
+//	  orders-0/                       topic orders, partition 0
+//	    partition.metadata            topic id
+//	    leader-epoch-checkpoint       first offset of each leader epoch
+//	    00000000000000000000.log      batches as they came over the wire
+//	    00000000000000000000.index    sparse: offset -> position
+//	    00000000000000000000.timeindex  sparse: timestamp -> offset
+//	    00000000000000073000.snapshot producer state at an offset
+//	    *.torn                        what recovery cut off the end of a segment
+//
+// # The way of a batch
+//
+// Append takes the log's lock for microseconds: it gives the batch its offset by
+// patching 12 bytes, checks the producer's sequence, puts the buffer into the
+// in-memory tail and asks the directory's flush pool for a turn. No system call
+// happens under that lock. A pool worker (16 at most, started on demand) then
+// takes everything that has gathered in this log, writes it with one pwritev,
+// syncs it with one fdatasync if the topic is synced, moves Written and Flushed
+// and calls Notify with no lock held. While it syncs, the next group gathers, so
+// the cost of a sync per record falls as load grows. No file waits for another:
+// a barrier over all dirty files cost a prototype 15 % (docs/decisions/0001-flush.md
+// compares with syncfs, early writeback and a journal).
+//
+// # Offsets, all exclusive
+//
+//	start <= high watermark <= end
+//	start <= flushed <= written <= end
+//
+// # Locks
+//
+// Log.io is held by whoever changes the log's files: a flush worker, truncation,
+// retention. Log.mu guards the state in memory and is never held over I/O.
+// Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool and the tail.
+// Readers take Log.mu for a look-up only: what is in the tail they get as
+// references, what is not they read with pread outside of any lock, and check
+// afterwards that no truncation came between.
+//
+// # Goroutines
+//
+// The Dir owns them all and Close waits for them: the flush workers, which end
+// when there is nothing to flush, and the housekeeper, which writes the
+// checkpoint. Notify is called from a flush worker, never twice at once for one
+// log, and must not call Close or Remove.
+//
+// # Failure
+//
+// A failed write or flush is terminal for that log: the kernel may have dropped
+// the dirty pages and would report success next time. It is latched (ErrFailed);
+// other logs go on. Recovery never trusts pages above the checkpoint to be on
+// disk: it writes them again and syncs them before they count as flushed.
+// Damage below the checkpoint is reported and never repaired here, for the end of
+// the valid prefix is not the end of the log: RELIABILITY's "corruption is not the
+// end of the log".
+package log

@@ -1,0 +1,193 @@
+package log
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/log/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testPath = "/data"
+
+// tester is what the helpers need of testing.TB; *rapid.T has it too.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
+func testOptions(fsys vfs.FS) DirOptions {
+	return DirOptions{FS: fsys, Path: testPath, Logger: slog.New(slog.DiscardHandler), CheckpointInterval: time.Millisecond}
+}
+
+func openTestDir(t tester, opts DirOptions) *Dir {
+	t.Helper()
+	d, err := OpenDir(opts)
+	require.NoError(t, err)
+	return d
+}
+
+// listener remembers the last progress and lets tests wait for it.
+type listener struct {
+	mu    sync.Mutex
+	cond  *sync.Cond
+	last  Progress
+	calls int
+}
+
+func newListener() *listener {
+	n := &listener{}
+	n.cond = sync.NewCond(&n.mu)
+	return n
+}
+
+func (n *listener) notify(p Progress) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.last = p
+	n.calls++
+	n.cond.Broadcast()
+}
+
+// waitFlushed waits until off is flushed or the log has failed.
+func (n *listener) waitFlushed(off record.Offset) Progress {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.last.Flushed < off && n.last.Err == nil {
+		n.cond.Wait()
+	}
+	return n.last
+}
+
+func (n *listener) waitWritten(off record.Offset) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.last.Written < off && n.last.Err == nil {
+		n.cond.Wait()
+	}
+}
+
+var testID = [16]byte{0xa, 1, 2, 3}
+
+func testSpec(cfg Config, n *listener) Spec {
+	s := Spec{Topic: "orders", TopicID: testID, Config: cfg}
+	if n != nil {
+		s.Notify = n.notify
+	}
+	return s
+}
+
+// openTestLog opens a directory with one log; the cleanup closes it.
+func openTestLog(t *testing.T, fsys vfs.FS, cfg Config) (*Dir, *Log, *listener) {
+	t.Helper()
+	d := openTestDir(t, testOptions(fsys))
+	t.Cleanup(func() { _ = d.Close(-1) })
+	n := newListener()
+	l, err := d.Open(testSpec(cfg, n))
+	require.NoError(t, err)
+	return d, l, n
+}
+
+// batch builds a batch of records with one value each.
+func batch(t tester, ms int64, values ...string) []byte {
+	t.Helper()
+	b := record.NewBuilder(record.BuilderOptions{})
+	for i, v := range values {
+		require.NoError(t, b.Append(&record.Record{Timestamp: ms + int64(i), Value: []byte(v)}))
+	}
+	out, err := b.Build(nil)
+	require.NoError(t, err)
+	return out
+}
+
+func idempotent(t tester, id int64, epoch int16, sequence int32, values ...string) []byte {
+	t.Helper()
+	b := record.NewBuilder(record.BuilderOptions{})
+	b.SetProducer(id, epoch, sequence)
+	for _, v := range values {
+		require.NoError(t, b.Append(&record.Record{Timestamp: 1, Value: []byte(v)}))
+	}
+	out, err := b.Build(nil)
+	require.NoError(t, err)
+	return out
+}
+
+// add appends a batch as the leader would.
+func add(t tester, l *Log, epoch record.Epoch, batches ...[]byte) (first, next record.Offset) {
+	t.Helper()
+	first, next, err := tryAdd(l, epoch, batches...)
+	require.NoError(t, err)
+	return first, next
+}
+
+func tryAdd(l *Log, epoch record.Epoch, batches ...[]byte) (first, next record.Offset, err error) {
+	bufs := make([]*record.Buf, len(batches))
+	for i, b := range batches {
+		bufs[i] = record.NewBuf(bytes.Clone(b))
+	}
+	first, next, err = l.Append(epoch, bufs, 1)
+	for _, b := range bufs {
+		b.Release()
+	}
+	return first, next, err
+}
+
+// readAt returns the bytes that Read gives for [from, limit).
+func readAt(t tester, l *Log, from, limit record.Offset, maxBytes int) []byte {
+	t.Helper()
+	slices, err := l.Read(from, limit, maxBytes)
+	require.NoError(t, err)
+	var out []byte
+	for i := range slices {
+		out = append(out, slices[i].Bytes...)
+		slices[i].Release()
+	}
+	return out
+}
+
+// readEverything reads a log from start to end, batch by batch.
+func readEverything(t tester, l *Log) []byte {
+	t.Helper()
+	var out []byte
+	for off := l.Start(); off < l.End(); {
+		b := readAt(t, l, off, l.End(), 300)
+		require.NotEmpty(t, b, "nothing at offset %d of %d", off, l.End())
+		for rest := b; len(rest) > 0; {
+			info, ok := record.Peek(rest)
+			require.True(t, ok)
+			require.True(t, record.VerifyCRC(rest[:info.Size]))
+			off, rest = info.NextOffset(), rest[info.Size:]
+		}
+		out = append(out, b...)
+	}
+	return out
+}
+
+// evictAll empties the tails, so that reads come from the files.
+func evictAll(d *Dir) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.logs {
+		l.evict(1 << 62)
+	}
+}
+
+// fill appends n batches of one record and waits until they are flushed.
+func fill(t tester, l *Log, n *listener, count int) {
+	t.Helper()
+	for i := range count {
+		add(t, l, 1, batch(t, int64(1000+i), fmt.Sprintf("value %d", i)))
+	}
+	if l.cfg.Synced {
+		n.waitFlushed(l.End())
+	}
+}

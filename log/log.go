@@ -1,0 +1,272 @@
+package log
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/log/record"
+)
+
+// Log is one partition's log. Open it with Dir.Open. All methods are safe for
+// concurrent use; a log has one appender by design (the leader, or the
+// replication stream), and truncation and reset must not race with appends:
+// appends then answer ErrBusy.
+type Log struct {
+	dir      *Dir
+	fs       vfs.FS
+	path     string
+	spec     Spec
+	recovery Recovery
+	logger   *slog.Logger
+
+	// turn belongs to the flush pool and is guarded by its mutex.
+	turn turn
+
+	// io is held by whoever changes the files; see the package comment.
+	io sync.Mutex
+	// vec is the flush worker's scratch space; guarded by io.
+	vec [][]byte
+
+	mu            sync.Mutex // guards everything below
+	cfg           Config
+	start         record.Offset
+	end           record.Offset
+	written       record.Offset
+	flushed       record.Offset
+	highWatermark record.Offset
+	segments      []*segment // ascending, at least one; the last is active
+	tail          tail
+	epochs        epochs
+	epochsDirty   bool // the file is behind
+	producers     *producers
+	// promised is the flushed offset that the checkpoint keeps for a damaged log.
+	promised record.Offset
+	damage   Damage
+	failed   error // latched
+	closing  bool  // takes no appends any more
+	busy     bool  // being truncated or reset
+	// generation counts truncations and resets: a reader that spans one tries again.
+	generation uint64
+	// flushDue: sync with the next turn though the topic is not synced.
+	flushDue   bool
+	flushTimer *time.Timer
+}
+
+// Topic is the topic's name.
+func (l *Log) Topic() string { return l.spec.Topic }
+
+// TopicID is the topic's id.
+func (l *Log) TopicID() [16]byte { return l.spec.TopicID }
+
+// Partition is the partition's number.
+func (l *Log) Partition() int32 { return l.spec.Partition }
+
+// Recovery says what opening the log found.
+func (l *Log) Recovery() Recovery { return l.recovery }
+
+// Start is the first readable offset.
+func (l *Log) Start() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start
+}
+
+// End is the offset that the next record will get.
+func (l *Log) End() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+// Written is the end of what the operating system has.
+func (l *Log) Written() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.written
+}
+
+// Flushed is the end of what survives power loss.
+func (l *Log) Flushed() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flushed
+}
+
+// LastEpoch is the leader epoch of the last batch, UnknownEpoch without one.
+func (l *Log) LastEpoch() record.Epoch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epochs.last()
+}
+
+// Size is the length of the written segments in bytes.
+func (l *Log) Size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size()
+}
+
+func (l *Log) size() int64 {
+	var sum int64
+	for _, s := range l.segments {
+		sum += s.size
+	}
+	return sum
+}
+
+// Err is the latched failure, nil while the log is well.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Damage says whether durable bytes are known to be lost or wrong: found at
+// open, or by a read since.
+func (l *Log) Damage() Damage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.damage
+}
+
+// EpochEnd returns the largest leader epoch of the log at or below e, and the
+// offset after its last record. Below all epochs it returns UnknownEpoch and
+// where the first one begins; on an empty log, the log's end (KIP-101, KIP-279).
+func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epochs.end(e, l.end)
+}
+
+// SetHighWatermark remembers how far the partition is committed, for retention
+// and for the next start. It is clamped to the log and checkpointed lazily.
+func (l *Log) SetHighWatermark(off record.Offset) {
+	l.mu.Lock()
+	off = min(max(off, l.start), l.end)
+	changed := off != l.highWatermark
+	l.highWatermark = off
+	l.mu.Unlock()
+	if changed {
+		l.dir.checkpoint.touchLazily()
+	}
+}
+
+// HighWatermark is what was last set, or recovered: a lower bound within [Start, End].
+func (l *Log) HighWatermark() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.highWatermark
+}
+
+// Configure changes the topic's configuration; it holds from the next append on.
+func (l *Log) Configure(cfg Config) {
+	l.mu.Lock()
+	l.cfg = cfg.withDefaults()
+	l.producers.max = l.cfg.MaxProducers
+	behind := l.cfg.Synced && l.flushed < l.written
+	l.flushDue = l.flushDue || behind
+	l.mu.Unlock()
+	if behind {
+		l.dir.pool.submit(l)
+	}
+}
+
+// state is the log's line in the checkpoint.
+func (l *Log) state() logState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := logState{flushed: l.flushed, highWatermark: l.highWatermark, start: l.start, damage: l.damage}
+	if l.damage != DamageNone {
+		s.flushed = l.promised
+	}
+	return s
+}
+
+// usable says why the log takes no change; nil: it does. The caller holds mu.
+func (l *Log) usable() error {
+	switch {
+	case l.failed != nil:
+		return l.failed
+	case l.closing:
+		return ErrClosed
+	case l.busy:
+		return ErrBusy
+	case l.damage != DamageNone:
+		return &DamagedError{l.path, l.damage}
+	}
+	return nil
+}
+
+// latch makes a failure terminal and returns it. The caller holds no lock but io.
+func (l *Log) latch(op string, err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = &FailedError{Path: l.path, Op: op, Err: err}
+	}
+	return l.failed
+}
+
+// reportDamage makes a log read-only because durable bytes of it are bad.
+func (l *Log) reportDamage(d Damage) {
+	l.mu.Lock()
+	if l.damage == DamageNone {
+		l.damage, l.promised = d, l.flushed
+	}
+	l.mu.Unlock()
+	l.dir.checkpoint.touch(0)
+}
+
+// active is the segment that takes the writes. The caller holds mu or io.
+func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }
+
+// Close flushes what was appended, makes the indexes and the producer state
+// durable and closes the files. It returns the latched failure of a log that
+// has one. A second Close does nothing.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closing {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closing = true
+	l.flushDue = true
+	if l.flushTimer != nil {
+		l.flushTimer.Stop()
+	}
+	l.mu.Unlock()
+	l.dir.pool.submit(l)
+	l.dir.pool.drain(l)
+
+	l.io.Lock()
+	defer l.io.Unlock()
+	err := l.Err()
+	if err == nil && l.Damage() == DamageNone {
+		if err = l.closeFiles(); err != nil {
+			err = l.latch("close", err)
+		}
+	}
+	l.mu.Lock()
+	l.tail.written = len(l.tail.entries)
+	l.tail.dropBack(0)
+	err = errors.Join(err, l.active().file.release())
+	l.mu.Unlock()
+	l.dir.tail.forget(l)
+	l.dir.forget(l)
+	return err
+}
+
+// closeFiles leaves what lets the next open skip the scan of the active segment:
+// its index, and the producer state at the very end.
+func (l *Log) closeFiles() error {
+	if err := l.active().seal(l.fs); err != nil {
+		return err
+	}
+	if err := l.writeSnapshot(); err != nil {
+		return err
+	}
+	return l.fs.SyncFolder(l.path)
+}

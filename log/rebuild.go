@@ -1,0 +1,100 @@
+package log
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// memory rebuilds the leader epochs and the producer state.
+func (r *recoverer) memory() error {
+	l := r.l
+	if err := r.leaderEpochs(); err != nil {
+		return err
+	}
+	from, err := l.restoreProducers(l.end)
+	if err != nil {
+		return err
+	}
+	if err := l.replayProducers(from); err != nil {
+		if l.damage == DamageNone {
+			return r.midway(err)
+		}
+		l.logger.Warn("producer state of a damaged log is incomplete", "path", l.path, "error", err)
+	}
+	return nil
+}
+
+// midway handles damage that a walk over durable segments came across.
+func (r *recoverer) midway(err error) error {
+	if _, ok := errors.AsType[*CorruptionError](err); !ok {
+		return err
+	}
+	r.hurt(DamageCorrupt, err)
+	return nil
+}
+
+// leaderEpochs loads the epoch file, which covers all that was flushed, and adds
+// the epochs of the scanned batches. An unreadable file is built anew from the
+// headers of the whole log.
+func (r *recoverer) leaderEpochs() error {
+	l := r.l
+	b, err := readFile(l.fs, filepath.Join(l.path, epochsName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var stored epochs
+	if err == nil {
+		stored, err = decodeEpochs(b)
+	}
+	if err != nil && l.end > l.start {
+		l.logger.Warn("leader epochs are built anew from the log", "path", l.path, "error", err)
+		if stored, err = l.scanEpochs(); err != nil {
+			if midErr := r.midway(err); midErr != nil {
+				return midErr
+			}
+		}
+	}
+	kept := stored.truncate(l.end).advance(l.start)
+	for _, e := range r.fresh {
+		if e.start < l.start {
+			e.start = l.start
+		}
+		kept.note(e.epoch, e.start)
+	}
+	l.epochs = kept.truncate(l.end)
+	if l.damage != DamageNone {
+		return nil
+	}
+	l.epochsDirty = len(l.epochs) != len(stored)
+	for i := 0; !l.epochsDirty && i < len(stored); i++ {
+		l.epochsDirty = stored[i] != l.epochs[i]
+	}
+	return l.writeEpochs()
+}
+
+// scanEpochs reads the epochs out of all batch headers.
+func (l *Log) scanEpochs() (epochs, error) {
+	var out epochs
+	for _, s := range l.segments {
+		err := l.walk(s, func(info *record.BatchInfo, _ int64) { out.note(info.Epoch, info.BaseOffset) })
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// rebuildIndex fills the index of a segment that becomes the active one, up to
+// its present size, from the headers of its batches.
+func (l *Log) rebuildIndex(s *segment) error {
+	x, newest := &index{}, noTime()
+	err := l.walk(s, func(info *record.BatchInfo, position int64) {
+		x.note(s.base, info, position, l.cfg.IndexInterval, newest)
+		newest.note(info)
+	})
+	s.index, s.newest = x, newest
+	return err
+}

@@ -1,0 +1,452 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// recoverer opens a log's folder: it finds the end of the log, cuts what is torn
+// behind it, makes the rest durable and rebuilds what lives in memory.
+type recoverer struct {
+	l *Log
+	// promised is what the checkpoint says; known is false for a log that no
+	// checkpoint has seen yet: nothing was promised.
+	promised logState
+	known    bool
+
+	bases []record.Offset // of the segment files that matter
+	fresh epochs          // of the batches that were scanned
+	torn  int64
+	again int64 // bytes rewritten
+	// snapshot is where the producer state comes from.
+	snapshot record.Offset
+}
+
+// recover is called by Dir.Open on a log that nobody else has.
+func (l *Log) recover(promised logState, known bool) error {
+	// An unknown flushed offset: all checkpoints were lost.
+	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0}
+	l.damage = promised.damage
+	if err := r.list(); err != nil {
+		return err
+	}
+	if err := r.begin(); err != nil {
+		return err
+	}
+	if err := r.segments(); err != nil {
+		return err
+	}
+	end := l.active().next
+	if l.damage == DamageNone && r.known && end < promised.flushed {
+		r.hurt(DamageLostBytes, fmt.Errorf("log ends at offset %d, %d was flushed", end, promised.flushed))
+	}
+	l.end, l.written, l.flushed = end, end, end
+	l.start = min(l.start, end)
+	l.highWatermark = min(max(promised.highWatermark, l.start), end)
+	l.promised = promised.flushed
+	if err := l.recoverAge(); err != nil {
+		return err
+	}
+	if err := r.memory(); err != nil {
+		return err
+	}
+	l.recovery = Recovery{
+		LastEpoch: l.epochs.last(), End: end, Flushed: promised.flushed, Damage: l.damage,
+		Cause: l.recovery.Cause, TornBytes: r.torn, RewrittenBytes: r.again,
+	}
+	return nil
+}
+
+// recoverAge lets the active segment be as old as its first batch says.
+func (l *Log) recoverAge() error {
+	s := l.active()
+	s.created = l.dir.now()
+	if s.size == 0 {
+		return nil
+	}
+	b := make([]byte, record.HeaderSize)
+	if err := readFull(s.file, b, 0); err != nil {
+		return err
+	}
+	if info, ok := record.Peek(b); ok && info.MaxTimestamp > 0 {
+		if at := time.UnixMilli(info.MaxTimestamp); at.Before(s.created) {
+			s.created = at
+		}
+	}
+	return nil
+}
+
+// hurt notes the first damage.
+func (r *recoverer) hurt(d Damage, cause error) {
+	if r.l.damage == DamageNone {
+		r.l.damage = d
+	}
+	if r.l.recovery.Cause == nil {
+		r.l.recovery.Cause = cause
+	}
+}
+
+// list finds the segments and removes what an interrupted write left.
+func (r *recoverer) list() error {
+	entries, err := r.l.fs.List(r.l.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if base, ok := parseOffsetName(e.Name, logExt); ok && !e.Folder {
+			r.bases = append(r.bases, base)
+		}
+		if strings.HasSuffix(e.Name, temporary) {
+			if err := r.l.fs.Remove(filepath.Join(r.l.path, e.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	slices.Sort(r.bases)
+	return nil
+}
+
+// begin decides where the log starts. A start or a reset is in the checkpoint
+// before files are deleted, so segments wholly below the start are leftovers; a
+// first segment above it, on a log with flushed bytes, means that files are gone.
+func (r *recoverer) begin() error {
+	l := r.l
+	if !r.known {
+		if len(r.bases) > 0 {
+			l.start = r.bases[0]
+		}
+		r.promised = logState{flushed: l.start, highWatermark: l.start, start: l.start, damage: r.promised.damage}
+		return nil
+	}
+	l.start = r.promised.start
+	holds := r.promised.flushed > r.promised.start || l.damage != DamageNone
+	if len(r.bases) > 0 && r.bases[0] > l.start {
+		if !holds {
+			return r.remove(len(r.bases))
+		}
+		r.hurt(DamageMissing, fmt.Errorf("first segment begins at offset %d, the log at %d", r.bases[0], l.start))
+		l.start = r.bases[0]
+		return nil
+	}
+	if len(r.bases) == 0 && r.promised.flushed > r.promised.start {
+		r.hurt(DamageMissing, fmt.Errorf("no segment; offsets %d to %d were flushed", r.promised.start, r.promised.flushed))
+		return nil
+	}
+	below := 0
+	for l.damage == DamageNone && below+1 < len(r.bases) && r.bases[below+1] <= l.start {
+		below++
+	}
+	return r.remove(below)
+}
+
+// remove deletes the first n segments.
+func (r *recoverer) remove(n int) error {
+	for _, base := range r.bases[:n] {
+		s := segment{path: segmentPath(r.l.path, base)}
+		if err := s.removeFiles(r.l.fs); err != nil {
+			return err
+		}
+	}
+	if r.bases = r.bases[n:]; n > 0 {
+		return r.l.fs.SyncFolder(r.l.path)
+	}
+	return nil
+}
+
+// segments opens the segment files. Those wholly below the checkpoint are
+// checked at their ends, the others batch by batch.
+func (r *recoverer) segments() error {
+	l := r.l
+	epoch := record.UnknownEpoch
+	for i, base := range r.bases {
+		lastOne := i == len(r.bases)-1
+		if !lastOne && r.bases[i+1] <= r.promised.flushed {
+			s, err := r.sealed(base, r.bases[i+1])
+			if err != nil {
+				return err
+			}
+			if s == nil { // damaged: read it as far as it goes
+				s, _, err = r.scan(base, lastOne, &epoch)
+				if err != nil {
+					return err
+				}
+				l.segments = append(l.segments, s)
+				return nil
+			}
+			l.segments = append(l.segments, s)
+			continue
+		}
+		if n := len(l.segments); n > 0 && l.segments[n-1].next != base {
+			return r.gap(i, l.segments[n-1])
+		}
+		s, cut, err := r.scan(base, lastOne, &epoch)
+		if err != nil {
+			return err
+		}
+		if n := len(l.segments); n > 0 && l.segments[n-1].file != nil {
+			if err := r.seal(l.segments[n-1]); err != nil {
+				return err
+			}
+		}
+		l.segments = append(l.segments, s)
+		if cut {
+			return r.drop(i + 1)
+		}
+	}
+	return r.activate()
+}
+
+// gap handles a segment that does not continue the one before.
+func (r *recoverer) gap(i int, last *segment) error {
+	if last.next < r.promised.flushed {
+		r.hurt(DamageLostBytes, fmt.Errorf("segment %s ends at offset %d, the next begins at %d", last.path, last.next, r.bases[i]))
+	}
+	return r.drop(i)
+}
+
+// drop handles the segments behind the end of the log: kept as they are on a
+// damaged log, else set aside as *.torn.
+func (r *recoverer) drop(from int) error {
+	if r.l.damage == DamageNone {
+		for _, base := range r.bases[from:] {
+			path := segmentPath(r.l.path, base)
+			if err := r.cut(path, 0); err != nil {
+				return err
+			}
+			s := segment{path: path}
+			if err := s.removeFiles(r.l.fs); err != nil {
+				return err
+			}
+		}
+		if err := r.l.fs.SyncFolder(r.l.path); err != nil {
+			return err
+		}
+	}
+	return r.activate()
+}
+
+// activate makes sure that there is an active segment that can be appended to
+// and that a log which lies wholly below its start begins there.
+func (r *recoverer) activate() error {
+	l := r.l
+	if n := len(l.segments); n > 0 {
+		last := l.segments[n-1]
+		if last.file == nil {
+			return r.reopen(last)
+		}
+		if l.damage != DamageNone || last.next >= l.start {
+			return nil
+		}
+		if r.promised.flushed > l.start { // flushed bytes at the end are missing
+			return nil
+		}
+		if err := last.file.release(); err != nil {
+			return err
+		}
+		if err := r.remove(len(r.bases)); err != nil {
+			return err
+		}
+		l.segments = nil
+	}
+	s, err := createSegment(l.fs, l.path, l.start)
+	if err != nil {
+		return err
+	}
+	l.segments = append(l.segments, s)
+	return nil
+}
+
+// sealed opens a segment that ended below the checkpoint and must end at next.
+// It returns nil when it does not. A bad index is built anew.
+func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
+	l := r.l
+	s := &segment{base: base, path: segmentPath(l.path, base), next: next, newest: noTime()}
+	f, err := l.fs.Open(s.path + logExt)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	if s.size, err = f.Size(); err != nil {
+		return nil, err
+	}
+	x, err := loadIndex(l.fs, s.path, s.size)
+	if err == nil && s.size > 0 {
+		err = x.endsAt(f, s)
+	}
+	if err == nil {
+		if n := len(x.times); n > 0 {
+			s.newest = newestTime{x.times[n-1].ms, base + record.Offset(x.times[n-1].relative)}
+		}
+		return s, nil
+	}
+	l.logger.Warn("index does not fit its segment and is built anew", "segment", s.path, "error", err)
+	s.index = &index{}
+	size := s.size
+	s.size, s.next = 0, base
+	sc := &scanner{file: f, size: size, next: base, epoch: record.UnknownEpoch, crcFrom: next}
+	for {
+		info, err := sc.step()
+		if err != nil {
+			if errors.Is(err, io.EOF) && s.next == next {
+				break
+			}
+			if _, torn := errors.AsType[*tornError](err); torn || errors.Is(err, io.EOF) {
+				return nil, nil //nolint:nilnil // the caller scans it as damaged
+			}
+			return nil, err
+		}
+		s.note(&info, l.cfg.IndexInterval)
+	}
+	return s, r.seal(s)
+}
+
+// endsAt checks that the batches from the last index entry on lead to the end of the segment.
+func (x *index) endsAt(f io.ReaderAt, s *segment) error {
+	last := x.offsets[len(x.offsets)-1]
+	sc := &scanner{
+		file: f, size: s.size, at: int64(last.position), next: s.base + record.Offset(last.relative),
+		epoch: record.UnknownEpoch, crcFrom: s.next,
+	}
+	for {
+		if _, err := sc.step(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	if sc.next != s.next {
+		return fmt.Errorf("segment ends at offset %d, want %d", sc.next, s.next)
+	}
+	return nil
+}
+
+// seal gives a scanned segment its index files and closes it.
+func (r *recoverer) seal(s *segment) error {
+	if err := s.seal(r.l.fs); err != nil {
+		return err
+	}
+	file := s.file
+	s.file, s.index = nil, nil
+	if file == nil {
+		return nil
+	}
+	return file.release()
+}
+
+// reopen makes a sealed segment the active one, which a damaged log may need.
+func (r *recoverer) reopen(s *segment) error {
+	f, err := r.l.fs.Open(s.path + logExt)
+	if err != nil {
+		return err
+	}
+	s.file, s.index = newSharedFile(f), &index{}
+	return r.l.rebuildIndex(s)
+}
+
+// scan reads a segment that reaches above the checkpoint. cut is true when the
+// log ends inside it.
+func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) (s *segment, cut bool, err error) {
+	l := r.l
+	s = &segment{base: base, path: segmentPath(l.path, base), next: base, newest: noTime(), index: &index{}}
+	f, err := l.fs.Open(s.path + logExt)
+	if err != nil {
+		return nil, false, err
+	}
+	s.file = newSharedFile(f)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.file.release())
+		}
+	}()
+	size, err := f.Size()
+	if err != nil {
+		return nil, false, err
+	}
+	if lastOne && r.clean(s, size) {
+		return s, false, nil
+	}
+	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base)}
+	unsure := int64(-1) // where the bytes above the checkpoint begin
+	for {
+		info, stepErr := sc.step()
+		if stepErr != nil {
+			err = r.ended(s, sc, size, lastOne, stepErr)
+			cut = !errors.Is(stepErr, io.EOF)
+			break
+		}
+		if unsure < 0 && info.NextOffset() > r.promised.flushed {
+			unsure = s.size
+		}
+		r.fresh.note(info.Epoch, info.BaseOffset)
+		s.note(&info, l.cfg.IndexInterval)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	*epoch = sc.epoch
+	if unsure >= 0 {
+		if err := r.rewrite(f, unsure, s.size); err != nil {
+			return nil, false, err
+		}
+	}
+	return s, cut, nil
+}
+
+// crcFrom is the offset from which CRCs are checked: some batches before the
+// checkpoint too would cost much for little, so exactly from there.
+func (r *recoverer) crcFrom(base record.Offset) record.Offset {
+	return max(r.promised.flushed, base)
+}
+
+// clean recognizes a segment that was closed in order: its index files and a
+// producer snapshot at the very end are there and agree with the checkpoint.
+func (r *recoverer) clean(s *segment, size int64) bool {
+	if !r.known || r.l.damage != DamageNone || size == 0 {
+		return false
+	}
+	all, err := r.l.snapshots()
+	if err != nil || !slices.Contains(all, r.promised.flushed) {
+		return false
+	}
+	x, err := loadIndex(r.l.fs, s.path, size)
+	if err != nil {
+		return false
+	}
+	probe := segment{base: s.base, size: size, next: r.promised.flushed}
+	if err := x.endsAt(s.file, &probe); err != nil {
+		return false
+	}
+	s.index, s.size, s.next = x, size, probe.next
+	last := x.times[len(x.times)-1]
+	s.newest = newestTime{last.ms, s.base + record.Offset(last.relative)}
+	return true
+}
+
+// ended decides what the end of the batches in a segment means.
+func (r *recoverer) ended(s *segment, sc *scanner, size int64, lastOne bool, stepErr error) error {
+	if _, torn := errors.AsType[*tornError](stepErr); !torn && !errors.Is(stepErr, io.EOF) {
+		return fmt.Errorf("%s: %w", s.path+logExt, stepErr)
+	}
+	if r.known && sc.next < r.promised.flushed {
+		switch {
+		case errors.Is(stepErr, io.EOF) && !lastOne:
+			// the gap to the next segment will tell
+		case errors.Is(stepErr, io.EOF):
+			r.hurt(DamageLostBytes, fmt.Errorf("%s ends at offset %d, %d was flushed", s.path+logExt, sc.next, r.promised.flushed))
+		default:
+			r.hurt(DamageCorrupt, r.l.corruption(s.path, sc.next, stepErr))
+		}
+		return nil
+	}
+	if s.size == size || r.l.damage != DamageNone {
+		return nil
+	}
+	return r.cut(s.path, s.size)
+}

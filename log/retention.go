@@ -1,0 +1,117 @@
+package log
+
+import (
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// Retain applies the topic's retention: it rolls an active segment that is too
+// old, removes whole segments that are older than RetentionAge or that make the
+// log larger than RetentionBytes, never one that reaches past the high watermark
+// and never the active one, and forgets expired producers. removed counts
+// segments. A log that is latched, damaged or closed is left as it is.
+func (l *Log) Retain(now time.Time) (removed int, err error) {
+	l.io.Lock()
+	defer l.io.Unlock()
+	l.mu.Lock()
+	if l.usable() != nil {
+		l.mu.Unlock()
+		return 0, nil
+	}
+	l.producers.expire(now.Add(-l.cfg.ProducerExpiration).UnixMilli())
+	s := l.active()
+	tooOld := s.size > 0 && now.Sub(s.created) >= l.cfg.SegmentAge
+	written := l.written
+	l.mu.Unlock()
+	if tooOld {
+		if err := l.roll(written); err != nil {
+			return 0, l.latch("roll", err)
+		}
+	}
+	l.mu.Lock()
+	start := l.expired(now)
+	l.mu.Unlock()
+	if start == record.UnknownOffset {
+		return 0, nil
+	}
+	return l.moveStart(start)
+}
+
+// expired returns the log start after retention, UnknownOffset: nothing expires.
+func (l *Log) expired(now time.Time) record.Offset {
+	size := l.size()
+	start := record.UnknownOffset
+	for _, s := range l.segments[:len(l.segments)-1] {
+		if s.next > l.highWatermark {
+			break
+		}
+		// Without timestamps there is no age.
+		byAge := l.cfg.RetentionAge > 0 && s.newest.ms >= 0 && s.newest.ms < now.Add(-l.cfg.RetentionAge).UnixMilli()
+		bySize := l.cfg.RetentionBytes > 0 && size-s.size >= l.cfg.RetentionBytes
+		if !byAge && !bySize {
+			break
+		}
+		size -= s.size
+		start = s.next
+	}
+	return start
+}
+
+// AdvanceStart lets the log begin at off: records below are no longer read, and
+// segments wholly below it are removed. It is durable before it returns; an off
+// at or below the start does nothing, one past the end is an *OffsetError.
+func (l *Log) AdvanceStart(off record.Offset) error {
+	l.io.Lock()
+	defer l.io.Unlock()
+	l.mu.Lock()
+	err := l.usable()
+	if err == nil && off > l.end {
+		err = &OffsetError{off, l.start, l.end}
+	}
+	nothing := off <= l.start
+	l.mu.Unlock()
+	if err != nil || nothing {
+		return err
+	}
+	_, err = l.moveStart(off)
+	return err
+}
+
+// moveStart persists a new start, then deletes the segments below it: after a
+// crash in between they are leftovers. The caller holds io.
+func (l *Log) moveStart(off record.Offset) (removed int, err error) {
+	l.mu.Lock()
+	l.start = off
+	l.highWatermark = max(l.highWatermark, off)
+	advanced := l.epochs.advance(off)
+	l.epochsDirty = l.epochsDirty || len(advanced) != len(l.epochs)
+	l.epochs = advanced
+	l.mu.Unlock()
+	if err := l.dir.checkpoint.write(); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	var gone []*segment
+	for len(l.segments) > 1 && l.segments[1].base <= off {
+		gone = append(gone, l.segments[0])
+		l.segments = l.segments[1:]
+	}
+	first := l.segments[0].base
+	l.mu.Unlock()
+	if len(gone) == 0 {
+		return 0, nil
+	}
+	for _, s := range gone {
+		if err := s.removeFiles(l.fs); err != nil {
+			return 0, l.latch("remove segment", err)
+		}
+	}
+	if err := l.pruneSnapshots(first); err != nil {
+		return 0, l.latch("remove snapshot", err)
+	}
+	if err := l.fs.SyncFolder(l.path); err != nil {
+		return 0, l.latch("remove segment", err)
+	}
+	return len(gone), nil
+}

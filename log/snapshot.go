@@ -1,0 +1,147 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// writeSnapshot makes the producer state as of the written end durable, but for
+// its name in the folder: at a roll, the base of the next segment.
+func (l *Log) writeSnapshot() error {
+	l.mu.Lock()
+	at, b := l.written, l.producers.encode(l.written)
+	l.mu.Unlock()
+	if err := create(l.fs, filepath.Join(l.path, offsetName(at)+snapshotExt), b); err != nil {
+		return fmt.Errorf("write producer snapshot: %w", err)
+	}
+	return nil
+}
+
+// snapshots lists the offsets of the snapshot files, ascending.
+func (l *Log) snapshots() ([]record.Offset, error) {
+	entries, err := l.fs.List(l.path)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Offset
+	for _, e := range entries {
+		if off, ok := parseOffsetName(e.Name, snapshotExt); ok && !e.Folder {
+			out = append(out, off)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func (l *Log) removeSnapshots(which func(record.Offset) bool) error {
+	all, err := l.snapshots()
+	if err != nil {
+		return err
+	}
+	for _, off := range all {
+		if !which(off) {
+			continue
+		}
+		if err := l.fs.Remove(filepath.Join(l.path, offsetName(off)+snapshotExt)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneSnapshots removes those that only matter below the first segment; the
+// newest of them stays, for it knows producers whose batches are gone.
+func (l *Log) pruneSnapshots(first record.Offset) error {
+	all, err := l.snapshots()
+	if err != nil {
+		return err
+	}
+	i, found := slices.BinarySearch(all, first)
+	if !found {
+		i--
+	}
+	if i <= 0 {
+		return nil
+	}
+	keep := all[i]
+	return l.removeSnapshots(func(off record.Offset) bool { return off < keep })
+}
+
+// restoreProducers loads the newest readable snapshot at or below end and
+// removes those above. It returns the offset to replay batches from.
+func (l *Log) restoreProducers(end record.Offset) (from record.Offset, err error) {
+	if err := l.removeSnapshots(func(off record.Offset) bool { return off > end }); err != nil {
+		return 0, err
+	}
+	all, err := l.snapshots()
+	if err != nil {
+		return 0, err
+	}
+	for _, off := range slices.Backward(all) {
+		b, err := readFile(l.fs, filepath.Join(l.path, offsetName(off)+snapshotExt))
+		if err != nil {
+			return 0, err
+		}
+		ps, at, err := decodeProducers(b, l.cfg.MaxProducers)
+		if err == nil && at == off {
+			l.producers = ps
+			return off, nil
+		}
+		// Torn by a crash: an older one and more replay give the same state.
+		l.logger.Warn("producer snapshot is unreadable", "path", l.path, "offset", off, "error", err)
+	}
+	l.producers = newProducers(l.cfg.MaxProducers)
+	return 0, nil
+}
+
+// replayProducers brings the state from an offset up to the end by the headers
+// of the batches on disk. The caller holds io, or is alone with the log.
+func (l *Log) replayProducers(from record.Offset) error {
+	now := l.dir.now().UnixMilli()
+	for _, s := range l.segments {
+		if s.next <= from || s.size == 0 {
+			continue
+		}
+		err := l.walk(s, func(info *record.BatchInfo, _ int64) {
+			if info.BaseOffset >= from {
+				l.producers.update(info, now)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk calls visit for the header of each batch of a segment, with its position.
+func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64)) (err error) {
+	f, err := l.fs.Open(s.path + logExt)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sc := &scanner{file: f, size: s.size, next: s.base, epoch: record.UnknownEpoch, crcFrom: s.next}
+	for sc.at < s.size {
+		position := sc.at
+		info, err := sc.step()
+		if err != nil {
+			return l.corruption(s.path, sc.next, err)
+		}
+		visit(&info, position)
+	}
+	return nil
+}
+
+// corruption turns what a scanner found among durable bytes into a *CorruptionError.
+func (l *Log) corruption(path string, off record.Offset, err error) error {
+	if torn, ok := errors.AsType[*tornError](err); ok {
+		return &CorruptionError{Path: path + logExt, Position: torn.position, Offset: off, Reason: torn.reason}
+	}
+	return fmt.Errorf("%s: %w", path+logExt, err)
+}

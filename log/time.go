@@ -1,0 +1,101 @@
+package log
+
+import (
+	"math"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// OffsetForTime returns the first record below limit whose timestamp is at least
+// ms (in milliseconds), with its timestamp. found is false when there is none.
+func (l *Log) OffsetForTime(ms int64, limit record.Offset) (off record.Offset, at int64, found bool, err error) {
+	from, err := l.timeStart(ms)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	for {
+		slices, err := l.Read(from, limit, readChunk)
+		if err != nil || len(slices) == 0 {
+			return record.UnknownOffset, -1, false, err
+		}
+		off, at, next, err := firstAtOrAfter(slices, ms, from)
+		for i := range slices {
+			slices[i].Release()
+		}
+		if err != nil || off >= limit {
+			return record.UnknownOffset, -1, false, err
+		}
+		if off >= 0 {
+			return off, at, true, nil
+		}
+		from = next
+	}
+}
+
+// timeStart finds an offset before which every record is older than ms.
+func (l *Log) timeStart(ms int64) (record.Offset, error) {
+	l.mu.Lock()
+	var s *segment
+	for _, candidate := range l.segments {
+		if candidate.newest.at >= 0 && candidate.newest.ms >= ms {
+			s = candidate
+			break
+		}
+	}
+	start, written := l.start, l.written
+	if s == nil {
+		l.mu.Unlock()
+		return max(start, written), nil // what is not written is not indexed
+	}
+	base, path, size, x := s.base, s.path, s.size, s.index
+	if x != nil {
+		off := base + record.Offset(x.before(ms))
+		l.mu.Unlock()
+		return max(start, off), nil
+	}
+	l.mu.Unlock()
+	x, err := loadIndex(l.fs, path, size)
+	if err != nil {
+		return max(start, base), nil //nolint:nilerr // without its index the segment is read from the beginning
+	}
+	return max(start, base+record.Offset(x.before(ms))), nil
+}
+
+// firstAtOrAfter looks through batches for the first record at or above from
+// that is not older than ms; off is UnknownOffset when there is none, and next
+// where to go on.
+func firstAtOrAfter(slices []record.Slice, ms int64, from record.Offset) (off record.Offset, at int64, next record.Offset, err error) {
+	next = from
+	for _, s := range slices {
+		for b := s.Bytes; len(b) > 0; {
+			info, ok := record.Peek(b)
+			if !ok {
+				return record.UnknownOffset, -1, next, &InvalidBatchError{Reason: "bytes that are not a batch"}
+			}
+			if info.MaxTimestamp >= ms {
+				off, at, err := firstInBatch(b[:info.Size], &info, ms, from)
+				if err != nil || off >= 0 {
+					return off, at, next, err
+				}
+			}
+			b, next = b[info.Size:], info.NextOffset()
+		}
+	}
+	return record.UnknownOffset, -1, next, nil
+}
+
+func firstInBatch(b []byte, info *record.BatchInfo, ms int64, from record.Offset) (record.Offset, int64, error) {
+	if info.Attributes.LogAppendTime() {
+		return max(info.BaseOffset, from), info.MaxTimestamp, nil
+	}
+	lim := record.Limits{Internal: true, MaxDecompressed: math.MaxInt32}
+	for rec, err := range record.Records(b, lim) {
+		if err != nil {
+			return record.UnknownOffset, -1, err
+		}
+		if rec.Timestamp >= ms && rec.Offset >= from {
+			return rec.Offset, rec.Timestamp, nil
+		}
+	}
+	return record.UnknownOffset, -1, nil
+}

@@ -1,0 +1,261 @@
+package log
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/penstock/penstock/log/record"
+)
+
+// TruncateTo removes the records from off on; a batch that holds off goes as a
+// whole, so End may then be lower than off. Segments, indexes, leader epochs and
+// producer state follow, and everything is durable before it returns. It does
+// nothing when off is at or past the end. Errors: *OffsetError below the start,
+// a latched *FailedError, *DamagedError, ErrClosed.
+//
+// The checkpoint goes first: bytes that are about to vanish must no longer be
+// promised when a crash comes between.
+func (l *Log) TruncateTo(off record.Offset) error {
+	l.io.Lock()
+	defer l.io.Unlock()
+	if err := l.enterTruncation(); err != nil {
+		return err
+	}
+	defer l.leaveTruncation()
+
+	l.mu.Lock()
+	if off < l.start {
+		err := &OffsetError{off, l.start, l.end}
+		l.mu.Unlock()
+		return err
+	}
+	if off >= l.end {
+		l.mu.Unlock()
+		return nil
+	}
+	written := l.written
+	l.mu.Unlock()
+
+	position := int64(-1)
+	if off < written {
+		var err error
+		if off, position, err = l.batchAt(off); err != nil {
+			return err
+		}
+	}
+	lowered := l.forgetFrom(off)
+	if lowered {
+		if err := l.dir.checkpoint.write(); err != nil {
+			return l.latch("truncate", err)
+		}
+	}
+	if position >= 0 {
+		if err := l.truncateFiles(off, position); err != nil {
+			return l.latch("truncate", err)
+		}
+	}
+	if err := l.truncateState(); err != nil {
+		return l.latch("truncate", err)
+	}
+	return nil
+}
+
+func (l *Log) enterTruncation() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	l.busy = true
+	return nil
+}
+
+func (l *Log) leaveTruncation() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = false
+}
+
+// batchAt finds the written batch that holds an offset: its base and position.
+func (l *Log) batchAt(off record.Offset) (base record.Offset, position int64, err error) {
+	s := l.segmentOf(off)
+	base, position = off, -1
+	err = l.walk(s, func(info *record.BatchInfo, at int64) {
+		if position < 0 && info.NextOffset() > off {
+			base, position = info.BaseOffset, at
+		}
+	})
+	return base, position, err
+}
+
+// segmentOf returns the segment that holds a written offset. The caller holds io.
+func (l *Log) segmentOf(off record.Offset) *segment {
+	i := len(l.segments) - 1
+	for i > 0 && l.segments[i].base > off {
+		i--
+	}
+	return l.segments[i]
+}
+
+// forgetFrom ends the log at off in memory; it reports whether the flushed offset fell.
+func (l *Log) forgetFrom(off record.Offset) (lowered bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.generation++
+	// A Buf of the tail may be a run of batches that off cuts in two: it goes,
+	// and what of it stays is on disk or, not yet written, is lost with it.
+	i := l.tail.find(off)
+	if i < len(l.tail.entries) && l.tail.entries[i].base < off && i >= l.tail.written {
+		off = l.tail.entries[i].base
+	}
+	l.tail.dropBack(i)
+	l.end = off
+	l.start = min(l.start, off) // it may lie inside the batch that goes
+	l.written = min(l.written, off)
+	l.highWatermark = min(l.highWatermark, off)
+	l.epochs = l.epochs.truncate(off)
+	l.epochsDirty = true
+	lowered = l.flushed > off
+	l.flushed = min(l.flushed, off)
+	return lowered
+}
+
+// truncateFiles makes the segment around off the active one and cuts it at position.
+func (l *Log) truncateFiles(off record.Offset, position int64) error {
+	s := l.segmentOf(off)
+	i := slices.Index(l.segments, s)
+	for _, later := range slices.Backward(l.segments[i+1:]) {
+		if err := later.removeFiles(l.fs); err != nil {
+			return err
+		}
+	}
+	for _, ext := range []string{indexExt, timeExt} {
+		if err := l.fs.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	last := l.active()
+	file := s.file
+	if file == nil {
+		f, err := l.fs.Open(s.path + logExt)
+		if err != nil {
+			return err
+		}
+		file = newSharedFile(f)
+	}
+	if err := file.Truncate(position); err != nil {
+		return err
+	}
+	if err := file.Datasync(); err != nil {
+		return err
+	}
+	fresh := &segment{base: s.base, path: s.path, next: off, size: position, file: file, created: s.created, newest: noTime(), index: &index{}}
+	if fresh.created.IsZero() {
+		fresh.created = l.dir.now()
+	}
+	if err := l.rebuildIndex(fresh); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.segments = append(slices.Clone(l.segments[:i]), fresh)
+	l.mu.Unlock()
+	if last != s {
+		return errors.Join(last.file.release(), l.fs.SyncFolder(l.path))
+	}
+	return l.fs.SyncFolder(l.path)
+}
+
+// truncateState brings epochs and producers back to the log's new end. busy keeps
+// appends away from the producer state meanwhile.
+func (l *Log) truncateState() error {
+	if err := l.writeEpochs(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	end := l.end
+	l.mu.Unlock()
+	from, err := l.restoreProducers(end)
+	if err != nil {
+		return err
+	}
+	if err := l.replayProducers(from); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.dir.now().UnixMilli()
+	for _, e := range l.tail.pending() { // appended, not written: not on disk to be replayed
+		for b := e.buf.Bytes(); len(b) > 0; {
+			info, ok := record.Peek(b)
+			if !ok {
+				break
+			}
+			if info.BaseOffset >= from {
+				l.producers.update(&info, now)
+			}
+			b = b[info.Size:]
+		}
+	}
+	return nil
+}
+
+// Reset empties the log and lets it begin at start: for a replica that begins
+// anew at its leader's log start, or whose damage has been dealt with. It is
+// durable before it returns and ends damage, not a latched failure.
+func (l *Log) Reset(start record.Offset) error {
+	if start < 0 {
+		return &OffsetError{start, 0, l.End()}
+	}
+	l.io.Lock()
+	defer l.io.Unlock()
+	l.mu.Lock()
+	if l.failed != nil || l.closing || l.busy {
+		defer l.mu.Unlock()
+		return l.usable()
+	}
+	l.busy = true
+	l.generation++
+	l.tail.dropBack(0)
+	l.start, l.end, l.written, l.flushed, l.highWatermark, l.promised = start, start, start, start, start, start
+	l.damage = DamageNone
+	l.epochs, l.epochsDirty = nil, true
+	l.producers = newProducers(l.cfg.MaxProducers)
+	l.mu.Unlock()
+	defer l.leaveTruncation()
+	if err := l.resetFiles(start); err != nil {
+		return l.latch("reset", err)
+	}
+	return nil
+}
+
+func (l *Log) resetFiles(start record.Offset) error {
+	if err := l.dir.checkpoint.write(); err != nil {
+		return err
+	}
+	old := l.active().file
+	// A damaged log may hold segments that were not opened.
+	entries, err := l.fs.List(l.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch ext := filepath.Ext(e.Name); {
+		case e.Folder || strings.HasSuffix(e.Name, tornExt):
+		case ext == logExt, ext == indexExt, ext == timeExt, ext == snapshotExt:
+			if err := l.fs.Remove(filepath.Join(l.path, e.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := createSegment(l.fs, l.path, start)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.segments = []*segment{s}
+	l.mu.Unlock()
+	return errors.Join(l.writeEpochs(), old.release())
+}
