@@ -125,7 +125,8 @@ func (l *link) promote(s *Subscription) {
 	l.endSession(s)
 	l.streams[s.kind].users--
 	l.streams[s.kind].signal()
-	s.kind, s.queued, s.attempts = kindInSync, false, 0
+	// Entries of s in the old stream's lists count for nothing any more.
+	s.kind, s.queued, s.dirty, s.attempts = kindInSync, false, false, 0
 	l.join(s)
 }
 
