@@ -59,6 +59,15 @@ func (p *Polled) Bytes() int {
 	return n
 }
 
+// Batches is the number of batches.
+func (p *Polled) Batches() int {
+	n := 0
+	for _, ch := range p.chunks {
+		n += len(ch.slices)
+	}
+	return n
+}
+
 func (ch *chunk) count() int {
 	n := 0
 	for _, s := range ch.slices {

@@ -1,0 +1,221 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock/penstock/client"
+)
+
+// Consume measures throughput of reading the topic from its start to the end that
+// it had when the run began, and again from the start until the run is over. Every
+// whole pass must yield exactly the records between those offsets. With several
+// producers set, as many consumers share the partitions.
+func Consume(ctx context.Context, o Options) (*Report, error) {
+	if err := o.fill("consume"); err != nil {
+		return nil, err
+	}
+	m := newMeter()
+	t, err := o.openTarget(ctx, m, false)
+	if err != nil {
+		return nil, err
+	}
+	r := &consumeRun{o: &o, m: m, t: t}
+	report, err := r.measure(ctx)
+	return report, errors.Join(err, t.c.Close())
+}
+
+// consumeRun is a run that consumes.
+type consumeRun struct {
+	o          *Options
+	m          *meter
+	t          *target
+	start, end map[client.TopicPartition]int64
+
+	records, bytes, wire, polls atomic.Int64
+}
+
+func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
+	var err error
+	if r.start, err = r.t.ends(ctx, client.Earliest()); err != nil {
+		return nil, err
+	}
+	if r.end, err = r.t.ends(ctx, client.Latest()); err != nil {
+		return nil, err
+	}
+	if sum(r.end) == sum(r.start) {
+		return nil, fmt.Errorf("%w: topic %q is empty; run bench produce first", ErrOptions, r.o.Topic)
+	}
+	readers, err := r.readers()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, k := range readers {
+			k.close()
+		}
+	}()
+	if r.o.Warmup > 0 {
+		if err := r.phase(ctx, readers, "warm-up", r.o.Warmup, 0); err != nil {
+			return nil, err
+		}
+	}
+	cpu, err := r.o.cpuNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.records.Store(0)
+	r.bytes.Store(0)
+	r.wire.Store(0)
+	r.polls.Store(0)
+	began := time.Now()
+	if err := r.phase(ctx, readers, "consume", r.o.Duration, r.o.Records); err != nil {
+		return nil, err
+	}
+	elapsed := time.Since(began)
+	cpuAfter, err := r.o.cpuNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	report := r.t.report(r.o, "consume")
+	report.Payload = "what the topic holds"
+	report.rates(r.records.Load(), r.bytes.Load(), elapsed)
+	if report.Records > 0 {
+		report.RecordSize = int(report.Bytes / report.Records)
+	}
+	report.CPUSecondsPerGB = r.o.perGB(cpu, cpuAfter, report.Bytes)
+	report.DiskBytes = diskBytes(r.o.DataDir)
+	if n := r.polls.Load(); n > 0 {
+		report.MeanBatchBytes = float64(r.wire.Load()) / float64(n)
+	}
+	return report, nil
+}
+
+// readers makes the consumers, partitions dealt out by turns.
+func (r *consumeRun) readers() ([]*reader, error) {
+	n := min(r.o.Producers, len(r.t.parts))
+	dealt := make([][]client.TopicPartition, n)
+	for i, tp := range r.t.parts {
+		dealt[i%n] = append(dealt[i%n], tp)
+	}
+	var out []*reader
+	for _, parts := range dealt {
+		k, err := r.t.c.NewConsumer(client.WithPartitions(parts...), client.WithStart(client.Earliest()), client.WithReset(client.ResetError))
+		if err != nil {
+			return out, err
+		}
+		out = append(out, &reader{r: r, k: k, parts: parts})
+	}
+	return out, nil
+}
+
+// phase lets all readers read for a time or a number of records; 0: no limit.
+func (r *consumeRun) phase(ctx context.Context, readers []*reader, what string, d time.Duration, records int64) error {
+	until := ctx
+	if d > 0 {
+		var cancel context.CancelFunc
+		until, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	stop := showProgress(r.o.Progress, what, r.records.Load)
+	defer stop()
+	var wg sync.WaitGroup
+	errs := make([]error, len(readers))
+	for i, k := range readers {
+		wg.Go(func() { errs[i] = k.read(until, records) })
+	}
+	wg.Wait()
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// reader is one consumer and where it is in its pass over its partitions.
+type reader struct {
+	r     *consumeRun
+	k     *client.Consumer
+	parts []client.TopicPartition
+	at    map[client.TopicPartition]int64 // next offset expected; nil: no pass began
+	open  int                             // partitions whose end was not reached
+}
+
+func (k *reader) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	_ = k.k.Close(ctx) // no group: there is nothing to commit that could fail
+}
+
+// read goes on with the pass, and begins others, until the phase is over.
+func (k *reader) read(ctx context.Context, limit int64) error {
+	for limit == 0 || k.r.records.Load() < limit {
+		if err := k.nextPass(); err != nil {
+			return err
+		}
+		p, err := k.k.Poll(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the phase is over
+		}
+		if err != nil {
+			return err
+		}
+		if err := k.use(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextPass goes back to the start once all partitions are read.
+func (k *reader) nextPass() error {
+	if k.at != nil && k.open > 0 {
+		return nil
+	}
+	again := k.at != nil
+	k.at, k.open = map[client.TopicPartition]int64{}, 0
+	for _, tp := range k.parts {
+		k.at[tp] = k.r.start[tp]
+		if k.r.start[tp] < k.r.end[tp] {
+			k.open++
+		}
+		if again {
+			if err := k.k.Seek(tp, client.At(k.r.start[tp])); err != nil {
+				return err
+			}
+		}
+	}
+	if k.open == 0 {
+		return fmt.Errorf("%w: some consumer's partitions are all empty; use fewer --producers", ErrOptions)
+	}
+	return nil
+}
+
+// use reads every record of p and checks that offsets go on without a gap.
+func (k *reader) use(p *client.Polled) error {
+	var records, bytes int64
+	for part := range p.Partitions() {
+		at, end := k.at[part.TopicPartition], k.r.end[part.TopicPartition]
+		finished := at >= end
+		for rec := range part.All() {
+			if rec.Offset != at {
+				return fmt.Errorf("bench: %s: record %d follows record %d", part.TopicPartition, rec.Offset, at-1)
+			}
+			at++
+			records++
+			bytes += int64(len(rec.Key) + len(rec.Value))
+		}
+		k.at[part.TopicPartition] = at
+		if !finished && at >= end {
+			k.open--
+		}
+	}
+	if err := p.Err(); err != nil {
+		return err
+	}
+	k.r.records.Add(records)
+	k.r.bytes.Add(bytes)
+	k.r.wire.Add(int64(p.Bytes()))
+	k.r.polls.Add(int64(p.Batches()))
+	return nil
+}

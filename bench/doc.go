@@ -1,0 +1,26 @@
+// Package bench measures a running cluster: throughput of producing and of
+// consuming, and latency.
+//
+// # What a figure means
+//
+// Throughput counts from the first send to the last acknowledgement of the
+// measured part, after a warm-up on the same connections. Before a figure is
+// given the end offsets are read back: what was acknowledged must be there, or
+// the run fails.
+//
+// Latency is open loop: records are due at fixed times, and a record's latency
+// runs from the moment it was due, not from the moment the generator got round
+// to sending it. A closed loop would stop sending while the broker stalls, and
+// so leave the worst out (coordinated omission).
+//
+// Payloads come from a pool of at least 10,000 distinct ones of random letters
+// that zstd cannot shrink below 80 %, so that neither compression nor a cache
+// flatters the result.
+//
+// # What is reported
+//
+// Every report names acks, durability, replicas, partitions, record size,
+// compression, payload pool, processes and file system, because a figure
+// without them says nothing. Processor time is read from /proc of the client
+// and of the broker processes that the caller names.
+package bench

@@ -1,0 +1,43 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/penstock/penstock/client"
+)
+
+// OpenLoop measures latency at a fixed rate: record i is due at i/rate, whether or
+// not earlier ones are acknowledged, and its latency runs from then. How late the
+// generator itself was is reported beside.
+func OpenLoop(ctx context.Context, o Options) (*Report, error) {
+	if err := o.fill("latency"); err != nil {
+		return nil, err
+	}
+	run, err := newProduceRun(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	report, err := run.measure(ctx, "latency", run.tick)
+	return report, errors.Join(err, run.close())
+}
+
+// tick sends every record at its time; producers take turns.
+func (r *produceRun) tick(ctx context.Context, p *client.Producer, index int, began time.Time) error {
+	gap := time.Duration(float64(time.Second) / float64(r.o.Rate))
+	step := gap * time.Duration(len(r.producers))
+	due := began.Add(gap * time.Duration(index+1))
+	for n := index; ; n++ {
+		if r.take(1) == 0 {
+			return nil
+		}
+		waitUntil(ctx, due)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the phase is over
+		}
+		r.m.observeLate(time.Since(due))
+		r.timed(p, due, r.pool[n%len(r.pool)])
+		due = due.Add(step)
+	}
+}
