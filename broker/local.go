@@ -144,9 +144,9 @@ func (l *localReplica) logState() partition.LogState {
 
 // step feeds one event and carries out the effects that cannot block. The
 // caller holds mu and acts on what is returned after it has released it.
-func (l *localReplica) step(ev partition.Event) (after, bool) {
+func (l *localReplica) step(ev partition.Event) after {
 	if l.closed {
-		return after{}, false
+		return after{}
 	}
 	l.out.Reset()
 	l.state.Step(l.b.cfg.Now(), ev, &l.out)
@@ -154,7 +154,7 @@ func (l *localReplica) step(ev partition.Event) (after, bool) {
 	for i := range l.out.List {
 		l.carryOut(&l.out.List[i], &a)
 	}
-	return a, len(l.out.List) > 0
+	return a
 }
 
 func (l *localReplica) carryOut(e *partition.Effect, a *after) {
@@ -248,7 +248,7 @@ func (l *localReplica) configure(settings metadata.TopicSettings) {
 func (l *localReplica) assign(a *partition.Assignment) after {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	todo, _ := l.step(partition.Assign(a))
+	todo := l.step(partition.Assign(a))
 	if !l.closed && l.sub != nil && !todo.roleChanged && l.state.InSync() != l.followIn {
 		l.followIn = l.state.InSync()
 		l.sub.Stop()
@@ -339,7 +339,7 @@ func (l *localReplica) cut(a after) bool {
 		l.mu.Unlock()
 		return false
 	}
-	next, _ := l.step(partition.Truncated(l.logState()))
+	next := l.step(partition.Truncated(l.logState()))
 	l.hwNow.Store(int64(l.state.HighWatermark()))
 	l.mu.Unlock()
 	// An assignment that came meanwhile may ask for more.
@@ -356,7 +356,7 @@ func (l *localReplica) rebuild() bool {
 	l.mu.Lock()
 	s := l.logState()
 	s.MustHave, s.Damage = 0, partition.DamageNone
-	next, _ := l.step(partition.Opened(s))
+	next := l.step(partition.Opened(s))
 	l.mu.Unlock()
 	return l.finish(next)
 }

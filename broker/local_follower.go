@@ -16,7 +16,7 @@ type followerSide struct{ *localReplica }
 // Begin implements replica.FollowerPartition.
 func (f followerSide) Begin(session uint64) (replica.Handshake, bool) {
 	f.mu.Lock()
-	todo, _ := f.step(partition.Begin(session, f.log.LastEpoch()))
+	todo := f.step(partition.Begin(session, f.log.LastEpoch()))
 	var h replica.Handshake
 	e, ok := f.find(partition.EffectHandshake)
 	if ok {
@@ -39,7 +39,7 @@ func (f followerSide) Reply(r replica.HandshakeReply) replica.Verdict {
 	}
 	localEpoch, localEnd := f.log.EpochEnd(r.AnswerEpoch)
 	f.mu.Lock()
-	todo, _ := f.step(partition.Reply(r.Epoch, r.Session, outcome, r.Matched, r.Begin,
+	todo := f.step(partition.Reply(r.Epoch, r.Session, outcome, r.Matched, r.Begin,
 		r.AnswerEpoch, r.AnswerEnd, r.LogStart, r.HighWatermark, localEpoch, localEnd))
 	verdict := f.verdict()
 	f.mu.Unlock()
@@ -55,7 +55,7 @@ func (f followerSide) Reply(r replica.HandshakeReply) replica.Verdict {
 // Push implements replica.FollowerPartition.
 func (f followerSide) Push(p replica.Push, batches []*record.Buf) replica.Verdict {
 	f.mu.Lock()
-	todo, _ := f.step(partition.Push(p.Epoch, p.Session, p.From, p.To, p.HighWatermark, p.LogStart))
+	todo := f.step(partition.Push(p.Epoch, p.Session, p.From, p.To, p.HighWatermark, p.LogStart))
 	verdict := f.verdict()
 	if _, ok := f.find(partition.EffectAppend); ok {
 		verdict = f.appendPush(p, batches)
@@ -90,7 +90,7 @@ func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.
 // Gone implements replica.FollowerPartition.
 func (f followerSide) Gone(session uint64) {
 	f.mu.Lock()
-	todo, _ := f.step(partition.StreamGone(session))
+	todo := f.step(partition.StreamGone(session))
 	f.mu.Unlock()
 	f.finish(todo)
 }

@@ -19,7 +19,7 @@ func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
 func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
 	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
 	l.mu.Lock()
-	todo, _ := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd))
+	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd))
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()
 	l.finish(todo)
@@ -108,7 +108,7 @@ func (l *localReplica) Read(s *replica.Session, from record.Offset, maxBytes int
 // Ack implements replica.LeaderPartition.
 func (l *localReplica) Ack(s *replica.Session, a replica.Ack) {
 	l.mu.Lock()
-	todo, _ := l.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed))
+	todo := l.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed))
 	l.mu.Unlock()
 	l.finish(todo)
 }
@@ -117,7 +117,7 @@ func (l *localReplica) Ack(s *replica.Session, a replica.Ack) {
 func (l *localReplica) Gone(s *replica.Session, withdrawn bool) {
 	l.mu.Lock()
 	l.sessions = slices.DeleteFunc(l.sessions, func(old *replica.Session) bool { return old == s })
-	todo, _ := l.step(partition.SessionGone(s.Follower(), s.ID(), withdrawn))
+	todo := l.step(partition.SessionGone(s.Follower(), s.ID(), withdrawn))
 	l.mu.Unlock()
 	l.finish(todo)
 }

@@ -100,7 +100,7 @@ func (p *proposer) propose(ctx context.Context, batch []isrChange) {
 
 func (l *localReplica) proposed(partitionEpoch int32, o partition.Outcome) {
 	l.mu.Lock()
-	todo, _ := l.step(partition.ProposalResult(partitionEpoch, o))
+	todo := l.step(partition.ProposalResult(partitionEpoch, o))
 	l.mu.Unlock()
 	l.finish(todo)
 }
@@ -120,7 +120,7 @@ func proposalOutcome(err error) partition.Outcome {
 // changeOutcome is the outcome of one change. A stale epoch means that a newer
 // image is on its way, which may hold this very change.
 func changeOutcome(code pb.ErrorCode) partition.Outcome {
-	switch code { //nolint:exhaustive // The rest are refusals.
+	switch code {
 	case pb.ErrorCode_ERROR_CODE_UNSPECIFIED:
 		return partition.OutcomeOK
 	case pb.ErrorCode_ERROR_CODE_INVALID_UPDATE_VERSION, pb.ErrorCode_ERROR_CODE_FENCED_LEADER_EPOCH,

@@ -93,10 +93,10 @@ func (b *Broker) whyNot(ref api.PartitionRef) *api.Error {
 	p := topic.Partitions[ref.Partition]
 	hint := &api.LeaderHint{NodeID: p.Leader, LeaderEpoch: p.LeaderEpoch}
 	e := api.Errorf(api.CodeNotLeader, "broker %d leads the partition, not %d", p.Leader, b.cfg.NodeID)
-	switch {
-	case p.Leader == metadata.NoNode:
+	switch p.Leader {
+	case metadata.NoNode:
 		e = api.Errorf(api.CodeLeaderNotAvailable, "the partition has no leader: no in-sync replica is alive")
-	case p.Leader == b.cfg.NodeID:
+	case b.cfg.NodeID:
 		e = api.Errorf(api.CodeLeaderNotAvailable, "this broker is about to lead the partition")
 	}
 	e = e.At(topic.Name, ref.Partition)

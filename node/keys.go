@@ -31,7 +31,7 @@ func envName(key string) string {
 // Keys is the one table of configuration keys, in the order of the user guide.
 func Keys() []Key {
 	return []Key{
-		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setInt32(&c.NodeID, v, 1, math.MaxInt32) }},
+		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setPositive(&c.NodeID, v, math.MaxInt32) }},
 		{"data.dir", "path", "", "Holds the partitions of this node.", func(c *Config, v string) error { return setText(&c.DataDir, v) }},
 		{"raft.dir", "path", "data.dir/raft", "Holds the metadata log.", func(c *Config, v string) error { return setText(&c.RaftDir, v) }},
 		{"voters", "node.id@host:port,...", "", "Raft addresses of the metadata quorum; the same on every node.", setVoters},
@@ -68,8 +68,8 @@ func Keys() []Key {
 		{"shutdown.timeout", "duration", "10s", "How long a stop may take to hand leaderships over.", func(c *Config, v string) error {
 			return setDuration(&c.ShutdownTimeout, v, 0, time.Hour)
 		}},
-		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setInt32(&c.OffsetsReplicas, v, 1, 100) }},
-		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setInt32(&c.OffsetsPartitions, v, 1, 10000) }},
+		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setPositive(&c.OffsetsReplicas, v, 100) }},
+		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setPositive(&c.OffsetsPartitions, v, 10000) }},
 		{"http.pprof", "bool", "false", "Serve /debug/pprof on listen.http.", setPprof},
 		{"log.level", "debug|info|warn|error", "info", "Least level that is logged.", func(c *Config, v string) error { return setLevel(&c.LogLevel, v) }},
 		{"log.format", "text|json", "text", "Form of the log on standard error.", setLogFormat},
@@ -84,10 +84,11 @@ func setText(dst *string, v string) error {
 	return nil
 }
 
-func setInt32(dst *int32, v string, least, most int32) error {
+// setPositive reads a whole number from 1.
+func setPositive(dst *int32, v string, most int32) error {
 	n, err := strconv.ParseInt(v, 10, 32)
-	if err != nil || n < int64(least) || n > int64(most) {
-		return fmt.Errorf("must be a whole number from %d to %d", least, most)
+	if err != nil || n < 1 || n > int64(most) {
+		return fmt.Errorf("must be a whole number from 1 to %d", most)
 	}
 	*dst = int32(n)
 	return nil
@@ -172,7 +173,7 @@ func setVoters(c *Config, v string) error {
 		if !ok {
 			return fmt.Errorf("%q must be node.id@host:port", part)
 		}
-		if err := setInt32(&voter.NodeID, id, 1, math.MaxInt32); err != nil {
+		if err := setPositive(&voter.NodeID, id, math.MaxInt32); err != nil {
 			return fmt.Errorf("the node.id %q %w", id, err)
 		}
 		if err := setAddress(&voter.Address, address); err != nil {
