@@ -73,9 +73,8 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 	if err != nil {
 		return err
 	}
-	if slices.Equal(isr, p.ISR) {
-		return nil
-	}
+	// A set equal to the present one counts as a change too: the new partition
+	// epoch tells the leader that no earlier proposal can be applied any more.
 	q := p.clone()
 	q.Replicas = slices.Clone(p.Replicas)
 	for _, n := range isr {
@@ -88,6 +87,10 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 	q.setISR(isr, t.MinISR(), c.GetDamaged())
 	q.LastISR = nil // a leader lives, and its set holds everything
 	q.PartitionEpoch++
+	if !slices.Contains(isr, p.Leader) {
+		// The leader resigned: its log failed.
+		q.lead(e.im.Elect(q, ElectOptions{}))
+	}
 	e.put(t, c.GetPartition(), q)
 	return nil
 }
@@ -111,8 +114,8 @@ func (e *edit) members(p *Partition, c *metav1.IsrChange, where func(Code, strin
 		}
 		isr = append(isr, m.GetNodeId())
 	}
-	if !slices.Contains(isr, p.Leader) {
-		return nil, where(CodeInvalidArgument, "the set %v lacks the leader %d", isr, p.Leader)
+	if len(isr) == 0 {
+		return nil, where(CodeInvalidArgument, "the in-sync set cannot be empty")
 	}
 	slices.Sort(isr)
 	return isr, nil

