@@ -100,12 +100,16 @@ type Effects struct {
 	List []Effect
 	// Members is the set of the EffectProposeISR in List, in ascending node id.
 	Members []Member
+	// Damaged are those who leave with it because they lost acknowledged bytes
+	// (IsrChange.damaged): they must not become eligible leaders.
+	Damaged []int32
 }
 
 // Reset empties e and keeps its memory.
 func (e *Effects) Reset() {
 	e.List = e.List[:0]
 	e.Members = e.Members[:0]
+	e.Damaged = e.Damaged[:0]
 }
 
 func (e *Effects) add(ef Effect) { e.List = append(e.List, ef) }

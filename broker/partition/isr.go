@@ -71,12 +71,17 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 
 func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
 	p := &r.lead.proposal
-	out.Members = out.Members[:0]
-	if self := r.self(); !resign {
+	out.Members, out.Damaged = out.Members[:0], out.Damaged[:0]
+	if self := r.self(); resign {
+		out.Damaged = append(out.Damaged, self.Node)
+	} else {
 		out.Members = append(out.Members, Member{Node: self.Node, BrokerEpoch: self.BrokerEpoch})
 	}
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
+		if f.damaged {
+			out.Damaged = append(out.Damaged, f.node)
+		}
 		if !r.wants(now, f) {
 			continue
 		}

@@ -157,7 +157,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	var b strings.Builder
 	for _, e := range s.out.List {
-		fmt.Fprintln(&b, describe(e, s.out.Members))
+		fmt.Fprintln(&b, describe(e, s.out.Members, s.out.Damaged...))
 	}
 	return b.String()
 }
@@ -238,7 +238,7 @@ func (s *script) status() string {
 	return line + "\n"
 }
 
-func describe(e Effect, members []Member) string {
+func describe(e Effect, members []Member, damaged ...int32) string {
 	switch e.Kind {
 	case EffectRole:
 		return fmt.Sprintf("role %s leader=%d epoch=%d", e.Role, e.Node, e.Epoch)
@@ -254,7 +254,11 @@ func describe(e Effect, members []Member) string {
 	case EffectEndSession:
 		return fmt.Sprintf("end session %d of %d", e.Session, e.Node)
 	case EffectProposeISR:
-		return fmt.Sprintf("propose %v epoch=%d pe=%d", members, e.Epoch, e.PartitionEpoch)
+		line := fmt.Sprintf("propose %v epoch=%d pe=%d", members, e.Epoch, e.PartitionEpoch)
+		if len(damaged) > 0 {
+			line += fmt.Sprintf(" damaged=%v", damaged)
+		}
+		return line
 	case EffectFollowerDamaged:
 		return fmt.Sprintf("follower %d is damaged: end=%d hw=%d", e.Node, e.Offset, e.HW)
 	case EffectDrained:

@@ -94,16 +94,16 @@ func (s *Subscription) settleAll() int64 {
 	return s.settle(everything)
 }
 
-// Restart opens a new session now, for something changed that a refusal or a
-// hold may have waited for. It never blocks.
+// Restart ends the pause after a refusal or a hold, for something changed that it
+// may have waited for. An open session, or one being opened, goes on. It never
+// blocks.
 func (s *Subscription) Restart() {
 	l := s.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.phase == subStopped || s.phase == subWorking || s.phase == subAwait {
+	if s.phase != subIdle {
 		return
 	}
-	l.endSession(s)
 	s.attempts = 0
 	l.begin(s, 0)
 }
