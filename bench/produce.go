@@ -162,7 +162,9 @@ func (r *produceRun) phase(ctx context.Context, what string, d time.Duration, re
 	for i, p := range r.producers {
 		wg.Go(func() {
 			errs[i] = feed(feedCtx, p, i, began)
-			if err := p.Flush(ctx); err != nil && errs[i] == nil && r.m.failed.Load() == 0 {
+			err := p.Flush(ctx)
+			phaseOver := feedCtx.Err() != nil && errors.Is(err, feedCtx.Err()) && ctx.Err() == nil
+			if err != nil && !phaseOver && errs[i] == nil && r.m.failed.Load() == 0 {
 				errs[i] = err // refused before it was in any batch
 			}
 		})

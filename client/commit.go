@@ -46,7 +46,7 @@ func (k *Consumer) commitMoved(ctx context.Context, subs []*subscription) error 
 	return k.commitPositions(ctx, func(s *subscription) int64 { return s.moved.Load() }, subs)
 }
 
-// commitPositions commits where position is past what was committed last.
+// commitPositions commits where position differs from what was committed last.
 func (k *Consumer) commitPositions(ctx context.Context, position func(*subscription) int64, subs []*subscription) error {
 	if k.cfg.group == "" {
 		return ErrNoGroup
@@ -84,6 +84,11 @@ func (k *Consumer) commit(ctx context.Context, offsets []CommittedOffset) error 
 	for i := range offsets {
 		if s := k.parts[offsets[i].TopicPartition]; s != nil {
 			s.committed = offsets[i].Offset
+			// What the application committed by itself it has moved past, or else auto
+			// commit would take it back.
+			if moved := s.moved.Load(); moved >= 0 && moved < s.committed {
+				s.moved.CompareAndSwap(moved, s.committed)
+			}
 		}
 	}
 	return nil
