@@ -2,6 +2,7 @@ package partition
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -479,9 +480,9 @@ func lastEpoch(log []entry) record.Epoch {
 
 // epochEnd is the largest epoch in log not above e, and its end.
 func epochEnd(log []entry, e record.Epoch) (record.Epoch, record.Offset) {
-	for i := len(log) - 1; i >= 0; i-- {
-		if log[i].epoch <= e {
-			return log[i].epoch, record.Offset(i + 1)
+	for i, x := range slices.Backward(log) {
+		if x.epoch <= e {
+			return x.epoch, record.Offset(i + 1)
 		}
 	}
 	return record.UnknownEpoch, 0

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ import (
 //	status
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		t.Helper()
 		s := &script{now: time.Unix(1000, 0)}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			t.Helper()
@@ -79,7 +81,7 @@ func (a args) outcome() Outcome {
 	if !ok {
 		return OutcomeOK
 	}
-	for i, name := range outcomeNames {
+	for i, name := range outcomeNames() {
 		if strings.ReplaceAll(name, " ", "-") == arg.SingleVal(a.t) {
 			return Outcome(i)
 		}
@@ -115,20 +117,12 @@ func (a args) assignment() *Assignment {
 		MinISR: int(a.num("min", 2)), Synced: !a.has("durability"),
 		MayTruncate: a.has("maytruncate"), MayLeadDamaged: a.has("mayleaddamaged"),
 	}
-	in := func(list []int32, n int32) bool {
-		for _, x := range list {
-			if x == n {
-				return true
-			}
-		}
-		return false
-	}
 	for _, n := range a.nodes("replicas") {
 		r := Assigned{
 			Node: n, BrokerEpoch: int64(n) * 10,
-			ISR: in(a.nodes("isr"), n), ELR: in(a.nodes("elr"), n), Fenced: in(a.nodes("fenced"), n),
+			ISR: slices.Contains(a.nodes("isr"), n), ELR: slices.Contains(a.nodes("elr"), n), Fenced: slices.Contains(a.nodes("fenced"), n),
 		}
-		if in(a.nodes("restarted"), n) {
+		if slices.Contains(a.nodes("restarted"), n) {
 			r.BrokerEpoch++
 		}
 		as.Replicas = append(as.Replicas, r)

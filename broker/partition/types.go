@@ -1,6 +1,10 @@
 package partition
 
-import "github.com/penstock/penstock/log/record"
+import (
+	"strconv"
+
+	"github.com/penstock/penstock/log/record"
+)
 
 // Role is what a replica does.
 type Role int8
@@ -65,16 +69,19 @@ const (
 	OutcomeUnknown
 )
 
-var outcomeNames = [...]string{
-	"ok", "not leader", "not enough replicas", "not enough replicas after append", "timed out", "storage failed",
-	"fenced epoch", "unknown epoch", "stale broker epoch", "not a replica", "damaged", "refused", "unknown",
+// outcomeNames is indexed by Outcome.
+func outcomeNames() [13]string {
+	return [...]string{
+		"ok", "not leader", "not enough replicas", "not enough replicas after append", "timed out", "storage failed",
+		"fenced epoch", "unknown epoch", "stale broker epoch", "not a replica", "damaged", "refused", "unknown",
+	}
 }
 
 func (o Outcome) String() string {
-	if o >= 0 && int(o) < len(outcomeNames) {
-		return outcomeNames[o]
+	if names := outcomeNames(); o >= 0 && int(o) < len(names) {
+		return names[o]
 	}
-	return "outcome"
+	return "outcome " + strconv.Itoa(int(o))
 }
 
 // Damage is what is wrong with a replica's log.

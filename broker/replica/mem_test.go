@@ -142,8 +142,8 @@ func (m *memReplica) flushAll() {
 }
 
 func (m *memReplica) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
-	for i := len(m.batches) - 1; i >= 0; i-- {
-		if info, _ := record.Peek(m.batches[i].Bytes()); info.Epoch <= e {
+	for i, b := range slices.Backward(m.batches) {
+		if info, _ := record.Peek(b.Bytes()); info.Epoch <= e {
 			return info.Epoch, record.Offset(i + 1)
 		}
 	}
@@ -156,8 +156,8 @@ func (m *memReplica) lastEpoch() record.Epoch {
 }
 
 // wait blocks until cond holds.
-func (m *memReplica) wait(t testing.TB, what string, cond func() bool) {
-	t.Helper()
+func (m *memReplica) wait(tb testing.TB, what string, cond func() bool) {
+	tb.Helper()
 	late := time.AfterFunc(10*time.Second, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -169,7 +169,7 @@ func (m *memReplica) wait(t testing.TB, what string, cond func() bool) {
 	defer m.mu.Unlock()
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("node %d %v: %s: not within 10 s (role %s, end %d, HW %d)",
+			tb.Fatalf("node %d %v: %s: not within 10 s (role %s, end %d, HW %d)",
 				m.node.id, m.key, what, m.state.Role(), m.state.End(), m.state.HighWatermark())
 		}
 		m.changed.Wait()
@@ -392,13 +392,13 @@ func (n *testNode) stop() {
 }
 
 // newNodes starts brokers 1 to count.
-func newNodes(t testing.TB, count int, tune func(*ServerConfig, *FollowerConfig)) []*testNode {
-	t.Helper()
+func newNodes(tb testing.TB, count int, tune func(*ServerConfig, *FollowerConfig)) []*testNode {
+	tb.Helper()
 	peers := make(map[int32]*testNode)
 	var nodes []*testNode
 	for i := range count {
 		n := &testNode{
-			t: t, id: int32(i + 1), parts: make(map[Key]*memReplica), peers: peers,
+			t: tb, id: int32(i + 1), parts: make(map[Key]*memReplica), peers: peers,
 			conns: make(map[int32]*grpc.ClientConn), codec: wire.NewCodec(record.NewArena(1 << 20)),
 		}
 		logger := slog.New(slog.DiscardHandler)
@@ -412,22 +412,22 @@ func newNodes(t testing.TB, count int, tune func(*ServerConfig, *FollowerConfig)
 		}
 		var err error
 		if n.server, err = NewServer(sc); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if n.follower, err = NewFollower(fc); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		n.serve()
 		peers[n.id] = n
 		nodes = append(nodes, n)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		for _, n := range nodes {
 			if err := n.follower.Close(); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 			if err := n.server.Close(); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 		}
 		for _, n := range nodes {
