@@ -36,7 +36,7 @@ const sessionBits = 24
 // NewFollower.
 type Follower struct {
 	cfg      FollowerConfig
-	sessions atomic.Uint64 // ids handed out: they only grow
+	sessions atomic.Uint64   // ids handed out: they only grow
 	ctx      context.Context //nolint:containedctx // The lifetime of the streams, ended by Close.
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
