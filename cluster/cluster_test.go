@@ -130,12 +130,12 @@ func (n *testNode) serve() {
 // kill stops the node as the end of its process would: nothing is handed over.
 func (n *testNode) kill() {
 	n.server.Stop()
-	_ = n.Node.close(false)
+	_ = n.close(false)
 }
 
 func (n *testNode) register() {
 	n.t.Helper()
-	epoch, err := n.Node.Register(within(n.t, 20*time.Second), &metav1.RegisterBroker{Version: "test"})
+	epoch, err := n.Register(within(n.t, 20*time.Second), &metav1.RegisterBroker{Version: "test"})
 	require.NoError(n.t, err)
 	n.epoch = epoch
 }

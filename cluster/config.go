@@ -54,8 +54,9 @@ type Config struct {
 	// ElectionTimeout of Raft: a follower that hears no leader for one to two
 	// times as long starts an election. It is the leader's lease too. Default 500 ms.
 	ElectionTimeout time.Duration
-	// CommitTimeout bounds how long a follower waits to hear that an entry was
-	// committed when no other entry follows. Default 5 ms; see docs/decisions/0003-raft.md.
+	// CommitTimeout of Raft: an idle leader tells its followers what is committed
+	// after one to two times as long. Default 20 ms; changes of metadata do not
+	// wait for it, see docs/decisions/0003-raft.md.
 	CommitTimeout time.Duration
 	// AppliedWait bounds how long the answer to a changed topic waits for all
 	// brokers to have applied it. Default 500 ms.
@@ -92,7 +93,7 @@ func (c *Config) ensureDefaults() {
 		{&c.HeartbeatInterval, 250 * time.Millisecond},
 		{&c.ResetGrace, 100 * time.Millisecond},
 		{&c.ElectionTimeout, 500 * time.Millisecond},
-		{&c.CommitTimeout, 5 * time.Millisecond},
+		{&c.CommitTimeout, 20 * time.Millisecond},
 		{&c.AppliedWait, 500 * time.Millisecond},
 		{&c.StoreStall, 10 * time.Second},
 	} {

@@ -18,9 +18,9 @@
 //	peers.go                connections to other brokers
 //	propose.go              asking for a change, registering
 //	heartbeat.go            the broker's side of its session
-//	controller_loop.go      a term as controller: barrier, decisions
-//	controller_propose.go   answering proposals: placing topics, Join
-//	heartbeat_server.go     the controller's side of sessions; dialling suspects
+//	term.go                 a term as controller: barrier, decisions
+//	term_propose.go         answering proposals: placing topics, Join
+//	term_heartbeat.go       the controller's side of sessions; dialling suspects
 //
 // # The way of a change
 //
@@ -64,6 +64,7 @@
 //	Node.controllerLoop     Start           Close; waits for its term
 //	term: prepare, decide   beginTerm       the end of the term
 //	term.probeLoop          the term        the end of the term
+//	term.spreadLoop         the term        the end of the term
 //	session.run             Register        Close; waits for its receiver
 //	streamLayer.acceptLoop  Start           streamLayer.Close
 //	streamLayer.welcome     acceptLoop      its hello, or streamLayer.Close

@@ -15,23 +15,23 @@ import (
 var (
 	// ErrClosed answers calls on a node that is closed or closing.
 	ErrClosed = errors.New("cluster: node is closed")
-	// ErrNoController: nobody is known to be the controller, or it does not answer.
+	// ErrNoController says that nobody is known to be the controller, or it does not answer.
 	ErrNoController = errors.New("cluster: no controller")
-	// ErrOutcomeUnknown: the time was up after a proposal had been sent. It may
+	// ErrOutcomeUnknown says that the time was up after a proposal had been sent. It may
 	// be applied later; repeating it with the same command id is harmless.
 	ErrOutcomeUnknown = errors.New("cluster: outcome unknown")
-	// ErrUnknownNode: the metadata image has no broker of that id.
+	// ErrUnknownNode says that the metadata image has no broker of that id.
 	ErrUnknownNode = errors.New("cluster: unknown node")
-	// ErrDataLost: the directory holds Raft state but no identity, or the
+	// ErrDataLost says that the directory holds Raft state but no identity, or the
 	// reverse of what the identity promises.
 	ErrDataLost = errors.New("cluster: raft directory is incomplete")
-	// ErrStoreStalled: a write of the Raft log took longer than Config.StoreStall.
+	// ErrStoreStalled says that a write of the Raft log took longer than Config.StoreStall.
 	ErrStoreStalled = errors.New("cluster: write of the raft log is stuck")
-	// ErrProtocol: the other side of a connection does not speak this protocol.
+	// ErrProtocol says that the other side of a connection does not speak this protocol.
 	ErrProtocol = errors.New("cluster: protocol error")
 )
 
-// NodeIDMismatchError: the directory was made by a node of another id.
+// NodeIDMismatchError says that the directory was made by a node of another id.
 type NodeIDMismatchError struct {
 	Dir                  string
 	Recorded, Configured int32
@@ -41,7 +41,7 @@ func (e *NodeIDMismatchError) Error() string {
 	return fmt.Sprintf("cluster: directory %s belongs to node %d, but node.id is %d", e.Dir, e.Recorded, e.Configured)
 }
 
-// ClusterIDMismatchError: two nodes, or a node and its directory, belong to
+// ClusterIDMismatchError says that two nodes, or a node and its directory, belong to
 // different clusters.
 type ClusterIDMismatchError struct {
 	Ours, Theirs string
@@ -52,7 +52,7 @@ func (e *ClusterIDMismatchError) Error() string {
 	return fmt.Sprintf("cluster: this node belongs to cluster %s, but %s to cluster %s", e.Ours, e.Peer, e.Theirs)
 }
 
-// IdentityConflictError: a node id is known with another storage id. The node
+// IdentityConflictError says that a node id is known with another storage id. The node
 // comes with an empty or foreign directory in the place of one that the cluster
 // relies on; `penstock cluster replace` is the way to say that this is meant.
 type IdentityConflictError struct {
@@ -154,7 +154,7 @@ func codeOf(err error) metadata.Code {
 
 // retriable reports whether the same proposal may succeed later, unchanged.
 func retriable(code metadata.Code) bool {
-	switch pb.ErrorCode(code) { //nolint:exhaustive // The rest is not retriable.
+	switch pb.ErrorCode(code) {
 	case pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER, pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT,
 		pb.ErrorCode_ERROR_CODE_SHUTTING_DOWN, pb.ErrorCode_ERROR_CODE_INVALID_UPDATE_VERSION:
 		return true
@@ -164,7 +164,7 @@ func retriable(code metadata.Code) bool {
 }
 
 func indefinite(code metadata.Code) bool {
-	switch pb.ErrorCode(code) { //nolint:exhaustive // The rest is definite.
+	switch pb.ErrorCode(code) {
 	case pb.ErrorCode_ERROR_CODE_UNKNOWN, pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT:
 		return true
 	default:
@@ -173,7 +173,7 @@ func indefinite(code metadata.Code) bool {
 }
 
 func grpcCode(code metadata.Code) codes.Code {
-	switch pb.ErrorCode(code) { //nolint:exhaustive // The rest is a failed precondition.
+	switch pb.ErrorCode(code) {
 	case pb.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC, pb.ErrorCode_ERROR_CODE_UNKNOWN_PARTITION:
 		return codes.NotFound
 	case pb.ErrorCode_ERROR_CODE_TOPIC_EXISTS:

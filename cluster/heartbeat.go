@@ -13,8 +13,8 @@ import (
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
-// ErrSuperseded: another registration of this node's identity ended its session:
-// a second process runs with a copy of its directory.
+// ErrSuperseded says that another registration of this node's identity ended its
+// session: a second process runs with a copy of its directory.
 var ErrSuperseded = errors.New("cluster: the broker's session was taken over by another registration")
 
 const (
@@ -44,15 +44,13 @@ func newSession(n *Node) *session {
 	return &session{node: n, changed: make(chan struct{}), mayShutdown: make(chan struct{})}
 }
 
-// begin starts the heartbeats of a broker epoch. Raft's goroutines outlive the
-// node's stop, so a node that is closing does not start any.
-func (s *session) begin(epoch int64) {
-	now := time.Now()
+// begin starts the heartbeats of a broker epoch that was asked for at a time.
+func (s *session) begin(epoch int64, asked time.Time) {
 	s.mu.Lock()
 	first := s.epoch == 0
 	s.epoch = epoch
 	s.mu.Unlock()
-	s.heard.Store(&now)
+	s.heard.Store(&asked)
 	if first {
 		s.node.background(s.run)
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock/penstock/cluster/metadata"
@@ -123,14 +125,37 @@ func TestGarbageAfterTheHello(t *testing.T) {
 	require.Equal(t, accepted, a.refusal)
 	_, _ = io.WriteString(conn, strings.Repeat("\xff", 4096))
 	_, err = io.Copy(io.Discard, conn)
-	require.NotErrorIs(t, err, errTimeout{})
+	var timeout net.Error
+	require.False(t, errors.As(err, &timeout) && timeout.Timeout(), "the connection stays open")
 	n.mustCreate("t", 1)
 }
 
-// errTimeout matches net's timeouts.
-type errTimeout struct{}
+// Heartbeats must reach Raft's main loop like any other message, and not race
+// with it on the connection's goroutine (hashicorp/raft issue 695).
+func TestHeartbeatsGoThroughTheMainLoop(t *testing.T) {
+	nodes := newNodes(t, 2, 1)
+	n := nodes[0].start()
+	cfg := nodes[1].config()
+	cfg.ensureDefaults()
+	layer := newStreamLayer(&cfg, n)
+	trans := newTransport(layer, &cfg, newRaftLogger(cfg.Logger))
+	layer.start()
+	defer trans.Close()
+	trans.SetHeartbeatHandler(func(raft.RPC) { t.Error("the short cut was taken") })
 
-func (errTimeout) Error() string { return "timeout" }
+	done := make(chan error, 1)
+	go func() {
+		done <- n.trans.AppendEntries("", raft.ServerAddress(nodes[1].raftAddr),
+			&raft.AppendEntriesRequest{Term: 1, RPCHeader: raft.RPCHeader{Addr: []byte("x")}}, new(raft.AppendEntriesResponse))
+	}()
+	select {
+	case rpc := <-trans.Consumer():
+		rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+	case <-within(t, 5*time.Second).Done():
+		t.Fatal("no message")
+	}
+	require.NoError(t, <-done)
+}
 
 // A connection that says nothing is closed, and does not keep the node from
 // closing.

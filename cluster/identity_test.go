@@ -130,7 +130,7 @@ func TestTwoOfThreeNeverFound(t *testing.T) {
 	}
 	nodes[2].start()
 	registerAll(nodes...)
-	require.True(t, nodes[0].ClusterID() == nodes[2].ClusterID())
+	require.Equal(t, nodes[0].ClusterID(), nodes[2].ClusterID())
 }
 
 // A node that finds a cluster never founds one, whatever else is missing.

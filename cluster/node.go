@@ -25,8 +25,9 @@ const stopTimeout = 5 * time.Second
 // Node is this process's part in the metadata quorum. Its methods may be called
 // from any goroutine.
 type Node struct {
-	cfg    Config
-	logger *slog.Logger
+	cfg        Config
+	logger     *slog.Logger
+	raftLogger *raftLogger
 
 	raft  *raft.Raft
 	trans transport
@@ -131,6 +132,7 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 
 func (n *Node) openRaft() error {
 	logger := newRaftLogger(n.logger)
+	n.raftLogger = logger
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, 2, logger)
 	if err != nil {
 		return fmt.Errorf("snapshot directory: %w", err)
@@ -146,12 +148,22 @@ func (n *Node) openRaft() error {
 	n.storageID = id.storageID
 	n.clusterID.Store(&id.clusterID)
 	n.layer = newStreamLayer(&n.cfg, n)
-	n.trans = newTransport(n.layer, &n.cfg)
-	n.raft, err = raft.NewRaft(raftConfig(&n.cfg, id.storageID, logger), n.fsm, n.store, n.store, snapshots, n.trans)
+	n.trans = newTransport(n.layer, &n.cfg, logger)
+	n.raft, err = n.newRaft(raftConfig(&n.cfg, id.storageID, logger), snapshots)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), n.trans.Close())
 	}
 	return nil
+}
+
+// newRaft turns the library's panic about a hole in the log into an error.
+func (n *Node) newRaft(conf *raft.Config, snapshots raft.SnapshotStore) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrDataLost, p)
+		}
+	}()
+	return raft.NewRaft(conf, n.fsm, n.store, n.store, snapshots, n.trans)
 }
 
 func raftConfig(cfg *Config, id metadata.ID, logger hclog.Logger) *raft.Config {
@@ -323,6 +335,7 @@ func (n *Node) handOverRaft() {
 }
 
 func (n *Node) shutdown() error {
+	n.raftLogger.hush()
 	future := n.raft.Shutdown()
 	err := n.layer.Close()
 	n.tasks.close()

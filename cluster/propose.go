@@ -153,7 +153,7 @@ func final(err error) bool {
 	if !typed {
 		return false
 	}
-	switch code { //nolint:exhaustive // The rest are answers.
+	switch code {
 	case pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER, pb.ErrorCode_ERROR_CODE_SHUTTING_DOWN,
 		pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT, pb.ErrorCode_ERROR_CODE_UNKNOWN:
 		return false
@@ -193,7 +193,9 @@ func (n *Node) Register(ctx context.Context, r *metav1.RegisterBroker) (brokerEp
 	r.NodeId, r.StorageId = n.cfg.NodeID, n.storageID[:]
 	r.PeerAddress, r.RaftAddress = n.cfg.AdvertisePeer, n.cfg.AdvertiseRaft
 	var resp *pb.ProposeResponse
+	var asked time.Time // the controller counts our silence from when it applied, which is later
 	for _, chunk := range chunks(r) {
+		asked = time.Now()
 		resp, err = n.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_Register{Register: chunk}})
 		if err != nil {
 			return 0, fmt.Errorf("register broker %d: %w", n.cfg.NodeID, err)
@@ -203,7 +205,7 @@ func (n *Node) Register(ctx context.Context, r *metav1.RegisterBroker) (brokerEp
 		return 0, fmt.Errorf("register broker %d: %w", n.cfg.NodeID, err)
 	}
 	epoch := int64(resp.GetIndex())
-	n.session.begin(epoch)
+	n.session.begin(epoch, asked)
 	n.logger.Info("registered", "node", n.cfg.NodeID, "broker_epoch", epoch, "replicas", len(r.GetReplicas()))
 	return epoch, nil
 }

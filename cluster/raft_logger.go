@@ -17,8 +17,8 @@ const repeatAfter = 30 * time.Second
 
 // raftLogger passes the library's messages to slog. Raft calls much a warning
 // or an error that is an ordinary part of an election or of a peer's restart,
-// so all levels sink by one and repetitions are held back; what people must know
-// is logged by this package.
+// so all but its errors are for debugging, errors are warnings, and repetitions
+// are held back; what people must know is logged by this package.
 type raftLogger struct {
 	logger *slog.Logger
 	name   string
@@ -28,11 +28,12 @@ type raftLogger struct {
 // repetitions knows when each message was last let through. The messages are
 // literals of the library, so there are few.
 type repetitions struct {
-	mu   sync.Mutex // guards seen
-	seen map[string]time.Time
+	mu    sync.Mutex // guards what follows
+	seen  map[string]time.Time
+	quiet bool // hold all: what breaks while a node stops was meant to
 }
 
-func newRaftLogger(logger *slog.Logger) hclog.Logger {
+func newRaftLogger(logger *slog.Logger) *raftLogger {
 	return &raftLogger{
 		logger: logger.With("component", "raft"), name: "raft",
 		last: &repetitions{seen: make(map[string]time.Time)},
@@ -42,20 +43,25 @@ func newRaftLogger(logger *slog.Logger) hclog.Logger {
 func (r *repetitions) hold(msg string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at, ok := r.seen[msg]; ok && now.Sub(at) < repeatAfter {
+	if at, ok := r.seen[msg]; r.quiet || ok && now.Sub(at) < repeatAfter {
 		return true
 	}
 	r.seen[msg] = now
 	return false
 }
 
+// hush holds back what Raft has to say about its own end.
+func (l *raftLogger) hush() {
+	l.last.mu.Lock()
+	defer l.last.mu.Unlock()
+	l.last.quiet = true
+}
+
 func sunk(level hclog.Level) slog.Level {
 	switch level {
 	case hclog.Error:
 		return slog.LevelWarn
-	case hclog.Warn:
-		return slog.LevelInfo
-	case hclog.NoLevel, hclog.Trace, hclog.Debug, hclog.Info, hclog.Off:
+	case hclog.NoLevel, hclog.Trace, hclog.Debug, hclog.Info, hclog.Warn, hclog.Off:
 		return slog.LevelDebug
 	}
 	return slog.LevelDebug

@@ -137,3 +137,16 @@ func TestFailedVoteEndsTheRole(t *testing.T) {
 	voter.campaign() // it must store the new term first
 	require.ErrorIs(t, voter.failure(), errDisk)
 }
+
+func TestHoleInTheLogIsAnError(t *testing.T) {
+	nodes := newNodes(t, 1, 1)
+	startAll(nodes...)
+	nodes[0].mustCreate("t", 1)
+	nodes[0].kill()
+	s, err := openStore(nodes[0].dir)
+	require.NoError(t, err)
+	require.NoError(t, s.DeleteRange(2, 2))
+	require.NoError(t, s.close())
+	_, err = Start(t.Context(), nodes[0].config())
+	require.ErrorIs(t, err, ErrDataLost)
+}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -36,9 +37,9 @@ type streamLayer struct {
 	self      helloSource
 	logger    *slog.Logger
 
-	ready  chan net.Conn // said hello, wait for Raft's Accept
-	slots  chan struct{} // one for each connection that has not said hello
-	ctx    context.Context
+	ready  chan net.Conn   // said hello, wait for Raft's Accept
+	slots  chan struct{}   // one for each connection that has not said hello
+	ctx    context.Context //nolint:containedctx // the layer's own life, not a call's
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -274,8 +275,8 @@ type transport struct{ *raft.NetworkTransport }
 // SetHeartbeatHandler does nothing, on purpose.
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-func newTransport(l *streamLayer, cfg *Config) transport {
+func newTransport(l *streamLayer, cfg *Config, logger hclog.Logger) transport {
 	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: l, MaxPool: 3, Timeout: max(2*cfg.ElectionTimeout, time.Second), Logger: newRaftLogger(cfg.Logger),
+		Stream: l, MaxPool: 3, Timeout: max(2*cfg.ElectionTimeout, time.Second), Logger: logger,
 	})}
 }

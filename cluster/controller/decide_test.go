@@ -306,3 +306,57 @@ func (w *world) checkRest(t *rapid.T) {
 		}
 	}
 }
+
+// TestDeadlinesBeginAtTheBase: what was observed before the controller passed
+// its barrier does not shorten a deadline.
+func TestDeadlinesBeginAtTheBase(t *testing.T) {
+	w := newWorld(t, 1)
+	base := w.now.Add(time.Hour)
+	w.live = controller.NewLiveness(base)
+	w.live.Observe(w.im, w.now)
+	if d := controller.Decide(w.im, w.live, base.Add(2900*time.Millisecond), w.opts); len(d.Commands) != 0 {
+		t.Errorf("%v", d.Commands)
+	}
+	if d := controller.Decide(w.im, w.live, base.Add(3*time.Second), w.opts); len(d.Commands) != 1 {
+		t.Errorf("%v, want a fence", d.Commands)
+	}
+}
+
+// TestNewControllerUnfencesOnlyWhomItHears: a fresh deadline is no sign of life.
+func TestNewControllerUnfencesOnlyWhomItHears(t *testing.T) {
+	w := newWorld(t, 2)
+	w.silent[0] = true
+	w.run(4 * time.Second)
+	w.live = controller.NewLiveness(w.now)
+	w.run(time.Second)
+	if !w.im.Broker(0).Fenced {
+		t.Fatal("unfenced without a heartbeat")
+	}
+	delete(w.silent, 0)
+	w.run(100 * time.Millisecond)
+	if w.im.Broker(0).Fenced {
+		t.Fatal("still fenced after a heartbeat")
+	}
+}
+
+// TestLeavingLeaderStaysAboveTheEligible: a leader that stops is not replaced by
+// an eligible leader while it lives; that one may lack what is not yet
+// acknowledged. Afterwards it waits for the in-sync member first.
+func TestLeavingLeaderStaysAboveTheEligible(t *testing.T) {
+	w := newWorld(t, 2)
+	w.create(0, nil, assign([]int32{0, 1}))
+	w.run(time.Second)
+	w.silent[1] = true
+	w.run(4 * time.Second)
+	delete(w.silent, 1)
+	w.run(time.Second)
+	w.stopping[0] = true
+	w.decide()
+	if p := w.partition(0); p.Leader != metadata.NoNode || !slices.Equal(p.ISR, []int32{0}) || !slices.Equal(p.ELR, []int32{1}) {
+		t.Fatalf("%+v", p)
+	}
+	w.run(3 * time.Second)
+	if p := w.partition(0); p.Leader != 1 || w.possibleLoss != 0 {
+		t.Fatalf("%+v", p)
+	}
+}

@@ -144,3 +144,47 @@ func BenchmarkPlace(b *testing.B) {
 		}
 	}
 }
+
+// TestPlaceUnequalRacks: racks come before balance.
+func TestPlaceUnequalRacks(t *testing.T) {
+	w := newWorld(t, 0)
+	for node, rack := range []string{"a", "a", "a", "a", "b"} {
+		w.register(int32(node), rack, nil)
+	}
+	placed, err := controller.Place(w.im, 20, 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaders := make(map[int32]int)
+	for i, a := range placed {
+		if !slices.Contains(a.GetReplicas(), 4) {
+			t.Errorf("partition %d on %v has no replica in rack b", i, a.GetReplicas())
+		}
+		leaders[a.GetReplicas()[0]]++
+	}
+	if spread([]int32{0, 1, 2, 3, 4}, leaders) > 1 {
+		t.Errorf("leaders %v", leaders)
+	}
+}
+
+func TestPlaceSpreadsSmallTopicsOverRacks(t *testing.T) {
+	w := newWorld(t, 0)
+	nodes := []int32{0, 1, 2, 3, 4, 5}
+	for _, node := range nodes {
+		w.register(node, fmt.Sprintf("rack-%d", node%2), nil)
+	}
+	all := make(map[int32]int)
+	for topic := range 60 {
+		placed, err := controller.Place(w.im, 1, 2, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range placed[0].GetReplicas() {
+			all[node]++
+		}
+		w.create(topic, nil, placed)
+	}
+	if spread(nodes, all) > 1 {
+		t.Errorf("replicas %v", all)
+	}
+}

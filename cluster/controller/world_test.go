@@ -24,11 +24,11 @@ type world struct {
 	moves                     int
 }
 
-func newWorld(t testing.TB, brokers int32) *world {
-	t.Helper()
+func newWorld(tb testing.TB, brokers int32) *world {
+	tb.Helper()
 	start := time.Unix(1_700_000_000, 0)
 	w := &world{
-		t: t, im: metadata.Empty(), now: start, live: controller.NewLiveness(start), opts: controller.DefaultOptions(),
+		t: tb, im: metadata.Empty(), now: start, live: controller.NewLiveness(start), opts: controller.DefaultOptions(),
 		silent: make(map[int32]bool), stopping: make(map[int32]bool), stalled: make(map[int32]bool),
 	}
 	w.apply(&metav1.Command{Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: "test"}}})

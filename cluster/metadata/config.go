@@ -23,9 +23,9 @@ const (
 type Durability string
 
 const (
-	// Synced: on disk (fdatasync).
+	// Synced means on disk (fdatasync).
 	Synced Durability = "synced"
-	// Replicated: in memory; flush.ms bounds what a power loss of all replicas
+	// Replicated means in memory; flush.ms bounds what a power loss of all replicas
 	// can take.
 	Replicated Durability = "replicated"
 )
@@ -111,7 +111,7 @@ func TopicConfigs() []TopicConfig {
 }
 
 // maxMillis is the longest time that fits a time.Duration: 292 years.
-const maxMillis = int64(math.MaxInt64 / int64(time.Millisecond))
+const maxMillis = math.MaxInt64 / int64(time.Millisecond)
 
 // ParseSettings checks configs and fills in the defaults. The error is an
 // *Error with CodeInvalidConfig that names the key, the value and what is

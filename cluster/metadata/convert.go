@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
@@ -179,6 +180,6 @@ func (im *Image) addStaged(s *metav1.StagedRegistration) error {
 		return fmt.Errorf("staged registration of node %d: chunk %d after %d, or one registration too many",
 			c.GetNodeId(), c.GetChunk(), len(chunks))
 	}
-	im.staged = im.staged.set(c.GetNodeId(), &staging{id: id, index: s.GetIndex(), chunks: append(chunks[:len(chunks):len(chunks)], c)})
+	im.staged = im.staged.set(c.GetNodeId(), &staging{id: id, index: s.GetIndex(), chunks: append(slices.Clip(chunks), c)})
 	return nil
 }

@@ -8,13 +8,13 @@ import (
 type Source int32
 
 const (
-	// FromISR: an in-sync member that ran without interruption.
+	// FromISR is an in-sync member that ran without interruption.
 	FromISR Source = iota + 1
-	// FromRestarted: an in-sync member that registered anew and kept its place.
+	// FromRestarted is an in-sync member that registered anew and kept its place.
 	FromRestarted
-	// FromELR: an eligible leader of KIP-966.
+	// FromELR is an eligible leader of KIP-966.
 	FromELR
-	// FromLastISR: a member of the last set that could hold every acknowledged
+	// FromLastISR is a member of the last set that could hold every acknowledged
 	// record, all of whose members are back. Records may be lost.
 	FromLastISR
 )

@@ -95,7 +95,7 @@ func (e *Error) Error() string { return e.Code.String() + ": " + e.Message }
 
 // Is makes errors.Is(err, &Error{Code: c}) true for every Error with that code.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // Is compares one link of the chain
+	t, ok := target.(*Error)
 	return ok && t.Message == "" && t.Code == e.Code
 }
 

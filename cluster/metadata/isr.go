@@ -118,7 +118,21 @@ func (e *edit) members(p *Partition, c *metav1.IsrChange, where func(Code, strin
 		return nil, where(CodeInvalidArgument, "the in-sync set cannot be empty")
 	}
 	slices.Sort(isr)
-	return isr, nil
+	return isr, checkResigned(p, isr, where)
+}
+
+// checkResigned lets a leader leave its own set only to members that are in it
+// already: they hold every acknowledged record whatever befell the leader.
+func checkResigned(p *Partition, isr []int32, where func(Code, string, ...any) *Error) *Error {
+	if slices.Contains(isr, p.Leader) {
+		return nil
+	}
+	for _, node := range isr {
+		if !p.InISR(node) {
+			return where(CodeInvalidArgument, "the set %v lacks the leader %d, so it cannot add broker %d", isr, p.Leader, node)
+		}
+	}
+	return nil
 }
 
 // electLeaders applies the controller's changes, each on its own. What the

@@ -25,9 +25,9 @@ import (
 var update = flag.Bool("update", false, "write the golden snapshot anew")
 
 // goldenImage has one of everything that a snapshot can hold.
-func goldenImage(t testing.TB) *metadata.Image {
-	t.Helper()
-	w := newWorld(t)
+func goldenImage(tb testing.TB) *metadata.Image {
+	tb.Helper()
+	w := newWorld(tb)
 	id := byte(0)
 	apply := func(cmd *metav1.Command) {
 		id++
@@ -111,8 +111,8 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
-// TestSnapshotDamage flips a bit of every byte and cuts at every byte: nothing of it may
-// be taken for an image.
+// TestSnapshotDamage flips a bit of every byte and cuts at every byte: nothing of
+// it may be taken for an image.
 func TestSnapshotDamage(t *testing.T) {
 	var out bytes.Buffer
 	if err := metadata.WriteSnapshot(goldenImage(t), &out); err != nil {
@@ -365,7 +365,7 @@ func FuzzApply(f *testing.F) {
 			return
 		}
 		next, _, err := metadata.Apply(im, im.Index()+1, &cmd)
-		if me := new(metadata.Error); err != nil && !errors.As(err, &me) {
+		if _, typed := errors.AsType[*metadata.Error](err); err != nil && !typed {
 			t.Fatalf("untyped error %v", err)
 		}
 		if err := next.Check(); err != nil {

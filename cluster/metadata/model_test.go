@@ -105,7 +105,7 @@ func (m *model) compare(t *rapid.T, old *metadata.Image, cmd *metav1.Command) {
 			// A ChangeIsr to the present set settles earlier proposals by a new epoch.
 			asked := cmd.GetChangeIsr() != nil
 			bumped := p.PartitionEpoch == q.PartitionEpoch+1
-			if (changed && !bumped) || (!changed && p.PartitionEpoch != q.PartitionEpoch && !(asked && bumped)) {
+			if (changed && !bumped) || (!changed && p.PartitionEpoch != q.PartitionEpoch && (!asked || !bumped)) {
 				t.Fatalf("%s-%d: %+v became %+v by %v", topic.Name, i, q, p, cmd)
 			}
 			if p.LeaderEpoch < q.LeaderEpoch || (p.Leader != q.Leader && p.LeaderEpoch == q.LeaderEpoch) {
@@ -248,7 +248,7 @@ func (m *model) unfence(t *rapid.T) {
 }
 
 // changeISR is what a leader may ask for, and now and then what it may not. A
-// joining replica has caught up.
+// joining replica has caught up. Now and then the leader resigns.
 func (m *model) changeISR(t *rapid.T) {
 	k, topic, p := m.pick(t)
 	if p == nil || p.Leader == metadata.NoNode {
@@ -259,9 +259,10 @@ func (m *model) changeISR(t *rapid.T) {
 		TopicId: topicID(topic.Name), Partition: int32(k.n),
 		LeaderEpoch: p.LeaderEpoch + off.Draw(t, "leader epoch"), PartitionEpoch: p.PartitionEpoch + off.Draw(t, "version"),
 	}
+	resign := rapid.IntRange(0, 5).Draw(t, "resign") == 0
 	for i := range p.Replicas {
 		node := p.Replicas[i].NodeID
-		if node == p.Leader || rapid.Bool().Draw(t, "member") {
+		if node == p.Leader && !resign || node != p.Leader && rapid.Bool().Draw(t, "member") {
 			change.Isr = append(change.Isr, &metav1.IsrMember{NodeId: node, BrokerEpoch: m.epoch(node)})
 		} else if p.InISR(node) && rapid.Bool().Draw(t, "damaged") {
 			change.Damaged = append(change.Damaged, node)
@@ -275,7 +276,8 @@ func (m *model) changeISR(t *rapid.T) {
 		t.Fatal(err)
 	}
 	stale := change.GetLeaderEpoch() != p.LeaderEpoch || change.GetPartitionEpoch() != p.PartitionEpoch
-	if stale && result.Refused == nil {
+	grows := slices.ContainsFunc(change.GetIsr(), func(m *metav1.IsrMember) bool { return !p.InISR(m.GetNodeId()) })
+	if (stale || len(change.GetIsr()) == 0 || (resign && grows)) && result.Refused == nil {
 		t.Fatalf("%v was not refused", change)
 	}
 	if result.Refused == nil {

@@ -17,6 +17,7 @@ import (
 // output of each is the error, if any, and the state of the partitions.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
+		t.Helper()
 		w := newWorld(t)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			t.Helper()
@@ -31,13 +32,13 @@ type world struct {
 	commands []*metav1.Command
 }
 
-func newWorld(t testing.TB) *world {
-	t.Helper()
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
 	w := &world{im: metadata.Empty()}
 	if _, err := w.apply(&metav1.Command{
 		Version: 1, Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: "test"}},
 	}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return w
 }
@@ -90,8 +91,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	var out strings.Builder
 	if err != nil {
-		var me *metadata.Error
-		if !errors.As(err, &me) {
+		if _, typed := errors.AsType[*metadata.Error](err); !typed {
 			t.Fatalf("%s: untyped error %v", d.Pos, err)
 		}
 		return "error " + err.Error() + "\n"
@@ -219,7 +219,7 @@ func parseCreate(t *testing.T, d *datadriven.TestData) *metav1.CreateTopic {
 	c := &metav1.CreateTopic{Name: name, TopicId: topicID(name), Configs: parseConfigs(d), Internal: d.HasArg("internal")}
 	for line := range strings.Lines(d.Input) {
 		a := &metav1.PartitionAssignment{}
-		for _, f := range strings.Fields(line) {
+		for f := range strings.FieldsSeq(line) {
 			a.Replicas = append(a.Replicas, int32(number(t, f)))
 		}
 		c.Partitions = append(c.Partitions, a)

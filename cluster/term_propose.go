@@ -36,6 +36,10 @@ func (t *term) apply(ctx context.Context, cmd *metav1.Command) (metadata.Result,
 		}
 		return metadata.Result{}, newError(pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT, "the change may or may not be applied: %v", err)
 	}
+	select {
+	case t.spread <- struct{}{}:
+	default:
+	}
 	a, ok := f.Response().(applied)
 	if !ok {
 		return metadata.Result{}, newError(pb.ErrorCode_ERROR_CODE_UNKNOWN, "the metadata log answered %T", f.Response())

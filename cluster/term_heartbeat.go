@@ -110,7 +110,12 @@ func (t *term) heartbeat(s *heartbeatStream, r *pb.HeartbeatRequest) (*pb.Heartb
 	s.echoed(r.GetEcho())
 	im := t.node.Image()
 	b := im.Broker(s.nodeID)
-	stale := b == nil || b.Epoch != s.epoch
+	if b == nil || b.Epoch < s.epoch {
+		// Registered with a later controller: this one was deposed and has not
+		// heard of it.
+		return nil, newError(pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER, "node %d does not know of epoch %d of node %d", t.node.cfg.NodeID, s.epoch, s.nodeID)
+	}
+	stale := b.Epoch > s.epoch
 	if !stale {
 		t.heard(s, r, im, now)
 	}
@@ -119,7 +124,7 @@ func (t *term) heartbeat(s *heartbeatStream, r *pb.HeartbeatRequest) (*pb.Heartb
 	}
 	s.sent[r.GetSequence()] = now
 	return &pb.HeartbeatResponse{
-		Sequence: r.GetSequence(), Stale: stale, Fenced: !stale && b.Fenced,
+		Sequence: r.GetSequence(), Stale: stale, Fenced: b.Fenced,
 		MayShutdown: r.GetWantShutdown() && !stale && controller.MayShutdown(im, s.nodeID),
 	}, nil
 }
@@ -186,21 +191,9 @@ func (t *term) streamEnded(s *heartbeatStream) {
 	t.suspicion = make(chan struct{})
 }
 
-// suspect wakes the probe when there is somebody to dial.
-func (t *term) suspect() {
-	if suspects, _ := t.suspects(); len(suspects) == 0 {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	close(t.suspicion)
-	t.suspicion = make(chan struct{})
-}
-
 // suspects are the brokers that count as alive and have no stream: they may be
-// dead. The channel is closed when there may be another.
-func (t *term) suspects() ([]*metadata.Broker, <-chan struct{}) {
-	im := t.node.Image()
+// dead. The channel is closed when a stream ends.
+func (t *term) suspects(im *metadata.Image) ([]*metadata.Broker, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []*metadata.Broker
@@ -219,20 +212,20 @@ func (t *term) suspects() ([]*metadata.Broker, <-chan struct{}) {
 // without a leader.
 func (t *term) probeLoop(ctx context.Context) {
 	for {
-		suspects, more := t.suspects()
-		pause := time.Duration(-1)
-		if len(suspects) > 0 {
-			pause = probeEvery
-			if !t.probe(ctx, suspects) {
-				pause = probeAccepted
-			}
-		}
+		im := t.node.Image()
+		suspects, more := t.suspects(im)
 		var timer <-chan time.Time
-		if pause >= 0 {
-			timer, more = time.After(pause), nil
+		changed := t.node.Changed(im.Index()) // a broker may have registered
+		if len(suspects) > 0 {
+			pause := probeAccepted
+			if t.probe(ctx, suspects) {
+				pause = probeEvery
+			}
+			timer, changed = time.After(pause), nil
 		}
 		select {
 		case <-timer:
+		case <-changed:
 		case <-more:
 		case <-ctx.Done():
 			return

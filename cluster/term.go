@@ -30,6 +30,8 @@ type term struct {
 	done <-chan struct{}
 	// wake asks for a decision now.
 	wake chan struct{}
+	// spread asks for the followers to be told what is committed.
+	spread chan struct{}
 	// creating is held while a topic is placed and proposed, so that each
 	// placement sees the one before.
 	creating chan struct{}
@@ -79,7 +81,7 @@ func (n *Node) beginTerm(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &term{
 		node: n, ready: make(chan struct{}), done: ctx.Done(), wake: make(chan struct{}, 1),
-		creating: make(chan struct{}, 1), brokers: make(map[int32]*brokerState),
+		spread: make(chan struct{}, 1), creating: make(chan struct{}, 1), brokers: make(map[int32]*brokerState),
 		progressed: make(chan struct{}), suspicion: make(chan struct{}),
 		live: controller.NewLiveness(time.Now()),
 	}
@@ -91,6 +93,7 @@ func (n *Node) beginTerm(ctx context.Context) (end func()) {
 			return
 		}
 		wg.Go(func() { t.probeLoop(ctx) })
+		wg.Go(func() { t.spreadLoop(ctx) })
 		t.decideLoop(ctx)
 	})
 	return func() {
@@ -130,6 +133,24 @@ func (t *term) prepare(ctx context.Context) bool {
 	close(t.ready)
 	n.logger.Info("controller", "node", n.cfg.NodeID, "term", n.raft.CurrentTerm(), "cluster", n.Image().ClusterID())
 	return true
+}
+
+// spreadLoop tells the followers soon what is committed. Raft tells them with the
+// next entry, or after CommitTimeout when there is none; a short timeout costs
+// messages all day, for changes that are rare. So a change that no other follows
+// is followed by a barrier, which carries the commit index with it: two writes
+// of the log later all brokers have applied the change.
+func (t *term) spreadLoop(ctx context.Context) {
+	for {
+		select {
+		case <-t.spread:
+			if err := t.barrier(ctx); err != nil {
+				t.node.logger.Debug("barrier failed", "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // barrier waits until this node has applied everything that earlier leaders
@@ -174,7 +195,6 @@ func (t *term) decideLoop(ctx context.Context) {
 	for {
 		im := t.node.Image()
 		changed := t.node.Changed(im.Index())
-		t.suspect()
 		t.enact(ctx, t.decide(im, opts))
 		select {
 		case <-changed:
@@ -229,7 +249,7 @@ func describe(cmd *metav1.Command) string {
 // raftRefused reports whether Raft did not take an entry: it will never be
 // applied. All other errors leave that open.
 func raftRefused(err error) bool {
-	switch err { //nolint:errorlint // Raft returns its sentinels bare.
+	switch err {
 	case raft.ErrNotLeader, raft.ErrEnqueueTimeout, raft.ErrLeadershipTransferInProgress:
 		return true
 	default:
