@@ -132,6 +132,9 @@ func (l *Log) flushWritten() error {
 	if err := l.syncTo(written); err != nil {
 		return l.latch("flush", err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushDue = len(l.tail.pending()) > 0 && l.closing
 	return nil
 }
 
@@ -162,7 +165,6 @@ func (l *Log) syncTo(written record.Offset) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flushed = max(l.flushed, written)
-	l.flushDue = false
 	return nil
 }
 

@@ -121,7 +121,10 @@ type Spec struct {
 	Config    Config
 	// Notify hears how far writing and flushing got. It is called from a flush
 	// worker with no lock held, never twice at once for one log; the log's next
-	// group waits for it. nil: nobody listens.
+	// group waits for it. What it says was true when the worker let go of the log:
+	// a truncation since may have moved the offsets back, so whoever truncates
+	// takes the call as a wake-up and reads Written and Flushed under its own
+	// lock. nil: nobody listens.
 	Notify func(Progress)
 }
 

@@ -42,6 +42,14 @@ type listener struct {
 	cond  *sync.Cond
 	last  Progress
 	calls int
+	log   *Log
+}
+
+// listen lets the waits look at the log itself.
+func (n *listener) listen(l *Log) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.log = l
 }
 
 func newListener() *listener {
@@ -62,16 +70,16 @@ func (n *listener) notify(p Progress) {
 func (n *listener) waitFlushed(off record.Offset) Progress {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for n.last.Flushed < off && n.last.Err == nil {
+	for n.log.Flushed() < off && n.log.Err() == nil {
 		n.cond.Wait()
 	}
-	return n.last
+	return Progress{n.log.Written(), n.log.Flushed(), n.log.Err()}
 }
 
 func (n *listener) waitWritten(off record.Offset) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for n.last.Written < off && n.last.Err == nil {
+	for n.log.Written() < off && n.log.Err() == nil {
 		n.cond.Wait()
 	}
 }
@@ -94,6 +102,7 @@ func openTestLog(t *testing.T, fsys vfs.FS, cfg Config) (*Dir, *Log, *listener) 
 	n := newListener()
 	l, err := d.Open(testSpec(cfg, n))
 	require.NoError(t, err)
+	n.listen(l)
 	return d, l, n
 }
 
@@ -134,7 +143,7 @@ func tryAdd(l *Log, epoch record.Epoch, batches ...[]byte) (first, next record.O
 	for i, b := range batches {
 		bufs[i] = record.NewBuf(bytes.Clone(b))
 	}
-	first, next, err = l.Append(epoch, bufs, 1)
+	first, next, err = l.Append(epoch, bufs, time.Now().UnixMilli())
 	for _, b := range bufs {
 		b.Release()
 	}

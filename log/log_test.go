@@ -87,6 +87,7 @@ func TestTheTailStaysWithinItsBudget(t *testing.T) {
 		spec.Partition = p
 		l, err := d.Open(spec)
 		require.NoError(t, err)
+		n.listen(l)
 		fill(t, l, n, 100)
 		require.Len(t, readEverything(t, l), 100*len(batch(t, 0, "value 0"))+90)
 	}
@@ -106,6 +107,7 @@ func TestBuffersAreReleased(t *testing.T) {
 	n := newListener()
 	l, err := d.Open(testSpec(Config{Synced: true}, n))
 	require.NoError(t, err)
+	n.listen(l)
 	for range 50 {
 		raw := batch(t, 0, "value")
 		b := arena.Get(len(raw))
@@ -236,6 +238,7 @@ func TestReplicatedTopicsFlushLater(t *testing.T) {
 		n := newListener()
 		l, err := d.Open(testSpec(Config{FlushInterval: time.Minute}, n))
 		require.NoError(t, err)
+		n.listen(l)
 		add(t, l, 0, batch(t, 0, "a"))
 		synctest.Wait()
 		require.Equal(t, record.Offset(1), l.Written())
@@ -268,10 +271,12 @@ func TestAFailedFlushLatchesThatLogOnly(t *testing.T) {
 			n, n2 := newListener(), newListener()
 			l, err := d.Open(testSpec(Config{Synced: true}, n))
 			require.NoError(t, err)
+			n.listen(l)
 			spec := testSpec(Config{Synced: true}, n2)
 			spec.Partition = 1
 			other, err := d.Open(spec)
 			require.NoError(t, err)
+			n2.listen(other)
 			fill(t, l, n, 3)
 
 			faults.Inject(c.fault)
@@ -313,6 +318,7 @@ func TestRecoveryRewritesWhatIsAboveTheCheckpoint(t *testing.T) {
 	n := newListener()
 	l, err := d.Open(testSpec(Config{Synced: true}, n))
 	require.NoError(t, err)
+	n.listen(l)
 	fill(t, l, n, 3)
 	faults.Inject(vfs.Fault{Op: vfs.OpSync, Pattern: "*.log", Count: 1, Err: syscall.EIO})
 	add(t, l, 1, batch(t, 0, "readable, not durable"))
@@ -382,6 +388,7 @@ func TestAnOldActiveSegmentIsRolledAndExpires(t *testing.T) {
 	n := newListener()
 	l, err := d.Open(testSpec(Config{Synced: true, SegmentAge: time.Minute, RetentionAge: time.Hour}, n))
 	require.NoError(t, err)
+	n.listen(l)
 	fill(t, l, n, 3)
 	l.SetHighWatermark(3)
 	removed, err := l.Retain(now.Add(2 * time.Hour))
@@ -442,9 +449,6 @@ func TestReset(t *testing.T) {
 		require.NoError(t, d2.Close(-1))
 		first, next := add(t, l, 1, batch(t, 0, "x"))
 		require.Equal(t, start, first)
-		n.mu.Lock()
-		n.last = Progress{}
-		n.mu.Unlock()
 		n.waitFlushed(next)
 	}
 }

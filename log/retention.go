@@ -70,12 +70,37 @@ func (l *Log) AdvanceStart(off record.Offset) error {
 		err = &OffsetError{off, l.start, l.end}
 	}
 	nothing := off <= l.start
+	behind := off > l.flushed
+	l.flushDue = l.flushDue || behind
 	l.mu.Unlock()
 	if err != nil || nothing {
 		return err
 	}
+	if behind { // a log whose end could fall below its start would lose its producers
+		if err := l.flushUpTo(off); err != nil {
+			return err
+		}
+	}
 	_, err = l.moveStart(off)
 	return err
+}
+
+// flushUpTo writes and syncs what is appended, in this goroutine. The caller holds io.
+func (l *Log) flushUpTo(off record.Offset) error {
+	for {
+		if _, err := l.writePending(); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		written, failed := l.written, l.failed
+		l.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		if written >= off {
+			return l.flushWritten()
+		}
+	}
 }
 
 // moveStart persists a new start, then deletes the segments below it: after a

@@ -100,26 +100,31 @@ func (l *Log) segmentOf(off record.Offset) *segment {
 	return l.segments[i]
 }
 
-// forgetFrom ends the log at off in memory; it reports whether the flushed offset fell.
+// forgetFrom ends the log at off in memory; it reports whether the checkpoint promises too much.
 func (l *Log) forgetFrom(off record.Offset) (lowered bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.generation++
-	// A Buf of the tail may be a run of batches that off cuts in two: it goes,
-	// and what of it stays is on disk or, not yet written, is lost with it.
+	// A Buf of the tail may be a run of batches that off cuts in two. Not yet
+	// written, all of it goes; written, the part that stays is on disk only, and
+	// with it all before, for the tail has no gaps.
 	i := l.tail.find(off)
-	if i < len(l.tail.entries) && l.tail.entries[i].base < off && i >= l.tail.written {
-		off = l.tail.entries[i].base
+	if i < len(l.tail.entries) && l.tail.entries[i].base < off {
+		if i >= l.tail.written {
+			off = l.tail.entries[i].base
+		} else {
+			i = 0
+		}
 	}
 	l.tail.dropBack(i)
 	l.end = off
-	l.start = min(l.start, off) // it may lie inside the batch that goes
 	l.written = min(l.written, off)
 	l.highWatermark = min(l.highWatermark, off)
 	l.epochs = l.epochs.truncate(off)
 	l.epochsDirty = true
-	lowered = l.flushed > off
+	lowered = l.flushed > off || l.start > off
 	l.flushed = min(l.flushed, off)
+	l.start = min(l.start, off) // it may lie inside the batch that goes
 	return lowered
 }
 
