@@ -176,7 +176,7 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectProposeISR:
 		l.b.proposer.add(l, e.Epoch, e.PartitionEpoch, l.out.Members)
 	case partition.EffectFollowerDamaged:
-		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "its end", e.Offset)
+		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "end", e.Offset)
 	case partition.EffectDrained:
 		l.drained()
 	case partition.EffectRefusedLead:

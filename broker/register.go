@@ -89,7 +89,7 @@ func (b *Broker) register(ctx context.Context) error {
 	if b.brokerEpoch, err = b.cfg.Membership.Register(ctx, req); err != nil {
 		return fmt.Errorf("broker: registration: %w", err)
 	}
-	b.logger.Info("registered", "broker epoch", b.brokerEpoch, "replicas", len(opened), "clean stop", clean)
+	b.logger.Info("recovered and registered", "broker_epoch", b.brokerEpoch, "replicas", len(opened), "clean_stop", clean)
 	return nil
 }
 
@@ -161,5 +161,5 @@ func (b *Broker) setAside(l *localReplica) {
 		l.logger.Error("data that no topic owns could not be set aside", "error", err)
 		return
 	}
-	l.logger.Warn("data that no topic owns was set aside", "topic id", l.key.Topic)
+	l.logger.Warn("data that no topic owns was set aside", "topic_id", l.key.Topic)
 }

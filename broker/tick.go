@@ -127,7 +127,7 @@ func (b *Broker) retain(ctx context.Context) {
 			case err != nil:
 				l.logger.Warn("old segments could not be removed", "error", err)
 			case removed > 0:
-				l.logger.Info("removed old segments", "segments", removed, "log start", l.log.Start())
+				l.logger.Info("removed old segments", "segments", removed, "log_start", l.log.Start())
 				l.started()
 			}
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -22,6 +23,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Bool("rewrite", false, "rewrite pages that tests compare")
+	flag.Parse()
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -421,7 +424,7 @@ func TestFailover(t *testing.T) {
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {
-		base := 20000 + rand.IntN(30000)
+		base := 10000 + rand.IntN(22000) // Below the ports of outgoing connections.
 		opts := DevOptions{BasePort: base}
 		free := true
 		for i := range n {
