@@ -135,6 +135,31 @@ func TestResetAloneDoesNotFence(t *testing.T) {
 	}
 }
 
+// A broker without a stream is fenced early only when nobody listens any longer.
+// One that accepts connections (it starts, it is stopped by a debugger) has its
+// whole session.
+func TestSuspects(t *testing.T) {
+	nodes := newNodes(t, 1, 1)
+	nodes[0].tune = func(c *Config) { c.SessionTimeout = 800 * time.Millisecond }
+	startAll(nodes...)
+	boss := nodes[0]
+	fencedAfter := func(id int32, address string) time.Duration {
+		began := time.Now()
+		_, err := boss.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_Register{Register: &metav1.RegisterBroker{
+			NodeId: id, StorageId: newCommandID(), PeerAddress: address,
+		}}})
+		require.NoError(t, err)
+		boss.eventually("fenced", fenced(id))
+		return time.Since(began)
+	}
+	alive := listen(t, "127.0.0.1:0")
+	defer alive.Close()
+	require.GreaterOrEqual(t, fencedAfter(8, alive.Addr().String()), 800*time.Millisecond)
+	dead := fencedAfter(9, freeAddress(t))
+	require.GreaterOrEqual(t, dead, 100*time.Millisecond)
+	require.Less(t, dead, 700*time.Millisecond)
+}
+
 // A cut in either direction is silence: what the controller sends is not echoed
 // when it is lost, nor when the echo is.
 func TestSilenceFencesEitherWay(t *testing.T) {
@@ -160,8 +185,10 @@ func TestSilenceFencesEitherWay(t *testing.T) {
 			startAll(nodes...)
 			boss := controllerOf(t, nodes...)
 			victim := without(nodes, boss)[0]
+			began := time.Now()
 			c.cut(cutters[victim.id])
 			boss.eventually("fenced", fenced(victim.id))
+			require.Less(t, time.Since(began), 3*time.Second)
 			require.False(t, victim.SessionValid(time.Now()), "the broker stops before another may begin")
 			cutters[victim.id].heal()
 			boss.eventually("unfenced", func(im *metadata.Image) bool { return !im.Broker(victim.id).Fenced })

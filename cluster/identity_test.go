@@ -89,6 +89,22 @@ func TestWipedVoterIsRefused(t *testing.T) {
 	nodes[1].mustCreate("t", 2)
 }
 
+// Also when it never registered: Raft's configuration knows its address.
+func TestWipedVoterIsRefusedBeforeItRegistered(t *testing.T) {
+	nodes := newNodes(t, 3, 3)
+	for _, n := range nodes {
+		n.start()
+	}
+	wiped := without(nodes, controllerOf(t, nodes...))[0]
+	known := wiped.StorageID()
+	wiped.kill()
+	require.NoError(t, os.RemoveAll(wiped.dir))
+	wiped.start()
+	var conflict *IdentityConflictError
+	require.ErrorAs(t, wiped.failure(), &conflict)
+	require.Equal(t, known, conflict.Known)
+}
+
 func TestWipedNonVoterIsRefused(t *testing.T) {
 	nodes := newNodes(t, 2, 1)
 	startAll(nodes...)

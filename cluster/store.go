@@ -31,8 +31,8 @@ type raftStore interface {
 // the kernel may hold clean pages that never reached the disk.
 //
 // The library panics when it cannot store its term. That would take down a
-// process that may host other nodes, so a failed Set ends the calling
-// goroutine instead (see Set).
+// process that may host other nodes, so a failed SetUint64 ends the calling
+// goroutine instead.
 type latchedStore struct {
 	raftStore
 	path  string
@@ -91,19 +91,16 @@ func (s *latchedStore) DeleteRange(first, last uint64) error {
 	return s.latch(func() error { return s.raftStore.DeleteRange(first, last) })
 }
 
-// Set is part of raft.StableStore. It is called for votes and terms, by Raft's
-// main goroutine alone, and the library panics when a term cannot be stored.
-// When the store has failed, Set ends that goroutine: its deferred functions
-// answer whoever waits, and the node is out of its role before Set would have
-// returned.
+// Set is part of raft.StableStore: for votes, which are not given when it fails.
 func (s *latchedStore) Set(key, value []byte) error {
-	if err := s.write(func() error { return s.raftStore.Set(key, value) }); err != nil {
-		runtime.Goexit()
-	}
-	return nil
+	return s.write(func() error { return s.raftStore.Set(key, value) })
 }
 
-// SetUint64 is like Set.
+// SetUint64 is part of raft.StableStore. It is called for votes and terms, by
+// Raft's main goroutine alone, and the library panics when a term cannot be
+// stored. When the store has failed, SetUint64 ends that goroutine: its deferred
+// functions answer whoever waits, and the node is out of its role before
+// SetUint64 would have returned.
 func (s *latchedStore) SetUint64(key []byte, value uint64) error {
 	if err := s.write(func() error { return s.raftStore.SetUint64(key, value) }); err != nil {
 		runtime.Goexit()
