@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -59,8 +60,10 @@ func createSegment(fsys vfs.FS, folder string, base record.Offset) (*segment, er
 // seal writes the index of a segment that takes no more batches; the folder is
 // not synced.
 func (s *segment) seal(fsys vfs.FS) error {
-	s.index.noteTime(s.base, s.newest)
-	return writeIndex(fsys, s.path, s.index)
+	x := *s.index // readers may be in the original's times
+	x.times = slices.Clone(x.times)
+	x.noteTime(s.base, s.newest)
+	return writeIndex(fsys, s.path, &x)
 }
 
 // removeFiles deletes a segment's files; those that are gone already do not matter.
