@@ -208,7 +208,7 @@ func (k *Consumer) giveBack(chunks []*chunk) {
 	queue := make([]*chunk, 0, len(chunks)+len(k.queue))
 	for _, ch := range chunks {
 		k.left(ch.sub)
-		if ch.stale() || ch.sub.revoking.Load() {
+		if ch.stale() || ch.sub.revoking.Load() || ch.from >= ch.next {
 			ch.release()
 			continue
 		}

@@ -1,0 +1,211 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+func TestOptionsListEveryFault(t *testing.T) {
+	cl, err := New([]string{"127.0.0.1:1"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cl.Close()) }()
+	cases := []struct {
+		name string
+		err  func() error
+		want []string
+	}{
+		{"client", func() error {
+			_, err := New([]string{"nowhere"}, WithRequestTimeout(0), WithHooks(struct{}{}), WithLogger(nil))
+			return err
+		}, []string{`"nowhere" is not host:port`, "request timeout 0s", "implements no Hook", "logger is nil"}},
+		{"no brokers", func() error { _, err := New(nil); return err }, []string{"no broker address"}},
+		{"producer", func() error {
+			_, err := cl.NewProducer(WithAcks(7), WithCompression("brotli"), WithBatchBytes(5), WithMaxInFlight(6), WithDeliveryTimeout(-1))
+			return err
+		}, []string{"acks 7", `"brotli"`, "batch size 5", "max in flight 6", "delivery timeout"}},
+		{"consumer", func() error {
+			_, err := cl.NewConsumer(WithTopics("a"), WithPartitions(TopicPartition{"a", -1}), WithAssignor("best"), WithStart(At(-4)), WithInstanceID("i"))
+			return err
+		}, []string{"exactly one of", `"a--1"`, `"best"`, "start offset -4", "instance id"}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			err := tc.err()
+			_, ok := errors.AsType[*ConfigError](err)
+			require.True(t, ok, "%v", err)
+			for _, want := range tc.want {
+				require.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+// A broker address that does not answer is named, with its reason.
+func TestBootstrapErrorNamesEveryAddress(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts and says nothing
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	gone, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, gone.Close())
+	cl, err := New([]string{ln.Addr().String(), gone.Addr().String()}, WithRequestTimeout(300*time.Millisecond))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cl.Close()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = cl.Admin().Cluster(ctx)
+	b, ok := errors.AsType[*BootstrapError](err)
+	require.True(t, ok, "%v", err)
+	require.Len(t, b.Failures, 2)
+	require.ErrorContains(t, err, ln.Addr().String()+": no answer in time")
+	require.ErrorContains(t, err, gone.Addr().String())
+	require.ErrorContains(t, err, "connection refused")
+}
+
+func TestBootstrapFromTheOneThatAnswers(t *testing.T) {
+	c := newFakeCluster(t, 3)
+	c.create("t", 3)
+	c.brokers[0].freeze()
+	cl, err := New([]string{"127.0.0.1:1", c.brokers[0].address, c.brokers[2].address})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cl.Close()) }()
+	began := time.Now()
+	parts, err := cl.Admin().Partitions(t.Context(), "t")
+	require.NoError(t, err)
+	require.Len(t, parts, 3)
+	require.Less(t, time.Since(began), 2*time.Second, "a broker that hangs is not waited for")
+}
+
+func TestListOffsets(t *testing.T) {
+	c := newFakeCluster(t, 2)
+	c.create("t", 2)
+	c.fill(tp("t", 0), "a", 10, 5)
+	c.fill(tp("t", 1), "a", 20, 5)
+	admin := newTestClient(t, c).Admin()
+	both := []TopicPartition{tp("t", 1), tp("t", 0)}
+	at := func(where Offset) []int64 {
+		t.Helper()
+		found, err := admin.ListOffsets(t.Context(), where, both...)
+		require.NoError(t, err)
+		var out []int64
+		for i, f := range found {
+			require.NoError(t, f.Err)
+			require.Equal(t, both[i], f.TopicPartition)
+			out = append(out, f.Offset)
+		}
+		return out
+	}
+	require.Equal(t, []int64{0, 0}, at(Earliest()))
+	require.Equal(t, []int64{20, 10}, at(Latest()))
+	require.Equal(t, []int64{12, -1}, at(AtTime(time.UnixMilli(1012))))
+	c.move(tp("t", 0), 1)
+	require.Equal(t, []int64{20, 10}, at(Latest()), "after a move")
+	_, err := admin.ListOffsets(t.Context(), Latest(), tp("t", 2))
+	require.Equal(t, CodeUnknownPartition, CodeOf(err))
+	_, err = admin.ListOffsets(t.Context(), Latest(), tp("nope", 0))
+	require.Equal(t, CodeUnknownTopic, CodeOf(err))
+	_, err = admin.ListOffsets(t.Context(), At(3), tp("t", 0))
+	require.Error(t, err)
+}
+
+func TestResetOffsets(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	c.fill(tp("t", 0), "a", 10, 5)
+	admin := newTestClient(t, c).Admin()
+	for _, tc := range []struct {
+		where Offset
+		want  int64
+	}{{Latest(), 10}, {At(3), 3}, {Earliest(), 0}, {AtTime(time.UnixMilli(1004)), 4}, {AtTime(time.UnixMilli(99999)), 10}} {
+		got, err := admin.ResetOffsets(t.Context(), "g", tc.where, tp("t", 0))
+		require.NoError(t, err)
+		require.Equal(t, tc.want, got[0].Offset)
+		require.Equal(t, tc.want, c.group.offset(tp("t", 0)))
+	}
+	c.group.onCommit = func(*pb.OffsetCommit) *pb.Error {
+		return fakeError(pb.ErrorCode_ERROR_CODE_GROUP_NOT_EMPTY, false, false)
+	}
+	_, err := admin.ResetOffsets(t.Context(), "g", Earliest(), tp("t", 0))
+	require.Equal(t, CodeGroupNotEmpty, CodeOf(err))
+}
+
+func TestErrorsAreTyped(t *testing.T) {
+	detail := &pb.Error{
+		Code: pb.ErrorCode_ERROR_CODE_NOT_LEADER, Message: "broker 2 leads", Topic: "t", Partition: 1, Retriable: true, Indefinite: true,
+	}
+	st, err := status.New(codes.FailedPrecondition, "x").WithDetails(detail)
+	require.NoError(t, err)
+	e := fromRPC(st.Err(), "b:1")
+	require.Equal(t, CodeNotLeader, e.Code)
+	require.True(t, IsRetriable(e) && IsIndefinite(e))
+	require.EqualError(t, e, "penstock: t-1: not leader: broker 2 leads (broker b:1)")
+
+	transport := fromRPC(status.Error(codes.Unavailable, "connection refused"), "b:1")
+	require.Equal(t, CodeUnknown, CodeOf(transport))
+	require.True(t, IsRetriable(transport))
+	require.EqualError(t, transport, "penstock: connection refused (broker b:1)")
+
+	require.ErrorIs(t, fromRPC(status.Error(codes.DeadlineExceeded, "x"), ""), context.DeadlineExceeded)
+	require.Equal(t, CodeUnsupported, CodeOf(fromRPC(status.Error(codes.Unimplemented, "x"), "")))
+	require.Equal(t, CodeNone, CodeOf(nil))
+	require.Equal(t, CodeUnknown, CodeOf(errors.New("x")))
+	for c := range pb.ErrorCode_name {
+		require.NotContains(t, Code(c).String(), "code ", "a name for every code")
+	}
+	require.Equal(t, "code 999", Code(999).String())
+}
+
+func TestMetadataNeverGoesBack(t *testing.T) {
+	c := newFakeCluster(t, 2)
+	cl := newTestClient(t, c)
+	answer := func(leader, epoch int32) *pb.MetadataResponse {
+		return &pb.MetadataResponse{
+			Brokers: []*pb.BrokerInfo{{NodeId: 0, Address: "a:1"}, {NodeId: 1, Address: "b:1"}},
+			Topics: []*pb.TopicInfo{{
+				Name: "t", TopicId: make([]byte, 16),
+				Partitions: []*pb.PartitionInfo{{Partition: 0, Leader: leader, LeaderEpoch: epoch}},
+			}},
+		}
+	}
+	cl.meta.merge(answer(0, 5))
+	cl.meta.merge(answer(1, 4)) // a broker that is behind
+	require.Equal(t, "a:1", cl.meta.snapshot().leader(tp("t", 0)))
+	cl.meta.hint(tp("t", 0), &pb.LeaderHint{NodeId: 1, LeaderEpoch: 4, Address: "b:1"})
+	require.Equal(t, "a:1", cl.meta.snapshot().leader(tp("t", 0)))
+	cl.meta.hint(tp("t", 0), &pb.LeaderHint{NodeId: 7, LeaderEpoch: 6, Address: "c:1"})
+	require.Equal(t, "c:1", cl.meta.snapshot().leader(tp("t", 0)))
+	cl.meta.merge(answer(-1, 7))
+	require.Empty(t, cl.meta.snapshot().leader(tp("t", 0)))
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	cl, err := New(c.addresses())
+	require.NoError(t, err)
+	p, err := cl.NewProducer()
+	require.NoError(t, err)
+	k, err := cl.NewConsumer(WithTopics("t"), WithGroup("g"))
+	require.NoError(t, err)
+	require.NoError(t, p.ProduceSync(t.Context(), &Record{Topic: "t", Value: []byte("x")}))
+	require.NoError(t, cl.Close())
+	require.NoError(t, cl.Close())
+	require.ErrorIs(t, p.ProduceSync(t.Context(), &Record{Topic: "t"}), ErrClosed)
+	_, err = k.Poll(t.Context())
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = cl.NewProducer()
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = cl.NewConsumer(WithTopics("t"))
+	require.ErrorIs(t, err, ErrClosed)
+	require.NoError(t, p.Close(t.Context()))
+	require.NoError(t, k.Close(t.Context()))
+}

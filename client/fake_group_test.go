@@ -1,0 +1,280 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// fakeGroup coordinates one group: it deals partitions out by turns and moves
+// each only after its owner acknowledged the loss.
+type fakeGroup struct {
+	c *fakeCluster
+
+	mu          sync.Mutex // guards what follows
+	coordinator int32
+	epoch       int32
+	members     map[string]*fakeMember
+	committed   map[TopicPartition]int64
+	commits     []string // member ids, in order
+	nextMember  int
+	joins       []*pb.JoinGroup
+	leaves      int
+	onCommit    func(*pb.OffsetCommit) *pb.Error
+}
+
+type fakeMember struct {
+	id      string
+	owned   map[TopicPartition]bool // as acknowledged
+	sent    map[TopicPartition]bool // last assignment
+	updates chan *pb.SessionResponse
+	end     chan error
+}
+
+func newFakeGroup(c *fakeCluster) *fakeGroup {
+	return &fakeGroup{c: c, members: map[string]*fakeMember{}, committed: map[TopicPartition]int64{}}
+}
+
+// fence ends a member's session, as after its timeout.
+func (g *fakeGroup) fence(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.members[id]
+	delete(g.members, id)
+	m.end <- withDetail(fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_MEMBER, false, false))
+	g.rebalance()
+}
+
+func withDetail(e *pb.Error) error {
+	st, err := status.New(codes.FailedPrecondition, e.GetMessage()).WithDetails(e)
+	if err != nil {
+		return err
+	}
+	return st.Err()
+}
+
+func (g *fakeGroup) memberIDs() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.members))
+}
+
+func (g *fakeGroup) offset(tp TopicPartition) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if o, ok := g.committed[tp]; ok {
+		return o
+	}
+	return -1
+}
+
+// rebalance sends every member what it may own: of its share, what nobody else
+// still owns. The caller holds mu.
+func (g *fakeGroup) rebalance() {
+	ids := slices.Sorted(maps.Keys(g.members))
+	if len(ids) == 0 {
+		return
+	}
+	g.c.mu.Lock()
+	var all []TopicPartition
+	for _, parts := range g.c.topics {
+		for _, p := range parts {
+			all = append(all, p.tp)
+		}
+	}
+	g.c.mu.Unlock()
+	sortPartitions(all)
+	owner := map[TopicPartition]string{}
+	for id, m := range g.members {
+		for tp := range m.owned {
+			owner[tp] = id
+		}
+		for tp := range m.sent {
+			owner[tp] = id
+		}
+	}
+	share := map[string]map[TopicPartition]bool{}
+	for i, tp := range all {
+		id := ids[i%len(ids)]
+		if share[id] == nil {
+			share[id] = map[TopicPartition]bool{}
+		}
+		if owner[tp] == "" || owner[tp] == id {
+			share[id][tp] = true
+		}
+	}
+	for _, id := range ids {
+		m := g.members[id]
+		if maps.Equal(m.sent, share[id]) && m.sent != nil {
+			continue
+		}
+		m.sent = share[id]
+		if m.sent == nil {
+			m.sent = map[TopicPartition]bool{}
+		}
+		g.epoch++
+		m.updates <- &pb.SessionResponse{
+			MemberId: id, MemberEpoch: g.epoch, HeartbeatIntervalMs: 20,
+			Assignment: &pb.Assignment{Partitions: partitionsOut(slices.Collect(maps.Keys(m.sent)))},
+		}
+	}
+}
+
+func (b *fakeBroker) FindCoordinator(ctx context.Context, _ *pb.FindCoordinatorRequest) (*pb.FindCoordinatorResponse, error) {
+	if err := b.hang(ctx); err != nil {
+		return nil, err
+	}
+	g := b.c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &pb.FindCoordinatorResponse{NodeId: g.coordinator, Address: b.c.brokers[g.coordinator].address}, nil
+}
+
+func (b *fakeBroker) Session(stream grpc.BidiStreamingServer[pb.SessionRequest, pb.SessionResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	g := b.c.group
+	m, err := g.join(b, first.GetJoin())
+	if err != nil {
+		return err
+	}
+	in := make(chan *pb.SessionRequest)
+	ctx := stream.Context()
+	go func() { // ends with the stream, right after this handler
+		defer close(in)
+		for {
+			req, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case in <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case u := <-m.updates:
+			if err := stream.Send(u); err != nil {
+				return err
+			}
+		case err := <-m.end:
+			return err
+		case req, ok := <-in:
+			if !ok {
+				return nil
+			}
+			if g.message(m, req) {
+				return nil
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (g *fakeGroup) join(b *fakeBroker, j *pb.JoinGroup) (*fakeMember, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.coordinator != b.id {
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
+	}
+	g.joins = append(g.joins, j)
+	id := j.GetMemberId()
+	if j.GetMemberEpoch() > 0 && g.members[id] == nil {
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_MEMBER, false, false))
+	}
+	if id == "" {
+		g.nextMember++
+		id = fmt.Sprintf("m%d", g.nextMember)
+	}
+	// A stream that attaches again replaces the older one.
+	m := &fakeMember{
+		id: id, owned: map[TopicPartition]bool{},
+		updates: make(chan *pb.SessionResponse, 64), end: make(chan error, 1),
+	}
+	g.members[id] = m
+	for _, tp := range j.GetOwned() {
+		m.owned[TopicPartition{tp.GetTopic(), tp.GetPartition()}] = true
+	}
+	g.rebalance()
+	return m, nil
+}
+
+// message takes a heartbeat or a farewell; true: the session is over.
+func (g *fakeGroup) message(m *fakeMember, req *pb.SessionRequest) (over bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if req.GetLeave() != nil {
+		g.leaves++
+		delete(g.members, m.id)
+		g.rebalance()
+		return true
+	}
+	if h := req.GetHeartbeat(); h.GetHasOwned() {
+		m.owned = map[TopicPartition]bool{}
+		for _, tp := range h.GetOwned() {
+			m.owned[TopicPartition{tp.GetTopic(), tp.GetPartition()}] = true
+		}
+		g.rebalance()
+	}
+	return false
+}
+
+func (b *fakeBroker) CommitOffsets(_ context.Context, req *pb.CommitOffsetsRequest) (*pb.CommitOffsetsResponse, error) {
+	g := b.c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.coordinator != b.id {
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
+	}
+	resp := &pb.CommitOffsetsResponse{}
+	g.commits = append(g.commits, req.GetMemberId())
+	for _, o := range req.GetOffsets() {
+		tp := TopicPartition{o.GetTopic(), o.GetPartition()}
+		r := &pb.OffsetResult{Topic: tp.Topic, Partition: tp.Partition, Offset: o.GetOffset()}
+		resp.Results = append(resp.Results, r)
+		m := g.members[req.GetMemberId()]
+		if g.onCommit != nil {
+			r.Error = g.onCommit(o)
+		}
+		switch {
+		case r.GetError() != nil:
+		case req.GetMemberId() != "" && (m == nil || !m.owned[tp] && !m.sent[tp]):
+			r.Error = fakeError(pb.ErrorCode_ERROR_CODE_STALE_MEMBER_EPOCH, false, false)
+		default:
+			g.committed[tp] = o.GetOffset()
+		}
+	}
+	return resp, nil
+}
+
+func (b *fakeBroker) FetchOffsets(_ context.Context, req *pb.FetchOffsetsRequest) (*pb.FetchOffsetsResponse, error) {
+	g := b.c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.coordinator != b.id {
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
+	}
+	resp := &pb.FetchOffsetsResponse{}
+	for _, q := range req.GetPartitions() {
+		o, ok := g.committed[TopicPartition{q.GetTopic(), q.GetPartition()}]
+		if !ok {
+			o = -1
+		}
+		resp.Results = append(resp.Results, &pb.OffsetResult{Topic: q.GetTopic(), Partition: q.GetPartition(), Offset: o, LeaderEpoch: -1})
+	}
+	return resp, nil
+}
