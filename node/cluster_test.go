@@ -59,16 +59,23 @@ func devOptions(nodes int, dir string) DevOptions {
 	}}
 }
 
-func startWorld(t *testing.T, nodes, port int) *world {
+// newWorld has no nodes yet.
+func newWorld(t *testing.T, port int) *world {
 	t.Helper()
 	w := &world{t: t, port: port, dir: t.TempDir(), codec: wire.NewCodec(record.NewArena(1 << 20)), conns: make(map[string]*grpc.ClientConn)}
-	w.start(nodes)
 	t.Cleanup(func() {
 		w.stop()
 		for _, c := range w.conns {
 			_ = c.Close()
 		}
 	})
+	return w
+}
+
+func startWorld(t *testing.T, nodes, port int) *world {
+	t.Helper()
+	w := newWorld(t, port)
+	w.start(nodes)
 	return w
 }
 

@@ -187,6 +187,25 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
+// validateAdvertised refuses addresses that nobody else can dial. It runs after
+// complete, which replaces them where it can.
+func (c *Config) validateAdvertised() error {
+	var faults []error
+	check := func(key, address string) {
+		host, port, err := net.SplitHostPort(address)
+		ip := net.ParseIP(host)
+		if err != nil || port == "0" || host == "" || ip != nil && ip.IsUnspecified() {
+			faults = append(faults, &ConfigError{key, address, "cannot be dialled by others; set " + key + " to a host and port that reach this node"})
+		}
+	}
+	for _, e := range c.AdvertiseGRPC {
+		check("advertise.grpc", e.Address)
+	}
+	check("advertise.peer", c.AdvertisePeer)
+	check("advertise.raft", c.AdvertiseRaft)
+	return errors.Join(faults...)
+}
+
 func hasListener(list []Endpoint, name string) bool {
 	for _, e := range list {
 		if e.Listener == name {

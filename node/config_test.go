@@ -123,6 +123,34 @@ func TestValidateListsEveryFault(t *testing.T) {
 	}
 }
 
+// A node that is not a voter must say where it can be reached.
+func TestAdvertisedAddresses(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		faults     []string
+	}{
+		{"voter", "node.id: 1\nvoters: 1@h:7071", nil},
+		{"no voter", "node.id: 2\nvoters: 1@h:7071", []string{"advertise.grpc", "advertise.peer", "advertise.raft"}},
+		{"says it", "node.id: 2\nvoters: 1@h:7071\nadvertise.grpc: a:1\nadvertise.peer: a:2\nadvertise.raft: a:3", nil},
+		{"no port", "node.id: 1\nvoters: 1@h:7071\nadvertise.peer: a:0", []string{"advertise.peer"}},
+	} {
+		c, err := load(t, tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.complete()
+		err = c.validateAdvertised()
+		if (err != nil) != (len(tt.faults) > 0) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		for _, key := range tt.faults {
+			if !strings.Contains(err.Error(), key) {
+				t.Errorf("%s: %v does not name %s", tt.name, err, key)
+			}
+		}
+	}
+}
+
 // Every key of the table has a name of its own, an environment variable of its
 // own and a documentation, and what it shows as default is what it defaults to.
 func TestKeys(t *testing.T) {

@@ -88,6 +88,10 @@ func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
 func start(ctx context.Context, cfg Config, opts Options, lis *listeners) (*Node, error) {
 	lis.bound(&cfg)
 	cfg.complete()
+	if err := cfg.validateAdvertised(); err != nil {
+		lis.close()
+		return nil, err
+	}
 	n := &Node{
 		cfg: cfg, logger: opts.Logger.With("node", cfg.NodeID), listeners: lis,
 		done: make(chan struct{}),

@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+	"github.com/penstock/penstock/proto/wire"
+)
+
+// What the in-sync replicas have not confirmed is not readable, and asking for
+// it is not out of range.
+func TestNothingIsReadAboveTheHighWatermark(t *testing.T) {
+	w := startWorld(t, 3, 0)
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 3})
+	w.mustProduce("t", 0, "committed")
+	conn, leader, err := w.leader("t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The followers lose their streams, but are in the in-sync set for a while.
+	w.node(leader).peer.Stop()
+	for range 2 {
+		out, err := wire.CallProduce(t.Context(), conn, &wire.Produce{ProduceRequest: &pb.ProduceRequest{
+			Acks: pb.Acks_ACKS_LEADER, Partitions: []*pb.ProducePartition{{Topic: "t", Records: []*pb.Record{{Value: []byte("alone")}}}},
+		}})
+		if err != nil || out.GetResults()[0].GetError() != nil {
+			t.Fatalf("%v %v", out, err)
+		}
+	}
+	for offset := int64(1); offset <= 2; offset++ {
+		out, err := wire.CallFetch(t.Context(), conn, &pb.FetchRequest{MaxWaitMs: 50, Partitions: []*pb.FetchPartition{{Topic: "t", FetchOffset: offset}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := out.GetResults()[0]
+		if len(out.Batches) != 0 || r.GetError() != nil || r.GetHighWatermark() != 1 {
+			t.Errorf("offset %d: %v, %d batches", offset, r, len(out.Batches))
+		}
+		out.Release()
+	}
+}
+
+// node is a running node of the world.
+func (w *world) node(id int32) *Node {
+	w.t.Helper()
+	for _, n := range w.d.nodes {
+		if n.cfg.NodeID == id {
+			return n
+		}
+	}
+	w.t.Fatalf("no node %d", id)
+	return nil
+}
+
+// Data that the metadata does not mention is kept.
+func TestUnknownDataIsSetAside(t *testing.T) {
+	c := nodeConfig(t)
+	n, err := startNode(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, 0)
+	w.d = &DevCluster{nodes: []*Node{n}}
+	defer func() { w.d = nil }()
+	w.createTopic(&pb.CreateTopicRequest{Name: "precious"})
+	w.mustProduce("precious", 0, strings.Repeat("needle", 10))
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(c.DataDir, "raft"), filepath.Join(t.TempDir(), "raft")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = startNode(t, c); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if !holds(t, c.DataDir, "needle") {
+		t.Error("the data of a topic that the metadata does not mention is gone")
+	}
+}
+
+// holds reports whether a file below dir contains text.
+func holds(t *testing.T, dir, text string) bool {
+	t.Helper()
+	found := false
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		found = found || strings.Contains(string(data), text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Records that were acknowledged are there after the topic's leader and the
+// controller crashed one after the other, with a restart between.
+func TestCrashesOneAfterTheOther(t *testing.T) {
+	w := startWorld(t, 3, freePorts(t, 3))
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 3})
+	n := 0
+	for range 3 {
+		for range 10 {
+			w.mustProduce("t", 0, "v")
+			n++
+		}
+		_, leader, err := w.leader("t", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := w.node(leader).cfg
+		w.stopNode(leader, false)
+		w.mustProduce("t", 0, "v")
+		n++
+		again, err := startNode(t, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.d.nodes = append(w.d.nodes, again)
+		w.until("full in-sync set", 15*time.Second, func() error { return w.inSync("t", 3) })
+	}
+	if got := len(w.readAll("t", 0, n)); got != n {
+		t.Errorf("%d records, %d were acknowledged", got, n)
+	}
+}
+
+// inSync is nil when all partitions of a topic have n in-sync replicas.
+func (w *world) inSync(topic string, n int) error {
+	md, err := pb.NewAdminServiceClient(w.any()).DescribeTopic(w.t.Context(), &pb.DescribeTopicRequest{Name: topic})
+	if err != nil {
+		return err
+	}
+	for _, p := range md.GetTopic().GetPartitions() {
+		if len(p.GetIsr()) != n {
+			return fmt.Errorf("in-sync set %v", p.GetIsr())
+		}
+	}
+	return nil
+}
