@@ -129,7 +129,7 @@ func (r *consumeRun) phase(ctx context.Context, readers []*reader, what string, 
 		wg.Go(func() { errs[i] = k.read(until, records) })
 	}
 	wg.Wait()
-	return errors.Join(append(errs, ctx.Err())...)
+	return errors.Join(errors.Join(errs...), ctx.Err())
 }
 
 // reader is one consumer and where it is in its pass over its partitions.

@@ -170,7 +170,7 @@ func (r *produceRun) phase(ctx context.Context, what string, d time.Duration, re
 		})
 	}
 	wg.Wait()
-	return errors.Join(append(errs, ctx.Err())...)
+	return errors.Join(errors.Join(errs...), ctx.Err())
 }
 
 // take reserves up to n records of the phase; 0: it is over.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 )
@@ -216,8 +217,8 @@ func (k *Consumer) giveBack(chunks []*chunk) {
 		ch.sub.chunks++
 		queue = append(queue, ch)
 	}
-	for i := len(queue) - 1; i >= 0; i-- {
-		queue[i].sub.taken.Store(queue[i].from)
+	for _, ch := range slices.Backward(queue) {
+		ch.sub.taken.Store(ch.from)
 	}
 	k.queue = append(queue, k.queue...)
 	k.wakePoll()

@@ -206,8 +206,7 @@ func (c *fakeCluster) fill(tp TopicPartition, prefix string, n, per int) {
 		if b.Count() == per || i == n-1 {
 			raw, err := b.Build(nil)
 			require.NoError(c.t, err)
-			info, _ := record.Peek(raw)
-			p.append(raw, info)
+			p.append(raw)
 			b.Reset()
 		}
 	}
@@ -220,11 +219,11 @@ func (c *fakeCluster) notify() {
 	c.changed = make(chan struct{})
 }
 
-func (p *fakePartition) append(raw []byte, info record.BatchInfo) int64 {
+func (p *fakePartition) append(raw []byte) int64 {
 	base := p.next
 	stored := append([]byte(nil), raw...)
 	record.Patch(stored, record.Offset(base), record.Epoch(p.epoch))
-	info, _ = record.Peek(stored)
+	info, _ := record.Peek(stored)
 	p.batches = append(p.batches, storedBatch{info, stored})
 	p.next += int64(info.Count)
 	return base
@@ -270,7 +269,7 @@ func (c *fakeCluster) produce(b *fakeBroker, tp TopicPartition, raw []byte) (int
 // sequenced appends unless the producer's sequence says otherwise.
 func (c *fakeCluster) sequenced(p *fakePartition, raw []byte, info record.BatchInfo) (int64, *pb.Error) {
 	if info.ProducerID < 0 {
-		base := p.append(raw, info)
+		base := p.append(raw)
 		c.notify()
 		return base, nil
 	}
@@ -290,7 +289,7 @@ func (c *fakeCluster) sequenced(p *fakePartition, raw []byte, info record.BatchI
 	if info.BaseSequence != s.next {
 		return -1, fakeError(pb.ErrorCode_ERROR_CODE_OUT_OF_ORDER_SEQUENCE, false, false)
 	}
-	base := p.append(raw, info)
+	base := p.append(raw)
 	s.next += info.Count
 	s.last = append(s.last, p.batches[len(p.batches)-1])
 	if len(s.last) > 5 {

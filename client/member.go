@@ -28,7 +28,7 @@ type member struct {
 	id     string
 	epoch  int32
 	attach int64
-	owned  map[TopicPartition]bool
+	owned  map[TopicPartition]bool // false: not taken over yet
 	target []TopicPartition
 	// lost: what is owned must be dropped before joining again. Whoever sets it
 	// makes settled, which reconcile closes when it is done.
@@ -310,14 +310,15 @@ func (s *memberSession) leave() error {
 		return nil
 	}
 	if err := s.stream.Send(&pb.SessionRequest{Kind: &pb.SessionRequest_Leave{Leave: &pb.LeaveGroup{}}}); err != nil {
-		return nil //nolint:nilerr // the session timeout does it then
+		return nil // the session timeout does it then
 	}
 	wait := time.NewTimer(time.Second)
 	defer wait.Stop()
 	for {
 		select {
 		case <-s.updates:
-		case <-s.ended:
+		case err := <-s.ended:
+			s.m.k.c.cfg.logger.Debug("session over", "broker", s.address, "error", err)
 			return nil
 		case <-wait.C:
 			return nil
@@ -338,7 +339,9 @@ func (m *member) update(u *pb.SessionResponse) {
 	}
 	m.target = partitionsFrom(u.GetAssignment().GetPartitions())
 	for _, tp := range m.target {
-		m.owned[tp] = m.owned[tp] // owned from now on; false until reconcile took it over
+		if _, ok := m.owned[tp]; !ok {
+			m.owned[tp] = false // owned, but reconcile has yet to take it over
+		}
 	}
 	poke(m.ack)
 	poke(m.changed)

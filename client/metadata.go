@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -332,20 +333,13 @@ func (m *metadata) applyHint(tp TopicPartition, h *pb.LeaderHint) bool {
 		return false
 	}
 	s := *old
-	s.topics = make(map[string]*topicMeta, len(old.topics))
-	for name, meta := range old.topics {
-		s.topics[name] = meta
-	}
+	s.topics = maps.Clone(old.topics)
 	next := &topicMeta{id: t.id, parts: append([]partMeta(nil), t.parts...)}
 	next.parts[tp.Partition] = partMeta{leader: h.GetNodeId(), epoch: h.GetLeaderEpoch()}
 	s.topics[tp.Topic] = next
 	if h.GetAddress() != "" && s.brokers[h.GetNodeId()] != h.GetAddress() {
-		brokers := make(map[int32]string, len(old.brokers)+1)
-		for id, address := range old.brokers {
-			brokers[id] = address
-		}
-		brokers[h.GetNodeId()] = h.GetAddress()
-		s.brokers = brokers
+		s.brokers = maps.Clone(old.brokers)
+		s.brokers[h.GetNodeId()] = h.GetAddress()
 	}
 	m.snap.Store(&s)
 	return true
