@@ -3,6 +3,7 @@ package log
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/log/record"
@@ -42,14 +43,7 @@ func (l *Log) commit() {
 // caller holds io.
 func (l *Log) writePending() (wrote int64, err error) {
 	for wrote < groupBytes {
-		l.mu.Lock()
-		if l.failed != nil {
-			l.mu.Unlock()
-			return wrote, nil // reported when it was latched
-		}
-		group := l.tail.pending()
-		cfg := l.cfg
-		l.mu.Unlock()
+		group, cfg := l.gather()
 		if len(group) == 0 {
 			return wrote, nil
 		}
@@ -65,6 +59,17 @@ func (l *Log) writePending() (wrote int64, err error) {
 		wrote += n
 	}
 	return wrote, nil
+}
+
+// gather returns what waits to be written: nothing on a log that has failed,
+// which was reported when it happened. The caller holds io, until it has written.
+func (l *Log) gather() ([]tailEntry, Config) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return nil, l.cfg
+	}
+	return l.tail.pending(), l.cfg
 }
 
 // mustRoll says whether the next entry belongs into a new segment.
@@ -214,7 +219,7 @@ func (l *Log) roll(base record.Offset) error {
 	l.mu.Lock()
 	file := old.file
 	old.file, old.index = nil, nil
-	l.segments = append(l.segments[:len(l.segments):len(l.segments)], s)
+	l.segments = append(slices.Clip(l.segments), s)
 	l.mu.Unlock()
 	return file.release()
 }

@@ -69,6 +69,7 @@ func TestEverythingAtOnce(t *testing.T) {
 
 // chase reads a log to its end while it grows.
 func chase(t *testing.T, l *Log, until record.Offset) {
+	t.Helper()
 	for off := record.Offset(0); off < until; {
 		slices, err := l.Read(off, math.MaxInt64, 500)
 		if errors.Is(err, ErrOffsetOutOfRange) {

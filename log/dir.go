@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -165,9 +166,7 @@ func (d *Dir) collect() map[logKey]logState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make(map[logKey]logState, len(d.states)+len(d.logs))
-	for key, s := range d.states {
-		out[key] = s
-	}
+	maps.Copy(out, d.states)
 	for key, l := range d.logs {
 		out[key] = l.state()
 	}

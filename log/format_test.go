@@ -16,7 +16,6 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
-//nolint:gochecknoglobals // a test flag
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew; then review the difference")
 
 // golden compares bytes with testdata/golden/<name>, kept as a hex dump for reviews.

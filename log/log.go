@@ -165,7 +165,7 @@ func (l *Log) HighWatermark() record.Offset {
 func (l *Log) Configure(cfg Config) {
 	l.mu.Lock()
 	l.cfg = cfg.withDefaults()
-	l.producers.max = l.cfg.MaxProducers
+	l.producers.limit = l.cfg.MaxProducers
 	behind := l.cfg.Synced && l.flushed < l.written
 	l.flushDue = l.flushDue || behind
 	l.mu.Unlock()

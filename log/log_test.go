@@ -91,10 +91,6 @@ func TestTheTailStaysWithinItsBudget(t *testing.T) {
 		fill(t, l, n, 100)
 		require.Len(t, readEverything(t, l), 100*len(batch(t, 0, "value 0"))+90)
 	}
-	for _, l := range d.logs {
-		l.io.Lock() // the last turns are over
-		l.io.Unlock()
-	}
 	d.pool.done.Wait()
 	require.LessOrEqual(t, d.tail.bytes.Load(), int64(4<<10))
 }

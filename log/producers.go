@@ -63,10 +63,13 @@ func (p *producer) find(firstSeq, lastSeq int32) (batchRange, bool) {
 // producers is a log's producer state, guarded by Log.mu.
 type producers struct {
 	byID map[int64]*producer
-	max  int
+	// limit bounds how many are remembered.
+	limit int
 }
 
-func newProducers(max int) *producers { return &producers{byID: map[int64]*producer{}, max: max} }
+func newProducers(limit int) *producers {
+	return &producers{byID: map[int64]*producer{}, limit: limit}
+}
 
 // sequenceAfter counts on from a batch's first sequence; 2^31-1 is followed by 0.
 func sequenceAfter(first, by int32) int32 {
@@ -126,7 +129,7 @@ func (ps *producers) update(info *record.BatchInfo, nowMS int64) {
 	}
 	p := ps.byID[info.ProducerID]
 	if p == nil {
-		if len(ps.byID) >= ps.max {
+		if len(ps.byID) >= ps.limit {
 			ps.evict()
 		}
 		p = &producer{epoch: info.ProducerEpoch}
@@ -206,7 +209,7 @@ func snapshotSum(b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, table, b[:16]), table, b[snapshotHeader:])
 }
 
-func decodeProducers(b []byte, max int) (*producers, record.Offset, error) {
+func decodeProducers(b []byte, limit int) (*producers, record.Offset, error) {
 	if len(b) < snapshotHeader || string(b[:4]) != snapshotMagic {
 		return nil, 0, errors.New("not a producer snapshot")
 	}
@@ -216,7 +219,7 @@ func decodeProducers(b []byte, max int) (*producers, record.Offset, error) {
 	if got, want := snapshotSum(b), binary.BigEndian.Uint32(b[16:]); got != want {
 		return nil, 0, fmt.Errorf("producer snapshot: CRC is %08x, want %08x", got, want)
 	}
-	ps := newProducers(max)
+	ps := newProducers(limit)
 	for e := b[snapshotHeader:]; len(e) > 0; {
 		if len(e) < producerFixed {
 			return nil, 0, errors.New("producer snapshot: torn entry")

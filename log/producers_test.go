@@ -143,3 +143,26 @@ func TestATornSnapshotFallsBackToTheLog(t *testing.T) {
 	_, _, err := tryAdd(l, 1, idempotent(t, 7, 0, 2, "v"))
 	require.Equal(t, &DuplicateError{2, 3}, err)
 }
+
+// The snapshot of records that were truncated must not come back with a power
+// cut, when other records have got their offsets meanwhile.
+func TestATruncatedSnapshotStaysAway(t *testing.T) {
+	mem := vfs.NewMem()
+	d, l, _ := openTestLog(t, mem, Config{Synced: true})
+	for i := range int32(3) {
+		add(t, l, 1, idempotent(t, 7, 0, i, "old"))
+	}
+	require.NoError(t, d.Close(1)) // a snapshot at 3
+	d, l, n := openTestLog(t, mem, Config{Synced: true})
+	require.NoError(t, l.TruncateTo(0))
+	for range 4 {
+		add(t, l, 2, batch(t, 0, "other"))
+	}
+	n.waitFlushed(4)
+	after := mem.CrashClone(nil)
+	require.NoError(t, d.Close(1))
+	_, l, _ = openTestLog(t, after, Config{Synced: true})
+	_, _, err := tryAdd(l, 2, idempotent(t, 7, 0, 2, "old"))
+	require.ErrorIs(t, err, ErrUnknownProducer)
+	add(t, l, 2, idempotent(t, 7, 0, 0, "old"))
+}

@@ -25,8 +25,6 @@ type recoverer struct {
 	fresh epochs          // of the batches that were scanned
 	torn  int64
 	again int64 // bytes rewritten
-	// snapshot is where the producer state comes from.
-	snapshot record.Offset
 }
 
 // recover is called by Dir.Open on a log that nobody else has.

@@ -270,6 +270,7 @@ func TestCorruptPayloadIsFoundByTheRead(t *testing.T) {
 
 func TestMissingFilesAreDamage(t *testing.T) {
 	segmented := func(t *testing.T) *vfs.Mem {
+		t.Helper()
 		mem := vfs.NewMem()
 		d, l, n := openTestLog(t, mem, Config{Synced: true, SegmentBytes: 200})
 		fill(t, l, n, 9)

@@ -38,20 +38,23 @@ func (l *Log) snapshots() ([]record.Offset, error) {
 	return out, nil
 }
 
+// removeSnapshots deletes snapshots durably: one of records that were truncated
+// must not come back once others have their offsets.
 func (l *Log) removeSnapshots(which func(record.Offset) bool) error {
 	all, err := l.snapshots()
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(off record.Offset) bool { return !which(off) })
+	if len(all) == 0 {
+		return nil
+	}
 	for _, off := range all {
-		if !which(off) {
-			continue
-		}
 		if err := l.fs.Remove(filepath.Join(l.path, offsetName(off)+snapshotExt)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return nil
+	return l.fs.SyncFolder(l.path)
 }
 
 // pruneSnapshots removes those that only matter below the first segment; the

@@ -9,10 +9,7 @@ import (
 // OffsetForTime returns the first record below limit whose timestamp is at least
 // ms (in milliseconds), with its timestamp. found is false when there is none.
 func (l *Log) OffsetForTime(ms int64, limit record.Offset) (off record.Offset, at int64, found bool, err error) {
-	from, err := l.timeStart(ms)
-	if err != nil {
-		return 0, 0, false, err
-	}
+	from := l.timeStart(ms)
 	for {
 		slices, err := l.Read(from, limit, readChunk)
 		if err != nil || len(slices) == 0 {
@@ -33,7 +30,7 @@ func (l *Log) OffsetForTime(ms int64, limit record.Offset) (off record.Offset, a
 }
 
 // timeStart finds an offset before which every record is older than ms.
-func (l *Log) timeStart(ms int64) (record.Offset, error) {
+func (l *Log) timeStart(ms int64) record.Offset {
 	l.mu.Lock()
 	var s *segment
 	for _, candidate := range l.segments {
@@ -45,20 +42,20 @@ func (l *Log) timeStart(ms int64) (record.Offset, error) {
 	start, written := l.start, l.written
 	if s == nil {
 		l.mu.Unlock()
-		return max(start, written), nil // what is not written is not indexed
+		return max(start, written) // what is not written is not indexed
 	}
 	base, path, size, x := s.base, s.path, s.size, s.index
 	if x != nil {
 		off := base + record.Offset(x.before(ms))
 		l.mu.Unlock()
-		return max(start, off), nil
+		return max(start, off)
 	}
 	l.mu.Unlock()
 	x, err := loadIndex(l.fs, path, size)
 	if err != nil {
-		return max(start, base), nil //nolint:nilerr // without its index the segment is read from the beginning
+		return max(start, base) // without its index the segment is read from the beginning
 	}
-	return max(start, base+record.Offset(x.before(ms))), nil
+	return max(start, base+record.Offset(x.before(ms)))
 }
 
 // firstAtOrAfter looks through batches for the first record at or above from

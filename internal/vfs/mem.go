@@ -282,7 +282,7 @@ func (m *Mem) RemoveAll(name string) error {
 	defer m.mu.Unlock()
 	dir, base, err := m.parent("remove", name)
 	if err != nil || dir.entries[base] == nil {
-		return nil //nolint:nilerr // absent is what the caller wants, as in package os
+		return nil // absent is what the caller wants, as in package os
 	}
 	delete(dir.entries, base)
 	dir.pending = append(dir.pending, change{name: base})
