@@ -15,11 +15,11 @@ import (
 // broker has settled every partition, for until then the batches are held.
 type Pending struct {
 	deadline time.Time
-	done     chan struct{}
 	onIdle   func(bytes int64)
 	bytes    int64
 
-	mu       sync.Mutex // guards what follows; results until done is closed
+	mu       sync.Mutex    // guards what follows; results until answered
+	done     chan struct{} // closed with the answer; nil until somebody waits
 	results  []ProduceResult
 	settled  []bool
 	left     int // partitions not settled
@@ -35,7 +35,7 @@ type Pending struct {
 // partition is settled.
 func NewPending(req *ProduceRequest, deadline time.Time, bytes int64, onIdle func(int64)) *Pending {
 	n := len(req.Partitions)
-	p := &Pending{deadline: deadline, done: make(chan struct{}), onIdle: onIdle, bytes: bytes, left: n}
+	p := &Pending{deadline: deadline, onIdle: onIdle, bytes: bytes, left: n}
 	if n == 1 {
 		p.results, p.settled = p.oneResult[:], p.oneSettled[:]
 	} else {
@@ -46,7 +46,6 @@ func NewPending(req *ProduceRequest, deadline time.Time, bytes int64, onIdle fun
 	}
 	if n == 0 {
 		p.answered = true
-		close(p.done)
 		if onIdle != nil {
 			onIdle(bytes)
 		}
@@ -79,8 +78,7 @@ func (p *Pending) Settle(i int, err *Error) {
 			p.results[i].Err, p.results[i].BaseOffset = err, -1
 		}
 		if p.left == 0 {
-			p.answered = true
-			close(p.done)
+			p.answer()
 		}
 	}
 	idle := p.left == 0
@@ -107,18 +105,34 @@ func (p *Pending) Answer(err *Error) {
 			p.results[i].Err = err.At(p.results[i].Topic, p.results[i].Partition)
 		}
 	}
-	p.answered = true
-	close(p.done)
+	p.answer()
 }
 
-// Done is closed when the answer is complete.
-func (p *Pending) Done() <-chan struct{} { return p.done }
+// answer ends the wait. The caller holds mu.
+func (p *Pending) answer() {
+	p.answered = true
+	if p.done != nil {
+		close(p.done)
+	}
+}
+
+// wait returns a channel that is closed when the answer is complete; nil when
+// it is already. Most requests of a pipeline are answered before anybody looks,
+// and never need the channel.
+func (p *Pending) wait() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answered {
+		return nil
+	}
+	if p.done == nil {
+		p.done = make(chan struct{})
+	}
+	return p.done
+}
 
 // Deadline is when the answer is due.
 func (p *Pending) Deadline() time.Time { return p.deadline }
-
-// Results may be read once Done is closed.
-func (p *Pending) Results() []ProduceResult { return p.results }
 
 // Wait returns the results when they are complete, or at the deadline, when
 // what is outstanding has timed out. It ends early with the error of ctx.
@@ -130,14 +144,13 @@ func (p *Pending) Wait(ctx context.Context) ([]ProduceResult, error) {
 
 // WaitTimer is Wait with a timer that the caller reuses. It is set anew.
 func (p *Pending) WaitTimer(ctx context.Context, timer *time.Timer) ([]ProduceResult, error) {
-	select {
-	case <-p.done:
+	done := p.wait()
+	if done == nil {
 		return p.results, nil
-	default:
 	}
 	timer.Reset(time.Until(p.deadline))
 	select {
-	case <-p.done:
+	case <-done:
 	case <-timer.C:
 		p.Expire()
 	case <-ctx.Done():
