@@ -55,9 +55,9 @@ type Config struct {
 
 	// Pprof serves /debug/pprof on the admin listener.
 	Pprof bool
-	// LogLevel is the least level that is logged; LogFormat is text or json.
-	LogLevel  slog.Level
-	LogFormat string
+	// LogLevel is the least level that is logged; LogJSON is log.format=json.
+	LogLevel slog.Level
+	LogJSON  bool
 }
 
 // Voter is a member of the metadata quorum.
@@ -90,7 +90,6 @@ func DefaultConfig() Config {
 		ShutdownTimeout:   10 * time.Second,
 		OffsetsReplicas:   3,
 		OffsetsPartitions: 50,
-		LogFormat:         "text",
 	}
 }
 

@@ -224,6 +224,6 @@ func setLogFormat(c *Config, v string) error {
 	if v != "text" && v != "json" {
 		return errors.New("must be text or json")
 	}
-	c.LogFormat = v
+	c.LogJSON = v == "json"
 	return nil
 }
