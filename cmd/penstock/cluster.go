@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/penstock/penstock/client"
+)
+
+func newCluster(s *shared) *cobra.Command {
+	return s.prints(s.connects(group("cluster", "Show brokers and health", "", newClusterStatus(s), newClusterHealth(s))))
+}
+
+// clusterJSON is the output of `cluster status -o json` and `cluster health -o json`.
+type clusterJSON struct {
+	ClusterID       string       `json:"cluster_id"`
+	Controller      int32        `json:"controller"`
+	Healthy         bool         `json:"healthy"`
+	Topics          int          `json:"topics"`
+	Partitions      int          `json:"partitions"`
+	Leaderless      int          `json:"leaderless_partitions"`
+	UnderReplicated int          `json:"under_replicated_partitions"`
+	UnderMinISR     int          `json:"under_min_isr_partitions"`
+	Brokers         []brokerJSON `json:"brokers"`
+}
+
+type brokerJSON struct {
+	NodeID      int32  `json:"node_id"`
+	Address     string `json:"address"`
+	Rack        string `json:"rack,omitempty"`
+	Fenced      bool   `json:"fenced"`
+	BrokerEpoch int64  `json:"broker_epoch"`
+	Voter       bool   `json:"voter"`
+	Version     string `json:"version"`
+}
+
+func describeCluster(c *client.Cluster) clusterJSON {
+	out := clusterJSON{
+		ClusterID: c.ID, Controller: c.Controller, Healthy: c.Healthy(), Topics: c.Topics, Partitions: c.Partitions,
+		Leaderless: c.Leaderless, UnderReplicated: c.UnderReplicated, UnderMinISR: c.UnderMinISR,
+	}
+	for _, b := range c.Brokers {
+		out.Brokers = append(out.Brokers, brokerJSON{b.NodeID, b.Address, b.Rack, b.Fenced, b.BrokerEpoch, b.Voter, b.Version})
+	}
+	return out
+}
+
+func newClusterStatus(s *shared) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the brokers and count what is amiss", Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.withAdmin(func(a *client.Admin) error {
+				c, err := a.Cluster(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return s.show(cmd.OutOrStdout(), describeCluster(c), func(w io.Writer) error { return printCluster(w, c) })
+			})
+		},
+	}
+}
+
+func printCluster(w io.Writer, c *client.Cluster) error {
+	fmt.Fprintf(w, "cluster %s, controller %s\n%s\n\n", c.ID, nodeName(c.Controller), healthLine(c))
+	return table(w, func(row func(...any)) {
+		row("NODE", "ADDRESS", "STATE", "VOTER", "RACK", "EPOCH", "VERSION")
+		for _, b := range c.Brokers {
+			state := "alive"
+			if b.Fenced {
+				state = "fenced"
+			}
+			row(b.NodeID, b.Address, state, b.Voter, b.Rack, b.BrokerEpoch, b.Version)
+		}
+	})
+}
+
+func healthLine(c *client.Cluster) string {
+	fenced := 0
+	for _, b := range c.Brokers {
+		if b.Fenced {
+			fenced++
+		}
+	}
+	return fmt.Sprintf("%d topics, %d partitions: %d without a leader, %d under-replicated, %d below min.insync.replicas; %d of %d brokers fenced",
+		c.Topics, c.Partitions, c.Leaderless, c.UnderReplicated, c.UnderMinISR, fenced, len(c.Brokers))
+}
+
+const healthPoll = 100 * time.Millisecond
+
+func newClusterHealth(s *shared) *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "health", Short: "Exit 0 if every partition has a leader and a full in-sync set", Args: exactArgs(),
+		Long: "Exit 0 if there is a controller, no broker is fenced, and every partition has a\n" +
+			"leader and a full in-sync set; 1 otherwise.",
+		Example: "  penstock cluster health --wait 30s",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.withAdmin(func(a *client.Admin) error {
+				c, err := waitHealthy(cmd.Context(), a, wait)
+				if err != nil {
+					return err
+				}
+				err = s.show(cmd.OutOrStdout(), describeCluster(c), func(w io.Writer) error {
+					_, err := fmt.Fprintln(w, healthLine(c))
+					return err
+				})
+				if err == nil && !c.Healthy() {
+					err = fmt.Errorf("not healthy: controller %s, %s", nodeName(c.Controller), healthLine(c))
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until healthy, for this long")
+	return cmd
+}
+
+// waitHealthy asks until the cluster is healthy or the time is up, and returns
+// the last answer; an error only when the last try had none.
+func waitHealthy(ctx context.Context, a *client.Admin, wait time.Duration) (*client.Cluster, error) {
+	deadline := time.Now().Add(wait)
+	tick := time.NewTicker(healthPoll)
+	defer tick.Stop()
+	for {
+		asked, cancel := context.WithDeadline(ctx, time.Now().Add(max(time.Until(deadline), 2*time.Second)))
+		c, err := a.Cluster(asked)
+		cancel()
+		if err == nil && c.Healthy() || !time.Now().Before(deadline) {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return c, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

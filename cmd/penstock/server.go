@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/penstock/penstock/node"
+)
+
+func newServer() *cobra.Command {
+	var file string
+	var set []string
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run one node", Args: exactArgs(),
+		Long: "Run one node of a cluster until SIGINT or SIGTERM. Keys come from the file, from\n" +
+			"the environment (PENSTOCK_NODE_ID for node.id) and from --set, the last one wins.\n\n" + configKeys(),
+		Example: "  penstock server -c node1.yaml\n" +
+			"  PENSTOCK_NODE_ID=1 PENSTOCK_DATA_DIR=/data PENSTOCK_VOTERS=1@127.0.0.1:7071 penstock server",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := node.Load(file, os.Environ())
+			if err != nil {
+				return err
+			}
+			for _, kv := range set {
+				name, value, ok := strings.Cut(kv, "=")
+				if !ok {
+					return usagef("--set is %q, want key=value", kv)
+				}
+				if err := cfg.Set(name, value); err != nil {
+					return err
+				}
+			}
+			return serve(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file, YAML")
+	cmd.Flags().StringArrayVar(&set, "set", nil, "key=value, over file and environment; may be repeated")
+	return cmd
+}
+
+func configKeys() string {
+	var b strings.Builder
+	b.WriteString("Keys:\n")
+	tw := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	for _, k := range node.Keys() {
+		def := ""
+		if k.Default != "" {
+			def = " (" + k.Default + ")"
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%s%s\n", k.Name, k.Type, k.Documentation, def)
+	}
+	_ = tw.Flush() // into memory
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// newLogger makes the logger that log.level and log.format ask for.
+func newLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func serve(ctx context.Context, cfg node.Config) error {
+	n, err := node.Start(ctx, cfg, node.Options{
+		Version: version,
+		Logger:  newLogger(os.Stderr, cfg.LogLevel, cfg.LogJSON),
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-n.Done():
+	}
+	failed := n.Err
+	var reason error
+	select {
+	case <-n.Done():
+		reason = failed()
+	default:
+	}
+	if err := n.Stop(context.WithoutCancel(ctx)); err != nil && reason == nil {
+		return err
+	}
+	return reason
+}
+
+func newDev() *cobra.Command {
+	var opts node.DevOptions
+	var verbose bool
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run a whole cluster in this terminal", Args: exactArgs(),
+		Long: "Run a cluster for development in one process, its nodes talking over TCP. Node i\n" +
+			"has its gRPC, Raft, HTTP and peer ports 10*(i-1) above those of the first. Prints\n" +
+			"one line when ready; stops on SIGINT or SIGTERM.",
+		Example: "  penstock dev\n  penstock dev --nodes 3 --data-dir ./data --base-port 7070",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelInfo
+			}
+			opts.Version, opts.Logger = version, newLogger(os.Stderr, level, false)
+			return node.Dev(cmd.Context(), opts, cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&opts.Nodes, "nodes", 1, "how many nodes")
+	f.StringVar(&opts.DataDir, "data-dir", "", "where the data goes (default: a temporary folder, removed at the end)")
+	f.IntVar(&opts.BasePort, "base-port", 7070, "gRPC port of the first node; 0: any free ports")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log more than warnings")
+	return cmd
+}
+
+// stopTimeout bounds the last flush and commit of a command that was interrupted.
+const stopTimeout = 10 * time.Second
