@@ -149,20 +149,21 @@ func TestATornSnapshotFallsBackToTheLog(t *testing.T) {
 func TestATruncatedSnapshotStaysAway(t *testing.T) {
 	mem := vfs.NewMem()
 	d, l, _ := openTestLog(t, mem, Config{Synced: true})
+	add(t, l, 1, batch(t, 0, "stays, and the epoch with it"))
 	for i := range int32(3) {
 		add(t, l, 1, idempotent(t, 7, 0, i, "old"))
 	}
-	require.NoError(t, d.Close(1)) // a snapshot at 3
+	require.NoError(t, d.Close(1)) // a snapshot at 4
 	d, l, n := openTestLog(t, mem, Config{Synced: true})
-	require.NoError(t, l.TruncateTo(0))
+	require.NoError(t, l.TruncateTo(1))
 	for range 4 {
-		add(t, l, 2, batch(t, 0, "other"))
+		add(t, l, 1, batch(t, 0, "other"))
 	}
-	n.waitFlushed(4)
+	n.waitFlushed(5)
 	after := mem.CrashClone(nil)
 	require.NoError(t, d.Close(1))
 	_, l, _ = openTestLog(t, after, Config{Synced: true})
-	_, _, err := tryAdd(l, 2, idempotent(t, 7, 0, 2, "old"))
+	_, _, err := tryAdd(l, 1, idempotent(t, 7, 0, 2, "old"))
 	require.ErrorIs(t, err, ErrUnknownProducer)
-	add(t, l, 2, idempotent(t, 7, 0, 0, "old"))
+	add(t, l, 1, idempotent(t, 7, 0, 0, "old"))
 }

@@ -165,6 +165,7 @@ func (l *Log) truncateFiles(off record.Offset, position int64) error {
 		return err
 	}
 	l.mu.Lock()
+	l.generation++ // a reader since forgetFrom went by the old size
 	l.segments = append(slices.Clone(l.segments[:i]), fresh)
 	l.mu.Unlock()
 	if last != s {
