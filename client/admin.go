@@ -75,6 +75,9 @@ func (c *Client) answering(ctx context.Context) (string, error) {
 
 // notReady reports whether a broker may answer later what it refused now.
 func notReady(err error) bool {
+	if _, ok := errors.AsType[*BootstrapError](err); ok {
+		return false // all were asked: the caller should know at once
+	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return false

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -187,9 +188,11 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 	}
 	outcomes := make(chan outcome, len(addresses))
 	next := 0
+	silent := map[string]bool{} // asked, no answer yet
 	start := func() {
 		address := addresses[next]
 		next++
+		silent[address] = true
 		wg.Go(func() {
 			err := c.call(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) error { return do(ctx, conn, address) })
 			outcomes <- outcome{address, err}
@@ -202,12 +205,10 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 	for {
 		select {
 		case o := <-outcomes:
-			if o.err == nil || !moveOn(o.err) {
+			if o.err == nil || ctx.Err() == nil && !moveOn(o.err) {
 				return o.err
 			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+			delete(silent, o.address)
 			failures = append(failures, BrokerFailure{o.address, o.err})
 			if len(failures) == len(addresses) {
 				return &BootstrapError{Failures: failures}
@@ -220,7 +221,10 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 				start()
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			for address := range silent {
+				failures = append(failures, BrokerFailure{address, fmt.Errorf("no answer: %w", context.Cause(ctx))})
+			}
+			return &BootstrapError{Failures: failures}
 		}
 	}
 }

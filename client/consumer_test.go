@@ -239,7 +239,18 @@ func TestSlowPollsDoNotHoldUpOthers(t *testing.T) {
 	began := time.Now()
 	require.Equal(t, numbers("a", 1000), read(t, k, 1000))
 	require.Less(t, time.Since(began), 5*time.Second)
+	began = time.Now()
 	// At the end the lanes join in one long poll, and what arrives wakes it.
+	fetches := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.fetches
+	}
+	require.Eventually(t, func() bool {
+		before := fetches()
+		time.Sleep(4 * shortWait) // nothing can be waited for: the point is that nothing happens
+		return fetches() == before
+	}, 5*time.Second, time.Millisecond)
 	for i := range int32(2) {
 		c.fill(tp("t", i), "b", 1, 1)
 		require.Equal(t, numbers("b", 1), read(t, k, 1))

@@ -232,11 +232,13 @@ func CodeOf(err error) Code {
 // IsRetriable reports whether the operation that ended with err may succeed
 // later, unchanged.
 func IsRetriable(err error) bool {
+	if _, ok := errors.AsType[*BootstrapError](err); ok {
+		return true
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Retriable
 	}
-	_, ok := errors.AsType[*BootstrapError](err)
-	return ok
+	return false
 }
 
 // IsIndefinite reports whether the operation that ended with err may

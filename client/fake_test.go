@@ -40,6 +40,7 @@ type fakeCluster struct {
 	onProduce func(b *fakeBroker, p *fakePartition, info record.BatchInfo) (err *pb.Error, after bool)
 	onFetch   func(b *fakeBroker, p *fakePartition, offset int64) *pb.Error
 	requests  [][]TopicPartition // of produce, in order of arrival
+	fetches   int
 }
 
 type fakePartition struct {
@@ -393,6 +394,7 @@ func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest) *wire.Fetc
 	defer timer.Stop()
 	for {
 		b.c.mu.Lock()
+		b.c.fetches++
 		changed := b.c.changed
 		resp, found := b.fetchNow(req)
 		b.c.mu.Unlock()

@@ -29,7 +29,10 @@ type source struct {
 	k       *Consumer
 	address string
 	lanes   [laneCount]*lane
-	busy    bool // the main lane has a request under way; guarded by Consumer.mu
+
+	// Guarded by Consumer.mu:
+	busy    bool // the main lane has a request under way
+	merging bool // it was interrupted: the others leave everything to its next one
 }
 
 const (
@@ -179,7 +182,12 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 	k := l.src.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !l.main && !l.src.busy || k.buffered >= k.cfg.prefetchBytes {
+	if l.main {
+		l.src.merging = false
+	} else if !l.src.busy || l.src.merging {
+		return nil, nil
+	}
+	if k.buffered >= k.cfg.prefetchBytes {
 		return nil, nil
 	}
 	var parts []asked
@@ -358,7 +366,7 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 	}
 	if !got && !l.main && l.src.busy {
 		if m := l.src.lanes[0]; m.interrupt != nil && !m.interrupted {
-			m.interrupted = true
+			m.interrupted, l.src.merging = true, true
 			m.interrupt()
 		}
 	}
