@@ -154,10 +154,10 @@ func (k *reader) read(ctx context.Context, limit int64) error {
 			return err
 		}
 		p, err := k.k.Poll(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the phase is over
-		}
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil // the phase is over
+			}
 			return err
 		}
 		if err := k.use(p); err != nil {
