@@ -182,8 +182,8 @@ func checkRun(from, to record.Offset, bufs []*record.Buf) ([]record.BatchInfo, e
 			if reason := continues(&info, next, epoch); reason != "" {
 				return nil, &InvalidBatchError{i, reason}
 			}
-			if !record.VerifyCRC(rest[:info.Size]) {
-				return nil, &InvalidBatchError{i, fmt.Sprintf("wrong CRC at offset %d", info.BaseOffset)}
+			if reason := unsound(rest[:info.Size]); reason != "" {
+				return nil, &InvalidBatchError{i, fmt.Sprintf("%s at offset %d", reason, info.BaseOffset)}
 			}
 			infos = append(infos, info)
 			next, epoch, rest = info.NextOffset(), info.Epoch, rest[info.Size:]

@@ -252,7 +252,9 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	l.tail.written = len(l.tail.entries)
 	l.tail.dropBack(0)
-	err = errors.Join(err, l.active().file.release())
+	if file := l.active().file; file != nil { // nil: a truncation failed half-way
+		err = errors.Join(err, file.release())
+	}
 	l.mu.Unlock()
 	l.dir.tail.forget(l)
 	l.dir.forget(l)

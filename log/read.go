@@ -214,8 +214,8 @@ func (c *coldRead) chunk(n int) error {
 			break
 		}
 		if info.NextOffset() > c.from {
-			if !record.VerifyCRC(b[at : at+info.Size]) {
-				return c.corrupt(at, "wrong CRC")
+			if reason := unsound(b[at : at+info.Size]); reason != "" {
+				return c.corrupt(at, reason)
 			}
 			if lo < 0 {
 				lo = at

@@ -14,15 +14,16 @@ func (r *recoverer) memory() error {
 	if err := r.leaderEpochs(); err != nil {
 		return err
 	}
-	from, err := l.restoreProducers(l.end)
-	if err != nil {
-		return err
+	ps, err := l.restoreProducers(l.end)
+	if ps != nil {
+		l.producers = ps
 	}
-	if err := l.replayProducers(from); err != nil {
-		if l.damage == DamageNone {
-			return r.midway(err)
-		}
+	if err != nil && l.damage != DamageNone {
 		l.logger.Warn("producer state of a damaged log is incomplete", "path", l.path, "error", err)
+		return nil
+	}
+	if err != nil {
+		return r.midway(err)
 	}
 	return nil
 }
@@ -87,14 +88,16 @@ func (l *Log) scanEpochs() (epochs, error) {
 	return out, nil
 }
 
-// rebuildIndex fills the index of a segment that becomes the active one, up to
-// its present size, from the headers of its batches.
-func (l *Log) rebuildIndex(s *segment) error {
+// buildIndex makes the index of a segment that becomes the active one, up to its
+// present size, from the headers of its batches.
+func (l *Log) buildIndex(s *segment) (*index, newestTime, error) {
 	x, newest := &index{}, noTime()
+	l.mu.Lock()
+	interval := l.cfg.IndexInterval
+	l.mu.Unlock()
 	err := l.walk(s, func(info *record.BatchInfo, position int64) {
-		x.note(s.base, info, position, l.cfg.IndexInterval, newest)
+		x.note(s.base, info, position, interval, newest)
 		newest.note(info)
 	})
-	s.index, s.newest = x, newest
-	return err
+	return x, newest, err
 }

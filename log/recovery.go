@@ -344,8 +344,9 @@ func (r *recoverer) reopen(s *segment) error {
 	if err != nil {
 		return err
 	}
-	s.file, s.index = newSharedFile(f), &index{}
-	return r.l.rebuildIndex(s)
+	s.file = newSharedFile(f)
+	s.index, s.newest, err = r.l.buildIndex(s)
+	return err
 }
 
 // scan reads a segment that reaches above the checkpoint. cut is true when the

@@ -63,8 +63,8 @@ func (s *scanner) step() (record.BatchInfo, error) {
 		if b, err = s.bytes(info.Size); err != nil {
 			return info, err
 		}
-		if !record.VerifyCRC(b) {
-			return info, s.torn("wrong CRC")
+		if reason := unsound(b); reason != "" {
+			return info, s.torn(reason)
 		}
 	}
 	s.at += int64(info.Size)
@@ -83,6 +83,19 @@ func continues(info *record.BatchInfo, next record.Offset, epoch record.Epoch) s
 		return fmt.Sprintf("leader epoch is %d after %d", info.Epoch, epoch)
 	case info.LastDelta < 0:
 		return fmt.Sprintf("last offset delta is %d", info.LastDelta)
+	}
+	return ""
+}
+
+// unsound says why the content of a whole batch is wrong; empty: it is right. The
+// CRC does not cover the magic byte.
+func unsound(b []byte) string {
+	const posMagic, magic = 16, 2
+	if b[posMagic] != magic {
+		return fmt.Sprintf("magic byte is %d, want %d", b[posMagic], magic)
+	}
+	if !record.VerifyCRC(b) {
+		return "wrong CRC"
 	}
 	return ""
 }

@@ -75,36 +75,38 @@ func (l *Log) pruneSnapshots(first record.Offset) error {
 	return l.removeSnapshots(func(off record.Offset) bool { return off < keep })
 }
 
-// restoreProducers loads the newest readable snapshot at or below end and
-// removes those above. It returns the offset to replay batches from.
-func (l *Log) restoreProducers(end record.Offset) (from record.Offset, err error) {
+// restoreProducers loads the newest readable snapshot at or below end, removes
+// those above, and brings the state up to end by the batches on disk. The caller
+// holds io, or is alone with the log.
+func (l *Log) restoreProducers(end record.Offset) (*producers, error) {
+	l.mu.Lock()
+	limit := l.cfg.MaxProducers
+	l.mu.Unlock()
 	if err := l.removeSnapshots(func(off record.Offset) bool { return off > end }); err != nil {
-		return 0, err
+		return nil, err
 	}
 	all, err := l.snapshots()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, off := range slices.Backward(all) {
 		b, err := readFile(l.fs, filepath.Join(l.path, offsetName(off)+snapshotExt))
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		ps, at, err := decodeProducers(b, l.cfg.MaxProducers)
+		ps, at, err := decodeProducers(b, limit)
 		if err == nil && at == off {
-			l.producers = ps
-			return off, nil
+			return ps, l.replay(ps, off)
 		}
 		// Torn by a crash: an older one and more replay give the same state.
 		l.logger.Warn("producer snapshot is unreadable", "path", l.path, "offset", off, "error", err)
 	}
-	l.producers = newProducers(l.cfg.MaxProducers)
-	return 0, nil
+	ps := newProducers(limit)
+	return ps, l.replay(ps, 0)
 }
 
-// replayProducers brings the state from an offset up to the end by the headers
-// of the batches on disk. The caller holds io, or is alone with the log.
-func (l *Log) replayProducers(from record.Offset) error {
+// replay takes in the batches on disk from an offset on.
+func (l *Log) replay(ps *producers, from record.Offset) error {
 	now := l.dir.now().UnixMilli()
 	for _, s := range l.segments {
 		if s.next <= from || s.size == 0 {
@@ -112,7 +114,7 @@ func (l *Log) replayProducers(from record.Offset) error {
 		}
 		err := l.walk(s, func(info *record.BatchInfo, _ int64) {
 			if info.BaseOffset >= from {
-				l.producers.update(info, now)
+				ps.update(info, now)
 			}
 		})
 		if err != nil {

@@ -46,14 +46,15 @@ func (l *Log) TruncateTo(off record.Offset) error {
 			return err
 		}
 	}
-	lowered := l.forgetFrom(off)
+	old := l.segments
+	lowered := l.forgetFrom(off, position)
 	if lowered {
 		if err := l.dir.checkpoint.write(); err != nil {
 			return l.latch("truncate", err)
 		}
 	}
 	if position >= 0 {
-		if err := l.truncateFiles(off, position); err != nil {
+		if err := l.truncateFiles(old); err != nil {
 			return l.latch("truncate", err)
 		}
 	}
@@ -101,7 +102,7 @@ func (l *Log) segmentOf(off record.Offset) *segment {
 }
 
 // forgetFrom ends the log at off in memory; it reports whether the checkpoint promises too much.
-func (l *Log) forgetFrom(off record.Offset) (lowered bool) {
+func (l *Log) forgetFrom(off record.Offset, position int64) (lowered bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.generation++
@@ -122,17 +123,24 @@ func (l *Log) forgetFrom(off record.Offset) (lowered bool) {
 	l.highWatermark = min(l.highWatermark, off)
 	l.epochs = l.epochs.truncate(off)
 	l.epochsDirty = true
+	if position >= 0 {
+		// Readers must not go by a size that the file is about to lose.
+		s := l.segmentOf(off)
+		cut := *s
+		cut.next, cut.size = off, position
+		l.segments = append(slices.Clone(l.segments[:slices.Index(l.segments, s)]), &cut)
+	}
 	lowered = l.flushed > off || l.start > off
 	l.flushed = min(l.flushed, off)
 	l.start = min(l.start, off) // it may lie inside the batch that goes
 	return lowered
 }
 
-// truncateFiles makes the segment around off the active one and cuts it at position.
-func (l *Log) truncateFiles(off record.Offset, position int64) error {
-	s := l.segmentOf(off)
-	i := slices.Index(l.segments, s)
-	for _, later := range slices.Backward(l.segments[i+1:]) {
+// truncateFiles cuts the files to what forgetFrom left of the segments, whose
+// last one becomes the active one. old are the segments before. The caller holds io.
+func (l *Log) truncateFiles(old []*segment) (err error) {
+	s, last := l.active(), old[len(old)-1]
+	for _, later := range slices.Backward(old[len(l.segments):]) {
 		if err := later.removeFiles(l.fs); err != nil {
 			return err
 		}
@@ -142,35 +150,33 @@ func (l *Log) truncateFiles(off record.Offset, position int64) error {
 			return err
 		}
 	}
-	last := l.active()
-	file := s.file
-	if file == nil {
+	if s.base != last.base {
 		f, err := l.fs.Open(s.path + logExt)
 		if err != nil {
 			return err
 		}
-		file = newSharedFile(f)
+		l.mu.Lock()
+		s.file, s.index = newSharedFile(f), &index{}
+		l.mu.Unlock()
+		defer func() { err = errors.Join(err, last.file.release()) }()
 	}
-	if err := file.Truncate(position); err != nil {
+	if err := s.file.Truncate(s.size); err != nil {
 		return err
 	}
-	if err := file.Datasync(); err != nil {
+	if err := s.file.Datasync(); err != nil {
 		return err
 	}
-	fresh := &segment{base: s.base, path: s.path, next: off, size: position, file: file, created: s.created, newest: noTime(), index: &index{}}
-	if fresh.created.IsZero() {
-		fresh.created = l.dir.now()
-	}
-	if err := l.rebuildIndex(fresh); err != nil {
+	x, newest, err := l.buildIndex(s)
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.generation++ // a reader since forgetFrom went by the old size
-	l.segments = append(slices.Clone(l.segments[:i]), fresh)
-	l.mu.Unlock()
-	if last != s {
-		return errors.Join(last.file.release(), l.fs.SyncFolder(l.path))
+	s.index, s.newest = x, newest
+	s.unsynced = false
+	if s.created.IsZero() {
+		s.created = l.dir.now()
 	}
+	l.mu.Unlock()
 	return l.fs.SyncFolder(l.path)
 }
 
@@ -181,17 +187,15 @@ func (l *Log) truncateState() error {
 		return err
 	}
 	l.mu.Lock()
-	end := l.end
+	end, written := l.end, l.written
 	l.mu.Unlock()
-	from, err := l.restoreProducers(end)
+	ps, err := l.restoreProducers(end)
 	if err != nil {
-		return err
-	}
-	if err := l.replayProducers(from); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.producers = ps
 	now := l.dir.now().UnixMilli()
 	for _, e := range l.tail.pending() { // appended, not written: not on disk to be replayed
 		for b := e.buf.Bytes(); len(b) > 0; {
@@ -199,8 +203,8 @@ func (l *Log) truncateState() error {
 			if !ok {
 				break
 			}
-			if info.BaseOffset >= from {
-				l.producers.update(&info, now)
+			if info.BaseOffset >= written {
+				ps.update(&info, now)
 			}
 			b = b[info.Size:]
 		}
