@@ -170,3 +170,120 @@ func TestStalledReadersHoldNothingBack(t *testing.T) {
 	}
 	require.NoError(t, d.Close(1))
 }
+
+// gate is a Flusher that holds the files of one partition back.
+type gate struct {
+	held    func(f vfs.File) bool
+	entered chan struct{}
+	open    chan struct{}
+}
+
+func (g gate) Flush(f vfs.File) error {
+	if g.held(f) {
+		close(g.entered)
+		<-g.open
+	}
+	return f.Datasync()
+}
+
+// A flush that hangs holds back its own log only, and is seen to hang.
+func TestNoLogWaitsForAnother(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var mu sync.Mutex // guards now and slow
+	var slow vfs.File
+	g := gate{entered: make(chan struct{}), open: make(chan struct{})}
+	g.held = func(f vfs.File) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return f == slow
+	}
+	opts := testOptions(vfs.NewMem())
+	opts.Flusher = FlusherOptions{Workers: 2, Flusher: g}
+	opts.Now = func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}
+	d := openTestDir(t, opts)
+	n, n2 := newListener(), newListener()
+	l, err := d.Open(testSpec(Config{Synced: true}, n))
+	require.NoError(t, err)
+	n.listen(l)
+	spec := testSpec(Config{Synced: true}, n2)
+	spec.Partition = 1
+	other, err := d.Open(spec)
+	require.NoError(t, err)
+	n2.listen(other)
+	mu.Lock()
+	slow = l.active().file.File
+	mu.Unlock()
+
+	add(t, l, 1, batch(t, 0, "held"))
+	<-g.entered
+	fill(t, other, n2, 10)
+	add(t, l, 1, batch(t, 0, "appends go on"))
+	require.Len(t, readAt(t, l, 0, 2, 1000), len(batch(t, 0, "held"))+len(batch(t, 0, "appends go on")), "reads too")
+	require.Zero(t, l.Flushed())
+	mu.Lock()
+	now = now.Add(7 * time.Second)
+	slow = nil
+	mu.Unlock()
+	require.Equal(t, 7*time.Second, d.OldestFlush())
+	close(g.open)
+	n.waitFlushed(2)
+	require.NoError(t, d.Close(1))
+	require.Zero(t, d.OldestFlush())
+}
+
+// What gathers while a flush runs goes out with one write and one sync.
+func TestGroupsShareOneWriteAndOneSync(t *testing.T) {
+	faults := vfs.NewFaults(vfs.NewMem())
+	g := gate{entered: make(chan struct{}), open: make(chan struct{})}
+	var once sync.Once
+	g.held = func(vfs.File) (first bool) {
+		once.Do(func() { first = true })
+		return first
+	}
+	opts := testOptions(faults)
+	opts.Flusher.Flusher = g
+	opts.CheckpointInterval = time.Hour
+	d := openTestDir(t, opts)
+	n := newListener()
+	l, err := d.Open(testSpec(Config{Synced: true}, n))
+	require.NoError(t, err)
+	n.listen(l)
+	add(t, l, 1, batch(t, 0, "first"))
+	<-g.entered
+	for range 100 {
+		add(t, l, 1, batch(t, 0, "gathered"))
+	}
+	writes, syncs := faults.Count(vfs.OpWrite), faults.Count(vfs.OpSync)
+	close(g.open)
+	n.waitFlushed(101)
+	// The first group's sync and its epochs (a write and a sync), and the second group.
+	require.Equal(t, []int{writes + 2, syncs + 3}, []int{faults.Count(vfs.OpWrite), faults.Count(vfs.OpSync)})
+	require.NoError(t, d.Close(1))
+}
+
+// The same on a real file system.
+func TestOnDisk(t *testing.T) {
+	opts := testOptions(vfs.OS{})
+	opts.Path = t.TempDir() + "/not/yet"
+	opts.DropRolledPages = true
+	cfg := Config{Synced: true, SegmentBytes: 2000}
+	var want []byte
+	for round := range 3 {
+		d := openTestDir(t, opts)
+		n := newListener()
+		l, err := d.Open(testSpec(cfg, n))
+		require.NoError(t, err)
+		n.listen(l)
+		require.Equal(t, want, append([]byte(nil), readEverything(t, l)...))
+		fill(t, l, n, 50)
+		evictAll(d)
+		require.NoError(t, l.TruncateTo(record.Offset(40*(round+1))))
+		want = readEverything(t, l)
+		require.NoError(t, d.CheckReserve())
+		require.NoError(t, d.Close(int64(round)))
+	}
+}

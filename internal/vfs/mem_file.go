@@ -163,8 +163,7 @@ func (f *memFile) loseDirty() {
 	clear(f.n.dirty)
 }
 
-func (f *memFile) StartWriteback() error { return nil }
-func (f *memFile) DropCache() error      { return nil }
+func (f *memFile) DropCache() error { return nil }
 
 func (f *memFile) Close() error {
 	f.fs.mu.Lock()

@@ -160,13 +160,6 @@ func (f *osFile) Datasync() error {
 	}
 }
 
-func (f *osFile) StartWriteback() error {
-	if err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE); err != nil {
-		return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
-	}
-	return nil
-}
-
 func (f *osFile) DropCache() error {
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return fmt.Errorf("fadvise %s: %w", f.Name(), err)

@@ -79,9 +79,6 @@ type Sizer interface {
 type Syncer interface {
 	// Datasync makes the content and the length durable, not the times.
 	Datasync() error
-	// StartWriteback asks the kernel to begin writing dirty pages and does not
-	// wait; a hint without promise.
-	StartWriteback() error
 	// DropCache tells the kernel that the clean pages will not be needed soon.
 	DropCache() error
 }

@@ -60,7 +60,6 @@ func TestContract(t *testing.T) {
 			_, err = f.WriteAt([]byte("TWO"), 5)
 			require.NoError(t, err)
 			require.NoError(t, f.Datasync())
-			require.NoError(t, f.StartWriteback())
 			require.NoError(t, f.DropCache())
 			require.NoError(t, f.Truncate(8))
 			got, err = f.ReadAt(b[:8], 0)
