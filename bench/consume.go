@@ -156,7 +156,7 @@ func (k *reader) read(ctx context.Context, limit int64) error {
 		p, err := k.k.Poll(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil // the phase is over
+				return nil //nolint:nilerr // the phase is over
 			}
 			return err
 		}
