@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -263,20 +262,3 @@ type streamAddr string
 
 func (streamAddr) Network() string  { return "tcp" }
 func (a streamAddr) String() string { return string(a) }
-
-// transport is Raft's network transport without the heartbeat short cut.
-//
-// NetworkTransport would run the heartbeat handler on the goroutine of the
-// connection, where it races with the main loop over term and role
-// (hashicorp/raft issue 695). With no handler set, heartbeats go through the
-// main loop like every other message.
-type transport struct{ *raft.NetworkTransport }
-
-// SetHeartbeatHandler does nothing, on purpose.
-func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
-
-func newTransport(l *streamLayer, cfg *Config, logger hclog.Logger) transport {
-	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: l, MaxPool: 3, Timeout: max(2*cfg.ElectionTimeout, time.Second), Logger: logger,
-	})}
-}
