@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 
 	"google.golang.org/grpc"
 
@@ -20,21 +19,18 @@ type Admin struct{ c *Client }
 // Admin returns the administrative calls of the client.
 func (c *Client) Admin() *Admin { return &Admin{c: c} }
 
-// read runs a call without effects on any broker.
-func (a *Admin) read(ctx context.Context, do func(context.Context, pb.AdminServiceClient) error) error {
-	ctx, cancel := a.c.patient(ctx)
+// askAdmin runs a call without effects on any broker.
+func askAdmin[T any](ctx context.Context, c *Client, do func(context.Context, pb.AdminServiceClient) (T, error)) (T, error) {
+	ctx, cancel := c.patient(ctx)
 	defer cancel()
-	return a.c.retry(ctx, notReady, func(ctx context.Context) error {
-		var mu sync.Mutex // hedged calls may end together; do writes its result
-		return a.c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+	var out T
+	err := c.retry(ctx, notReady, func(ctx context.Context) (err error) {
+		out, err = ask(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ string) (T, error) {
 			return do(ctx, pb.NewAdminServiceClient(conn))
 		})
+		return err
 	})
+	return out, err
 }
 
 // change runs a call with effects, once, on a broker that is known to answer: the
@@ -56,21 +52,10 @@ func (a *Admin) change(ctx context.Context, do func(context.Context, pb.AdminSer
 
 // answering finds a broker that answers now.
 func (c *Client) answering(ctx context.Context) (string, error) {
-	alive := make(chan string, 1)
-	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, address string) error {
-		if _, err := pb.NewAdminServiceClient(conn).DescribeCluster(ctx, &pb.DescribeClusterRequest{}); err != nil {
-			return err
-		}
-		select {
-		case alive <- address:
-		default:
-		}
-		return nil
+	return ask(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, address string) (string, error) {
+		_, err := pb.NewAdminServiceClient(conn).DescribeCluster(ctx, &pb.DescribeClusterRequest{})
+		return address, err
 	})
-	if err != nil {
-		return "", err
-	}
-	return <-alive, nil
 }
 
 // notReady reports whether a broker may answer later what it refused now.
@@ -137,59 +122,51 @@ func (a *Admin) AlterTopic(ctx context.Context, name string, set map[string]stri
 
 // DescribeTopic returns a topic with its partitions and all its configs.
 func (a *Admin) DescribeTopic(ctx context.Context, name string) (*Topic, error) {
-	var out *Topic
-	err := a.read(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
-		resp, err := s.DescribeTopic(ctx, &pb.DescribeTopicRequest{Name: name})
-		if err != nil {
-			return err
-		}
-		t := topicFrom(resp.GetTopic())
-		for _, c := range resp.GetConfigs() {
-			t.Configs = append(t.Configs, TopicConfig{
-				Name: c.GetName(), Value: c.GetValue(), IsDefault: c.GetIsDefault(), Type: c.GetType(), Documentation: c.GetDocumentation(),
-			})
-		}
-		out = &t
-		return nil
+	resp, err := askAdmin(ctx, a.c, func(ctx context.Context, s pb.AdminServiceClient) (*pb.DescribeTopicResponse, error) {
+		return s.DescribeTopic(ctx, &pb.DescribeTopicRequest{Name: name})
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	t := topicFrom(resp.GetTopic())
+	for _, c := range resp.GetConfigs() {
+		t.Configs = append(t.Configs, TopicConfig{
+			Name: c.GetName(), Value: c.GetValue(), IsDefault: c.GetIsDefault(), Type: c.GetType(), Documentation: c.GetDocumentation(),
+		})
+	}
+	return &t, nil
 }
 
 // ListTopics returns all topics by name, with the internal ones if asked.
 func (a *Admin) ListTopics(ctx context.Context, internal bool) ([]Topic, error) {
-	var out []Topic
-	err := a.read(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
-		resp, err := s.Metadata(ctx, &pb.MetadataRequest{IncludeInternal: internal})
-		if err != nil {
-			return err
-		}
-		out = make([]Topic, 0, len(resp.GetTopics()))
-		for _, t := range resp.GetTopics() {
-			out = append(out, topicFrom(t))
-		}
-		return nil
+	resp, err := askAdmin(ctx, a.c, func(ctx context.Context, s pb.AdminServiceClient) (*pb.MetadataResponse, error) {
+		return s.Metadata(ctx, &pb.MetadataRequest{IncludeInternal: internal})
 	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Topic, 0, len(resp.GetTopics()))
+	for _, t := range resp.GetTopics() {
+		out = append(out, topicFrom(t))
+	}
 	slices.SortFunc(out, func(x, y Topic) int { return cmp.Compare(x.Name, y.Name) })
-	return out, err
+	return out, nil
 }
 
 // Cluster returns brokers, controller, and what is amiss in numbers.
 func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
-	var out *Cluster
-	err := a.read(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
-		resp, err := s.DescribeCluster(ctx, &pb.DescribeClusterRequest{})
-		if err != nil {
-			return err
-		}
-		out = &Cluster{
-			ID: resp.GetClusterId(), Controller: resp.GetController(), Brokers: brokersFrom(resp.GetBrokers()),
-			Topics: int(resp.GetTopics()), Partitions: int(resp.GetPartitions()),
-			Leaderless: int(resp.GetLeaderlessPartitions()), UnderReplicated: int(resp.GetUnderReplicatedPartitions()),
-			UnderMinISR: int(resp.GetUnderMinIsrPartitions()), ImageIndex: resp.GetImageIndex(),
-		}
-		return nil
+	resp, err := askAdmin(ctx, a.c, func(ctx context.Context, s pb.AdminServiceClient) (*pb.DescribeClusterResponse, error) {
+		return s.DescribeCluster(ctx, &pb.DescribeClusterRequest{})
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{
+		ID: resp.GetClusterId(), Controller: resp.GetController(), Brokers: brokersFrom(resp.GetBrokers()),
+		Topics: int(resp.GetTopics()), Partitions: int(resp.GetPartitions()),
+		Leaderless: int(resp.GetLeaderlessPartitions()), UnderReplicated: int(resp.GetUnderReplicatedPartitions()),
+		UnderMinISR: int(resp.GetUnderMinIsrPartitions()), ImageIndex: resp.GetImageIndex(),
+	}, nil
 }
 
 // ListOffsets looks an offset up in each partition: Earliest, Latest or AtTime.

@@ -175,7 +175,7 @@ const hedgeDelay = 200 * time.Millisecond
 // ask runs a call that any broker can answer, and may see more than one of them,
 // on one broker after the other until one answers. The answer may be a refusal:
 // only transport failures and brokers that are not ready move on to the next.
-func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grpc.ClientConn, address string) error) error {
+func ask[T any](ctx context.Context, c *Client, do func(ctx context.Context, conn *grpc.ClientConn, address string) (T, error)) (T, error) {
 	addresses := c.addresses()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -184,8 +184,10 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 
 	type outcome struct {
 		address string
+		value   T
 		err     error
 	}
+	var none T
 	outcomes := make(chan outcome, len(addresses))
 	next := 0
 	silent := map[string]bool{} // asked, no answer yet
@@ -194,8 +196,12 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 		next++
 		silent[address] = true
 		wg.Go(func() {
-			err := c.call(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) error { return do(ctx, conn, address) })
-			outcomes <- outcome{address, err}
+			o := outcome{address: address}
+			o.err = c.call(ctx, address, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+				o.value, err = do(ctx, conn, address)
+				return err
+			})
+			outcomes <- o
 		})
 	}
 	hedge := time.NewTicker(hedgeDelay)
@@ -206,12 +212,12 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 		select {
 		case o := <-outcomes:
 			if o.err == nil || ctx.Err() == nil && !moveOn(o.err) {
-				return o.err
+				return o.value, o.err
 			}
 			delete(silent, o.address)
 			failures = append(failures, BrokerFailure{o.address, o.err})
 			if len(failures) == len(addresses) {
-				return &BootstrapError{Failures: failures}
+				return none, &BootstrapError{Failures: failures}
 			}
 			if next < len(addresses) {
 				start()
@@ -224,7 +230,7 @@ func (c *Client) ask(ctx context.Context, do func(ctx context.Context, conn *grp
 			for address := range silent {
 				failures = append(failures, BrokerFailure{address, fmt.Errorf("no answer: %w", context.Cause(ctx))})
 			}
-			return &BootstrapError{Failures: failures}
+			return none, &BootstrapError{Failures: failures}
 		}
 	}
 }

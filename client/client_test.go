@@ -80,7 +80,11 @@ func TestBootstrapFromTheOneThatAnswers(t *testing.T) {
 	parts, err := cl.Admin().Partitions(t.Context(), "t")
 	require.NoError(t, err)
 	require.Len(t, parts, 3)
-	require.Less(t, time.Since(began), 2*time.Second, "a broker that hangs is not waited for")
+	for range 6 {
+		_, err = cl.Admin().Cluster(t.Context())
+		require.NoError(t, err)
+	}
+	require.Less(t, time.Since(began), 5*time.Second, "a broker that hangs is not waited for")
 }
 
 func TestListOffsets(t *testing.T) {

@@ -13,27 +13,18 @@ import (
 // any broker.
 func (c *Client) coordinator(ctx context.Context, group string) (string, error) {
 	c.mu.Lock()
-	address := c.coordinators[group]
+	known := c.coordinators[group]
 	c.mu.Unlock()
-	if address != "" {
-		return address, nil
+	if known != "" {
+		return known, nil
 	}
-	found := make(chan string, 8) // hedged calls may all answer
-	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+	address, err := ask(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ string) (string, error) {
 		resp, err := pb.NewGroupServiceClient(conn).FindCoordinator(ctx, &pb.FindCoordinatorRequest{Group: group})
-		if err != nil {
-			return err
-		}
-		select {
-		case found <- resp.GetAddress():
-		default:
-		}
-		return nil
+		return resp.GetAddress(), err
 	})
 	if err != nil {
 		return "", err
 	}
-	address = <-found
 	if address == "" {
 		return "", &Error{Code: CodeCoordinatorNotAvailable, Message: "the coordinator's address is not known", Partition: -1, Retriable: true}
 	}

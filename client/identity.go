@@ -111,21 +111,10 @@ func (p *Producer) obtainIdentities(ctx context.Context) {
 	}
 }
 
+// initProducer asks any broker for an id. A slow broker may be asked besides; its
+// id is lost, which costs nothing.
 func (c *Client) initProducer(ctx context.Context) (*pb.InitProducerResponse, error) {
-	got := make(chan *pb.InitProducerResponse, 1) // the first of hedged answers counts, others cost an id
-	err := c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
-		resp, err := pb.NewProduceServiceClient(conn).InitProducer(ctx, &pb.InitProducerRequest{})
-		if err != nil {
-			return err
-		}
-		select {
-		case got <- resp:
-		default:
-		}
-		return nil
+	return ask(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ string) (*pb.InitProducerResponse, error) {
+		return pb.NewProduceServiceClient(conn).InitProducer(ctx, &pb.InitProducerRequest{})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-got, nil
 }

@@ -47,10 +47,10 @@ type metadata struct {
 	snap atomic.Pointer[snapshot]
 	wake chan struct{} // capacity 1
 
-	mu      sync.Mutex           // guards what follows
-	wanted  map[string]time.Time // topics of interest -> since when
-	news    chan struct{}        // closed at the end of every refresh, then replaced
-	lastErr error                // of the newest refresh
+	mu      sync.Mutex      // guards what follows
+	wanted  map[string]bool // topics of interest
+	news    chan struct{}   // closed at the end of every refresh, then replaced
+	lastErr error           // of the newest refresh
 	tell    map[int]func(*snapshot)
 	nextID  int
 }
@@ -63,7 +63,7 @@ func newMetadata(c *Client) *metadata {
 	m := &metadata{
 		c:      c,
 		wake:   make(chan struct{}, 1),
-		wanted: map[string]time.Time{},
+		wanted: map[string]bool{},
 		news:   make(chan struct{}),
 		tell:   map[int]func(*snapshot){},
 	}
@@ -81,16 +81,13 @@ func (m *metadata) refresh() {
 	}
 }
 
-// want makes topics part of the snapshot and reports since when the first of them
-// is looked for.
+// want makes topics part of the snapshot.
 func (m *metadata) want(topics ...string) {
-	m.mu.Lock()
 	added := false
+	m.mu.Lock()
 	for _, t := range topics {
-		if _, ok := m.wanted[t]; !ok {
-			m.wanted[t] = time.Now()
-			added = true
-		}
+		added = added || !m.wanted[t]
+		m.wanted[t] = true
 	}
 	m.mu.Unlock()
 	if added {
@@ -238,35 +235,17 @@ func (m *metadata) once(ctx context.Context) error {
 		names = append(names, t)
 	}
 	m.mu.Unlock()
-	var (
-		mu   sync.Mutex // guards resp: hedged calls may end together
-		resp *pb.MetadataResponse
-	)
-	err := m.c.ask(ctx, func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+	resp, err := ask(ctx, m.c, func(ctx context.Context, conn *grpc.ClientConn, _ string) (*pb.MetadataResponse, error) {
 		admin := pb.NewAdminServiceClient(conn)
-		var got *pb.MetadataResponse
-		if len(names) == 0 {
-			d, err := admin.DescribeCluster(ctx, &pb.DescribeClusterRequest{})
-			if err != nil {
-				return err
-			}
-			got = &pb.MetadataResponse{Brokers: d.GetBrokers()}
-		} else {
-			var err error
-			if got, err = admin.Metadata(ctx, &pb.MetadataRequest{Topics: names}); err != nil {
-				return err
-			}
+		if len(names) > 0 {
+			return admin.Metadata(ctx, &pb.MetadataRequest{Topics: names})
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		resp = got
-		return nil
+		d, err := admin.DescribeCluster(ctx, &pb.DescribeClusterRequest{})
+		return &pb.MetadataResponse{Brokers: d.GetBrokers()}, err
 	})
 	if err != nil {
 		return err
 	}
-	mu.Lock()
-	defer mu.Unlock()
 	m.merge(resp)
 	return nil
 }
