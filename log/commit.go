@@ -32,7 +32,7 @@ func (l *Log) commit() {
 	}
 	if p.Flushed > before {
 		l.dir.checkpoint.touch(wrote)
-		l.dir.tail.flushed(l, p.Flushed)
+		l.dir.tail.flushed(l, p.Flushed, wrote)
 	}
 	if l.spec.Notify != nil && (wrote > 0 || p.Flushed > before || err != nil) {
 		l.spec.Notify(p)

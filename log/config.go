@@ -12,10 +12,12 @@ import (
 type DirOptions struct {
 	FS   vfs.FS
 	Path string
-	// Arena gives the memory of reads from disk; nil: an own one of TailBytes.
+	// Arena gives the memory of reads from disk; nil: an own one of twice TailBytes.
 	Arena *record.Arena
 	// TailBytes is how much memory the recent batches of all logs together may
-	// take before the oldest flushed ones are let go; 0: 64 MiB.
+	// take before the oldest flushed ones are let go; 0: half of the arena's limit
+	// (64 MiB without an arena). With all of it the arena would have no idle
+	// memory left to give out again.
 	TailBytes int64
 	Flusher   FlusherOptions
 	// DiskReserve is how many bytes must stay free; 0: the larger of 2 GiB and

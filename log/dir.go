@@ -109,11 +109,14 @@ func newDir(opts DirOptions) *Dir {
 		d.flusher = Fdatasync{}
 	}
 	tailBytes := opts.TailBytes
+	if tailBytes <= 0 && d.arena != nil {
+		tailBytes = d.arena.Limit() / 2
+	}
 	if tailBytes <= 0 {
 		tailBytes = defaultTailBytes
 	}
 	if d.arena == nil {
-		d.arena = record.NewArena(tailBytes)
+		d.arena = record.NewArena(2 * tailBytes)
 	}
 	d.tail = &tailBudget{limit: tailBytes}
 	d.pool = newFlushPool(opts.Flusher.Workers, d.now)

@@ -88,19 +88,27 @@ type tailBudget struct {
 	order []flushedGroup
 }
 
-// flushedGroup is what one flush of a log made evictable: everything below upTo.
+// flushedGroup is what a flush of a log, or a few small ones, made evictable:
+// everything below upTo.
 type flushedGroup struct {
-	log  *Log
-	upTo record.Offset
+	log   *Log
+	upTo  record.Offset
+	bytes int64
 }
 
-// flushed registers a group and evicts what is over the budget. The caller holds no lock.
-func (b *tailBudget) flushed(l *Log, upTo record.Offset) {
+// evictionSteps is how many groups one log's tail is let go in at least.
+const evictionSteps = 64
+
+// flushed registers a group of so many bytes and evicts what is over the budget.
+// The caller holds no lock.
+func (b *tailBudget) flushed(l *Log, upTo record.Offset, bytes int64) {
 	b.mu.Lock()
-	if n := len(b.order); n > 0 && b.order[n-1].log == l && b.bytes.Load() < b.limit/2 {
-		b.order[n-1].upTo = upTo // a quiet directory needs no fine steps
+	n := len(b.order)
+	if n > 0 && b.order[n-1].log == l && b.order[n-1].bytes+bytes <= b.limit/evictionSteps {
+		b.order[n-1].upTo = upTo
+		b.order[n-1].bytes += bytes
 	} else {
-		b.order = append(b.order, flushedGroup{l, upTo})
+		b.order = append(b.order, flushedGroup{l, upTo, bytes})
 	}
 	b.mu.Unlock()
 	for b.bytes.Load() > b.limit {
