@@ -65,10 +65,11 @@ type Config struct {
 	Dialer     Dialer
 
 	// GRPC are the advertised addresses of the public listeners.
-	GRPC     []metadata.Endpoint
-	Rack     string
-	Version  string
-	IsVoter  func(nodeID int32) bool
+	GRPC    []metadata.Endpoint
+	Rack    string
+	Version string
+	// Voters are the node ids of the metadata quorum, as configured.
+	Voters   []int32
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Now      func() time.Time // time.Now
@@ -123,8 +124,8 @@ func (c *Config) validate() error {
 		return missing("Arena")
 	case c.Images == nil || c.Controller == nil || c.Membership == nil || c.Dialer == nil:
 		return missing("every interface to the cluster")
-	case c.IsVoter == nil || c.Logger == nil || c.Registry == nil:
-		return missing("IsVoter, Logger and Registry")
+	case len(c.Voters) == 0 || c.Logger == nil || c.Registry == nil:
+		return missing("Voters, Logger and Registry")
 	default:
 		return nil
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/cluster/metadata"
@@ -130,7 +131,7 @@ func (b *Broker) cluster(im *metadata.Image, listener string) api.Metadata {
 	for broker := range im.Brokers() {
 		md.Brokers = append(md.Brokers, api.Broker{
 			NodeID: broker.NodeID, Address: address(broker, listener), Rack: broker.Rack, Fenced: broker.Fenced,
-			BrokerEpoch: broker.Epoch, Voter: b.cfg.IsVoter(broker.NodeID), Version: broker.Version,
+			BrokerEpoch: broker.Epoch, Voter: slices.Contains(b.cfg.Voters, broker.NodeID), Version: broker.Version,
 			RaftAddress: broker.RaftAddress, PeerAddress: broker.PeerAddress,
 		})
 	}
@@ -160,10 +161,17 @@ func address(broker *metadata.Broker, listener string) string {
 	return ""
 }
 
-// Health counts what is amiss in the cluster, as this broker knows it.
+// Health counts what is amiss in the cluster, as this broker knows it. A voter
+// that never registered is shown as fenced: a cluster of three with one broker
+// up is not well because nobody has heard of the others yet.
 func (b *Broker) Health(_ context.Context, listener string) (*api.ClusterHealth, error) {
 	im := b.cfg.Images.Image()
 	h := &api.ClusterHealth{Metadata: b.cluster(im, listener), TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount()}
+	for _, id := range b.cfg.Voters {
+		if im.Broker(id) == nil {
+			h.Brokers = append(h.Brokers, api.Broker{NodeID: id, Fenced: true, Voter: true})
+		}
+	}
 	for t := range im.Topics() {
 		for _, p := range t.Partitions {
 			if p.Leader == metadata.NoNode {

@@ -189,7 +189,7 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 	n.broker, err = broker.Start(ctx, broker.Config{
 		NodeID: n.cfg.NodeID, Dir: dir, Arena: arena,
 		Images: n.cluster, Controller: n.cluster, Membership: n.cluster, Dialer: n.cluster.Peers(),
-		GRPC: endpoints, Rack: n.cfg.Rack, Version: version, IsVoter: n.isVoter,
+		GRPC: endpoints, Rack: n.cfg.Rack, Version: version, Voters: n.voterIDs(),
 		Logger: n.logger, Registry: registry,
 		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
 		RetentionInterval: n.cfg.RetentionInterval,
@@ -202,8 +202,12 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 	return nil
 }
 
-func (n *Node) isVoter(nodeID int32) bool {
-	return slices.ContainsFunc(n.cfg.Voters, func(v Voter) bool { return v.NodeID == nodeID })
+func (n *Node) voterIDs() []int32 {
+	ids := make([]int32, len(n.cfg.Voters))
+	for i, v := range n.cfg.Voters {
+		ids[i] = v.NodeID
+	}
+	return ids
 }
 
 // serve runs a server on a listener until the server stops.
