@@ -42,7 +42,7 @@ func (r *Replica) wants(now time.Time, f *peer) bool {
 	if !f.inSync {
 		return r.eligible(now, f)
 	}
-	return !f.fenced && !f.withdrawn && !f.damaged && !r.silent(now, f) && !r.lagging(now, f)
+	return !f.fenced && !f.withdrawn && !f.damaged && !r.silent(now, f) && !r.fellBehind(now, f)
 }
 
 // updateISR proposes the ISR that the leader wants when it differs from the

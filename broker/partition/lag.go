@@ -48,15 +48,17 @@ func (w *lagWindow) before(t time.Time) (record.Offset, bool) {
 // lagging reports whether f has not reached the LEO of replica.lag.time.max.ms ago.
 func (r *Replica) lagging(now time.Time, f *peer) bool {
 	then, ok := r.lead.lag.before(now.Add(-r.cfg.LagTimeMax))
-	return ok && f.counted(r.synced()) < then
+	return ok && f.reached < then
+}
+
+// fellBehind is lagging for a member of the ISR, who gets that time in full when
+// its broker has registered anew.
+func (r *Replica) fellBehind(now time.Time, f *peer) bool {
+	return now.Sub(f.since) >= r.cfg.LagTimeMax && r.lagging(now, f)
 }
 
 // silent reports whether nothing came from f for a broker session, counted from
-// the election for those never heard.
+// when this leader first knew of it for those never heard.
 func (r *Replica) silent(now time.Time, f *peer) bool {
-	heard := f.heard
-	if heard.Before(r.lead.electedAt) {
-		heard = r.lead.electedAt
-	}
-	return now.Sub(heard) >= r.cfg.SessionTimeout
+	return now.Sub(f.heard) >= r.cfg.SessionTimeout
 }

@@ -11,7 +11,6 @@ type leader struct {
 	followers []peer
 	// startOffset is the LEO at election: where this leader epoch begins.
 	startOffset record.Offset
-	electedAt   time.Time
 	// superseded: a newer leader epoch was heard of. It ends with the next assignment.
 	superseded bool
 	// suspended: this broker has no controller. It outlives leader epochs.
@@ -41,6 +40,12 @@ type peer struct {
 	appended  record.Offset
 	flushed   record.Offset
 	heard     time.Time
+	// since is when this leader first knew of the follower's broker session;
+	// reached is the most that was counted in it, sessions that are over included.
+	// They say who lags, never what is committed: a stream that breaks and comes
+	// back is no lag.
+	since   time.Time
+	reached record.Offset
 }
 
 func (f *peer) counted(synced bool) record.Offset {
@@ -74,12 +79,11 @@ func (r *Replica) startLeading(now time.Time, out *Effects) {
 	l := &r.lead
 	l.followers = l.followers[:0]
 	l.startOffset = r.end
-	l.electedAt = now
 	l.superseded, l.draining, l.drained = false, false, false
 	l.proposal = proposal{}
 	l.lag.reset()
 	l.lag.add(now, r.end, 0)
-	r.syncFollowers(out)
+	r.syncFollowers(now, out)
 	r.updateWatermark(out)
 }
 
@@ -100,14 +104,17 @@ func (r *Replica) endSession(f *peer, out *Effects) {
 
 // syncFollowers brings the followers in line with the assignment. A follower
 // whose broker registered anew has lost its sessions with the old process.
-func (r *Replica) syncFollowers(out *Effects) {
+func (r *Replica) syncFollowers(now time.Time, out *Effects) {
 	l := &r.lead
 	next := make([]peer, 0, len(r.assigned.Replicas))
 	for _, a := range r.assigned.Replicas {
 		if a.Node == r.cfg.Node {
 			continue
 		}
-		f := peer{node: a.Node, brokerEpoch: a.BrokerEpoch, appended: record.UnknownOffset, flushed: record.UnknownOffset}
+		f := peer{
+			node: a.Node, brokerEpoch: a.BrokerEpoch, heard: now, since: now,
+			appended: record.UnknownOffset, flushed: record.UnknownOffset, reached: record.UnknownOffset,
+		}
 		if old := l.find(a.Node); old != nil {
 			if old.brokerEpoch == a.BrokerEpoch {
 				f = *old
@@ -139,7 +146,7 @@ func (r *Replica) assigns(node int32) bool {
 
 // refreshLeader takes an assignment of the same leader epoch.
 func (r *Replica) refreshLeader(now time.Time, newEpoch bool, out *Effects) {
-	r.syncFollowers(out)
+	r.syncFollowers(now, out)
 	if newEpoch {
 		r.settleProposals()
 	}
@@ -204,7 +211,7 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 		reply.Offset = r.logStart
 		reply.Matched = ev.To == r.logStart
 	default:
-		reply.Matched = ev.AnswerEpoch == ev.LastEpoch && ev.To <= ev.AnswerEnd
+		reply.Matched = ev.AnswerEpoch == ev.LastEpoch && ev.To <= min(ev.AnswerEnd, r.end)
 	}
 	f.matched = reply.Matched
 	out.add(reply)
@@ -252,6 +259,7 @@ func (r *Replica) ack(now time.Time, ev Event, out *Effects) {
 	}
 	f.heard = now
 	f.appended, f.flushed = max(f.appended, ev.To), max(f.flushed, ev.Flushed)
+	f.reached = max(f.reached, f.counted(r.synced()))
 	r.updateWatermark(out)
 	if !f.inSync && !f.proposed && r.eligible(now, f) {
 		r.updateISR(now, out)
