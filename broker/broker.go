@@ -44,6 +44,8 @@ type Broker struct {
 	diskFull atomic.Pointer[error]
 	// kick wakes the reconciler; of capacity one.
 	kick chan struct{}
+	// startsDue wakes retain: a log start was told; of capacity one.
+	startsDue chan struct{}
 
 	// stopping is closed when Shutdown or Close begins: long polls end.
 	stopping chan struct{}
@@ -66,7 +68,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, logger: cfg.Logger, table: newTable(), applied: newApplied(), cleanEpoch: -1,
 		inFlight: semaphore.NewWeighted(cfg.MaxInFlight),
-		kick:     make(chan struct{}, 1), stopping: make(chan struct{}),
+		kick:     make(chan struct{}, 1), startsDue: make(chan struct{}, 1), stopping: make(chan struct{}),
 	}
 	b.stop = sync.OnceFunc(func() { close(b.stopping) })
 	b.closed = sync.OnceValue(b.close)

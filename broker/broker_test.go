@@ -127,7 +127,9 @@ func TestAssignment(t *testing.T) {
 	}
 }
 
-// A refusal counts as one only when nothing can have been applied.
+// No error of a whole proposal says that nothing was applied: it may answer a
+// retry whose first try was committed, and a member that may be in the in-sync
+// set must be waited for.
 func TestProposalOutcome(t *testing.T) {
 	refusal := func(code metadata.Code) error { return fmt.Errorf("x: %w", metadata.Errorf(code, "no")) }
 	for _, tt := range []struct {
@@ -142,8 +144,8 @@ func TestProposalOutcome(t *testing.T) {
 		{refusal(metadata.CodeFencedLeaderEpoch), partition.OutcomeUnknown},
 		{refusal(metadata.Code(pb.ErrorCode_ERROR_CODE_UNKNOWN)), partition.OutcomeUnknown},
 		{refusal(metadata.Code(pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER)), partition.OutcomeUnknown},
-		{refusal(metadata.CodeStaleBrokerEpoch), partition.OutcomeRefused},
-		{refusal(metadata.CodeInvalidArgument), partition.OutcomeRefused},
+		{refusal(metadata.CodeStaleBrokerEpoch), partition.OutcomeUnknown},
+		{refusal(metadata.CodeInvalidArgument), partition.OutcomeUnknown},
 	} {
 		if got := proposalOutcome(tt.err); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.err, got, tt.want)

@@ -30,6 +30,9 @@ type localReplica struct {
 	roleNow  atomic.Int32
 	epochNow atomic.Int32
 	hwNow    atomic.Int64
+	// startDue is a log start that the leader told and the log does not have yet;
+	// 0: none.
+	startDue atomic.Int64
 	// maxMessageBytes is the topic's max.message.bytes.
 	maxMessageBytes atomic.Int64
 
@@ -49,9 +52,9 @@ type localReplica struct {
 	// sessions are those of matched followers.
 	sessions []*replica.Session
 	// sub is the follower's subscription; nil when it follows nobody.
-	sub       *replica.Subscription
-	following int32
-	followIn  bool // sub is on the in-sync stream
+	sub *replica.Subscription
+	// inSync: the image last applied has the replica in the in-sync set.
+	inSync bool
 	// closed: the topic was deleted or the broker stops; nothing is stepped any more.
 	closed bool
 
@@ -70,9 +73,10 @@ type waiter struct {
 
 // verdicts of a step that its caller has to act on after releasing mu.
 type after struct {
-	truncate, reset, rebuild, logStart bool
-	offset                             record.Offset
-	roleChanged                        bool
+	truncate, reset, rebuild bool
+	offset                   record.Offset // of truncate and reset
+	roleChanged              bool
+	again                    bool // open a new session
 }
 
 func (l *localReplica) name() api.TopicPartition {
@@ -88,7 +92,7 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 	l := &localReplica{
 		b: b, key: req.key, topic: req.topic, partition: req.key.Partition, internal: req.internal,
 		logger: b.logger.With("topic", req.topic, "partition", req.key.Partition), logConfig: logConfig(req.settings),
-		following: metadata.NoNode, loaded: record.UnknownEpoch,
+		loaded: record.UnknownEpoch,
 	}
 	l.maxMessageBytes.Store(int64(req.settings.MaxMessageBytes))
 	var ready atomic.Bool // Notify may come before Open has returned.
@@ -174,7 +178,7 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectEndSession:
 		l.endSession(e.Node, e.Session)
 	case partition.EffectProposeISR:
-		l.b.proposer.add(l, e.Epoch, e.PartitionEpoch, l.out.Members)
+		l.b.proposer.add(l, e, l.out.Members, l.out.Damaged)
 	case partition.EffectFollowerDamaged:
 		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "end", e.Offset)
 	case partition.EffectDrained:
@@ -184,6 +188,11 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectOffline:
 		l.logger.Error("the log failed: the replica is out of service until a restart", "error", l.log.Err())
 		l.readers.wake()
+		if l.sub != nil {
+			// The leader must not wait for this replica until it counts as lagging.
+			l.sub.Withdraw()
+			l.sub = nil
+		}
 	case partition.EffectTruncate, partition.EffectReset:
 		a.truncate, a.reset = e.Kind == partition.EffectTruncate, e.Kind == partition.EffectReset
 		a.offset = e.Offset
@@ -196,11 +205,14 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 			})
 		}
 	case partition.EffectLogStart:
-		a.logStart, a.offset = true, e.Offset
+		l.startDue.Store(int64(e.Offset))
+		l.b.kickRetention()
 	case partition.EffectRebuild:
 		a.rebuild = true
+	case partition.EffectAgain:
+		a.again = true
 	case partition.EffectHandshakeReply, partition.EffectHandshake, partition.EffectFollowing, partition.EffectAppend,
-		partition.EffectDrop, partition.EffectAgain, partition.EffectHold:
+		partition.EffectDrop, partition.EffectHold:
 		// The method that fed the event reads these from l.out.
 	}
 }
@@ -213,11 +225,10 @@ func (l *localReplica) takeRole(e *partition.Effect) {
 	l.hwNow.Store(int64(l.state.HighWatermark()))
 	if l.sub != nil {
 		l.sub.Stop()
-		l.sub, l.following = nil, metadata.NoNode
+		l.sub = nil
 	}
-	if e.Role == partition.RoleFollower && e.Node >= 0 {
-		l.following, l.followIn = e.Node, l.state.InSync()
-		l.sub = l.b.follower.Follow(l.key, e.Node, l.followIn, followerSide{l})
+	if e.Role == partition.RoleFollower && e.Node >= 0 && l.state.Damage() != partition.DamageFailed {
+		l.sub = l.b.follower.Follow(l.key, e.Node, l.state.InSync(), followerSide{l})
 	}
 	l.readers.wake()
 }
@@ -243,17 +254,21 @@ func (l *localReplica) configure(settings metadata.TopicSettings) {
 	}
 }
 
-// assign feeds what the image says and moves the subscription to the stream
-// that fits: the in-sync one or the one for catching up.
+// assign feeds what the image says. A follower that fell out of the in-sync set
+// goes back to the stream for catching up, where it holds up nobody; the way to
+// the in-sync stream package replica finds by itself.
 func (l *localReplica) assign(a *partition.Assignment) after {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	todo := l.step(partition.Assign(a))
-	if !l.closed && l.sub != nil && !todo.roleChanged && l.state.InSync() != l.followIn {
-		l.followIn = l.state.InSync()
+	left := l.inSync && !l.state.InSync()
+	l.inSync = l.state.InSync()
+	switch {
+	case l.closed || l.sub == nil || todo.roleChanged:
+	case left:
 		l.sub.Stop()
-		l.sub = l.b.follower.Follow(l.key, l.following, l.followIn, followerSide{l})
-	} else if l.sub != nil && !todo.roleChanged {
+		l.sub = l.b.follower.Follow(l.key, l.state.Leader(), false, followerSide{l})
+	default:
 		l.sub.Restart()
 	}
 	return todo
@@ -315,12 +330,25 @@ func (l *localReplica) finish(a after) bool {
 		return l.cut(a)
 	case a.rebuild:
 		return l.rebuild()
-	case a.logStart:
-		if err := l.log.AdvanceStart(a.offset); err != nil && !errors.Is(err, commitlog.ErrClosed) {
-			l.logger.Warn("the log start could not be advanced", "to", a.offset, "error", err)
-		}
 	}
 	return true
+}
+
+// advanceStart carries out the newest log start that the leader told. Only
+// Broker.retain calls it: it waits for the disk.
+func (l *localReplica) advanceStart() {
+	to := l.startDue.Swap(0)
+	if to == 0 {
+		return
+	}
+	err := l.log.AdvanceStart(record.Offset(to))
+	switch {
+	case err == nil, errors.Is(err, commitlog.ErrClosed):
+	case errors.Is(err, commitlog.ErrBusy):
+		l.startDue.CompareAndSwap(0, to) // It is being truncated: next time.
+	default:
+		l.logger.Warn("the log start could not be advanced", "to", to, "error", err)
+	}
 }
 
 func (l *localReplica) cut(a after) bool {
@@ -341,6 +369,7 @@ func (l *localReplica) cut(a after) bool {
 	}
 	next := l.step(partition.Truncated(l.logState()))
 	l.hwNow.Store(int64(l.state.HighWatermark()))
+	l.startAgain(next)
 	l.mu.Unlock()
 	// An assignment that came meanwhile may ask for more.
 	return l.finish(next)
@@ -357,8 +386,18 @@ func (l *localReplica) rebuild() bool {
 	s := l.logState()
 	s.MustHave, s.Damage = 0, partition.DamageNone
 	next := l.step(partition.Opened(s))
+	l.hwNow.Store(int64(l.state.HighWatermark()))
+	l.startAgain(next)
 	l.mu.Unlock()
 	return l.finish(next)
+}
+
+// startAgain ends the pause of a follower whose log has become another one. The
+// caller holds mu.
+func (l *localReplica) startAgain(a after) {
+	if a.again && l.sub != nil {
+		l.sub.Restart()
+	}
 }
 
 // stop ends the replica's part: nothing is stepped afterwards. It does not

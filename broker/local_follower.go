@@ -37,8 +37,8 @@ func (f followerSide) Reply(r replica.HandshakeReply) replica.Verdict {
 		// Why does not matter here: every refusal ends in another attempt.
 		outcome = partition.OutcomeNotLeader
 	}
-	localEpoch, localEnd := f.log.EpochEnd(r.AnswerEpoch)
 	f.mu.Lock()
+	localEpoch, localEnd := f.log.EpochEnd(r.AnswerEpoch)
 	todo := f.step(partition.Reply(r.Epoch, r.Session, outcome, r.Matched, r.Begin,
 		r.AnswerEpoch, r.AnswerEnd, r.LogStart, r.HighWatermark, localEpoch, localEnd))
 	verdict := f.verdict()

@@ -17,8 +17,10 @@ func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
 
 // Handshake implements replica.LeaderPartition.
 func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
-	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
 	l.mu.Lock()
+	// Under the lock: looked up before, the answer could be of the log as it was
+	// before a truncation that this replica's own election came behind.
+	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
 	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd))
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()

@@ -2,12 +2,10 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 
 	"github.com/penstock/penstock/broker/partition"
-	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -32,15 +30,16 @@ type isrChange struct {
 	leaderEpoch    record.Epoch
 	partitionEpoch int32
 	members        []partition.Member
+	damaged        []int32
 }
 
 func newProposer(b *Broker) *proposer { return &proposer{b: b, wake: make(chan struct{}, 1)} }
 
-// add queues a change; members is copied. It may be called with the replica's
-// mutex held.
-func (p *proposer) add(l *localReplica, leaderEpoch record.Epoch, partitionEpoch int32, members []partition.Member) {
+// add queues the change of e, which members and damaged belong to; both are
+// copied. It may be called with the replica's mutex held.
+func (p *proposer) add(l *localReplica, e *partition.Effect, members []partition.Member, damaged []int32) {
 	p.mu.Lock()
-	p.queue = append(p.queue, isrChange{l, leaderEpoch, partitionEpoch, slices.Clone(members)})
+	p.queue = append(p.queue, isrChange{l, e.Epoch, e.PartitionEpoch, slices.Clone(members), slices.Clone(damaged)})
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -81,7 +80,7 @@ func (p *proposer) propose(ctx context.Context, batch []isrChange) {
 		}
 		change.Changes[i] = &metav1.IsrChange{
 			TopicId: c.local.key.Topic[:], Partition: c.local.partition,
-			LeaderEpoch: int32(c.leaderEpoch), PartitionEpoch: c.partitionEpoch, Isr: isr,
+			LeaderEpoch: int32(c.leaderEpoch), PartitionEpoch: c.partitionEpoch, Isr: isr, Damaged: c.damaged,
 		}
 	}
 	// An outcome that is not known after a session is as good as none: the state
@@ -105,14 +104,13 @@ func (l *localReplica) proposed(partitionEpoch int32, o partition.Outcome) {
 	l.finish(todo)
 }
 
-// proposalOutcome is the outcome of a whole proposal: a typed refusal is the
-// controller's own answer, everything else says nothing about what was applied.
+// proposalOutcome is the outcome of a whole proposal. An error says nothing about
+// what was applied, not even a typed refusal: it may answer a retry whose first
+// try was committed before another controller took over. A broker that is refused
+// for good hears so from the image.
 func proposalOutcome(err error) partition.Outcome {
 	if err == nil {
 		return partition.OutcomeOK
-	}
-	if e, ok := errors.AsType[*metadata.Error](err); ok && e.Code != metadata.CodeNone && pb.ErrorCode(e.Code) != pb.ErrorCode_ERROR_CODE_UNKNOWN {
-		return changeOutcome(pb.ErrorCode(e.Code))
 	}
 	return partition.OutcomeUnknown
 }

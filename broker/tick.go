@@ -106,19 +106,31 @@ func (b *Broker) watchDisk() {
 	}
 }
 
-// retain removes old segments of the partitions led here; followers hear of the
-// new log start with the next push.
+// kickRetention asks for log starts to be carried out now. It never blocks.
+func (b *Broker) kickRetention() {
+	select {
+	case b.startsDue <- struct{}{}:
+	default:
+	}
+}
+
+// retain removes old segments of the partitions led here, and on followers what
+// their leaders no longer keep, which pushes tell.
 func (b *Broker) retain(ctx context.Context) {
 	ticker := time.NewTicker(b.cfg.RetentionInterval)
 	defer ticker.Stop()
 	for {
+		due := false
 		select {
 		case <-ticker.C:
+			due = true
+		case <-b.startsDue:
 		case <-ctx.Done():
 			return
 		}
 		for _, l := range b.table.all() {
-			if l.role() != partition.RoleLeader {
+			l.advanceStart()
+			if !due || l.role() != partition.RoleLeader {
 				continue
 			}
 			removed, err := l.log.Retain(b.cfg.Now())

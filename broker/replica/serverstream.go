@@ -144,7 +144,7 @@ func (ls *leaderStream) handshake(k Key, h Handshake) {
 	}
 	s := &Session{
 		stream: ls, part: part, key: k, id: h.Session, epoch: h.Epoch,
-		next: h.End, sentHW: record.UnknownOffset,
+		next: h.End, sentHW: record.UnknownOffset, sentStart: record.UnknownOffset,
 	}
 	r, answer := part.Handshake(s, h)
 	if !answer {
@@ -161,7 +161,7 @@ func (ls *leaderStream) handshake(k Key, h Handshake) {
 		if old := ls.sessions[k]; old != nil {
 			ls.drop(old)
 		}
-		s.open, s.sentHW = true, r.HighWatermark
+		s.open, s.sentHW, s.sentStart = true, r.HighWatermark, r.LogStart
 		ls.sessions[k] = s
 		ls.queue(s)
 	}
@@ -328,10 +328,10 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 		return 0
 	}
 	count := len(ls.message.Batches) - first
-	if count == 0 && run.HighWatermark <= s.sentHW {
+	if count == 0 && run.HighWatermark <= s.sentHW && run.LogStart <= s.sentStart {
 		return 0
 	}
-	s.sentHW = max(s.sentHW, run.HighWatermark)
+	s.sentHW, s.sentStart = max(s.sentHW, run.HighWatermark), max(s.sentStart, run.LogStart)
 	p := ls.nextPush()
 	p.TopicId, p.Partition = s.key.Topic[:], s.key.Partition
 	p.LeaderEpoch, p.SessionId = int32(s.epoch), s.id

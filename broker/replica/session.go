@@ -20,8 +20,9 @@ type Session struct {
 	ended  bool
 
 	// Of the stream's sender alone.
-	next   record.Offset // what the follower's log ends at when all that was sent has arrived
-	sentHW record.Offset
+	next      record.Offset // what the follower's log ends at when all that was sent has arrived
+	sentHW    record.Offset
+	sentStart record.Offset // log start
 }
 
 // Follower is the node that is pushed to.

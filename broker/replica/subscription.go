@@ -117,6 +117,18 @@ func (s *Subscription) Stop() {
 	l.remove(s)
 }
 
+// Withdraw ends the subscription and tells the leader that this replica will not
+// go on, so that it need not wait until the replica counts as lagging. It never
+// blocks.
+func (s *Subscription) Withdraw() {
+	l := s.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.phase != subStopped {
+		l.withdraw(s)
+	}
+}
+
 // pause is how long to wait before attempt n (from 0): the first comes at once.
 func pause(n int) time.Duration {
 	const first, most = 10 * time.Millisecond, 500 * time.Millisecond
