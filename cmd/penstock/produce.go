@@ -119,7 +119,7 @@ func (r *produceReport) send(ctx context.Context, p *client.Producer, in io.Read
 			}
 			rec.Key, rec.Value = key, value
 		}
-		if r.failure() != nil {
+		if r.gaveUp() {
 			return nil // end says why
 		}
 		p.Produce(ctx, rec, r.settle)
@@ -146,10 +146,10 @@ func (r *produceReport) settle(_ *client.Record, err error) {
 	}
 }
 
-func (r *produceReport) failure() error {
+func (r *produceReport) gaveUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.first
+	return r.first != nil
 }
 
 func (r *produceReport) end() error {

@@ -2,6 +2,6 @@ package main
 
 // Set by the linker; see the Makefile.
 var (
-	version = "dev"     //nolint:gochecknoglobals // the linker can set nothing else
-	gitRev  = "unknown" //nolint:gochecknoglobals // likewise
+	version = "dev"
+	gitRev  = "unknown" //nolint:gochecknoglobals // the linker can set nothing else
 )

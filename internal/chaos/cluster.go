@@ -35,7 +35,8 @@ type node struct {
 	grpc, raft, http, peer string
 	config, logPath        string
 	cmd                    *exec.Cmd
-	exited                 chan error // closed with the process's end, once
+	exited                 chan struct{} // closed when the process has ended
+	err                    error         // how it ended; readable once exited is closed
 }
 
 // New lays a cluster out on free ports; nothing runs yet.
@@ -172,11 +173,11 @@ func (c *Cluster) Start(id int) error {
 		n.cmd = nil
 		return fmt.Errorf("chaos: start node %d: %w", id, err)
 	}
-	n.exited = make(chan error, 1)
-	go func(cmd *exec.Cmd, exited chan error) {
-		exited <- cmd.Wait()
-		close(exited)
-	}(n.cmd, n.exited)
+	n.exited = make(chan struct{})
+	go func() { // ends with the process, which Kill, Stop and Close wait for
+		n.err = n.cmd.Wait()
+		close(n.exited)
+	}()
 	return nil
 }
 
@@ -216,9 +217,9 @@ func (c *Cluster) Stop(id int, timeout time.Duration) error {
 		return fmt.Errorf("chaos: stop node %d: %w", id, err)
 	}
 	select {
-	case err := <-n.exited:
-		if err != nil {
-			return fmt.Errorf("chaos: node %d: %w", id, err)
+	case <-n.exited:
+		if n.err != nil {
+			return fmt.Errorf("chaos: node %d: %w", id, n.err)
 		}
 		return nil
 	case <-time.After(timeout):
