@@ -360,3 +360,27 @@ func TestLeavingLeaderStaysAboveTheEligible(t *testing.T) {
 		t.Fatalf("%+v", p)
 	}
 }
+
+// A broker whose disk hangs keeps what only it could lead. A partition that
+// loses its leader meanwhile, and has nobody else, is better led by it than by
+// nobody.
+func TestStalledDiskLeadsWhereNobodyElseCould(t *testing.T) {
+	w := newWorld(t, 2)
+	w.create(0, nil, assign([]int32{0, 1}, []int32{1}))
+	w.run(time.Second)
+	w.silent[1] = true
+	w.run(4 * time.Second) // in the sets: broker 0 alone; eligible: broker 1
+	delete(w.silent, 1)
+	w.run(time.Second)
+	w.stalled[1], w.silent[0] = true, true
+	w.run(8 * time.Second)
+	if p := w.partition(0); p.Leader != 1 {
+		t.Fatalf("%+v, broker 1 fenced: %v", p, w.im.Broker(1).Fenced)
+	}
+	w.stalled[1] = false
+	delete(w.silent, 0)
+	w.run(4 * time.Second)
+	if commands := w.decide(); len(commands) != 0 {
+		t.Fatalf("no rest: %v", commands)
+	}
+}

@@ -11,7 +11,12 @@ func (d *decider) judgePartitions() {
 	d.eachPartition(func(t *metadata.Topic, i int, p *metadata.Partition) {
 		switch {
 		case p.Leader == metadata.NoNode:
-			c := d.im.Elect(p, metadata.ElectOptions{Waited: d.waited(p), LastISR: true, Avoid: d.avoided})
+			c := d.elect(p, d.avoided)
+			if c.Leader == metadata.NoNode {
+				// A broker whose disk hangs stays where it is the last that could
+				// lead; where there is no leader it is better than none, too.
+				c = d.elect(p, d.going)
+			}
 			if c.Leader != metadata.NoNode {
 				d.change(t, i, p, c.Leader, "from "+c.Source.String(), c.Source == metadata.FromLastISR)
 			}
@@ -66,6 +71,24 @@ func (d *decider) change(t *metadata.Topic, i int, p *metadata.Partition, leader
 	})
 }
 
+// elect chooses the leader of a partition that has none.
+func (d *decider) elect(p *metadata.Partition, avoid func(int32) bool) metadata.Choice {
+	return d.im.Elect(p, metadata.ElectOptions{Waited: d.waited(p, avoid), LastISR: true, Avoid: avoid})
+}
+
+// going are the nodes that will not be there in a moment.
+func (d *decider) going(node int32) bool {
+	if d.fencing[node] {
+		return true
+	}
+	b := d.im.Broker(node)
+	if b == nil {
+		return true
+	}
+	n := d.live.node(b)
+	return n != nil && n.wantShutdown
+}
+
 // avoided are the nodes that should not be given a leadership now.
 func (d *decider) avoided(node int32) bool { return d.leaving[node] || d.fencing[node] }
 
@@ -81,14 +104,14 @@ func (d *decider) successor(p *metadata.Partition) int32 {
 
 // waited reports whether absent in-sync members had their time: somebody who
 // could lead has been there for ElectionWait.
-func (d *decider) waited(p *metadata.Partition) bool {
+func (d *decider) waited(p *metadata.Partition, avoid func(int32) bool) bool {
 	for i := range p.Replicas {
 		id := p.Replicas[i].NodeID
 		if !p.InISR(id) && !p.InELR(id) {
 			continue
 		}
 		b := d.im.Broker(id)
-		if b.Fenced || d.avoided(id) {
+		if b.Fenced || avoid(id) {
 			continue
 		}
 		if n := d.live.node(b); n != nil && d.now.Sub(n.aliveSince) >= d.opts.ElectionWait {
