@@ -366,7 +366,8 @@ func TestLeavingLeaderStaysAboveTheEligible(t *testing.T) {
 // nobody.
 func TestStalledDiskLeadsWhereNobodyElseCould(t *testing.T) {
 	w := newWorld(t, 2)
-	w.create(0, nil, assign([]int32{0, 1}, []int32{1}))
+	w.create(0, nil, assign([]int32{0, 1}))
+	w.create(1, nil, assign([]int32{1}))
 	w.run(time.Second)
 	w.silent[1] = true
 	w.run(4 * time.Second) // in the sets: broker 0 alone; eligible: broker 1
