@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz proto bench image clean
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench image clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -32,12 +32,13 @@ test-e2e: build
 race: ## Unit tests under the race detector
 	scripts/gotest -race -short -timeout 10m $(UNIT)
 
-lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint, buf lint, buf breaking, generated code up to date
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint, buf lint, buf breaking against the released messages
 	$(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/buf lint
-	@if git rev-parse -q --verify origin/main >/dev/null && git cat-file -e origin/main:buf.yaml 2>/dev/null; then \
-	  $(TOOLS)/buf breaking --against '.git#branch=origin/main'; \
-	else echo "buf breaking: no earlier proto files to compare with"; fi
+	$(TOOLS)/buf breaking --against proto/released.binpb
+
+fuzz-corpora: ## The seed corpora of every fuzz target
+	scripts/gotest -run '^Fuzz' -timeout 2m $(UNIT)
 
 fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
@@ -50,6 +51,9 @@ proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Genera
 
 bench: build ## Throughput and latency of three server processes on this machine
 	go run ./internal/benchrun -penstock $(BIN)/penstock
+
+proto-release: $(TOOLS)/buf ## Make today's messages the ones that may not be broken
+	$(TOOLS)/buf build -o proto/released.binpb
 
 image: build ## The container image, FROM scratch
 	docker build --target prebuilt -t $(IMAGE) .
