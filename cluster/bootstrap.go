@@ -39,8 +39,13 @@ func (n *Node) form(ctx context.Context) error {
 		return n.join(ctx)
 	}
 	delay := formRetry
+	var move move
 	for campaigned := false; ; {
-		if _, leader := n.raftLeader(); leader != "" {
+		moved, err := move.step(ctx, n)
+		if err != nil {
+			return err
+		}
+		if _, leader := n.raftLeader(); leader != "" && !moved {
 			return nil
 		}
 		answers := n.askVoters(ctx)
@@ -166,16 +171,7 @@ func (n *Node) join(ctx context.Context) error {
 	delay := formRetry
 	for {
 		err := n.tryJoin(ctx)
-		if err == nil {
-			return nil
-		}
-		if _, conflict := errors.AsType[*IdentityConflictError](err); conflict {
-			return err
-		}
-		if _, other := errors.AsType[*ClusterIDMismatchError](err); other {
-			return err
-		}
-		if code, ok := errorCode(err); ok && code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT {
+		if err == nil || finalJoin(err) {
 			return err
 		}
 		n.logger.Debug("not joined yet", "error", err)
@@ -186,6 +182,18 @@ func (n *Node) join(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// finalJoin reports whether an error of tryJoin will not go away.
+func finalJoin(err error) bool {
+	if _, conflict := errors.AsType[*IdentityConflictError](err); conflict {
+		return true
+	}
+	if _, other := errors.AsType[*ClusterIDMismatchError](err); other {
+		return true
+	}
+	code, ok := errorCode(err)
+	return ok && code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT
 }
 
 func (n *Node) tryJoin(ctx context.Context) error {

@@ -57,6 +57,9 @@ type Node struct {
 	failed   chan struct{} // closed with the first terminal failure
 	failures chan error    // has the failure, once
 
+	// resting: the node decides nothing as the controller any more.
+	resting atomic.Bool
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -309,9 +312,15 @@ func (n *Node) RaftStats() RaftStats {
 	return s
 }
 
+// Rest is for a whole cluster that stops: told to all nodes before the first one
+// closes, it keeps those that close last from fencing those that closed first,
+// which would leave the next start with half of every in-sync set. Controllers
+// decide nothing from then on, and Close hands Raft's leadership to nobody.
+func (n *Node) Rest() { n.resting.Store(true) }
+
 // Close leaves the quorum's work and frees everything. A Raft leader hands its
 // role over first, so that the others need not wait for an election timeout.
-func (n *Node) Close() error { return n.close(true) }
+func (n *Node) Close() error { return n.close(!n.resting.Swap(true)) }
 
 func (n *Node) close(handOver bool) error {
 	n.closeOnce.Do(func() {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -13,11 +14,17 @@ import (
 	"github.com/penstock/penstock/cluster/controller"
 	"github.com/penstock/penstock/cluster/metadata"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
-// decideEvery is how often the controller looks at everything although nothing
-// seems to have changed: time alone ends a session or an election's wait.
-const decideEvery = 50 * time.Millisecond
+const (
+	// decideEvery is how often the controller looks at everything although nothing
+	// seems to have changed: time alone ends a session or an election's wait.
+	decideEvery = 50 * time.Millisecond
+	// decideRetryMax bounds the pause after a decision that was not applied, which
+	// doubles from decideEvery.
+	decideRetryMax = time.Second
+)
 
 // term is one leadership of Raft, during which this node is the controller. It
 // knows only what it heard itself: a new term gives every broker a full session.
@@ -192,10 +199,22 @@ func (t *term) decideLoop(ctx context.Context) {
 	opts.SessionTimeout, opts.RefusedAfter = t.node.cfg.SessionTimeout, t.node.cfg.ResetGrace
 	tick := time.NewTicker(decideEvery)
 	defer tick.Stop()
+	var failing failures
 	for {
 		im := t.node.Image()
 		changed := t.node.Changed(im.Index())
-		t.enact(ctx, t.decide(im, opts))
+		if !t.node.resting.Load() {
+			t.enact(ctx, t.decide(im, opts), &failing)
+		}
+		if failing.pause > 0 {
+			// Raft takes nothing now: asking at every heartbeat changes nothing.
+			select {
+			case <-time.After(failing.pause):
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
 		select {
 		case <-changed:
 		case <-t.wake:
@@ -214,8 +233,22 @@ func (t *term) decide(im *metadata.Image, opts controller.Options) controller.De
 	return controller.Decide(im, t.live, now, opts)
 }
 
-// enact proposes a decision. What fails is decided again.
-func (t *term) enact(ctx context.Context, d controller.Decision) {
+// failures are the decisions in a row that were not applied.
+type failures struct {
+	pause time.Duration // before the next try; 0: the last one succeeded
+	told  string        // the one that was logged last
+}
+
+// add notes a failure and reports whether it is another one than the last.
+func (f *failures) add(what string) (news bool) {
+	f.pause = min(max(2*f.pause, decideEvery), decideRetryMax)
+	news = what != f.told
+	f.told = what
+	return news
+}
+
+// enact proposes a decision. What fails is decided again, after a pause.
+func (t *term) enact(ctx context.Context, d controller.Decision, failing *failures) {
 	logger := t.node.logger
 	if d.PossibleLoss > 0 {
 		logger.Warn("electing leaders that may lack acknowledged records: every member of the last complete in-sync set is back, the longest log leads",
@@ -224,12 +257,30 @@ func (t *term) enact(ctx context.Context, d controller.Decision) {
 	for _, cmd := range d.Commands {
 		_, err := t.apply(ctx, cmd)
 		if err != nil {
-			if ctx.Err() == nil {
-				logger.Warn("decision was not applied", "command", describe(cmd), "error", err)
+			level := slog.LevelWarn
+			if code, ok := errorCode(err); ok && code == pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER {
+				level = slog.LevelDebug // The term ends, or hands over: the next controller decides.
+			}
+			if failing.add(subject(cmd)) && ctx.Err() == nil {
+				logger.Log(ctx, level, "decision was not applied", "command", describe(cmd), "error", err)
 			}
 			return
 		}
 		logger.Info("decided", "command", describe(cmd))
+	}
+	*failing = failures{}
+}
+
+// subject names what a command is about: of two decisions with the same one the
+// later is a repetition, whatever its reason says by now.
+func subject(cmd *metav1.Command) string {
+	switch k := cmd.GetKind().(type) {
+	case *metav1.Command_FenceBroker:
+		return fmt.Sprintf("fence %d %d", k.FenceBroker.GetNodeId(), k.FenceBroker.GetBrokerEpoch())
+	case *metav1.Command_UnfenceBroker:
+		return fmt.Sprintf("unfence %d %d", k.UnfenceBroker.GetNodeId(), k.UnfenceBroker.GetBrokerEpoch())
+	default:
+		return fmt.Sprintf("%T", k)
 	}
 }
 

@@ -229,7 +229,8 @@ func (t *term) appliedBy(index uint64) (bool, <-chan struct{}) {
 	return true, nil
 }
 
-// Join adds a node to the quorum without a vote. Only the controller answers.
+// Join adds a node to the quorum without a vote, or takes in the new address of
+// one that is in it, which keeps its vote. Only the controller answers.
 func (n *Node) Join(ctx context.Context, r *pb.JoinRequest) (*pb.JoinResponse, error) {
 	t := n.term.Load()
 	if t == nil {
@@ -266,7 +267,7 @@ func (t *term) join(ctx context.Context, r *pb.JoinRequest) error {
 	err := n.await(ctx, n.raft.AddNonvoter(serverID(id), raft.ServerAddress(r.GetRaftAddress()), 0, proposeTry))
 	switch {
 	case err == nil:
-		n.logger.Info("node joined the metadata quorum without a vote", "node", r.GetNodeId(), "storage_id", id, "address", r.GetRaftAddress())
+		n.logger.Info("node joined the metadata quorum, or moved in it", "node", r.GetNodeId(), "storage_id", id, "address", r.GetRaftAddress())
 		return nil
 	case raftRefused(err):
 		return n.notController()
