@@ -216,6 +216,9 @@ func (d *DevCluster) stopNodes(ctx context.Context) error {
 		n.quiesce(ctx, false)
 		return nil
 	})
+	for _, n := range d.nodes {
+		n.cluster.Rest()
+	}
 	return d.each((*Node).close)
 }
 
