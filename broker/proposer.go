@@ -71,7 +71,8 @@ func (p *proposer) run(ctx context.Context) {
 	}
 }
 
-func (p *proposer) propose(ctx context.Context, batch []isrChange) {
+// change is the command of a batch.
+func (p *proposer) change(batch []isrChange) *metav1.ChangeIsr {
 	change := &metav1.ChangeIsr{NodeId: p.b.cfg.NodeID, BrokerEpoch: p.b.brokerEpoch, Changes: make([]*metav1.IsrChange, len(batch))}
 	for i, c := range batch {
 		isr := make([]*metav1.IsrMember, len(c.members))
@@ -83,11 +84,15 @@ func (p *proposer) propose(ctx context.Context, batch []isrChange) {
 			LeaderEpoch: int32(c.leaderEpoch), PartitionEpoch: c.partitionEpoch, Isr: isr, Damaged: c.damaged,
 		}
 	}
+	return change
+}
+
+func (p *proposer) propose(ctx context.Context, batch []isrChange) {
 	// An outcome that is not known after a session is as good as none: the state
 	// machine counts both sets until the image settles it.
 	ctx, cancel := context.WithTimeout(ctx, p.b.cfg.SessionTimeout)
 	defer cancel()
-	resp, err := p.b.cfg.Controller.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_ChangeIsr{ChangeIsr: change}})
+	resp, err := p.b.cfg.Controller.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_ChangeIsr{ChangeIsr: p.change(batch)}})
 	for i, c := range batch {
 		outcome := proposalOutcome(err)
 		if err == nil && i < len(resp.GetResults()) {

@@ -315,8 +315,12 @@ func (n *Node) RaftStats() RaftStats {
 // Rest is for a whole cluster that stops: told to all nodes before the first one
 // closes, it keeps those that close last from fencing those that closed first,
 // which would leave the next start with half of every in-sync set. Controllers
-// decide nothing from then on, and Close hands Raft's leadership to nobody.
-func (n *Node) Rest() { n.resting.Store(true) }
+// decide nothing from then on, Close hands Raft's leadership to nobody, and Raft
+// says nothing of peers that are gone.
+func (n *Node) Rest() {
+	n.resting.Store(true)
+	n.raftLogger.hush()
+}
 
 // Close leaves the quorum's work and frees everything. A Raft leader hands its
 // role over first, so that the others need not wait for an election timeout.
