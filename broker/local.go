@@ -60,6 +60,10 @@ type localReplica struct {
 
 	readers readers
 
+	// damaged: the log was damaged when this broker registered, and said so. The
+	// reconciler alone uses it after that.
+	damaged bool
+
 	// loaded is the epoch in which the coordinator has this partition of
 	// __consumer_offsets, -1: not. The reconciler alone uses it.
 	loaded record.Epoch
@@ -383,6 +387,7 @@ func (l *localReplica) rebuild() bool {
 		return false
 	}
 	l.mu.Lock()
+	l.damaged = false
 	s := l.logState()
 	s.MustHave, s.Damage = 0, partition.DamageNone
 	next := l.step(partition.Opened(s))

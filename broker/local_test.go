@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
@@ -25,9 +28,17 @@ func (unreachable) Open(context.Context, int32) (replica.FollowerStream, error) 
 // newLocal returns a replica on a real log, in a broker (node 1) without a cluster.
 func newLocal(t *testing.T, settings metadata.TopicSettings) *localReplica {
 	t.Helper()
+	l, closeAll := newLocalAt(t, t.TempDir(), settings)
+	t.Cleanup(closeAll)
+	return l
+}
+
+// newLocalAt does so in a data directory that may hold a log.
+func newLocalAt(t *testing.T, path string, settings metadata.TopicSettings) (l *localReplica, closeAll func()) {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	arena := record.NewArena(1 << 20)
-	dir, err := commitlog.OpenDir(commitlog.DirOptions{FS: vfs.OS{}, Path: t.TempDir(), Arena: arena, DiskReserve: -1, Logger: logger})
+	dir, err := commitlog.OpenDir(commitlog.DirOptions{FS: vfs.OS{}, Path: path, Arena: arena, DiskReserve: -1, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,19 +50,17 @@ func newLocal(t *testing.T, settings metadata.TopicSettings) *localReplica {
 	if b.follower, err = replica.NewFollower(replica.FollowerConfig{NodeID: 1, Transport: unreachable{}, Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := b.open(openRequest{topic: "t", key: replica.Key{Topic: [16]byte{1}}, settings: settings})
-	if err != nil {
+	if l, err = b.open(openRequest{topic: "t", key: replica.Key{Topic: [16]byte{1}}, settings: settings}); err != nil {
 		t.Fatal(err)
 	}
 	b.table.change([]*localReplica{l}, nil)
-	t.Cleanup(func() {
+	return l, func() {
 		_ = b.follower.Close()
 		l.stop()
 		if err := dir.Close(-1); err != nil {
 			t.Error(err)
 		}
-	})
-	return l
+	}
 }
 
 func testSettings(t *testing.T) metadata.TopicSettings {
@@ -179,5 +188,75 @@ func TestProposalNamesTheDamaged(t *testing.T) {
 	change := l.b.proposer.change(l.b.proposer.take())
 	if got := change.GetChanges()[0].GetDamaged(); len(got) != 1 || got[0] != 3 {
 		t.Errorf("damaged %v", got)
+	}
+}
+
+// produce appends one record and returns its Pending.
+func produce(t *testing.T, l *localReplica) *api.Pending {
+	t.Helper()
+	req := &api.ProduceRequest{Acks: api.AcksAll, Partitions: []api.ProducePartition{{
+		PartitionRef: api.PartitionRef{Topic: "t"}, Batches: []*record.Buf{batchAt(t, 0, 0, 1)},
+	}}}
+	deadline := time.Now().Add(10 * time.Second)
+	p := api.NewPending(req, deadline, 0, nil)
+	l.append(p, 0, &req.Partitions[0], record.UnknownEpoch, api.AcksAll, deadline)
+	releaseAll(req.Partitions[0].Batches)
+	return p
+}
+
+// The last holder of a partition whose log is damaged serves what is left when
+// the metadata says that it is to lead, and takes nothing more.
+func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
+	dir := t.TempDir()
+	alone := &partition.Assignment{
+		Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1, MinISR: 1, Synced: true,
+		Replicas: []partition.Assigned{{Node: 1, BrokerEpoch: 1, ISR: true}},
+	}
+	settings := testSettings(t)
+	settings.SegmentBytes = 1 // a segment a batch
+	l, closeAll := newLocalAt(t, dir, settings)
+	l.finish(l.assign(alone))
+	for range 3 {
+		if results, err := produce(t, l).Wait(t.Context()); err != nil || results[0].Err != nil {
+			t.Fatalf("%v %v", results, err)
+		}
+	}
+	closeAll()
+	segments, err := filepath.Glob(filepath.Join(dir, "t-0", "*.log"))
+	if err != nil || len(segments) < 3 {
+		t.Fatalf("%v %v", segments, err)
+	}
+	if err := os.Remove(segments[len(segments)-1]); err != nil {
+		t.Fatal(err)
+	}
+
+	l, closeAll = newLocalAt(t, dir, settings)
+	defer closeAll()
+	if l.recovered(); !l.damaged {
+		t.Fatalf("not damaged: %+v", l.log.Recovery())
+	}
+	next := *alone
+	next.LeaderEpoch, next.PartitionEpoch = 2, 2
+	mine := metadata.Replica{NodeID: 1, Damage: metadata.DamageLostBytes}
+	image := &metadata.Partition{Leader: 1, Replicas: []metadata.Replica{mine}}
+	if l.mayLeadDamaged(image) {
+		t.Error("leads although the metadata counts it as damaged")
+	}
+	image.Replicas[0].Damage = metadata.DamageNone
+	next.MayLeadDamaged = l.mayLeadDamaged(image)
+	l.finish(l.assign(&next))
+	if l.role() != partition.RoleLeader {
+		t.Fatal("does not lead")
+	}
+	results, err := produce(t, l).Wait(t.Context())
+	if err != nil || api.CodeOf(results[0].Err) != api.CodeStorageFailed {
+		t.Errorf("produce: %v %v", results, err)
+	}
+	slices, err := l.log.Read(0, l.log.End(), 1<<20)
+	if err != nil || len(slices) == 0 {
+		t.Errorf("read: %d slices, %v", len(slices), err)
+	}
+	for _, s := range slices {
+		s.Release()
 	}
 }

@@ -135,8 +135,20 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 			continue
 		}
 		l.configure(settings)
-		l.finish(l.assign(assignment(t, t.Partitions[i], im)))
+		a := assignment(t, t.Partitions[i], im)
+		a.MayLeadDamaged = l.mayLeadDamaged(t.Partitions[i])
+		l.finish(l.assign(a))
 	}
+}
+
+// mayLeadDamaged reports whether the metadata lets this replica lead although it
+// is damaged: it was told so, and elected it from the last complete in-sync set
+// all the same, which clears the damage in the image. The log stays read-only:
+// consumers and followers get its valid prefix, and the first append makes it
+// resign in favour of a follower that has caught up.
+func (l *localReplica) mayLeadDamaged(p *metadata.Partition) bool {
+	mine := p.Replica(l.b.cfg.NodeID)
+	return l.damaged && mine != nil && p.Leader == l.b.cfg.NodeID && mine.Damage == metadata.DamageNone
 }
 
 // assignment is what an image says of a partition, in the words of its state
