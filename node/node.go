@@ -311,7 +311,11 @@ func (n *Node) close() error {
 	case <-time.After(goodbye):
 	}
 	n.public.Stop()
+	// A follower that takes nothing any more (stopped, cut off) holds up the
+	// stream that is sending to it, until the server goes.
+	late := time.AfterFunc(goodbye, n.peer.Stop)
 	err := n.broker.Close()
+	late.Stop()
 	err = errors.Join(err, n.cluster.Close())
 	n.peer.Stop()
 	n.stopAdmin()
