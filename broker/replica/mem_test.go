@@ -42,6 +42,7 @@ type memReplica struct {
 	out      partition.Effects
 	batches  []*record.Buf // batch i has offset i
 	flushed  int
+	start    record.Offset // log start
 	manual   bool // flush only when told
 	storeErr error
 	noRead   error
@@ -91,6 +92,8 @@ func (m *memReplica) step(ev partition.Event) {
 				s.End()
 				delete(m.sessions, e.Node)
 			}
+		case partition.EffectLogStart:
+			m.start = e.Offset
 		case partition.EffectProposeISR:
 			m.proposed = append([]partition.Member(nil), m.out.Members...)
 		case partition.EffectAck:
@@ -209,7 +212,7 @@ func (m *memReplica) Read(s *Session, from record.Offset, maxBytes int) (Run, er
 	if epoch, id, ok := m.state.SessionOf(s.Follower()); !ok || epoch != s.Epoch() || id != s.ID() {
 		return Run{HighWatermark: record.UnknownOffset}, nil
 	}
-	run := Run{HighWatermark: m.state.HighWatermark()}
+	run := Run{HighWatermark: m.state.HighWatermark(), LogStart: m.start}
 	for _, b := range m.batches[from:] {
 		if maxBytes -= b.Len(); maxBytes < 0 && len(run.Slices) > 0 {
 			break

@@ -85,6 +85,25 @@ func TestReplicate(t *testing.T) {
 	}
 }
 
+// A log start that moves while nothing is produced reaches the followers alone.
+func TestLogStartGoesOutAlone(t *testing.T) {
+	nodes := newNodes(t, 2, nil)
+	parts := spread(nodes, 0, assignment(1, 1, 2, 1, 2))
+	leader, follower := parts[0], parts[1]
+	for i := range 10 {
+		leader.produce(uint64(i), 100)
+	}
+	follower.wait(t, "watermark", end(follower, 10))
+	leader.mu.Lock()
+	leader.start = 5
+	leader.step(partition.LogStart(5))
+	for _, s := range leader.sessions {
+		s.Wake()
+	}
+	leader.mu.Unlock()
+	follower.wait(t, "log start", func() bool { return follower.start == 5 })
+}
+
 func TestCatchUp(t *testing.T) {
 	nodes := newNodes(t, 2, func(s *ServerConfig, f *FollowerConfig) {
 		s.MessageBytes, s.PartitionBytes = 64<<10, 16<<10
