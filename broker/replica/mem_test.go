@@ -43,7 +43,7 @@ type memReplica struct {
 	batches  []*record.Buf // batch i has offset i
 	flushed  int
 	start    record.Offset // log start
-	manual   bool // flush only when told
+	manual   bool          // flush only when told
 	storeErr error
 	noRead   error
 	sub      *Subscription
