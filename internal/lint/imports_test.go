@@ -19,7 +19,7 @@ const module = "github.com/penstock/penstock/"
 // trailing slash stands for a folder. Packages under free may import anything.
 var allowed = map[string][]string{
 	"cmd/penstock":              {"node", "client", "bench", "log", "log/record"},
-	"node":                      {"broker", "broker/api", "broker/grpcapi", "kafka", "cluster", "cluster/metadata", "log", "log/record", "internal/vfs", "proto/wire"},
+	"node":                      {"broker", "broker/grpcapi", "kafka", "cluster", "cluster/metadata", "log", "log/record", "internal/vfs", "proto/wire"},
 	"broker/grpcapi":            {"broker/api", "log/record", "proto/", "proto/wire"},
 	"kafka":                     {"broker/api", "log/record"},
 	"broker":                    {"broker/api", "broker/replica", "broker/partition", "cluster", "cluster/metadata", "consumergroup", "consumergroup/coordinator", "log", "log/record", "proto/"},
