@@ -93,6 +93,6 @@ func (o *Options) validate() error {
 	bad(o.Rate >= 0, "rate is %d, want at least 1 record/s", o.Rate)
 	bad(o.Acks == "all" || o.Acks == "1" || o.Acks == "0", "acks is %q, want all, 1 or 0", o.Acks)
 	bad(o.Durability == "synced" || o.Durability == "replicated", "durability is %q, want synced or replicated", o.Durability)
-	bad(fileSystem(o.DataDir) != "tmpfs", "data-dir %s is on tmpfs, which syncs nothing", o.DataDir)
+	bad(FileSystem(o.DataDir) != "tmpfs", "data-dir %s is on tmpfs, which syncs nothing", o.DataDir)
 	return errors.Join(errs...)
 }

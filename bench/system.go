@@ -48,8 +48,9 @@ func processTimes(pids []int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// Magic numbers of statfs(2).
-func fileSystem(dir string) string {
+// FileSystem is the type of the file system that a folder is on, as people call it,
+// by the magic numbers of statfs(2).
+func FileSystem(dir string) string {
 	if dir == "" {
 		return "unknown"
 	}

@@ -103,7 +103,7 @@ func (t *target) report(o *Options, workload string) *Report {
 		Workload: workload, Acks: o.Acks, Durability: t.topic.Durability, Replicas: int(t.topic.ReplicationFactor),
 		Partitions: len(t.parts), RecordSize: o.RecordSize, Compression: o.Compression,
 		Payload:       fmt.Sprintf("%d distinct values of random letters", o.Payloads),
-		WarmupSeconds: o.Warmup.Seconds(), Processes: t.brokers, FS: fileSystem(o.DataDir), GitRev: o.GitRev,
+		WarmupSeconds: o.Warmup.Seconds(), Processes: t.brokers, FS: FileSystem(o.DataDir), GitRev: o.GitRev,
 	}
 }
 

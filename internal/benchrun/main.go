@@ -1,0 +1,199 @@
+// Command benchrun measures the figures that docs/performance.md quotes, on
+// three `penstock server` processes on loopback TCP with their data on a real
+// disk, and prints one table:
+//
+//	produce   records/s, acks=all, flushed on three disks before the ack
+//	memory    records/s, acks=all, in three memories (durability=replicated)
+//	consume   records/s from the start of a topic
+//	latency   open loop at 1,000 records/s, beside what the bare disk takes for
+//	          the same pattern of syncs within the same minute
+//	start     exec of `penstock dev --nodes 3` to the first acknowledged record
+//	idle      resident memory of each server process that has nothing to do
+//	failover  SIGKILL of a leader under half of the load that it could take
+//
+// The load comes from `penstock bench`, a process of its own. The defaults suit
+// a laptop and a few minutes; -quote takes the times and counts under which a
+// figure may be quoted.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/penstock/penstock/bench"
+)
+
+type options struct {
+	binary   string
+	dir      string
+	only     string
+	runs     int
+	kills    int
+	duration time.Duration
+	warmup   time.Duration
+	warm     int // GiB
+	batch    int
+	load     int
+	quote    bool
+	asJSON   bool
+	markdown bool
+	keep     bool
+	config   []string // lines
+	raw      string
+}
+
+func parse() (*options, error) {
+	o := &options{}
+	flag.StringVar(&o.binary, "penstock", "bin/penstock", "the binary")
+	flag.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR, or bin/ when that is tmpfs)")
+	flag.StringVar(&o.only, "only", "", "some of "+strings.Join(names(), ",")+" (default all)")
+	flag.IntVar(&o.runs, "runs", 1, "runs of each figure")
+	flag.IntVar(&o.kills, "kills", 3, "kills of each kind")
+	flag.DurationVar(&o.duration, "duration", 8*time.Second, "how long a run is measured")
+	flag.DurationVar(&o.warmup, "warmup", 3*time.Second, "not counted, first")
+	flag.IntVar(&o.warm, "warm", 4, "GiB of memory touched before each run; 0: none")
+	flag.IntVar(&o.batch, "batch-size", 256<<10, "bytes of a batch at most")
+	flag.IntVar(&o.load, "load", 0, "records/s while brokers are killed; 0: half of what produce reaches")
+	flag.Func("config", "a line for the servers' configuration, name: value; may be repeated", func(line string) error {
+		o.config = append(o.config, line)
+		return nil
+	})
+	flag.BoolVar(&o.quote, "quote", false, "60 s after 10 s, 5 runs, 20 kills: figures fit to be quoted")
+	flag.BoolVar(&o.asJSON, "json", false, "print one JSON object")
+	flag.BoolVar(&o.markdown, "markdown", false, "print the table for docs/performance.md")
+	flag.BoolVar(&o.keep, "keep", false, "keep data and logs")
+	flag.StringVar(&o.raw, rawFlag, "", "used by benchrun itself: a folder to measure the bare disk in")
+	flag.Parse()
+	if o.quote {
+		o.runs, o.kills, o.duration, o.warmup = 5, 20, time.Minute, 10*time.Second
+	}
+	if flag.NArg() > 0 || o.runs < 1 || o.kills < 1 || o.duration <= 0 || o.warmup < 0 || o.warm < 0 || o.load < 0 {
+		return nil, errors.New("runs, kills and duration must be positive, and no argument may follow the flags")
+	}
+	for _, name := range o.chosen() {
+		if !slices.Contains(names(), name) {
+			return nil, fmt.Errorf("-only names %q, want some of %s", name, strings.Join(names(), ","))
+		}
+	}
+	return o, nil
+}
+
+func (o *options) chosen() []string {
+	if o.only == "" {
+		return names()
+	}
+	return strings.Split(o.only, ",")
+}
+
+func main() {
+	o, err := parse()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchrun:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if o.raw != "" {
+		err = rawWorker(ctx, o.raw, o.duration, os.Stdout)
+	} else {
+		err = run(ctx, o, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchrun:", err)
+		os.Exit(1)
+	}
+}
+
+// measurement is one part of the run.
+type measurement struct {
+	name string
+	run  func(*lab, context.Context) error
+}
+
+func measurements() []measurement {
+	return []measurement{
+		{"start", (*lab).start},
+		{"idle", (*lab).idle},
+		{"produce", (*lab).produce},
+		{"memory", (*lab).memory},
+		{"consume", (*lab).consume},
+		{"latency", (*lab).latency},
+		{"failover", (*lab).failover},
+	}
+}
+
+func names() (all []string) {
+	for _, m := range measurements() {
+		all = append(all, m.name)
+	}
+	return all
+}
+
+func run(ctx context.Context, o *options, out io.Writer) (err error) {
+	if o.binary, err = filepath.Abs(o.binary); err != nil {
+		return err
+	}
+	dir, err := dataFolder(o.dir)
+	if err != nil {
+		return err
+	}
+	if !o.keep {
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	}
+	l := &lab{options: o, dir: dir, table: table{Machine: machine(), FS: bench.FileSystem(dir), Quote: o.quote}}
+	for _, line := range o.config {
+		l.table.note("servers are configured with %s", line)
+	}
+	l.say("data in %s, file system %s; %s", dir, l.table.FS, l.table.Machine)
+	var failed error
+	for _, m := range measurements() {
+		if !slices.Contains(o.chosen(), m.name) {
+			continue
+		}
+		l.say("%s", m.name)
+		if err := m.run(l, ctx); err != nil {
+			failed = fmt.Errorf("%s: %w", m.name, err)
+			break
+		}
+	}
+	switch { // What was measured before a failure is worth seeing.
+	case o.asJSON:
+		err = json.NewEncoder(out).Encode(&l.table)
+	case o.markdown:
+		err = l.table.writeMarkdown(out)
+	default:
+		err = l.table.writeText(out)
+	}
+	return errors.Join(failed, err)
+}
+
+// dataFolder makes a folder on a file system that syncs.
+func dataFolder(parent string) (string, error) {
+	if parent == "" {
+		if parent = os.TempDir(); bench.FileSystem(parent) == "tmpfs" {
+			parent = "bin"
+		}
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // an ordinary folder
+		return "", err
+	}
+	if bench.FileSystem(parent) == "tmpfs" {
+		return "", fmt.Errorf("%s is on tmpfs, which syncs nothing: name another -dir", parent)
+	}
+	dir, err := os.MkdirTemp(parent, "penstock-bench-")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
+}
