@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"github.com/penstock/penstock/client"
 )
 
 func main() {
@@ -26,6 +29,16 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// isUsage tells a faulty command line: by our own checks or by the client's, of
+// options that came from flags.
+func isUsage(err error) bool {
+	if _, ok := errors.AsType[*client.ConfigError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*usageError](err)
+	return ok
+}
+
 func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
@@ -37,8 +50,9 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "penstock: %v\n", err)
-	if _, ok := errors.AsType[*usageError](err); ok {
+	// The client's errors begin with that word already.
+	fmt.Fprintf(os.Stderr, "penstock: %s\n", strings.TrimPrefix(err.Error(), "penstock: "))
+	if isUsage(err) {
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return 2
 	}
