@@ -60,8 +60,8 @@ type localReplica struct {
 
 	readers readers
 
-	// damaged: the log was damaged when this broker registered, and said so. The
-	// reconciler alone uses it after that.
+	// damaged: the log was damaged or missing when this broker registered, which
+	// said so. The reconciler alone uses it once the replica is open.
 	damaged bool
 
 	// loaded is the epoch in which the coordinator has this partition of
@@ -123,6 +123,7 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 	if state.Damage == partition.DamageNone {
 		state.Damage = partition.Damage(req.damage) // The numbers are the same.
 	}
+	l.damaged = state.Damage != partition.DamageNone
 	l.state = partition.New(partition.Config{
 		Node: b.cfg.NodeID, LagTimeMax: b.cfg.LagTimeMax, SessionTimeout: b.cfg.SessionTimeout, Log: state,
 	})

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -165,7 +166,7 @@ func assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *p
 	}
 	for i := range p.Replicas {
 		node := p.Replicas[i].NodeID
-		a.Replicas[i] = partition.Assigned{Node: node, ISR: p.InISR(node), ELR: p.InELR(node), Fenced: true}
+		a.Replicas[i] = partition.Assigned{Node: node, ISR: p.InISR(node), ELR: p.InELR(node), LastISR: slices.Contains(p.LastISR, node), Fenced: true}
 		if b := im.Broker(node); b != nil {
 			a.Replicas[i].BrokerEpoch, a.Replicas[i].Fenced = b.Epoch, b.Fenced
 		}

@@ -142,7 +142,6 @@ func (l *localReplica) recovered() *metav1.RecoveredReplica {
 		r.Damage = metav1.Damage_DAMAGE_LOST_BYTES
 	}
 	if r.Damage != metav1.Damage_DAMAGE_UNSPECIFIED {
-		l.damaged = true
 		l.logger.Error("the replica is damaged", "damage", rec.Damage, "cause", rec.Cause, "end", rec.End, "flushed", rec.Flushed)
 	}
 	return r

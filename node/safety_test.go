@@ -150,3 +150,91 @@ func (w *world) inSync(topic string, n int) error {
 	}
 	return nil
 }
+
+// A partition whose only replica is gone (the process died before it had made
+// the folder of a new topic) is led again, with what there is.
+func TestMissingOnlyReplicaLeadsAgain(t *testing.T) {
+	c := nodeConfig(t)
+	n, err := startNode(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, 0)
+	w.d = &DevCluster{nodes: []*Node{n}}
+	defer func() { w.d = nil }()
+	w.createTopic(&pb.CreateTopicRequest{Name: "new"})
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	folders, err := filepath.Glob(filepath.Join(c.DataDir, "*", "new-0"))
+	if direct, _ := filepath.Glob(filepath.Join(c.DataDir, "new-0")); err != nil || len(folders)+len(direct) != 1 {
+		t.Fatalf("%v %v %v", folders, direct, err)
+	} else if err := os.RemoveAll(append(folders, direct...)[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = startNode(t, c); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	w.d = &DevCluster{nodes: []*Node{n}}
+	w.mustProduce("new", 0, "v")
+}
+
+// The last holder of a partition is never emptied: what is left of it after its
+// file lost bytes is served.
+func TestDamagedOnlyReplicaServesItsPrefix(t *testing.T) {
+	c := nodeConfig(t)
+	n, err := startNode(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, 0)
+	w.d = &DevCluster{nodes: []*Node{n}}
+	defer func() { w.d = nil }()
+	w.createTopic(&pb.CreateTopicRequest{Name: "old"})
+	w.mustProduce("old", 0, "first")
+	w.mustProduce("old", 0, "last")
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	err = filepath.WalkDir(c.DataDir, func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".log" && filepath.Base(filepath.Dir(path)) == "old-0" {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v %v", files, err)
+	}
+	info, err := os.Stat(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(files[0], info.Size()-1); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = startNode(t, c); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	w.d = &DevCluster{nodes: []*Node{n}}
+	w.until("read what is left", 15*time.Second, func() error {
+		r, err := w.fetch("old", 0, 0, 0)
+		if err == nil && r.GetHighWatermark() != 1 {
+			err = fmt.Errorf("%v", r)
+		}
+		return err
+	})
+	if !holds(t, c.DataDir, "first") {
+		t.Error("the last holder was emptied")
+	}
+}

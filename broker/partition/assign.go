@@ -82,12 +82,13 @@ func (r *Replica) mayLead() bool {
 }
 
 // maybeRebuild lets a damaged follower start over once nobody counts on what it
-// still holds.
+// still holds: it is outside of every set that may hold acknowledged records, and
+// another leads, from whom it can get them. The last holder is never emptied.
 func (r *Replica) maybeRebuild(out *Effects) {
 	if r.damage == DamageNone || r.damage == DamageFailed {
 		return
 	}
-	if s := r.self(); s != nil && !s.ISR && !s.ELR {
+	if s := r.self(); s != nil && !s.ISR && !s.ELR && !s.LastISR && r.assigned.Leader >= 0 {
 		out.add(Effect{Kind: EffectRebuild, Damage: r.damage, Offset: r.end})
 	}
 }

@@ -69,7 +69,8 @@ const (
 	// is damaged and the image still counts on it.
 	EffectHold
 	// EffectRebuild: the damaged log (Damage) may be set aside now, for the image
-	// shows the replica outside ISR and ELR: begin an empty one and feed Opened.
+	// shows the replica outside ISR, ELR and LastISR, and another leads: begin an
+	// empty one and feed Opened.
 	EffectRebuild
 )
 

@@ -120,7 +120,8 @@ func (a args) assignment() *Assignment {
 	for _, n := range a.nodes("replicas") {
 		r := Assigned{
 			Node: n, BrokerEpoch: int64(n) * 10,
-			ISR: slices.Contains(a.nodes("isr"), n), ELR: slices.Contains(a.nodes("elr"), n), Fenced: slices.Contains(a.nodes("fenced"), n),
+			ISR: slices.Contains(a.nodes("isr"), n), ELR: slices.Contains(a.nodes("elr"), n),
+			LastISR: slices.Contains(a.nodes("lastisr"), n), Fenced: slices.Contains(a.nodes("fenced"), n),
 		}
 		if slices.Contains(a.nodes("restarted"), n) {
 			r.BrokerEpoch++

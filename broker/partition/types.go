@@ -110,6 +110,9 @@ type Assigned struct {
 	Fenced      bool
 	ISR         bool
 	ELR         bool
+	// LastISR: in the last set that could hold every acknowledged record, kept
+	// while nobody is known to hold the partition.
+	LastISR bool
 }
 
 // Assignment is what a metadata image says of one partition.
