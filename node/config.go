@@ -40,6 +40,8 @@ type Config struct {
 	// DiskReserve is the free space in bytes below which produce is refused; 0:
 	// the larger of 2 GiB and 5 % of the disk.
 	DiskReserve int64
+	// DropRolled takes full segments out of the page cache.
+	DropRolled bool
 
 	SessionTimeout    time.Duration // broker.session.timeout
 	HeartbeatInterval time.Duration // broker.heartbeat.interval

@@ -47,6 +47,7 @@ func Keys() []Key {
 		{"rack", "string", "", "Replicas of a partition are spread over racks.", func(c *Config, v string) error { return setText(&c.Rack, v) }},
 		{"tail.memory", "size", "64MiB", "Memory for recent and unfinished batches.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
 		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
+		{"page.cache.drop", "bool", "false", "Take full segments out of the page cache: faster where memory is dear to get; who lags by more than segment.bytes reads the disk.", func(c *Config, v string) error { return setBool(&c.DropRolled, v) }},
 		{"broker.session.timeout", "duration", "3s", "Silence after which the controller fences a broker.", func(c *Config, v string) error {
 			return setDuration(&c.SessionTimeout, v, 100*time.Millisecond, 10*time.Minute)
 		}},
@@ -70,7 +71,7 @@ func Keys() []Key {
 		}},
 		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setPositive(&c.OffsetsReplicas, v, 100) }},
 		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setPositive(&c.OffsetsPartitions, v, 10000) }},
-		{"http.pprof", "bool", "false", "Serve /debug/pprof on listen.http.", setPprof},
+		{"http.pprof", "bool", "false", "Serve /debug/pprof on listen.http.", func(c *Config, v string) error { return setBool(&c.Pprof, v) }},
 		{"log.level", "debug|info|warn|error", "info", "Least level that is logged.", func(c *Config, v string) error { return setLevel(&c.LogLevel, v) }},
 		{"log.format", "text|json", "text", "Form of the log on standard error.", setLogFormat},
 	}
@@ -202,12 +203,12 @@ func refuseKafka(*Config, string) error {
 	return errors.New("this version has no Kafka listener; leave the key out and use listen.grpc")
 }
 
-func setPprof(c *Config, v string) error {
+func setBool(dst *bool, v string) error {
 	b, err := strconv.ParseBool(v)
 	if err != nil {
 		return errors.New("must be true or false")
 	}
-	c.Pprof = b
+	*dst = b
 	return nil
 }
 
