@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,7 +111,7 @@ func consumeRecords(ctx context.Context, s *shared, out io.Writer, topic string,
 	if err != nil {
 		return err
 	}
-	err = (&consuming{k: k, printer: printer, w: w, left: flags.count, ends: ends, group: flags.group != ""}).run(ctx)
+	err = (&consuming{k: k, printer: printer, w: w, left: flags.count, ends: ends, group: flags.group != "", printed: map[client.TopicPartition]*client.Record{}}).run(ctx)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return errors.Join(err, k.Close(closing))
@@ -206,6 +207,7 @@ type consuming struct {
 	left    int64                           // records still wanted; 0 at the start: no bound
 	ends    map[client.TopicPartition]int64 // partitions whose end was not reached; nil: no end
 	group   bool
+	printed map[client.TopicPartition]*client.Record // the last one, without its bytes, not committed yet
 }
 
 func (c *consuming) run(ctx context.Context) error {
@@ -223,7 +225,7 @@ func (c *consuming) run(ctx context.Context) error {
 			return err
 		}
 		if c.group {
-			if err := c.k.Commit(ctx); err != nil && ctx.Err() == nil {
+			if err := c.commit(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -233,6 +235,28 @@ func (c *consuming) run(ctx context.Context) error {
 	}
 }
 
+func (c *consuming) note(tp client.TopicPartition, r *client.Record) {
+	last := c.printed[tp]
+	if last == nil {
+		last = &client.Record{Topic: tp.Topic, Partition: tp.Partition}
+		c.printed[tp] = last
+	}
+	last.Offset, last.LeaderEpoch = r.Offset, r.LeaderEpoch
+}
+
+// commit stores what was printed, which is less than what was polled when -n or
+// --exit-at-end stopped in between.
+func (c *consuming) commit(ctx context.Context) error {
+	if len(c.printed) == 0 {
+		return nil
+	}
+	err := c.k.CommitRecords(ctx, slices.Collect(maps.Values(c.printed))...)
+	if err == nil {
+		clear(c.printed)
+	}
+	return err
+}
+
 func (c *consuming) printAll(polled *client.Polled) (done bool, err error) {
 	for r := range polled.All() {
 		tp := client.TopicPartition{Topic: r.Topic, Partition: r.Partition}
@@ -240,6 +264,9 @@ func (c *consuming) printAll(polled *client.Polled) (done bool, err error) {
 		if c.ends == nil || bounded && r.Offset < end {
 			if err := c.printer.print(r); err != nil {
 				return true, err
+			}
+			if c.group {
+				c.note(tp, r)
 			}
 			if c.left > 0 {
 				if c.left--; c.left == 0 {
