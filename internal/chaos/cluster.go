@@ -2,10 +2,12 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +22,8 @@ type Options struct {
 	Binary string // the penstock binary
 	Dir    string // configuration, data and logs go here
 	Nodes  int
+	// Voters is how many of the nodes, from the first, form the metadata quorum; 0: all.
+	Voters int
 	// Extra lines for every configuration file.
 	Config []string
 }
@@ -54,7 +58,7 @@ func New(opts Options) (*Cluster, error) {
 		c.nodes = append(c.nodes, n)
 	}
 	voters := make([]string, 0, opts.Nodes)
-	for _, n := range c.nodes {
+	for _, n := range c.nodes[:cmp.Or(opts.Voters, opts.Nodes)] {
 		voters = append(voters, fmt.Sprintf("%d@%s", n.id, n.raft))
 	}
 	for _, n := range c.nodes {
@@ -75,6 +79,10 @@ func New(opts Options) (*Cluster, error) {
 	return c, nil
 }
 
+// Ports are taken from here: below the range from which Linux serves outgoing
+// connections, so that a killed node finds its ports free when it comes back.
+const firstPort, lastPort = 10_000, 32_000
+
 // freePorts finds n ports that nothing listens on at this moment.
 func freePorts(n int) ([]int, error) {
 	ports := make([]int, 0, n)
@@ -84,15 +92,21 @@ func freePorts(n int) ([]int, error) {
 			_ = l.Close()
 		}
 	}()
-	for range n {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	var lastErr error
+	for range 100 * n {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, fmt.Errorf("chaos: find a free port: %w", err)
+			lastErr = err
+			continue
 		}
 		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("chaos: find %d free ports: %w", n, lastErr)
 }
 
 // DataDir is the data directory of a node.
@@ -205,6 +219,24 @@ func (c *Cluster) Kill(id int) error {
 	}
 	<-n.exited
 	return nil
+}
+
+// KillAll ends all nodes at once: every one has its signal before the first is waited for.
+func (c *Cluster) KillAll() error {
+	var errs []error
+	for _, n := range c.nodes {
+		if n.running() {
+			if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				errs = append(errs, fmt.Errorf("chaos: kill node %d: %w", n.id, err))
+			}
+		}
+	}
+	for _, n := range c.nodes {
+		if n.cmd != nil {
+			<-n.exited
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Stop asks a node to end (SIGTERM) and returns how it ended; past the timeout it is killed.

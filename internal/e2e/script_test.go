@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/internal/chaos"
+)
+
+// The scripts share one cluster of one node, and use topics and groups of
+// their own. They see its address as $BROKERS, its configuration, data and
+// gRPC address as $NODE_CONFIG, $NODE_DATA and $NODE_ADDR; nobody listens at
+// $DEAD, $RAFT and $PEER.
+func TestCommandLine(t *testing.T) {
+	w := start(t, chaos.Options{Nodes: 1, Config: []string{"offsets.topic.replication.factor: 1", "offsets.topic.num.partitions: 2"}})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", os.Getenv("PATH"))
+			env.Setenv("BROKERS", w.nodes.Addr(1))
+			env.Setenv("NODE_ADDR", w.nodes.Addr(1))
+			env.Setenv("NODE_CONFIG", w.nodes.ConfigFile(1))
+			env.Setenv("NODE_DATA", w.nodes.DataDir(1))
+			env.Setenv("LONG", strings.Repeat("n", 250))
+			for _, name := range []string{"DEAD", "RAFT", "PEER"} {
+				address, err := deadAddress()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, address)
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, "large.txt"), []byte(strings.Repeat("x", 3<<20)+"\n"), 0o600)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"status": status,
+			"subst":  subst,
+		},
+	})
+}
+
+// deadAddress returns an address where nothing listens.
+func deadAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends at once
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// status runs a command and checks its exit status: status 2 penstock topic.
+func status(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: status CODE COMMAND ARGS...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("%s: exit status %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// subst replaces $NAME in a file by the script's variables.
+func subst(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+// Every command shows its help, and the help names only what runs.
+func TestHelp(t *testing.T) {
+	w := &world{t: t, ctx: t.Context()}
+	var walk func(path []string)
+	commands := 0
+	walk = func(path []string) {
+		out := w.penstock(append(path, "--help")...)
+		require.Contains(t, out, "Usage:\n  penstock", "help of %v", path)
+		_, list, ok := strings.Cut(out, "Available Commands:\n")
+		if !ok {
+			commands++
+			return
+		}
+		list, _, _ = strings.Cut(list, "\n\n")
+		for line := range strings.Lines(list) {
+			if name := strings.Fields(line)[0]; name != "help" {
+				walk(append(path[:len(path):len(path)], name))
+			}
+		}
+	}
+	walk(nil)
+	require.Greater(t, commands, 15, fmt.Sprint("commands in the help: ", commands))
+	for _, absent := range []string{"kafka", "--tls", "log dump"} {
+		require.NotContains(t, w.penstock("--help")+w.penstock("dev", "--help")+w.penstock("produce", "--help"), absent, "not in this version")
+	}
+}
