@@ -46,14 +46,16 @@ func (r *Replica) wants(now time.Time, f *peer) bool {
 }
 
 // updateISR proposes the ISR that the leader wants when it differs from the
-// committed one, or when an earlier proposal was left without an outcome. One
-// proposal is under way at a time.
+// committed one, when an earlier proposal was left without an outcome, or when the
+// image still keeps the last set that may hold every record: that a leader lives
+// and which set holds everything is what lets the others start over. One proposal
+// is under way at a time.
 func (r *Replica) updateISR(now time.Time, out *Effects) {
 	p := &r.lead.proposal
 	if r.role != RoleLeader || r.lead.superseded || r.lead.suspended || p.inFlight || now.Before(p.retryAt) {
 		return
 	}
-	changed, members := p.unresolved, 0
+	changed, members := p.unresolved || r.lastSetKept(), 0
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
 		want := r.wants(now, f)
@@ -67,6 +69,16 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 		return
 	}
 	r.propose(now, resign, out)
+}
+
+// lastSetKept reports whether the assignment keeps a LastISR.
+func (r *Replica) lastSetKept() bool {
+	for i := range r.assigned.Replicas {
+		if r.assigned.Replicas[i].LastISR {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
