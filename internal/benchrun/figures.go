@@ -33,6 +33,9 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 	var setting string
 	for range l.runs {
 		topic := l.topic("produce")
+		if err := l.create(ctx, c, topic, durability); err != nil {
+			return err
+		}
 		l.warmMemory()
 		r, err := l.load(ctx, c, "produce", append(l.timed(topic), "--durability", durability)...)
 		if err != nil {
@@ -69,6 +72,9 @@ func (l *lab) consume(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	topic := l.topic("consume")
+	if err := l.create(ctx, c, topic, "synced"); err != nil {
+		return err
+	}
 	l.warmMemory()
 	if _, err := l.load(ctx, c, "produce", l.timed(topic)...); err != nil {
 		return err

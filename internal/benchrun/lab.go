@@ -111,6 +111,16 @@ func (l *lab) load(ctx context.Context, c *chaos.Cluster, workload string, args 
 	return r, nil
 }
 
+// create makes a topic whose settings bench does not choose.
+func (l *lab) create(ctx context.Context, c *chaos.Cluster, topic, durability string) error {
+	if l.segment == 0 {
+		return nil // bench makes it
+	}
+	_, err := c.CLI(ctx, nil, "topic", "create", topic, "--partitions", strconv.Itoa(partitions), "--replicas", strconv.Itoa(nodes),
+		"--config", "durability="+durability, "--config", "segment.bytes="+strconv.Itoa(l.segment))
+	return err
+}
+
 // timed are the flags of a run that is measured.
 func (l *lab) timed(topic string) []string {
 	return []string{"--topic", topic, "--duration", l.duration.String(), "--warmup", l.warmup.String()}

@@ -44,6 +44,7 @@ type options struct {
 	warmup   time.Duration
 	warm     int // GiB
 	batch    int
+	segment  int
 	load     int
 	quote    bool
 	asJSON   bool
@@ -64,6 +65,7 @@ func parse() (*options, error) {
 	flag.DurationVar(&o.warmup, "warmup", 3*time.Second, "not counted, first")
 	flag.IntVar(&o.warm, "warm", 4, "GiB of memory touched before each run; 0: none")
 	flag.IntVar(&o.batch, "batch-size", 256<<10, "bytes of a batch at most")
+	flag.IntVar(&o.segment, "segment-bytes", 0, "segment.bytes of the topics; 0: the default")
 	flag.IntVar(&o.load, "load", 0, "records/s while brokers are killed; 0: half of what produce reaches")
 	flag.Func("config", "a line for the servers' configuration, name: value; may be repeated", func(line string) error {
 		o.config = append(o.config, line)
@@ -154,6 +156,9 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	l := &lab{options: o, dir: dir, table: table{Machine: machine(), FS: bench.FileSystem(dir), Quote: o.quote}}
 	for _, line := range o.config {
 		l.table.note("servers are configured with %s", line)
+	}
+	if o.segment > 0 {
+		l.table.note("topics of produce and consume have segment.bytes=%d", o.segment)
 	}
 	l.say("data in %s, file system %s; %s", dir, l.table.FS, l.table.Machine)
 	var failed error
