@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "penstock-e2e-")
 	if err == nil {
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+		defer os.RemoveAll(dir)
 		err = provideBinary(dir)
 	}
 	if err != nil {
@@ -116,6 +116,7 @@ func start(t *testing.T, opts chaos.Options) *world {
 
 // tail shows the end of what a node printed.
 func tail(t *testing.T, path string) {
+	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return // it never ran
