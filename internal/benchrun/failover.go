@@ -58,7 +58,9 @@ func (l *lab) loadRate(ctx context.Context, c *chaos.Cluster) (int, error) {
 	}
 	if l.produced == 0 {
 		topic := l.topic("trial")
-		l.warmMemory()
+		if err := l.warmMemory(); err != nil {
+			return 0, err
+		}
 		r, err := l.load(ctx, c, "produce", "--topic", topic, "--duration", rateTrial.String(), "--warmup", "2s")
 		if err != nil {
 			return 0, err
@@ -78,7 +80,9 @@ type outage struct {
 }
 
 func (l *lab) kill(ctx context.Context, c *chaos.Cluster, controller bool, rate int) (found outage, err error) {
-	l.warmMemory()
+	if err := l.warmMemory(); err != nil {
+		return found, err
+	}
 	cl, err := client.New(c.Addrs(), client.WithClientID("benchrun"))
 	if err != nil {
 		return found, err

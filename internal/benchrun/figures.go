@@ -36,7 +36,9 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 		if err := l.create(ctx, c, topic, durability); err != nil {
 			return err
 		}
-		l.warmMemory()
+		if err := l.warmMemory(); err != nil {
+			return err
+		}
 		r, err := l.load(ctx, c, "produce", append(l.timed(topic), "--durability", durability)...)
 		if err != nil {
 			return err
@@ -75,14 +77,18 @@ func (l *lab) consume(ctx context.Context) (err error) {
 	if err := l.create(ctx, c, topic, "synced"); err != nil {
 		return err
 	}
-	l.warmMemory()
+	if err := l.warmMemory(); err != nil {
+		return err
+	}
 	if _, err := l.load(ctx, c, "produce", l.timed(topic)...); err != nil {
 		return err
 	}
 	var rates []float64
 	var setting string
 	for range l.runs {
-		l.warmMemory()
+		if err := l.warmMemory(); err != nil {
+			return err
+		}
 		r, err := l.load(ctx, c, "consume", l.timed(topic)...)
 		if err != nil {
 			return err

@@ -58,7 +58,7 @@ func (l *lab) rawDisk(ctx context.Context) (diskLatency, error) {
 		}
 	}
 	ms := func(q float64) float64 { return float64(all.ValueAtQuantile(q)) / 1000 }
-	return diskLatency{P50: ms(50), P99: ms(99)}, errors.Join(append(errs, os.RemoveAll(dir))...)
+	return diskLatency{P50: ms(50), P99: ms(99)}, errors.Join(errors.Join(errs...), os.RemoveAll(dir))
 }
 
 // newHistogram counts microseconds up to a minute.
@@ -101,7 +101,7 @@ func rawFile(ctx context.Context, name string, h *hdrhistogram.Histogram) (err e
 	for due := time.Now().Add(every); ; due = due.Add(every) {
 		if late := time.Until(due); late > 0 {
 			if pause(ctx, late) != nil {
-				return nil //nolint:nilerr // the time is over
+				return nil // the time is over
 			}
 		} else if ctx.Err() != nil {
 			return nil
