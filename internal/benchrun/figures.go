@@ -62,7 +62,7 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 }
 
 func describe(r *bench.Report) string {
-	return fmt.Sprintf("%d B, acks=%s, %s, %d replicas, %d partitions, batches of %.0f KiB",
+	return fmt.Sprintf("%d B, acks=%s, %s, %d replicas, %d partitions, batches of %.4g KiB",
 		r.RecordSize, r.Acks, r.Durability, r.Replicas, r.Partitions, r.MeanBatchBytes/1024)
 }
 
@@ -95,7 +95,7 @@ func (l *lab) consume(ctx context.Context) (err error) {
 		}
 		l.say("  %.0f records/s", r.RecordsPerSec)
 		rates = append(rates, r.RecordsPerSec)
-		setting = fmt.Sprintf("%d B, %d partitions, batches of %.0f KiB", r.RecordSize, r.Partitions, r.MeanBatchBytes/1024)
+		setting = fmt.Sprintf("%d B, %d partitions, batches of %.4g KiB", r.RecordSize, r.Partitions, r.MeanBatchBytes/1024)
 	}
 	l.table.add(figure{"consume from the start", setting, "records/s", rates})
 	return nil
