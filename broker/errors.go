@@ -54,6 +54,9 @@ func batchError(err error) *api.Error {
 	case errors.Is(err, record.ErrInvalidTimestamp):
 		code = api.CodeInvalidTimestamp
 	}
+	if code == api.CodeRecordTooLarge {
+		return api.Errorf(code, "the batch is above the topic's max.message.bytes: %w", err)
+	}
 	return api.Errorf(code, "%w", err)
 }
 

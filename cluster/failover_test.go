@@ -312,3 +312,15 @@ func TestTheSecondOfTwoProcessesEndsTheFirst(t *testing.T) {
 		t.Fatal("goes on")
 	}
 }
+
+// The last node of a cluster that stops does not wait for a quorum that will
+// not come back.
+func TestShutdownWithoutAQuorumGivesUp(t *testing.T) {
+	nodes := newNodes(t, 3, 3)
+	startAll(nodes...)
+	registerAll(nodes...)
+	for _, n := range nodes[1:] {
+		n.kill()
+	}
+	require.ErrorIs(t, nodes[0].RequestShutdown(within(t, 15*time.Second)), ErrNoController)
+}

@@ -88,15 +88,26 @@ func (n *Node) RequestShutdown(ctx context.Context) error {
 	if !registered {
 		return nil
 	}
-	select {
-	case <-n.session.mayShutdown:
-		return nil
-	case <-n.stopped:
-		return ErrClosed
-	case <-n.failed:
-		return n.failure
-	case <-ctx.Done():
-		return fmt.Errorf("hand over leaderships: %w", ctx.Err())
+	lease := time.NewTicker(n.cfg.HeartbeatInterval)
+	defer lease.Stop()
+	for {
+		select {
+		case <-n.session.mayShutdown:
+			return nil
+		case <-n.stopped:
+			return ErrClosed
+		case <-n.failed:
+			return n.failure
+		case <-ctx.Done():
+			return fmt.Errorf("hand over leaderships: %w", ctx.Err())
+		case now := <-lease.C:
+			// Without a session this broker leads nothing any more, and there is
+			// nobody to tell: the last nodes of a cluster that stops do not wait
+			// for a quorum that will not come back.
+			if !n.SessionValid(now) {
+				return fmt.Errorf("hand over leaderships: %w", ErrNoController)
+			}
+		}
 	}
 }
 

@@ -88,6 +88,9 @@ func newTopicCreate(s *shared) *cobra.Command {
 				return err
 			}
 			spec.Name = args[0]
+			if spec.Partitions < 1 {
+				return usagef("--partitions is %d, want at least 1", spec.Partitions)
+			}
 			return s.withAdmin(func(a *client.Admin) error {
 				created, err := a.CreateTopic(cmd.Context(), spec)
 				if err != nil {
