@@ -318,7 +318,6 @@ func TestTheSecondOfTwoProcessesEndsTheFirst(t *testing.T) {
 func TestShutdownWithoutAQuorumGivesUp(t *testing.T) {
 	nodes := newNodes(t, 3, 3)
 	startAll(nodes...)
-	registerAll(nodes...)
 	for _, n := range nodes[1:] {
 		n.kill()
 	}
