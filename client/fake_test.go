@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock/penstock/internal/loopback"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
@@ -81,7 +82,7 @@ func newFakeCluster(t *testing.T, n int) *fakeCluster {
 	c := &fakeCluster{t: t, topics: map[string][]*fakePartition{}, changed: make(chan struct{})}
 	c.group = newFakeGroup(c)
 	for i := range n {
-		c.brokers = append(c.brokers, c.startBroker(int32(i), "127.0.0.1:0"))
+		c.brokers = append(c.brokers, c.startBroker(int32(i), freeAddress(t)))
 	}
 	t.Cleanup(func() {
 		for _, b := range c.brokers {
@@ -89,6 +90,17 @@ func newFakeCluster(t *testing.T, n int) *fakeCluster {
 		}
 	})
 	return c
+}
+
+// addresses are those of this process.
+var addresses loopback.Addresses
+
+// freeAddress stays free while its broker is down.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	address, err := addresses.Next()
+	require.NoError(t, err)
+	return address
 }
 
 func (c *fakeCluster) startBroker(id int32, address string) *fakeBroker {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/loopback"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
@@ -78,12 +79,15 @@ func newNodes(t *testing.T, n, voters int) []*testNode {
 	return nodes
 }
 
-// freeAddress is an address nobody listens at.
+// addresses are those of this process.
+var addresses loopback.Addresses
+
+// freeAddress is an address nobody listens at, now or while its node is down.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l := listen(t, "127.0.0.1:0")
-	defer l.Close()
-	return l.Addr().String()
+	address, err := addresses.Next()
+	require.NoError(t, err)
+	return address
 }
 
 func listen(t *testing.T, address string) net.Listener {

@@ -16,12 +16,16 @@ import (
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/internal/loopback"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
 
 const testCluster = "test"
+
+// addresses are those of this process.
+var addresses loopback.Addresses
 
 // testBatch is a batch of one record with n bytes of payload.
 func testBatch(n int) *record.Buf {
@@ -369,16 +373,15 @@ func (c clusterService) Replicate(s grpc.BidiStreamingServer[pb.ReplicateRequest
 // serve starts the listener; it keeps its address over a restart.
 func (n *testNode) serve() {
 	n.t.Helper()
-	addr := "127.0.0.1:0"
-	if n.grpc != nil {
-		addr = n.addr
+	var err error
+	if n.grpc == nil {
+		if n.addr, err = addresses.Next(); err != nil {
+			n.t.Fatal(err)
+		}
 	}
-	lis, err := (&net.ListenConfig{}).Listen(n.t.Context(), "tcp", addr)
+	lis, err := (&net.ListenConfig{}).Listen(n.t.Context(), "tcp", n.addr)
 	if err != nil {
 		n.t.Fatal(err)
-	}
-	if n.grpc == nil {
-		n.addr = lis.Addr().String()
 	}
 	n.grpc = grpc.NewServer(wire.ServerOptions(n.codec)...)
 	wire.RegisterCluster(n.grpc, clusterService{server: n.server})
