@@ -6,10 +6,13 @@ import (
 	"slices"
 )
 
+// sectorSize is what a disk writes in one piece.
+const sectorSize = 512
+
 // CrashClone returns the file system as a power cut at this moment would leave
 // it; m goes on unharmed. With a nil random only what was synced survives. Otherwise
 // each un-synced change of a folder and each un-synced page survives or not as
-// random says, a surviving page possibly only up to some byte, and a file may keep its
+// random says, a surviving page possibly only some of its sectors, and a file may keep its
 // new length without its new content: disks write pages in any order.
 func (m *Mem) CrashClone(random *rand.Rand) *Mem {
 	m.mu.Lock()
@@ -67,18 +70,25 @@ func (n *node) crashData(random *rand.Rand) []byte {
 	if len(n.data) != len(data) && random.IntN(2) == 0 {
 		data = resize(data, len(n.data))
 	}
-	for _, page := range slices.Sorted(maps.Keys(n.dirty)) {
+	// Of the pages of a failed sync some may have got there too.
+	pages := slices.AppendSeq(slices.Collect(maps.Keys(n.lost)), maps.Keys(n.dirty))
+	slices.Sort(pages)
+	for _, page := range pages {
 		from, to := page*pageSize, min((page+1)*pageSize, int64(len(n.data)))
 		if from >= to || random.IntN(2) == 0 {
 			continue
 		}
-		if random.IntN(4) == 0 {
-			to = from + random.Int64N(to-from)
+		whole := random.IntN(4) > 0
+		for ; from < to; from += sectorSize {
+			if !whole && random.IntN(2) == 0 {
+				continue
+			}
+			end := min(from+sectorSize, to)
+			if int64(len(data)) < end {
+				data = resize(data, int(end))
+			}
+			copy(data[from:end], n.data[from:end])
 		}
-		if int64(len(data)) < to {
-			data = resize(data, int(to))
-		}
-		copy(data[from:to], n.data[from:to])
 	}
 	return data
 }

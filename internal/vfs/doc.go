@@ -6,8 +6,9 @@
 //   - Mem keeps everything in memory and knows, page by page and name by name,
 //     what was synced. CrashClone returns what a power cut would leave: by
 //     default only what was synced, with a seed also an arbitrary part of the
-//     rest, whole pages or torn ones.
-//   - Faults wraps another one and fails chosen operations. A failed Datasync on
+//     rest, whole pages or torn ones. Watch tells of every change, so that a test
+//     can cut the power at each.
+//   - Faults wraps another one and fails chosen operations, or lets them hang. A failed Datasync on
 //     a Mem loses the pages it should have written although a later Datasync
 //     succeeds, as Linux does (LWN "PostgreSQL's fsync() surprise").
 //

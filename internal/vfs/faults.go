@@ -21,7 +21,7 @@ const (
 	OpRemove   Op = "remove"
 )
 
-// Fault fails operations. A zero Fault fails nothing.
+// Fault fails or holds up operations.
 type Fault struct {
 	Op Op
 	// Pattern is matched against the last part of the name (path.Match); empty: any.
@@ -30,8 +30,10 @@ type Fault struct {
 	After int
 	// Count fails so many after them; 0: all.
 	Count int
-	// Err is what they answer: syscall.EIO, syscall.ENOSPC...
+	// Err is what they answer: syscall.EIO, syscall.ENOSPC... nil: they go through.
 	Err error
+	// Hold keeps them waiting until it is closed: a disk that hangs. nil: no wait.
+	Hold <-chan struct{}
 	// Partial bytes of a write happen before it fails.
 	Partial int
 }
@@ -43,10 +45,14 @@ type Faults struct {
 	mu     sync.Mutex // guards faults
 	faults []*Fault
 	counts map[Op]int
+	bytes  map[Op]int64
+	held   int
 }
 
 // NewFaults wraps under.
-func NewFaults(under FS) *Faults { return &Faults{FS: under, counts: map[Op]int{}} }
+func NewFaults(under FS) *Faults {
+	return &Faults{FS: under, counts: map[Op]int{}, bytes: map[Op]int64{}}
+}
 
 // Inject adds a fault.
 func (f *Faults) Inject(fault Fault) {
@@ -69,7 +75,56 @@ func (f *Faults) Count(op Op) int {
 	return f.counts[op]
 }
 
-// hit returns the fault that fails this operation, nil for none.
+// Bytes returns how many bytes went through OpRead or OpWrite so far.
+func (f *Faults) Bytes(op Op) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes[op]
+}
+
+func (f *Faults) moved(op Op, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bytes[op] += n
+}
+
+// Held returns how many operations wait for their Hold at the moment.
+func (f *Faults) Held() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.held
+}
+
+func (f *Faults) wait(hold <-chan struct{}) {
+	if hold == nil {
+		return
+	}
+	f.hold(1)
+	defer f.hold(-1)
+	<-hold
+}
+
+func (f *Faults) hold(by int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held += by
+}
+
+// strike waits as a fault of this operation says and returns the one that fails
+// it, nil for none.
+func (f *Faults) strike(op Op, name string) *Fault {
+	hit := f.hit(op, name)
+	if hit == nil {
+		return nil
+	}
+	f.wait(hit.Hold)
+	if hit.Err == nil {
+		return nil
+	}
+	return hit
+}
+
+// hit returns the fault that this operation meets, nil for none.
 func (f *Faults) hit(op Op, name string) *Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,7 +154,7 @@ func (f *Faults) hit(op Op, name string) *Fault {
 }
 
 func (f *Faults) fail(op Op, name string) error {
-	if hit := f.hit(op, name); hit != nil {
+	if hit := f.strike(op, name); hit != nil {
 		return pathError(string(op), name, hit.Err)
 	}
 	return nil
@@ -164,7 +219,9 @@ func (f *faultFile) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.faults.fail(OpRead, f.name); err != nil {
 		return 0, err
 	}
-	return f.File.ReadAt(p, off)
+	n, err := f.File.ReadAt(p, off)
+	f.faults.moved(OpRead, int64(n))
+	return n, err
 }
 
 func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
@@ -173,9 +230,11 @@ func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *faultFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
-	hit := f.faults.hit(OpWrite, f.name)
+	hit := f.faults.strike(OpWrite, f.name)
 	if hit == nil {
-		return f.File.WriteVecAt(bufs, off)
+		n, err := f.File.WriteVecAt(bufs, off)
+		f.faults.moved(OpWrite, n)
+		return n, err
 	}
 	var done int64
 	for _, b := range bufs {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -16,6 +17,8 @@ const pageSize = 4096
 // Mem is a file system in memory that remembers what was synced; see
 // CrashClone. Make it with NewMem. It is safe for concurrent use.
 type Mem struct {
+	watch atomic.Pointer[func(Event)]
+
 	mu     sync.Mutex // guards everything below and all nodes
 	root   *node
 	locked map[string]bool
@@ -58,6 +61,35 @@ func newFile() *node {
 // NewMem returns an empty file system with 1 TiB free.
 func NewMem() *Mem {
 	return &Mem{root: newFolder(), locked: map[string]bool{}, free: 1 << 40, total: 1 << 40}
+}
+
+// Event tells of an operation that changes a Mem or makes a change durable: once
+// before it happens, once after. A test that takes a CrashClone at each of them
+// has cut the power everywhere it could matter.
+type Event struct {
+	Op   Op
+	Name string
+	Done bool
+}
+
+// Watch calls f around every change from now on, in the goroutine of the change and with
+// no lock held; nil: nobody any more. Operations that fail are told too.
+func (m *Mem) Watch(f func(Event)) {
+	if f == nil {
+		m.watch.Store(nil)
+		return
+	}
+	m.watch.Store(&f)
+}
+
+// around tells of an operation's beginning and returns what tells of its end.
+func (m *Mem) around(op Op, name string) (done func()) {
+	f := m.watch.Load()
+	if f == nil {
+		return func() {}
+	}
+	(*f)(Event{Op: op, Name: name})
+	return func() { (*f)(Event{Op: op, Name: name, Done: true}) }
 }
 
 // SetSpace sets what Space answers.
@@ -128,6 +160,7 @@ func (m *Mem) Open(name string) (File, error) {
 
 // Create implements Files.
 func (m *Mem) Create(name string) (File, error) {
+	defer m.around(OpCreate, name)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.create(name)
@@ -181,6 +214,7 @@ func (m *Mem) Space(string) (free, total int64, err error) {
 
 // Mkdir implements Folders.
 func (m *Mem) Mkdir(name string) error {
+	defer m.around(OpCreate, name)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.root
@@ -218,6 +252,7 @@ func (m *Mem) List(name string) ([]Entry, error) {
 
 // SyncFolder implements Folders.
 func (m *Mem) SyncFolder(name string) error {
+	defer m.around(OpFolder, name)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.find(name)
@@ -230,6 +265,7 @@ func (m *Mem) SyncFolder(name string) error {
 
 // Rename implements Names.
 func (m *Mem) Rename(from, to string) error {
+	defer m.around(OpRename, to)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dir, oldName, err := m.parent("rename", from)
@@ -258,6 +294,7 @@ func (m *Mem) Rename(from, to string) error {
 
 // Remove implements Names.
 func (m *Mem) Remove(name string) error {
+	defer m.around(OpRemove, name)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dir, base, err := m.parent("remove", name)
@@ -278,6 +315,7 @@ func (m *Mem) Remove(name string) error {
 
 // RemoveAll implements Names.
 func (m *Mem) RemoveAll(name string) error {
+	defer m.around(OpRemove, name)()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dir, base, err := m.parent("remove", name)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 )
 
 // maxMemFile keeps a wild offset from taking all memory.
@@ -49,6 +50,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
+	defer f.fs.around(OpWrite, f.name)()
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.check("write"); err != nil {
@@ -90,6 +92,7 @@ func (n *node) touch(from, to int64) {
 }
 
 func (f *memFile) Truncate(size int64) error {
+	defer f.fs.around(OpTruncate, f.name)()
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.check("truncate"); err != nil {
@@ -125,6 +128,7 @@ func (f *memFile) Size() (int64, error) {
 }
 
 func (f *memFile) Datasync() error {
+	defer f.fs.around(OpSync, f.name)()
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.check("sync"); err != nil {
@@ -136,18 +140,8 @@ func (f *memFile) Datasync() error {
 
 // sync makes the present length and all pages but the lost ones durable.
 func (n *node) sync() {
-	durable := make([]byte, len(n.data))
-	copy(durable, n.data)
-	for page := range n.lost {
-		from, to := page*pageSize, min((page+1)*pageSize, int64(len(durable)))
-		if from >= to {
-			continue
-		}
-		clear(durable[from:to])
-		if from < int64(len(n.durable)) {
-			copy(durable[from:to], n.durable[from:])
-		}
-	}
+	durable := slices.Clone(n.data)
+	n.restore(durable)
 	n.durable = durable
 	clear(n.dirty)
 }
@@ -164,6 +158,36 @@ func (f *memFile) loseDirty() {
 }
 
 func (f *memFile) DropCache() error { return nil }
+
+// EvictLost lets memory run short: pages that a failed sync marked clean are
+// dropped and read as the disk has them.
+func (m *Mem) EvictLost() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.root.evictLost()
+}
+
+func (n *node) evictLost() {
+	for _, child := range n.entries {
+		child.evictLost()
+	}
+	n.restore(n.data)
+	clear(n.lost)
+}
+
+// restore puts what the disk has of the lost pages into data.
+func (n *node) restore(data []byte) {
+	for page := range n.lost {
+		from, to := page*pageSize, min((page+1)*pageSize, int64(len(data)))
+		if from >= to {
+			continue
+		}
+		clear(data[from:to])
+		if from < int64(len(n.durable)) {
+			copy(data[from:to], n.durable[from:])
+		}
+	}
+}
 
 func (f *memFile) Close() error {
 	f.fs.mu.Lock()

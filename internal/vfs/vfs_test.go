@@ -9,8 +9,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -29,6 +31,12 @@ func systems(t *testing.T) map[string]struct {
 		"os":     {OS{}, t.TempDir()},
 		"mem":    {NewMem(), "/"},
 		"faults": {NewFaults(NewMem()), "/"},
+		"watched": {func() FS {
+			m := NewMem()
+			m.Watch(func(Event) { m.CrashClone(nil) })
+			return m
+		}(), "/"},
+		"faults on os": {NewFaults(OS{}), t.TempDir()},
 	}
 }
 
@@ -273,4 +281,108 @@ func TestOSErrorsNameTheFile(t *testing.T) {
 	require.ErrorContains(t, err, name)
 	_, err = OS{}.Lock(filepath.Join(name, "lock"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestWatchTellsOfEveryChangeTwice(t *testing.T) {
+	m := NewMem()
+	var got []Event
+	var durable []string
+	m.Watch(func(e Event) {
+		got = append(got, e)
+		if e.Op == OpSync {
+			durable = append(durable, content(t, m.CrashClone(nil), "/a/f"))
+		}
+	})
+	require.NoError(t, m.Mkdir("/a"))
+	f := write(t, m, "/a/f", "abc")
+	require.NoError(t, m.SyncFolder("/a"))
+	require.NoError(t, m.SyncFolder("/"))
+	require.NoError(t, f.Datasync())
+	require.NoError(t, f.Truncate(1))
+	require.NoError(t, m.Rename("/a/f", "/a/g"))
+	require.NoError(t, m.Remove("/a/g"))
+	require.NoError(t, m.RemoveAll("/a"))
+	var want []Event
+	for _, e := range []Event{
+		{Op: OpCreate, Name: "/a"}, {Op: OpCreate, Name: "/a/f"}, {Op: OpWrite, Name: "/a/f"}, {Op: OpFolder, Name: "/a"}, {Op: OpFolder, Name: "/"},
+		{Op: OpSync, Name: "/a/f"}, {Op: OpTruncate, Name: "/a/f"}, {Op: OpRename, Name: "/a/g"}, {Op: OpRemove, Name: "/a/g"}, {Op: OpRemove, Name: "/a"},
+	} {
+		want = append(want, e)
+		e.Done = true
+		want = append(want, e)
+	}
+	require.Equal(t, want, got)
+	require.Equal(t, []string{"", "abc"}, durable, "before and after")
+	m.Watch(nil)
+	write(t, m, "/f", "")
+	require.Len(t, got, len(want))
+}
+
+// What a failed sync left behind: a page that is written again in part reaches
+// the disk whole, one that is not may be read as the disk has it.
+func TestPagesOfAFailedSync(t *testing.T) {
+	faults := NewFaults(NewMem())
+	m := faults.FS.(*Mem)
+	f := write(t, faults, "/f", strings.Repeat("a", 3*pageSize))
+	require.NoError(t, faults.SyncFolder("/"))
+	faults.Inject(Fault{Op: OpSync, Count: 1, Err: syscall.EIO})
+	require.Error(t, f.Datasync())
+	_, err := f.WriteAt([]byte("b"), 10)
+	require.NoError(t, err)
+	require.NoError(t, f.Datasync())
+	got := content(t, m.CrashClone(nil), "/f")
+	require.Equal(t, strings.Repeat("a", 10)+"b"+strings.Repeat("a", pageSize-11)+strings.Repeat("\x00", 2*pageSize), got)
+	require.NotContains(t, content(t, m, "/f"), "\x00")
+	require.NoError(t, f.Truncate(2*pageSize))
+	m.EvictLost()
+	require.Equal(t, got[:2*pageSize], content(t, m, "/f"))
+	some := false
+	for seed := range uint64(20) { // they may have got there
+		faults.Inject(Fault{Op: OpSync, Count: 1, Err: syscall.EIO})
+		_, err = f.WriteAt([]byte("c"), pageSize)
+		require.NoError(t, err)
+		require.Error(t, f.Datasync())
+		some = some || strings.Contains(content(t, m.CrashClone(rand.New(rand.NewPCG(seed, 0))), "/f"), "c")
+		require.NotContains(t, content(t, m.CrashClone(nil), "/f"), "c")
+	}
+	require.True(t, some)
+}
+
+func TestHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faults := NewFaults(NewMem())
+		f := write(t, faults, "/f", "abc")
+		for _, op := range []Op{OpSync, OpRead, OpWrite} {
+			for _, want := range []error{nil, syscall.EIO} {
+				hold := make(chan struct{})
+				faults.Inject(Fault{Op: op, Count: 1, Hold: hold, Err: want})
+				done := make(chan error)
+				go func() {
+					var err error
+					switch op {
+					case OpSync:
+						err = f.Datasync()
+					case OpRead:
+						_, err = f.ReadAt(make([]byte, 1), 0)
+					default:
+						_, err = f.WriteAt([]byte("x"), 0)
+					}
+					done <- err
+				}()
+				synctest.Wait()
+				require.Equal(t, 1, faults.Held())
+				close(hold)
+				require.ErrorIs(t, <-done, want)
+				require.Zero(t, faults.Held())
+			}
+		}
+	})
+}
+
+func TestFaultsCountBytes(t *testing.T) {
+	faults := NewFaults(NewMem())
+	f := write(t, faults, "/f", "abcdef")
+	_, err := f.ReadAt(make([]byte, 4), 0)
+	require.NoError(t, err)
+	require.Equal(t, []int64{6, 4}, []int64{faults.Bytes(OpWrite), faults.Bytes(OpRead)})
 }
