@@ -126,8 +126,11 @@ func (l *localReplica) readError(err error) *api.Error {
 		return outOfRange(l, e.Offset, e.Start, e.End)
 	}
 	code := api.CodeStorageFailed
-	if errors.Is(err, commitlog.ErrClosed) {
+	switch {
+	case errors.Is(err, commitlog.ErrClosed):
 		code = api.CodeNotLeader
+	case errors.Is(err, commitlog.ErrOpenFiles):
+		code = api.CodeOverloaded
 	}
 	return api.Errorf(code, "%w", err).At(l.topic, l.partition)
 }

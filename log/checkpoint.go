@@ -136,9 +136,9 @@ type checkpointer struct {
 	done    sync.WaitGroup
 }
 
-func newCheckpointer(opts DirOptions, collect func() map[logKey]logState) *checkpointer {
+func newCheckpointer(opts DirOptions, fsys vfs.FS, collect func() map[logKey]logState) *checkpointer {
 	c := &checkpointer{
-		fs: opts.FS, interval: opts.CheckpointInterval, collect: collect, logger: opts.Logger,
+		fs: fsys, interval: opts.CheckpointInterval, collect: collect, logger: opts.Logger,
 		kick: make(chan struct{}, 1), lazy: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if c.interval <= 0 {

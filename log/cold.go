@@ -3,6 +3,7 @@ package log
 import (
 	"fmt"
 
+	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -19,9 +20,10 @@ type coldRead struct {
 
 	base     record.Offset
 	path     string
-	size     int64       // of the segment's valid bytes
-	file     *sharedFile // nil: a sealed segment, which is opened for the read
-	position int64       // where to begin
+	size     int64 // of the segment's valid bytes
+	file     *lazyFile
+	open     vfs.File // file, while it is read
+	position int64    // where to begin; -1: the index is in its file
 	interval int
 
 	out  []record.Slice
@@ -39,12 +41,13 @@ func (c *coldRead) release() {
 }
 
 func (c *coldRead) run() error {
-	if c.file == nil {
-		f, err := c.l.fs.Open(c.path + logExt)
-		if err != nil {
-			return err
-		}
-		c.file = newSharedFile(f)
+	f, err := c.l.dir.files.acquire(c.file)
+	if err != nil {
+		return err
+	}
+	defer c.l.dir.files.release(c.file)
+	c.open = f
+	if c.position < 0 {
 		if c.position, err = searchIndexFile(c.l.fs, c.path, int64(c.from-c.base)); err != nil {
 			return err
 		}
@@ -66,7 +69,7 @@ func (c *coldRead) chunk(n int) error {
 	buf := c.l.dir.arena.Get(n)
 	defer buf.Release()
 	b := buf.Bytes()
-	if err := readFull(c.file, b, c.position); err != nil {
+	if err := readFull(c.open, b, c.position); err != nil {
 		return c.corrupt(0, fmt.Sprintf("cannot be read: %v", err))
 	}
 	lo, at := -1, 0

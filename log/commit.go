@@ -97,12 +97,17 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 		bytes += n
 	}
 	defer clear(l.vec)
-	if _, err := s.file.WriteVecAt(l.vec, s.size); err != nil {
+	file, err := l.dir.files.acquire(s.file)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := file.WriteVecAt(l.vec, s.size); err != nil {
+		l.dir.files.release(s.file)
 		return 0, fmt.Errorf("%s: %w", s.path+logExt, err)
 	}
+	l.hold(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.unsynced = true
 	if s.size == 0 {
 		s.created = l.dir.now()
 	}
@@ -124,7 +129,7 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 // flushWritten syncs the active segment if it is due. The caller holds io.
 func (l *Log) flushWritten() error {
 	l.mu.Lock()
-	written, due, failed := l.written, l.cfg.Synced || l.flushDue, l.failed
+	written, due, failed := l.written, l.cfg.Synced || l.flushDue || l.dir.files.crowded(), l.failed
 	idle := l.flushed >= written
 	interval := l.cfg.FlushInterval
 	if !due && !idle && l.flushTimer == nil {
@@ -159,10 +164,11 @@ func (l *Log) flushLater() {
 func (l *Log) syncTo(written record.Offset) error {
 	s := l.active()
 	if s.unsynced {
-		if err := l.dir.flusher.Flush(s.file.File); err != nil {
+		err := l.dir.flusher.Flush(s.file.file)
+		l.letGo(s)
+		if err != nil {
 			return fmt.Errorf("%s: %w", s.path+logExt, err)
 		}
-		s.unsynced = false
 	}
 	if err := l.writeEpochs(); err != nil {
 		return err
@@ -207,19 +213,28 @@ func (l *Log) roll(base record.Offset) error {
 	if err := l.writeSnapshot(); err != nil {
 		return err
 	}
-	s, err := createSegment(l.fs, l.path, base) // syncs the folder: index and snapshot too
+	s, err := l.createSegment(base) // syncs the folder: index and snapshot too
 	if err != nil {
 		return err
 	}
 	if l.dir.dropRolled {
-		if err := old.file.DropCache(); err != nil {
+		if err := l.dropPages(old); err != nil {
 			l.logger.Debug("page cache not dropped", "file", old.path, "error", err)
 		}
 	}
 	l.mu.Lock()
-	file := old.file
-	old.file, old.index = nil, nil
+	old.index = nil
 	l.segments = append(slices.Clip(l.segments), s)
 	l.mu.Unlock()
-	return file.release()
+	return nil
+}
+
+// dropPages takes a segment out of the page cache.
+func (l *Log) dropPages(s *segment) error {
+	file, err := l.dir.files.acquire(s.file)
+	if err != nil {
+		return err
+	}
+	defer l.dir.files.release(s.file)
+	return file.DropCache()
 }

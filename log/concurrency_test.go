@@ -215,7 +215,7 @@ func TestNoLogWaitsForAnother(t *testing.T) {
 	require.NoError(t, err)
 	n2.listen(other)
 	mu.Lock()
-	slow = l.active().file.File
+	slow = l.active().file.file
 	mu.Unlock()
 
 	add(t, l, 1, batch(t, 0, "held"))

@@ -20,6 +20,9 @@ type DirOptions struct {
 	// memory left to give out again.
 	TailBytes int64
 	Flusher   FlusherOptions
+	// OpenFiles is how many segment files are kept open; more only while more are
+	// in use. 0: a quarter of the process's limit (RLIMIT_NOFILE), 64 to 4096.
+	OpenFiles int
 	// DiskReserve is how many bytes must stay free; 0: the larger of 2 GiB and
 	// 5 % of the file system; -1: none.
 	DiskReserve int64

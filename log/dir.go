@@ -31,6 +31,7 @@ type Dir struct {
 	dropRolled bool
 
 	lock       vfs.File
+	files      *openFiles
 	pool       *flushPool
 	tail       *tailBudget
 	checkpoint *checkpointer
@@ -98,7 +99,7 @@ func (d *Dir) loadCheckpoint() error {
 
 func newDir(opts DirOptions) *Dir {
 	d := &Dir{
-		fs: opts.FS, path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
+		path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
 		flusher: opts.Flusher.Flusher, dropRolled: opts.DropRolledPages,
 		logs: map[logKey]*Log{}, opened: map[logKey]bool{},
 	}
@@ -118,10 +119,12 @@ func newDir(opts DirOptions) *Dir {
 	if d.arena == nil {
 		d.arena = record.NewArena(2 * tailBytes)
 	}
+	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
+	d.fs = d.files.fs
 	d.tail = &tailBudget{limit: tailBytes}
 	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
-	d.checkpoint = newCheckpointer(opts, d.collect)
+	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)
 	return d
 }
 
@@ -234,13 +237,12 @@ func (d *Dir) Open(spec Spec) (_ *Log, err error) {
 	d.mu.Unlock()
 	l := d.newLog(path, spec)
 	if err := l.recover(promised, known); err != nil {
-		if n := len(l.segments); n > 0 && l.active().file != nil {
-			err = errors.Join(err, l.active().file.release())
-		}
+		l.forgetFiles(l.segments)
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if !d.adopt(key, l) {
-		return nil, errors.Join(ErrClosed, l.active().file.release())
+		l.forgetFiles(l.segments)
+		return nil, ErrClosed
 	}
 	d.checkpoint.touch(0)
 	return l, nil

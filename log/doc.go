@@ -40,10 +40,24 @@
 //
 // Log.io is held by whoever changes the log's files: a flush worker, truncation,
 // retention. Log.mu guards the state in memory and is never held over I/O.
-// Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool and the tail.
+// Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool, the tail and
+// the open files.
 // Readers take Log.mu for a look-up only: what is in the tail they get as
 // references, what is not they read with pread outside of any lock, and check
 // afterwards that no truncation came between.
+//
+// # Files
+//
+// A log needs no open file while nobody writes or reads it. The Dir keeps the
+// segment files that were used last open, at most DirOptions.OpenFiles and more
+// only while more are in use, and closes the coldest when it opens another. Who
+// uses a file has it counted, so it is never closed under a flush worker or a
+// reader, and who opens one waits for nobody else's disk. A file with bytes that no sync
+// has covered stays open: the error of a failed writeback may go away with the
+// last descriptor. When those are half of what may be open, an append that
+// need not sync yet does. "Too many open files" first closes idle files; if that does not
+// help, a read answers an *OpenFilesError and may be tried again, and a log that
+// cannot be written to for it latches like after any failed write.
 //
 // # Goroutines
 //

@@ -36,6 +36,8 @@ var (
 	ErrBusy = errors.New("log is being truncated")
 	// ErrDiskFull: the file system is below its reserve.
 	ErrDiskFull = errors.New("disk is below its reserve")
+	// ErrOpenFiles: too many files are open; a read may be tried again.
+	ErrOpenFiles = errors.New("too many open files")
 	// ErrDuplicate: every batch of an append is already in the log.
 	ErrDuplicate = errors.New("duplicate of an earlier append")
 	// ErrOutOfOrderSequence: a producer's batch does not continue its sequence.
@@ -177,3 +179,20 @@ func (e *InvalidBatchError) Error() string {
 
 // Is matches ErrInvalidBatch.
 func (e *InvalidBatchError) Is(target error) bool { return target == ErrInvalidBatch }
+
+// OpenFilesError: too many files are open, and none of the log's could be spared.
+type OpenFilesError struct {
+	Path string // what could not be opened
+	Open int    // segment files that are open, all of them in use
+	Err  error  // EMFILE: this process has too many; ENFILE: the machine
+}
+
+func (e *OpenFilesError) Error() string {
+	return fmt.Sprintf("%s: %v; %d segment files are in use; raise the limit of open files (ulimit -n) or lower log.open.files", e.Path, e.Err, e.Open)
+}
+
+// Is matches ErrOpenFiles.
+func (e *OpenFilesError) Is(target error) bool { return target == ErrOpenFiles }
+
+// Unwrap returns the cause.
+func (e *OpenFilesError) Unwrap() error { return e.Err }

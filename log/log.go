@@ -1,7 +1,6 @@
 package log
 
 import (
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -252,10 +251,9 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	l.tail.written = len(l.tail.entries)
 	l.tail.dropBack(0)
-	if file := l.active().file; file != nil { // nil: a truncation failed half-way
-		err = errors.Join(err, file.release())
-	}
+	segments := l.segments
 	l.mu.Unlock()
+	l.forgetFiles(segments)
 	l.dir.tail.forget(l)
 	l.dir.forget(l)
 	return err

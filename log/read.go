@@ -14,7 +14,8 @@ import (
 // the log, or at or above limit, reads nothing.
 //
 // Errors: *OffsetError below the start or past the end; *CorruptionError when
-// bytes on disk are wrong, after which the log is damaged; ErrClosed.
+// bytes on disk are wrong, after which the log is damaged; *OpenFilesError, which
+// passes; ErrClosed.
 func (l *Log) Read(from, limit record.Offset, maxBytes int) ([]record.Slice, error) {
 	for {
 		l.mu.Lock()
@@ -52,10 +53,10 @@ func (l *Log) plan(from, limit record.Offset, maxBytes int) ([]record.Slice, *co
 	s := l.segments[i]
 	c := &coldRead{
 		l: l, from: from, limit: limit, maxBytes: maxBytes, generation: l.generation,
-		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval,
+		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
 	}
-	if s.file != nil {
-		c.file, c.position = s.file.acquire(), s.index.position(int64(from-s.base))
+	if s.index != nil {
+		c.position = s.index.position(int64(from - s.base))
 	}
 	return nil, c, nil
 }
@@ -100,14 +101,11 @@ func cut(b []byte, from, limit record.Offset, maxBytes int, atLeastOne bool) (lo
 	return lo, hi
 }
 
-// settle closes the file of a cold read and decides whether what it got holds:
-// a truncation in between means to try again; retention means out of range.
+// settle decides whether what a cold read got holds: a truncation in between
+// means to try again; retention means out of range; a close, that no file need be there.
 func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
-	if c.file != nil {
-		err = errors.Join(err, c.file.release())
-	}
 	l.mu.Lock()
-	stale, start, end := c.generation != l.generation, l.start, l.end
+	stale, start, end, closing := c.generation != l.generation, l.start, l.end, l.closing
 	l.mu.Unlock()
 	if stale || err != nil {
 		c.release()
@@ -119,6 +117,8 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 		return false, nil
 	case c.from < start:
 		return false, &OffsetError{c.from, start, end}
+	case closing:
+		return false, ErrClosed
 	}
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
 		l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)

@@ -69,8 +69,13 @@ func (l *Log) recoverAge() error {
 	if s.size == 0 {
 		return nil
 	}
+	f, err := l.dir.files.acquire(s.file)
+	if err != nil {
+		return err
+	}
+	defer l.dir.files.release(s.file)
 	b := make([]byte, record.HeaderSize)
-	if err := readFull(s.file, b, 0); err != nil {
+	if err := readFull(f, b, 0); err != nil {
 		return err
 	}
 	if info, ok := record.Peek(b); ok && info.MaxTimestamp > 0 {
@@ -188,7 +193,7 @@ func (r *recoverer) segments() error {
 		if err != nil {
 			return err
 		}
-		if n := len(l.segments); n > 0 && l.segments[n-1].file != nil {
+		if n := len(l.segments); n > 0 && l.segments[n-1].index != nil {
 			if err := r.seal(l.segments[n-1]); err != nil {
 				return err
 			}
@@ -236,7 +241,7 @@ func (r *recoverer) activate() error {
 	l := r.l
 	if n := len(l.segments); n > 0 {
 		last := l.segments[n-1]
-		if last.file == nil {
+		if last.index == nil {
 			return r.reopen(last)
 		}
 		if l.damage != DamageNone || last.next >= l.start {
@@ -245,15 +250,12 @@ func (r *recoverer) activate() error {
 		if r.promised.flushed > l.start { // flushed bytes at the end are missing
 			return nil
 		}
-		if err := last.file.release(); err != nil {
-			return err
-		}
 		if err := r.remove(len(r.bases)); err != nil {
 			return err
 		}
 		l.segments = nil
 	}
-	s, err := createSegment(l.fs, l.path, l.start)
+	s, err := l.createSegment(l.start)
 	if err != nil {
 		return err
 	}
@@ -265,7 +267,8 @@ func (r *recoverer) activate() error {
 // It returns nil when it does not. A bad index is built anew.
 func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	l := r.l
-	s := &segment{base: base, path: segmentPath(l.path, base), next: next, newest: noTime()}
+	s := newSegment(l.path, base)
+	s.next = next
 	f, err := l.fs.Open(s.path + logExt)
 	if err != nil {
 		return nil, err
@@ -325,26 +328,17 @@ func (x *index) endsAt(f io.ReaderAt, s *segment) error {
 	return nil
 }
 
-// seal gives a scanned segment its index files and closes it.
+// seal gives a scanned segment its index files.
 func (r *recoverer) seal(s *segment) error {
 	if err := s.seal(r.l.fs); err != nil {
 		return err
 	}
-	file := s.file
-	s.file, s.index = nil, nil
-	if file == nil {
-		return nil
-	}
-	return file.release()
+	s.index = nil
+	return nil
 }
 
 // reopen makes a sealed segment the active one, which a damaged log may need.
-func (r *recoverer) reopen(s *segment) error {
-	f, err := r.l.fs.Open(s.path + logExt)
-	if err != nil {
-		return err
-	}
-	s.file = newSharedFile(f)
+func (r *recoverer) reopen(s *segment) (err error) {
 	s.index, s.newest, err = r.l.buildIndex(s)
 	return err
 }
@@ -353,22 +347,18 @@ func (r *recoverer) reopen(s *segment) error {
 // log ends inside it.
 func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) (s *segment, cut bool, err error) {
 	l := r.l
-	s = &segment{base: base, path: segmentPath(l.path, base), next: base, newest: noTime(), index: &index{}}
+	s = newSegment(l.path, base)
+	s.index = &index{}
 	f, err := l.fs.Open(s.path + logExt)
 	if err != nil {
 		return nil, false, err
 	}
-	s.file = newSharedFile(f)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.file.release())
-		}
-	}()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	size, err := f.Size()
 	if err != nil {
 		return nil, false, err
 	}
-	if lastOne && r.clean(s, size) {
+	if lastOne && r.clean(s, f, size) {
 		return s, false, nil
 	}
 	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base)}
@@ -406,7 +396,7 @@ func (r *recoverer) crcFrom(base record.Offset) record.Offset {
 
 // clean recognizes a segment that was closed in order: its index files and a
 // producer snapshot at the very end are there and agree with the checkpoint.
-func (r *recoverer) clean(s *segment, size int64) bool {
+func (r *recoverer) clean(s *segment, f io.ReaderAt, size int64) bool {
 	if !r.known || r.l.damage != DamageNone || size == 0 {
 		return false
 	}
@@ -419,7 +409,7 @@ func (r *recoverer) clean(s *segment, size int64) bool {
 		return false
 	}
 	probe := segment{base: s.base, size: size, next: r.promised.flushed}
-	if err := x.endsAt(s.file, &probe); err != nil {
+	if err := x.endsAt(f, &probe); err != nil {
 		return false
 	}
 	s.index, s.size, s.next = x, size, probe.next

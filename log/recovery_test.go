@@ -38,7 +38,7 @@ func rawFile(t *testing.T, fsys vfs.FS, name string, change func(b []byte) []byt
 func setPromise(t *testing.T, fsys vfs.FS, s logState) {
 	t.Helper()
 	opts := testOptions(fsys)
-	c := newCheckpointer(opts, func() map[logKey]logState { return map[logKey]logState{{testID, 0}: s} })
+	c := newCheckpointer(opts, opts.FS, func() map[logKey]logState { return map[logKey]logState{{testID, 0}: s} })
 	_, _, err := c.load()
 	require.NoError(t, err)
 	require.NoError(t, c.write())

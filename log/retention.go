@@ -132,6 +132,7 @@ func (l *Log) moveStart(off record.Offset) (removed int, err error) {
 			return 0, l.latch("remove segment", err)
 		}
 	}
+	l.forgetFiles(gone)
 	if err := l.pruneSnapshots(first); err != nil {
 		return 0, l.latch("remove snapshot", err)
 	}

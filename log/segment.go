@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/penstock/penstock/internal/vfs"
@@ -24,11 +23,17 @@ type segment struct {
 	newest  newestTime
 	created time.Time // of the first batch; zero: empty
 
-	// Only the active segment, the last one, has these.
-	file  *sharedFile
+	file *lazyFile
+	// index is the active segment's; the others have theirs in files.
 	index *index
-	// unsynced: written since the last flush.
+	// unsynced: written since the last flush. The segment then holds its file
+	// open, see openFiles. Guarded by Log.io.
 	unsynced bool
+}
+
+func newSegment(folder string, base record.Offset) *segment {
+	path := segmentPath(folder, base)
+	return &segment{base: base, path: path, next: base, newest: noTime(), file: &lazyFile{name: path + logExt}}
 }
 
 func segmentPath(folder string, base record.Offset) string {
@@ -44,17 +49,48 @@ func (s *segment) note(info *record.BatchInfo, interval int) {
 }
 
 // createSegment makes an empty segment durable.
-func createSegment(fsys vfs.FS, folder string, base record.Offset) (*segment, error) {
-	s := &segment{base: base, path: segmentPath(folder, base), next: base, newest: noTime(), index: &index{}}
-	f, err := fsys.Create(s.path + logExt)
-	if err != nil {
+func (l *Log) createSegment(base record.Offset) (*segment, error) {
+	s := newSegment(l.path, base)
+	s.index = &index{}
+	if _, err := l.dir.files.create(s.file); err != nil {
 		return nil, err
 	}
-	if err := fsys.SyncFolder(folder); err != nil {
-		return nil, errors.Join(err, f.Close())
+	l.dir.files.release(s.file)
+	if err := l.fs.SyncFolder(l.path); err != nil {
+		l.dir.files.forget(s.file)
+		return nil, err
 	}
-	s.file = newSharedFile(f)
 	return s, nil
+}
+
+// hold keeps the file of a segment open that has just been written to, until
+// letGo. It takes over the caller's use of the file. The caller holds io.
+func (l *Log) hold(s *segment) {
+	if s.unsynced {
+		l.dir.files.release(s.file)
+		return
+	}
+	s.unsynced = true
+	l.dir.files.held.Add(1)
+}
+
+// letGo ends hold: the bytes are synced, or their loss is known or means
+// nothing any more. The caller holds io.
+func (l *Log) letGo(s *segment) {
+	if s.unsynced {
+		s.unsynced = false
+		l.dir.files.held.Add(-1)
+		l.dir.files.release(s.file)
+	}
+}
+
+// forgetFiles closes the files of segments that are deleted or of a closed log.
+// The caller holds io.
+func (l *Log) forgetFiles(segments []*segment) {
+	for _, s := range segments {
+		l.letGo(s)
+		l.dir.files.forget(s.file)
+	}
 }
 
 // seal writes the index of a segment that takes no more batches; the folder is
@@ -72,32 +108,6 @@ func (s *segment) removeFiles(fsys vfs.FS) error {
 		if err := fsys.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-	}
-	return nil
-}
-
-// sharedFile is the active segment's file. Readers that found it under Log.mu
-// keep it open until they are done, though the log may have gone on to another.
-type sharedFile struct {
-	vfs.File
-	refs atomic.Int32
-}
-
-func newSharedFile(f vfs.File) *sharedFile {
-	s := &sharedFile{File: f}
-	s.refs.Store(1)
-	return s
-}
-
-// acquire is called with Log.mu held, while the log's own reference exists.
-func (s *sharedFile) acquire() *sharedFile {
-	s.refs.Add(1)
-	return s
-}
-
-func (s *sharedFile) release() error {
-	if s.refs.Add(-1) == 0 {
-		return s.Close()
 	}
 	return nil
 }

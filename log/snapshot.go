@@ -125,12 +125,12 @@ func (l *Log) replay(ps *producers, from record.Offset) error {
 }
 
 // walk calls visit for the header of each batch of a segment, with its position.
-func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64)) (err error) {
-	f, err := l.fs.Open(s.path + logExt)
+func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64)) error {
+	f, err := l.dir.files.acquire(s.file)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer l.dir.files.release(s.file)
 	sc := &scanner{file: f, size: s.size, next: s.base, epoch: record.UnknownEpoch, crcFrom: s.next}
 	for sc.at < s.size {
 		position := sc.at

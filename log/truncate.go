@@ -138,32 +138,20 @@ func (l *Log) forgetFrom(off record.Offset, position int64) (lowered bool) {
 
 // truncateFiles cuts the files to what forgetFrom left of the segments, whose
 // last one becomes the active one. old are the segments before. The caller holds io.
-func (l *Log) truncateFiles(old []*segment) (err error) {
-	s, last := l.active(), old[len(old)-1]
+func (l *Log) truncateFiles(old []*segment) error {
+	s := l.active()
 	for _, later := range slices.Backward(old[len(l.segments):]) {
 		if err := later.removeFiles(l.fs); err != nil {
 			return err
 		}
+		l.forgetFiles([]*segment{later})
 	}
 	for _, ext := range []string{indexExt, timeExt} {
 		if err := l.fs.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if s.base != last.base {
-		f, err := l.fs.Open(s.path + logExt)
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		s.file, s.index = newSharedFile(f), &index{}
-		l.mu.Unlock()
-		defer func() { err = errors.Join(err, last.file.release()) }()
-	}
-	if err := s.file.Truncate(s.size); err != nil {
-		return err
-	}
-	if err := s.file.Datasync(); err != nil {
+	if err := l.truncateFile(s); err != nil {
 		return err
 	}
 	x, newest, err := l.buildIndex(s)
@@ -172,12 +160,27 @@ func (l *Log) truncateFiles(old []*segment) (err error) {
 	}
 	l.mu.Lock()
 	s.index, s.newest = x, newest
-	s.unsynced = false
 	if s.created.IsZero() {
 		s.created = l.dir.now()
 	}
 	l.mu.Unlock()
 	return l.fs.SyncFolder(l.path)
+}
+
+func (l *Log) truncateFile(s *segment) error {
+	f, err := l.dir.files.acquire(s.file)
+	if err != nil {
+		return err
+	}
+	defer l.dir.files.release(s.file)
+	if err := f.Truncate(s.size); err != nil {
+		return err
+	}
+	if err := f.Datasync(); err != nil {
+		return err
+	}
+	l.letGo(s)
+	return nil
 }
 
 // truncateState brings epochs and producers back to the log's new end. busy keeps
@@ -245,7 +248,6 @@ func (l *Log) resetFiles(start record.Offset) error {
 	if err := l.dir.checkpoint.write(); err != nil {
 		return err
 	}
-	old := l.active().file
 	// A damaged log may hold segments that were not opened.
 	entries, err := l.fs.List(l.path)
 	if err != nil {
@@ -260,12 +262,13 @@ func (l *Log) resetFiles(start record.Offset) error {
 			}
 		}
 	}
-	s, err := createSegment(l.fs, l.path, start)
+	l.forgetFiles(l.segments)
+	s, err := l.createSegment(start)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	l.segments = []*segment{s}
 	l.mu.Unlock()
-	return errors.Join(l.writeEpochs(), old.release())
+	return l.writeEpochs()
 }

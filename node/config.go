@@ -42,6 +42,9 @@ type Config struct {
 	DiskReserve int64
 	// DropRolled takes full segments out of the page cache.
 	DropRolled bool
+	// OpenFiles is how many segment files are kept open; 0: a quarter of what the
+	// process may open.
+	OpenFiles int32
 
 	SessionTimeout    time.Duration // broker.session.timeout
 	HeartbeatInterval time.Duration // broker.heartbeat.interval
