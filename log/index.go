@@ -17,14 +17,15 @@ const (
 	timeEntrySize  = 12
 )
 
-// indexEntry: the batch with this base offset begins at this position.
+// indexEntry: the batch whose last offset this is begins at this position, as in
+// Kafka's index files.
 type indexEntry struct {
 	relative int32 // to the segment's base
 	position int32
 }
 
-// timeEntry: no record before the batch at relative, nor after it up to the next
-// entry's index point, is newer than ms.
+// timeEntry: the batch whose last offset this is was the first to reach ms; no
+// record before it, nor after it up to the index point, is newer.
 type timeEntry struct {
 	ms       int64
 	relative int32
@@ -45,7 +46,7 @@ func (x *index) note(base record.Offset, info *record.BatchInfo, position int64,
 	if n > 0 && position-int64(x.offsets[n-1].position) < int64(interval) {
 		return
 	}
-	x.offsets = append(x.offsets, indexEntry{int32(info.BaseOffset - base), int32(position)})
+	x.offsets = append(x.offsets, indexEntry{int32(info.LastOffset() - base), int32(position)})
 	x.noteTime(base, newest)
 }
 
@@ -62,14 +63,14 @@ func (x *index) noteTime(base record.Offset, newest newestTime) {
 // newestTime is the greatest timestamp so far and the batch that holds it.
 type newestTime struct {
 	ms int64
-	at record.Offset // base offset of the batch; -1: no batch yet
+	at record.Offset // last offset of the batch; -1: no batch yet
 }
 
 func noTime() newestTime { return newestTime{ms: -1, at: record.UnknownOffset} }
 
 func (t *newestTime) note(info *record.BatchInfo) {
 	if t.at < 0 || info.MaxTimestamp > t.ms {
-		*t = newestTime{info.MaxTimestamp, info.BaseOffset}
+		*t = newestTime{info.MaxTimestamp, info.LastOffset()}
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 type InspectedIndexEntry struct {
 	// At is its first byte in the file.
 	At int64
-	// Offset is absolute: that of the batch that begins at Position, or that was
-	// the first to reach Timestamp.
+	// Offset is absolute: the last one of the batch that begins at Position, or that
+	// was the first to reach Timestamp.
 	Offset record.Offset
 	// Position in the segment file, of an .index.
 	Position int64
@@ -255,4 +255,4 @@ func (x *indexCheck) close() error {
 }
 
 // indexed is the offset under which the indexes know a batch.
-func indexed(info *record.BatchInfo) record.Offset { return info.BaseOffset }
+func indexed(info *record.BatchInfo) record.Offset { return info.LastOffset() }

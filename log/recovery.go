@@ -311,10 +311,16 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 // endsAt checks that the batches from the last index entry on lead to the end of the segment.
 func (x *index) endsAt(f io.ReaderAt, s *segment) error {
 	last := x.offsets[len(x.offsets)-1]
-	sc := &scanner{
-		file: f, size: s.size, at: int64(last.position), next: s.base + record.Offset(last.relative),
-		epoch: record.UnknownEpoch, crcFrom: s.next,
+	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next}
+	first, err := sc.bytes(record.HeaderSize)
+	if err != nil {
+		return err
 	}
+	info, ok := record.Peek(first)
+	if want := s.base + record.Offset(last.relative); !ok || info.LastOffset() != want {
+		return fmt.Errorf("the batch at byte %d does not end at offset %d, as the index says", last.position, want)
+	}
+	sc.next = info.BaseOffset
 	for {
 		if _, err := sc.step(); errors.Is(err, io.EOF) {
 			break
