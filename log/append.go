@@ -21,22 +21,47 @@ import (
 // ErrBusy, ErrClosed. Of an append that mixes duplicates and new batches only
 // the new ones are appended, and [first, next) is theirs: it lies above the others.
 func (l *Log) Append(epoch record.Epoch, bufs []*record.Buf, nowMS int64) (first, next record.Offset, err error) {
-	infos := make([]record.BatchInfo, len(bufs))
+	s := l.dir.borrow()
+	defer l.dir.giveBack(s)
 	for i, b := range bufs {
 		info, ok := record.Peek(b.Bytes())
 		if !ok || info.Size != b.Len() || info.LastDelta < 0 {
 			return 0, 0, &InvalidBatchError{i, "a leader appends exactly one whole batch a buffer"}
 		}
-		infos[i] = info
+		s.infos = append(s.infos, info)
 	}
-	first, next, err = l.appendLeader(epoch, bufs, infos, nowMS)
+	first, next, err = l.appendLeader(epoch, bufs, s, nowMS)
 	if err == nil && next > first {
 		l.dir.pool.submit(l)
 	}
 	return first, next, err
 }
 
-func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, infos []record.BatchInfo, nowMS int64) (first, next record.Offset, err error) {
+// appendScratch is memory that appends use one after the other.
+type appendScratch struct {
+	infos   []record.BatchInfo
+	pending []pendingSequence
+}
+
+// scratchKept is how many batches of an append scratch memory is kept for.
+const scratchKept = 1024
+
+func (d *Dir) borrow() *appendScratch {
+	if s, ok := d.scratch.Get().(*appendScratch); ok {
+		return s
+	}
+	return new(appendScratch)
+}
+
+func (d *Dir) giveBack(s *appendScratch) {
+	if cap(s.infos) > scratchKept {
+		return
+	}
+	s.infos, s.pending = s.infos[:0], s.pending[:0]
+	d.scratch.Put(s)
+}
+
+func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, s *appendScratch, nowMS int64) (first, next record.Offset, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -45,7 +70,8 @@ func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, infos []recor
 	if epoch < l.epochs.last() || epoch < 0 {
 		return 0, 0, fmt.Errorf("append in epoch %d to %s, whose last epoch is %d: %w", epoch, l.path, l.epochs.last(), ErrStaleEpoch)
 	}
-	if bufs, infos, err = l.sift(bufs, infos); err != nil {
+	bufs, infos, err := l.sift(bufs, s)
+	if err != nil {
 		return 0, 0, err
 	}
 	first = l.end
@@ -64,36 +90,36 @@ func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, infos []recor
 }
 
 // sift checks the producers' sequences and drops batches that are in the log.
-func (l *Log) sift(bufs []*record.Buf, infos []record.BatchInfo) ([]*record.Buf, []record.BatchInfo, error) {
+func (l *Log) sift(bufs []*record.Buf, s *appendScratch) ([]*record.Buf, []record.BatchInfo, error) {
 	var (
-		pending  []pendingSequence
-		dups     int
-		original DuplicateError
+		infos       = s.infos
+		dups        int
+		first, next record.Offset // of the duplicates
 	)
 	for i := range infos {
 		info := &infos[i]
 		if info.ProducerID < 0 {
 			continue
 		}
-		dup, isDup, err := l.producers.check(info, pending)
+		dup, isDup, err := l.producers.check(info, s.pending)
 		if err != nil {
 			return nil, nil, err
 		}
 		if isDup {
 			if dups == 0 {
-				original = DuplicateError{First: dup.base, Next: dup.next}
+				first, next = dup.base, dup.next
 			}
 			dups++
-			original.First, original.Next = min(original.First, dup.base), max(original.Next, dup.next)
+			first, next = min(first, dup.base), max(next, dup.next)
 			continue
 		}
-		pending = append(pending, pendingSequence{info.ProducerID, info.ProducerEpoch, sequenceAfter(info.BaseSequence, info.LastDelta)})
+		s.pending = append(s.pending, pendingSequence{info.ProducerID, info.ProducerEpoch, sequenceAfter(info.BaseSequence, info.LastDelta)})
 	}
 	switch {
 	case dups == 0:
 		return bufs, infos, nil
 	case dups == len(bufs):
-		return nil, nil, &original
+		return nil, nil, &DuplicateError{First: first, Next: next}
 	}
 	var newBufs []*record.Buf
 	var newInfos []record.BatchInfo
@@ -120,11 +146,12 @@ func (l *Log) take(b *record.Buf, next record.Offset) {
 // (ErrStaleEpoch), CRCs must be right (ErrInvalidBatch). A Buf may hold a run of
 // whole batches. On an error nothing was appended; the log takes its own references.
 func (l *Log) AppendFollower(from, to record.Offset, bufs []*record.Buf) error {
-	infos, err := checkRun(from, to, bufs)
-	if err != nil {
+	s := l.dir.borrow()
+	defer l.dir.giveBack(s)
+	if err := s.checkRun(from, to, bufs); err != nil {
 		return err
 	}
-	if err := l.appendFollower(from, bufs, infos); err != nil {
+	if err := l.appendFollower(from, bufs, s.infos); err != nil {
 		return err
 	}
 	if len(bufs) > 0 {
@@ -160,37 +187,36 @@ func (l *Log) appendFollower(from record.Offset, bufs []*record.Buf, infos []rec
 	return nil
 }
 
-// checkRun checks a follower's batches against each other and returns their headers.
-func checkRun(from, to record.Offset, bufs []*record.Buf) ([]record.BatchInfo, error) {
-	infos := make([]record.BatchInfo, 0, len(bufs))
+// checkRun checks a follower's batches against each other and keeps their headers.
+func (s *appendScratch) checkRun(from, to record.Offset, bufs []*record.Buf) error {
 	next, epoch := from, record.UnknownEpoch
 	for i, buf := range bufs {
 		if buf.Len() == 0 {
-			return nil, &InvalidBatchError{i, "the buffer is empty"}
+			return &InvalidBatchError{i, "the buffer is empty"}
 		}
 		for rest := buf.Bytes(); len(rest) > 0; {
 			info, ok := record.Peek(rest)
 			if !ok || info.Size > len(rest) {
-				return nil, &InvalidBatchError{i, fmt.Sprintf("%d bytes that are not a whole batch", len(rest))}
+				return &InvalidBatchError{i, fmt.Sprintf("%d bytes that are not a whole batch", len(rest))}
 			}
 			if info.BaseOffset != next {
-				return nil, fmt.Errorf("batch at offset %d where %d was due: %w", info.BaseOffset, next, ErrNotContiguous)
+				return fmt.Errorf("batch at offset %d where %d was due: %w", info.BaseOffset, next, ErrNotContiguous)
 			}
 			if info.Epoch < epoch {
-				return nil, fmt.Errorf("batch of epoch %d after epoch %d: %w", info.Epoch, epoch, ErrStaleEpoch)
+				return fmt.Errorf("batch of epoch %d after epoch %d: %w", info.Epoch, epoch, ErrStaleEpoch)
 			}
 			if reason := continues(&info, next, epoch); reason != "" {
-				return nil, &InvalidBatchError{i, reason}
+				return &InvalidBatchError{i, reason}
 			}
 			if reason := unsound(rest[:info.Size]); reason != "" {
-				return nil, &InvalidBatchError{i, fmt.Sprintf("%s at offset %d", reason, info.BaseOffset)}
+				return &InvalidBatchError{i, fmt.Sprintf("%s at offset %d", reason, info.BaseOffset)}
 			}
-			infos = append(infos, info)
+			s.infos = append(s.infos, info)
 			next, epoch, rest = info.NextOffset(), info.Epoch, rest[info.Size:]
 		}
 	}
 	if next != to {
-		return nil, fmt.Errorf("batches end at offset %d, the range at %d: %w", next, to, ErrNotContiguous)
+		return fmt.Errorf("batches end at offset %d, the range at %d: %w", next, to, ErrNotContiguous)
 	}
-	return infos, nil
+	return nil
 }

@@ -26,6 +26,8 @@ type coldRead struct {
 	position int64    // where to begin; -1: the index is in its file
 	interval int
 
+	reserved int64 // of the memory for readers, until the read has ended
+
 	out  []record.Slice
 	got  int           // bytes in out
 	next record.Offset // what the next batch must begin with; 0: not known yet
@@ -103,7 +105,7 @@ func (c *coldRead) chunk(n int) error {
 		at, c.next = at+info.Size, info.NextOffset()
 	}
 	if lo >= 0 {
-		c.out = append(c.out, record.SliceOf(buf, lo, at))
+		c.out = append(c.out, record.PinOf(buf, lo, at))
 		c.got += at - lo
 	}
 	c.position += int64(at)

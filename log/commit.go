@@ -23,7 +23,7 @@ func (l *Log) commit() {
 	}
 	l.mu.Lock()
 	p := Progress{Written: l.written, Flushed: l.flushed, Err: l.failed}
-	rest := len(l.tail.pending()) > 0 && l.failed == nil
+	rest := l.tail.waiting() > 0 && l.failed == nil
 	l.mu.Unlock()
 	l.io.Unlock()
 
@@ -32,7 +32,9 @@ func (l *Log) commit() {
 	}
 	if p.Flushed > before {
 		l.dir.checkpoint.touch(wrote)
-		l.dir.tail.flushed(l, p.Flushed, wrote)
+	}
+	if wrote > 0 {
+		l.dir.tail.wrote(l, p.Written, wrote)
 	}
 	if l.spec.Notify != nil && (wrote > 0 || p.Flushed > before || err != nil) {
 		l.spec.Notify(p)
@@ -121,7 +123,7 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 			b = b[info.Size:]
 		}
 	}
-	l.tail.written += len(l.vec)
+	l.tail.wrote(len(l.vec))
 	l.written = s.next
 	return bytes, nil
 }
@@ -144,7 +146,7 @@ func (l *Log) flushWritten() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.flushDue = len(l.tail.pending()) > 0 && l.closing
+	l.flushDue = l.tail.waiting() > 0 && l.closing
 	return nil
 }
 

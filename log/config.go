@@ -15,7 +15,7 @@ type DirOptions struct {
 	// Arena gives the memory of reads from disk; nil: an own one of twice TailBytes.
 	Arena *record.Arena
 	// TailBytes is how much memory the recent batches of all logs together may
-	// take before the oldest flushed ones are let go; 0: half of the arena's limit
+	// take before the oldest written ones are let go; 0: half of the arena's limit
 	// (64 MiB without an arena). With all of it the arena would have no idle
 	// memory left to give out again.
 	TailBytes int64

@@ -37,6 +37,8 @@ type Dir struct {
 	checkpoint *checkpointer
 	space      *space
 
+	scratch sync.Pool // of *appendScratch
+
 	marker sync.Mutex // held while the clean-stop marker is read and removed
 
 	mu     sync.Mutex // guards everything below
@@ -121,7 +123,7 @@ func newDir(opts DirOptions) *Dir {
 	}
 	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
 	d.fs = d.files.fs
-	d.tail = &tailBudget{limit: tailBytes}
+	d.tail = newTailBudget(tailBytes, d.arena)
 	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
 	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)

@@ -34,6 +34,9 @@ var (
 	ErrOpen = errors.New("partition is open")
 	// ErrBusy: an append came while the log was being truncated or reset.
 	ErrBusy = errors.New("log is being truncated")
+	// ErrReadMemory: readers hold all the memory that they may; some of it comes
+	// free when one of them goes on.
+	ErrReadMemory = errors.New("readers hold all their memory")
 	// ErrDiskFull: the file system is below its reserve.
 	ErrDiskFull = errors.New("disk is below its reserve")
 	// ErrOpenFiles: too many files are open; a read may be tried again.

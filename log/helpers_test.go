@@ -1,7 +1,6 @@
 package log
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,16 +22,27 @@ const testPath = "/data"
 type tester interface {
 	require.TestingT
 	Helper()
+	Cleanup(func())
 }
 
 func testOptions(fsys vfs.FS) DirOptions {
 	return DirOptions{FS: fsys, Path: testPath, Logger: slog.New(slog.DiscardHandler), CheckpointInterval: time.Millisecond}
 }
 
+// openTestDir opens a directory. Once the test has closed it, no buffer may be
+// referenced any more.
 func openTestDir(t tester, opts DirOptions) *Dir {
 	t.Helper()
 	d, err := OpenDir(opts)
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.closed {
+			require.Zero(t, d.arena.InUse(), "bytes are referenced after the directory was closed")
+			require.Zero(t, d.arena.Pinned())
+		}
+	})
 	return d
 }
 
@@ -138,10 +148,17 @@ func add(t tester, l *Log, epoch record.Epoch, batches ...[]byte) (first, next r
 	return first, next
 }
 
+// inArena copies bytes into the log's arena, so that a lost reference shows.
+func inArena(l *Log, b []byte) *record.Buf {
+	buf := l.dir.arena.Get(len(b))
+	copy(buf.Bytes(), b)
+	return buf
+}
+
 func tryAdd(l *Log, epoch record.Epoch, batches ...[]byte) (first, next record.Offset, err error) {
 	bufs := make([]*record.Buf, len(batches))
 	for i, b := range batches {
-		bufs[i] = record.NewBuf(bytes.Clone(b))
+		bufs[i] = inArena(l, b)
 	}
 	first, next, err = l.Append(epoch, bufs, time.Now().UnixMilli())
 	for _, b := range bufs {

@@ -249,7 +249,6 @@ func (l *Log) Close() error {
 		}
 	}
 	l.mu.Lock()
-	l.tail.written = len(l.tail.entries)
 	l.tail.dropBack(0)
 	segments := l.segments
 	l.mu.Unlock()

@@ -402,7 +402,7 @@ func TestRetentionUnderAReader(t *testing.T) {
 	fill(t, l, n, 5)
 	evictAll(d)
 	l.mu.Lock()
-	_, cold, err := l.plan(0, 5, 100)
+	_, cold, err := l.plan(nil, ReadOptions{From: 0, Limit: 5, MaxBytes: 100})
 	l.mu.Unlock()
 	require.NoError(t, err)
 	require.NoError(t, l.AdvanceStart(3))

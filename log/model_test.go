@@ -111,7 +111,9 @@ func (m *model) appendFollower(t *rapid.T) {
 		m.push(b)
 		run = append(run, b...)
 	}
-	require.NoError(t, m.l.AppendFollower(from, m.end(), []*record.Buf{record.NewBuf(run)}))
+	buf := inArena(m.l, run)
+	require.NoError(t, m.l.AppendFollower(from, m.end(), []*record.Buf{buf}))
+	buf.Release()
 }
 
 func (m *model) resend(t *rapid.T) {

@@ -26,10 +26,12 @@ type flushPool struct {
 
 	mu      sync.Mutex // guards everything below; a leaf lock
 	left    *sync.Cond // a log has left the pool
-	queue   []*Log
+	queue   ring[*Log]
 	workers int
 	running map[*Log]time.Time
 	done    sync.WaitGroup
+	// worker is work, bound once: starting a worker allocates nothing.
+	worker func()
 }
 
 func newFlushPool(workers int, now func() time.Time) *flushPool {
@@ -38,6 +40,7 @@ func newFlushPool(workers int, now func() time.Time) *flushPool {
 	}
 	p := &flushPool{max: workers, now: now, running: map[*Log]time.Time{}}
 	p.left = sync.NewCond(&p.mu)
+	p.worker = p.work
 	return p
 }
 
@@ -56,22 +59,21 @@ func (p *flushPool) submit(l *Log) {
 
 func (p *flushPool) enqueue(l *Log) {
 	l.turn = turnQueued
-	p.queue = append(p.queue, l)
+	p.queue.push(l)
 	if p.workers < p.max {
 		p.workers++
-		p.done.Go(p.work)
+		p.done.Add(1) // WaitGroup.Go would make a closure for every append of a quiet log
+		go p.worker()
 	}
 }
 
 func (p *flushPool) work() {
+	defer p.done.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.queue) > 0 {
-		l := p.queue[0]
-		p.queue[0] = nil
-		if p.queue = p.queue[1:]; len(p.queue) == 0 {
-			p.queue = nil
-		}
+	for p.queue.len() > 0 {
+		l := *p.queue.at(0)
+		p.queue.dropFront(1)
 		l.turn = turnRunning
 		p.running[l] = p.now()
 		p.mu.Unlock()
@@ -80,7 +82,7 @@ func (p *flushPool) work() {
 		delete(p.running, l)
 		if l.turn == turnAgain {
 			l.turn = turnQueued
-			p.queue = append(p.queue, l) // behind those that wait; this worker goes on
+			p.queue.push(l) // behind those that wait; this worker goes on
 			continue
 		}
 		l.turn = turnNone

@@ -3,10 +3,28 @@ package log
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"sort"
 
 	"github.com/penstock/penstock/log/record"
 )
+
+// ReadOptions say what to read.
+type ReadOptions struct {
+	// From is an offset in the first batch; batches at or above Limit are left out.
+	From, Limit record.Offset
+	// MaxBytes bounds the batches together; the first one comes whatever its size.
+	MaxBytes int
+	// Bounded is for readers who may keep what they get for as long as they please:
+	// clients. What they hold together stays within the arena's shares: up to its
+	// PinLimit they share the tail's memory, beyond it they get copies out of the
+	// file, smallRead bytes at a time, and beyond its ReadLimit ErrReadMemory. The
+	// size of one batch may come on top, for a batch is never cut.
+	Bounded bool
+}
+
+// smallRead is what a bounded read gives when memory is short.
+const smallRead = 64 << 10
 
 // Read returns whole batches from the one that holds from on, while their base
 // offset is below limit and together they are at most maxBytes; the first batch
@@ -17,65 +35,115 @@ import (
 // bytes on disk are wrong, after which the log is damaged; *OpenFilesError, which
 // passes; ErrClosed.
 func (l *Log) Read(from, limit record.Offset, maxBytes int) ([]record.Slice, error) {
+	return l.ReadInto(nil, ReadOptions{From: from, Limit: limit, MaxBytes: maxBytes})
+}
+
+// ReadInto is Read that appends to dst, so that a read of recent batches
+// allocates nothing. On an error dst is returned as it was.
+func (l *Log) ReadInto(dst []record.Slice, o ReadOptions) ([]record.Slice, error) {
 	for {
 		l.mu.Lock()
-		slices, cold, err := l.plan(from, limit, maxBytes)
+		out, cold, err := l.plan(dst, o)
 		l.mu.Unlock()
 		if cold == nil {
-			return slices, err
+			return out, err
 		}
-		err = cold.run()
+		if err = cold.reserve(o.Bounded); err == nil {
+			err = cold.run()
+		}
 		if again, err := l.settle(cold, err); !again {
-			return cold.out, err
+			return append(dst, cold.out...), err
 		}
 	}
 }
 
 // plan answers a read from memory, or says how to do it from disk.
-func (l *Log) plan(from, limit record.Offset, maxBytes int) ([]record.Slice, *coldRead, error) {
+func (l *Log) plan(dst []record.Slice, o ReadOptions) ([]record.Slice, *coldRead, error) {
 	if l.closing {
-		return nil, nil, ErrClosed
+		return dst, nil, ErrClosed
 	}
-	if from < l.start || from > l.end {
-		return nil, nil, &OffsetError{from, l.start, l.end}
+	if o.From < l.start || o.From > l.end {
+		return dst, nil, &OffsetError{o.From, l.start, l.end}
 	}
-	limit = min(limit, l.end)
-	if from >= limit {
-		return nil, nil, nil
+	o.Limit = min(o.Limit, l.end)
+	if o.From >= o.Limit {
+		return dst, nil, nil
 	}
-	if base, ok := l.tail.base(); ok && from >= base {
-		return l.tail.read(from, limit, maxBytes), nil, nil
+	if base, ok := l.tail.base(); ok && o.From >= base {
+		out, short := l.tail.read(dst, o)
+		switch {
+		case !short:
+			return out, nil, nil
+		case o.From >= l.written:
+			return dst, nil, ErrReadMemory // the only copy is the one in the tail
+		}
+		o.MaxBytes = min(o.MaxBytes, smallRead)
 	}
-	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > from }) - 1
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > o.From }) - 1
 	if i < 0 {
-		return nil, nil, &OffsetError{from, l.start, l.end}
+		return dst, nil, &OffsetError{o.From, l.start, l.end}
 	}
 	s := l.segments[i]
 	c := &coldRead{
-		l: l, from: from, limit: limit, maxBytes: maxBytes, generation: l.generation,
+		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation,
 		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
 	}
 	if s.index != nil {
-		c.position = s.index.position(int64(from - s.base))
+		c.position = s.index.position(int64(o.From - s.base))
 	}
-	return nil, c, nil
+	return dst, c, nil
 }
 
-// read takes references to the entries that hold [from, limit).
-func (t *tail) read(from, limit record.Offset, maxBytes int) []record.Slice {
-	var out []record.Slice
-	for i := t.find(from); i < len(t.entries) && t.entries[i].base < limit; i++ {
-		e := &t.entries[i]
-		lo, hi := cut(e.buf.Bytes(), from, limit, maxBytes, len(out) == 0)
+// read takes references to the entries that hold what o wants. short: there is
+// something, and memory for readers is too short to share any of it.
+func (t *tail) read(dst []record.Slice, o ReadOptions) (_ []record.Slice, short bool) {
+	limit := int64(math.MaxInt64)
+	if o.Bounded {
+		limit = t.budget.arena.PinLimit()
+	}
+	n, room := len(dst), o.MaxBytes
+	for i := t.find(o.From); i < t.entries.len() && t.entries.at(i).base < o.Limit; i++ {
+		e := t.entries.at(i)
+		lo, hi := cut(e.buf.Bytes(), o.From, o.Limit, room, len(dst) == n)
 		if lo == hi {
 			break
 		}
-		out = append(out, record.SliceOf(e.buf, lo, hi))
-		if maxBytes -= hi - lo; hi < e.buf.Len() {
+		s, ok := record.TryPinOf(e.buf, lo, hi, limit)
+		if !ok {
+			return dst, len(dst) == n
+		}
+		dst = append(dst, s)
+		if room -= hi - lo; hi < e.buf.Len() {
 			break
 		}
 	}
-	return out
+	return dst, false
+}
+
+// reserve counts what the read is about to take, as far as it is bounded. With
+// little room it becomes a small one.
+func (c *coldRead) reserve(bounded bool) error {
+	if !bounded {
+		return nil
+	}
+	arena := c.l.dir.arena
+	if n := c.estimate(); c.maxBytes > smallRead && arena.TryReserve(n, arena.PinLimit()) {
+		c.reserved = n
+		return nil
+	}
+	c.maxBytes = min(c.maxBytes, smallRead)
+	n := c.estimate()
+	if !arena.TryReserve(n, arena.ReadLimit()) {
+		return ErrReadMemory
+	}
+	c.reserved = n
+	return nil
+}
+
+// estimate is about what the read takes of the arena: a Buf may have a quarter of slack.
+func (c *coldRead) estimate() int64 {
+	n := int64(c.maxBytes) + int64(c.interval)
+	return n + n/4
 }
 
 // cut returns the part of a run of whole batches that a read wants: from the
@@ -104,8 +172,12 @@ func cut(b []byte, from, limit record.Offset, maxBytes int, atLeastOne bool) (lo
 // settle decides whether what a cold read got holds: a truncation in between
 // means to try again; retention means out of range; a close, that no file need be there.
 func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
+	if c.reserved > 0 {
+		l.dir.arena.Unreserve(c.reserved)
+	}
 	l.mu.Lock()
 	stale, start, end, closing := c.generation != l.generation, l.start, l.end, l.closing
+	failed, flushed := l.failed, l.flushed
 	l.mu.Unlock()
 	if stale || err != nil {
 		c.release()
@@ -119,6 +191,9 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 		return false, &OffsetError{c.from, start, end}
 	case closing:
 		return false, ErrClosed
+	case failed != nil && c.limit > flushed:
+		// The kernel may have dropped what was written and not synced.
+		return false, failed
 	}
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
 		l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)

@@ -110,9 +110,9 @@ func (l *Log) forgetFrom(off record.Offset, position int64) (lowered bool) {
 	// written, all of it goes; written, the part that stays is on disk only, and
 	// with it all before, for the tail has no gaps.
 	i := l.tail.find(off)
-	if i < len(l.tail.entries) && l.tail.entries[i].base < off {
+	if i < l.tail.entries.len() && l.tail.entries.at(i).base < off {
 		if i >= l.tail.written {
-			off = l.tail.entries[i].base
+			off = l.tail.entries.at(i).base
 		} else {
 			i = 0
 		}
@@ -200,8 +200,8 @@ func (l *Log) truncateState() error {
 	defer l.mu.Unlock()
 	l.producers = ps
 	now := l.dir.now().UnixMilli()
-	for _, e := range l.tail.pending() { // appended, not written: not on disk to be replayed
-		for b := e.buf.Bytes(); len(b) > 0; {
+	for i := l.tail.written; i < l.tail.entries.len(); i++ { // not on disk to be replayed
+		for b := l.tail.entries.at(i).buf.Bytes(); len(b) > 0; {
 			info, ok := record.Peek(b)
 			if !ok {
 				break

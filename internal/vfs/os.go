@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,9 +114,8 @@ func (f *osFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
 		return int64(n), err
 	}
 	var done int64
-	rest := make([][]byte, 0, min(len(bufs), vecMax))
 	for len(bufs) > 0 {
-		rest = append(rest[:0], bufs[:min(len(bufs), vecMax)]...)
+		rest := bufs[:min(len(bufs), vecMax)]
 		bufs = bufs[len(rest):]
 		for len(rest) > 0 {
 			n, err := unix.Pwritev(int(f.Fd()), rest, off+done)
@@ -135,13 +135,15 @@ func (f *osFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
 	return done, nil
 }
 
-// advance drops the first n bytes of bufs.
+// advance drops the first n bytes of bufs, which are the caller's: what a short
+// write cuts in two is cut in a copy.
 func advance(bufs [][]byte, n int) [][]byte {
 	for len(bufs) > 0 && n >= len(bufs[0]) {
 		n -= len(bufs[0])
 		bufs = bufs[1:]
 	}
-	if len(bufs) > 0 {
+	if n > 0 {
+		bufs = slices.Clone(bufs)
 		bufs[0] = bufs[0][n:]
 	}
 	return bufs
