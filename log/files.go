@@ -65,9 +65,10 @@ func parseFolderName(name string) (topic string, partition int32, ok bool) {
 	return name[:i], int32(n), true
 }
 
-// encodeMetadata is Kafka's partition.metadata; the id in base64url as Kafka prints ids.
+// encodeMetadata is Kafka's partition.metadata, which ends without a newline; the
+// id in base64url as Kafka prints ids.
 func encodeMetadata(id [16]byte) []byte {
-	return []byte("version: 0\ntopic_id: " + base64.RawURLEncoding.EncodeToString(id[:]) + "\n")
+	return []byte("version: 0\ntopic_id: " + base64.RawURLEncoding.EncodeToString(id[:]))
 }
 
 func decodeMetadata(b []byte) (id [16]byte, err error) {

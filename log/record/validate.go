@@ -96,7 +96,7 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 		return info, invalid(ErrUnsupportedCodec, "number %d; there are 0 to 4", int(info.Attributes.Codec()))
 	case info.BaseTimestamp < -1 || info.MaxTimestamp < -1:
 		return info, invalid(ErrInvalidTimestamp, "base %d, maximum %d ms; -1 means none", info.BaseTimestamp, info.MaxTimestamp)
-	case info.ProducerID < -1, info.ProducerID >= 0 && (info.ProducerEpoch < 0 || info.BaseSequence < 0):
+	case info.ProducerID < -1, info.ProducerID >= 0 && (info.ProducerEpoch < 0 || info.BaseSequence < 0 && !info.Attributes.Control()): // markers have no sequence
 		return info, corrupt("producer id %d, epoch %d, sequence %d", info.ProducerID, info.ProducerEpoch, info.BaseSequence)
 	case info.LastDelta < 0 || info.Count < 0:
 		return info, corrupt("last offset delta %d, record count %d", info.LastDelta, info.Count)
