@@ -53,6 +53,8 @@ func batchError(err error) *api.Error {
 		code = api.CodeUnsupportedCodec
 	case errors.Is(err, record.ErrInvalidTimestamp):
 		code = api.CodeInvalidTimestamp
+	case errors.Is(err, record.ErrNoKey):
+		code = api.CodeInvalidRecord
 	}
 	if code == api.CodeRecordTooLarge {
 		return api.Errorf(code, "the batch is above the topic's max.message.bytes: %w", err)

@@ -79,6 +79,7 @@ const (
 	CodeFencedInstanceID             = Code(pb.ErrorCode_ERROR_CODE_FENCED_INSTANCE_ID)
 	CodeUnsupported                  = Code(pb.ErrorCode_ERROR_CODE_UNSUPPORTED)
 	CodeOverloaded                   = Code(pb.ErrorCode_ERROR_CODE_OVERLOADED)
+	CodeInvalidRecord                = Code(pb.ErrorCode_ERROR_CODE_INVALID_RECORD)
 )
 
 // String returns the code's name in words, "not leader".

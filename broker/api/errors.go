@@ -59,6 +59,7 @@ const (
 	CodeFencedInstanceID
 	CodeUnsupported
 	CodeOverloaded
+	CodeInvalidRecord
 )
 
 func (c Code) String() string {
@@ -74,7 +75,7 @@ func (c Code) String() string {
 		"fenced member epoch", "stale member epoch", "group not empty", "unknown group",
 		"out of order sequence", "invalid producer epoch", "unknown producer id", "request too large",
 		"shutting down", "invalid commit offset", "identity conflict", "fenced instance id",
-		"unsupported", "overloaded",
+		"unsupported", "overloaded", "invalid record",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]

@@ -76,7 +76,8 @@ func grpcCode(c api.Code) codes.Code {
 		return codes.AlreadyExists
 	case api.CodeInvalidTopic, api.CodeInvalidPartitions, api.CodeInvalidReplicationFactor, api.CodeInvalidConfig,
 		api.CodeInvalidArgument, api.CodeCorruptBatch, api.CodeRecordTooLarge, api.CodeUnsupportedCodec,
-		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset:
+		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset,
+		api.CodeInvalidRecord:
 		return codes.InvalidArgument
 	case api.CodeOffsetOutOfRange:
 		return codes.OutOfRange

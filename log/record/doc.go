@@ -22,6 +22,9 @@
 //	bit  3    timestamps are the broker's (LogAppendTime) instead of the producer's
 //	bit  4    transactional
 //	bit  5    control batch: written by brokers, not shown to applications
+//	bit  6    the base timestamp is the delete horizon (KIP-534): when compaction
+//	          may drop the batch's tombstones. Deltas count from it, so that no
+//	          reader need know.
 //
 // The record section holds `record count` records one after the other, the
 // whole of it compressed with the codec. Numbers marked v are zigzag varints of

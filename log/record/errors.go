@@ -18,8 +18,11 @@ var (
 	// ErrInvalidTimestamp means that a timestamp is below -1, that the header's
 	// maximum is below a record's timestamp, or that a client claims append time.
 	ErrInvalidTimestamp = errors.New("record: invalid timestamp")
-	// ErrNotAllowed means that a client sent a control or transactional batch.
+	// ErrNotAllowed means that a client sent a control or transactional batch,
+	// or a delete horizon.
 	ErrNotAllowed = errors.New("record: not allowed from a client")
+	// ErrNoKey means that a record has no key though its topic is compacted.
+	ErrNoKey = errors.New("record: no key")
 	// ErrBatchFull means that the record fits a batch, but not what is left of
 	// this one: build it, reset, append again.
 	ErrBatchFull = errors.New("record: batch full")

@@ -56,6 +56,7 @@ const (
 	attrAppendTime    Attributes = 8
 	attrTransactional Attributes = 16
 	attrControl       Attributes = 32
+	attrDeleteHorizon Attributes = 64
 )
 
 // Codec returns the compression of the record section; it may be a number that
@@ -64,6 +65,10 @@ func (a Attributes) Codec() Codec { return Codec(a & attrCodec) }
 
 // LogAppendTime reports whether the timestamps are the broker's.
 func (a Attributes) LogAppendTime() bool { return a&attrAppendTime != 0 }
+
+// DeleteHorizon reports whether the base timestamp is the time at which the
+// tombstones of the batch may go (KIP-534): compaction has been through it.
+func (a Attributes) DeleteHorizon() bool { return a&attrDeleteHorizon != 0 }
 
 // Transactional reports whether the batch belongs to a transaction.
 func (a Attributes) Transactional() bool { return a&attrTransactional != 0 }

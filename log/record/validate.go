@@ -18,9 +18,12 @@ type Limits struct {
 	// DefaultMaxDecompressed.
 	MaxDecompressed int
 	// Internal accepts what only brokers write: control and transactional
-	// batches, append time, and the gaps in offsets that compaction leaves. False
-	// at the door for clients.
+	// batches, append time, and what compaction leaves: gaps in offsets, batches
+	// without records, delete horizons. False at the door for clients.
 	Internal bool
+	// Keys asks for a key in every record: a compacted topic could not tell what a
+	// record without one replaces.
+	Keys bool
 }
 
 func (l Limits) maxDecompressed() int {
@@ -47,7 +50,7 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	}
 	codec := info.Attributes.Codec()
 	if codec == CodecNone {
-		return info, checkRecords(b[HeaderSize:], &info)
+		return info, checkRecords(b[HeaderSize:], &info, lim)
 	}
 	section := scratch()
 	defer giveBack(section)
@@ -55,7 +58,7 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	if err != nil {
 		return info, err
 	}
-	return info, checkRecords(*section, &info)
+	return info, checkRecords(*section, &info, lim)
 }
 
 // Next splits off the batch at the beginning of b, a run of whole batches. It
@@ -109,6 +112,8 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 	switch {
 	case info.Attributes&(attrControl|attrTransactional) != 0:
 		return info, invalid(ErrNotAllowed, "attributes %#x mark a control or transactional batch", int(info.Attributes))
+	case info.Attributes.DeleteHorizon():
+		return info, invalid(ErrNotAllowed, "attributes %#x mark a delete horizon, which compaction sets", int(info.Attributes))
 	case info.Attributes.LogAppendTime():
 		return info, invalid(ErrInvalidTimestamp, "the batch claims append time, which brokers set")
 	case info.Count == 0 || info.Count != info.LastDelta+1:
@@ -120,7 +125,7 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 // checkRecords walks the decompressed section. Offset deltas must rise and stay
 // within the last one; a client's are dense, because its count is the last delta
 // plus one.
-func checkRecords(section []byte, info *BatchInfo) error {
+func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 	c := cursor{b: section}
 	var f frame
 	last := -1
@@ -133,6 +138,9 @@ func checkRecords(section []byte, info *BatchInfo) error {
 			return corrupt("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
 		}
 		last = f.offsetDelta
+		if f.key == nil && lim.Keys {
+			return invalid(ErrNoKey, "record %d of %d; the topic is compacted, which keeps the newest record of each key", i, info.Count)
+		}
 		if err := checkTimestamp(i, f.timeDelta, info); err != nil {
 			return err
 		}
