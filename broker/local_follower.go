@@ -68,7 +68,7 @@ func (f followerSide) Push(p replica.Push, batches []*record.Buf) replica.Verdic
 // appendPush puts batches that the state machine let through into the log. The
 // caller holds mu, so that no truncation comes between.
 func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.Verdict {
-	err := f.log.AppendFollower(p.From, p.To, batches)
+	err := f.log.AppendFollower(p.From, p.To, p.Cleaned, batches)
 	switch {
 	case err == nil:
 		f.step(partition.AppendedFollower(p.To))

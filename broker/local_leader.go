@@ -88,11 +88,13 @@ func (l *localReplica) wakeSessions() {
 // Read implements replica.LeaderPartition.
 func (l *localReplica) Read(s *replica.Session, from record.Offset, maxBytes int) (replica.Run, error) {
 	var slices []record.Slice
+	cleaned := record.Offset(0)
 	if end := l.log.End(); from < end {
 		var err error
 		if slices, err = l.log.Read(from, end, maxBytes); err != nil {
 			return replica.Run{}, err
 		}
+		cleaned = l.log.Cleaned() // asked after the read: it covers every gap that was met
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +106,7 @@ func (l *localReplica) Read(s *replica.Session, from record.Offset, maxBytes int
 		}
 		return replica.Run{}, nil
 	}
-	return replica.Run{Slices: slices, HighWatermark: l.state.HighWatermark(), LogStart: l.log.Start()}, nil
+	return replica.Run{Slices: slices, HighWatermark: l.state.HighWatermark(), LogStart: l.log.Start(), Cleaned: cleaned}, nil
 }
 
 // Ack implements replica.LeaderPartition.

@@ -94,7 +94,7 @@ func TestFollowerAppendAllocatesNothing(t *testing.T) {
 			copy(bufs[i].Bytes(), raw)
 			record.Patch(bufs[i].Bytes(), from+record.Offset(2*i), 3)
 		}
-		if err := l.AppendFollower(from, from+6, bufs); err != nil {
+		if err := l.AppendFollower(from, from+6, 0, bufs); err != nil {
 			t.Fatal(err)
 		}
 		for _, b := range bufs {

@@ -141,17 +141,20 @@ func (l *Log) take(b *record.Buf, next record.Offset) {
 }
 
 // AppendFollower takes batches from the leader as they are: they must cover
-// [from, to) without a gap, from must be the log's end (else ErrNotContiguous,
-// and the stream begins anew with a handshake), epochs must not fall
-// (ErrStaleEpoch), CRCs must be right (ErrInvalidBatch). A Buf may hold a run of
-// whole batches. On an error nothing was appended; the log takes its own references.
-func (l *Log) AppendFollower(from, to record.Offset, bufs []*record.Buf) error {
+// [from, to) with no gap that ends above cleaned, which is the leader's cleaned
+// offset, from must be the log's end (else ErrNotContiguous, and the stream begins
+// anew with a handshake), epochs must not fall (ErrStaleEpoch), CRCs must be right
+// (ErrInvalidBatch). No log ends in a gap, so a range ends with a batch. A Buf may
+// hold a run of whole batches. On an error nothing was appended; the log takes its
+// own references.
+func (l *Log) AppendFollower(from, to, cleaned record.Offset, bufs []*record.Buf) error {
 	s := l.dir.borrow()
 	defer l.dir.giveBack(s)
-	if err := s.checkRun(from, to, bufs); err != nil {
+	gaps, err := s.checkRun(from, to, cleaned, bufs)
+	if err != nil {
 		return err
 	}
-	if err := l.appendFollower(from, bufs, s.infos); err != nil {
+	if err := l.appendFollower(from, gaps, bufs, s.infos); err != nil {
 		return err
 	}
 	if len(bufs) > 0 {
@@ -160,7 +163,7 @@ func (l *Log) AppendFollower(from, to record.Offset, bufs []*record.Buf) error {
 	return nil
 }
 
-func (l *Log) appendFollower(from record.Offset, bufs []*record.Buf, infos []record.BatchInfo) error {
+func (l *Log) appendFollower(from, gaps record.Offset, bufs []*record.Buf, infos []record.BatchInfo) error {
 	now := l.dir.now().UnixMilli()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,6 +180,7 @@ func (l *Log) appendFollower(from record.Offset, bufs []*record.Buf, infos []rec
 		l.epochsDirty = l.epochs.note(infos[i].Epoch, infos[i].BaseOffset) || l.epochsDirty
 		l.producers.update(&infos[i], now)
 	}
+	l.cleaned = max(l.cleaned, gaps)
 	i := 0
 	for _, b := range bufs {
 		for left := b.Len(); left > 0; i++ {
@@ -187,36 +191,44 @@ func (l *Log) appendFollower(from record.Offset, bufs []*record.Buf, infos []rec
 	return nil
 }
 
-// checkRun checks a follower's batches against each other and keeps their headers.
-func (s *appendScratch) checkRun(from, to record.Offset, bufs []*record.Buf) error {
+// checkRun checks a follower's batches against each other and keeps their
+// headers. gaps is where the last gap between them ends; 0: there is none.
+func (s *appendScratch) checkRun(from, to, cleaned record.Offset, bufs []*record.Buf) (gaps record.Offset, err error) {
 	next, epoch := from, record.UnknownEpoch
 	for i, buf := range bufs {
 		if buf.Len() == 0 {
-			return &InvalidBatchError{i, "the buffer is empty"}
+			return 0, &InvalidBatchError{i, "the buffer is empty"}
 		}
+		begin := next
 		for rest := buf.Bytes(); len(rest) > 0; {
 			info, ok := record.Peek(rest)
 			if !ok || info.Size > len(rest) {
-				return &InvalidBatchError{i, fmt.Sprintf("%d bytes that are not a whole batch", len(rest))}
+				return 0, &InvalidBatchError{i, fmt.Sprintf("%d bytes that are not a whole batch", len(rest))}
 			}
-			if info.BaseOffset != next {
-				return fmt.Errorf("batch at offset %d where %d was due: %w", info.BaseOffset, next, ErrNotContiguous)
+			if misplaced(info.BaseOffset, next, cleaned) {
+				return 0, fmt.Errorf("batch at offset %d where %d was due: %w", info.BaseOffset, next, ErrNotContiguous)
+			}
+			if info.BaseOffset > next {
+				gaps = info.BaseOffset
 			}
 			if info.Epoch < epoch {
-				return fmt.Errorf("batch of epoch %d after epoch %d: %w", info.Epoch, epoch, ErrStaleEpoch)
+				return 0, fmt.Errorf("batch of epoch %d after epoch %d: %w", info.Epoch, epoch, ErrStaleEpoch)
 			}
-			if reason := continues(&info, next, epoch); reason != "" {
-				return &InvalidBatchError{i, reason}
+			if reason := continues(&info, next, epoch, cleaned); reason != "" {
+				return 0, &InvalidBatchError{i, reason}
 			}
 			if reason := unsound(rest[:info.Size]); reason != "" {
-				return &InvalidBatchError{i, fmt.Sprintf("%s at offset %d", reason, info.BaseOffset)}
+				return 0, &InvalidBatchError{i, fmt.Sprintf("%s at offset %d", reason, info.BaseOffset)}
 			}
 			s.infos = append(s.infos, info)
 			next, epoch, rest = info.NextOffset(), info.Epoch, rest[info.Size:]
 		}
+		if next-begin > maxSegmentOffsets {
+			return 0, &InvalidBatchError{i, fmt.Sprintf("it covers %d offsets, more than a segment's %d", next-begin, maxSegmentOffsets)}
+		}
 	}
 	if next != to {
-		return fmt.Errorf("batches end at offset %d, the range at %d: %w", next, to, ErrNotContiguous)
+		return 0, fmt.Errorf("batches end at offset %d, the range at %d: %w", next, to, ErrNotContiguous)
 	}
-	return nil
+	return gaps, nil
 }

@@ -21,9 +21,11 @@ import (
 // The flushed checkpoint; docs/FORMAT.md draws it.
 const (
 	checkpointMagic   = "PSCK"
-	checkpointVersion = 1
+	checkpointVersion = 2
 	checkpointHeader  = 24
-	checkpointEntry   = 48
+	checkpointEntry   = 64
+	// checkpointEntry1 is the entry of version 1, which knew no compaction.
+	checkpointEntry1 = 48
 
 	defaultCheckpointInterval = 100 * time.Millisecond
 	// checkpointBytes flushed since the last checkpoint bring the next one forward.
@@ -52,7 +54,9 @@ type logKey struct {
 // logState is what the checkpoint knows of one log.
 type logState struct {
 	flushed, highWatermark, start record.Offset
-	damage                        Damage
+	// cleaned and dirty are those of Log.
+	cleaned, dirty record.Offset
+	damage         Damage
 }
 
 func encodeCheckpoint(sequence uint64, states map[logKey]logState) []byte {
@@ -69,6 +73,8 @@ func encodeCheckpoint(sequence uint64, states map[logKey]logState) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(s.flushed))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.highWatermark))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.start))
+		b = binary.BigEndian.AppendUint64(b, uint64(s.cleaned))
+		b = binary.BigEndian.AppendUint64(b, uint64(s.dirty))
 	}
 	binary.BigEndian.PutUint32(b[20:], checkpointSum(b))
 	return b
@@ -84,11 +90,16 @@ func decodeCheckpoint(b []byte) (sequence uint64, states map[logKey]logState, er
 	if len(b) < checkpointHeader || string(b[:4]) != checkpointMagic {
 		return 0, nil, errors.New("not a checkpoint")
 	}
-	if v := binary.BigEndian.Uint16(b[4:]); v != checkpointVersion {
-		return 0, nil, fmt.Errorf("version %d, known is %d", v, checkpointVersion)
+	version, entry := binary.BigEndian.Uint16(b[4:]), int64(checkpointEntry)
+	switch version {
+	case checkpointVersion:
+	case 1:
+		entry = checkpointEntry1
+	default:
+		return 0, nil, fmt.Errorf("version %d, known are 1 and %d", version, checkpointVersion)
 	}
 	count := int64(binary.BigEndian.Uint32(b[16:]))
-	size := checkpointHeader + count*checkpointEntry
+	size := checkpointHeader + count*entry
 	if size > int64(len(b)) {
 		return 0, nil, fmt.Errorf("%d entries do not fit into %d bytes", count, len(b))
 	}
@@ -97,14 +108,19 @@ func decodeCheckpoint(b []byte) (sequence uint64, states map[logKey]logState, er
 		return 0, nil, fmt.Errorf("CRC is %08x, want %08x", got, want)
 	}
 	states = make(map[logKey]logState, count)
-	for e := b[checkpointHeader:]; len(e) > 0; e = e[checkpointEntry:] {
+	for e := b[checkpointHeader:]; len(e) > 0; e = e[entry:] {
 		key := logKey{topicID: [16]byte(e), partition: int32(binary.BigEndian.Uint32(e[16:]))}
-		states[key] = logState{
+		s := logState{
 			damage:        Damage(e[20]),
 			flushed:       record.Offset(binary.BigEndian.Uint64(e[24:])),
 			highWatermark: record.Offset(binary.BigEndian.Uint64(e[32:])),
 			start:         record.Offset(binary.BigEndian.Uint64(e[40:])),
 		}
+		if version >= 2 {
+			s.cleaned = record.Offset(binary.BigEndian.Uint64(e[48:]))
+			s.dirty = record.Offset(binary.BigEndian.Uint64(e[56:]))
+		}
+		states[key] = s
 	}
 	return binary.BigEndian.Uint64(b[8:]), states, nil
 }

@@ -17,6 +17,7 @@ type coldRead struct {
 	from, limit record.Offset
 	maxBytes    int
 	generation  uint64
+	cleaned     record.Offset
 
 	base     record.Offset
 	path     string
@@ -134,10 +135,12 @@ func (c *coldRead) wrong(info *record.BatchInfo, ok bool, at int) string {
 		return fmt.Sprintf("batch of %d bytes, %d left", info.Size, c.size-c.position-int64(at))
 	case info.LastDelta < 0:
 		return fmt.Sprintf("last offset delta is %d", info.LastDelta)
-	case c.next != 0 && info.BaseOffset != c.next:
+	case c.next != 0 && misplaced(info.BaseOffset, c.next, c.cleaned):
 		return fmt.Sprintf("batch at offset %d, want %d", info.BaseOffset, c.next)
-	case info.BaseOffset > c.from && c.next == 0:
-		return fmt.Sprintf("batch at offset %d, want one that holds %d", info.BaseOffset, c.from)
+	case c.next == 0 && c.position+int64(at) == 0 && misplaced(info.BaseOffset, c.base, c.cleaned):
+		return fmt.Sprintf("batch at offset %d, want %d", info.BaseOffset, c.base)
+	case c.next == 0 && c.position+int64(at) > 0 && info.BaseOffset > c.from:
+		return fmt.Sprintf("batch at offset %d, want one at or below %d", info.BaseOffset, c.from)
 	}
 	return ""
 }

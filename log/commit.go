@@ -81,7 +81,7 @@ func (l *Log) mustRoll(e tailEntry, cfg Config) bool {
 		return false
 	}
 	return s.size+int64(e.buf.Len()) > cfg.SegmentBytes ||
-		int64(e.next-s.base) > 1<<31-1 ||
+		e.next-s.base > maxSegmentOffsets ||
 		l.dir.now().Sub(s.created) >= cfg.SegmentAge
 }
 
@@ -92,7 +92,7 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 	var bytes int64
 	for _, e := range group {
 		n := int64(e.buf.Len())
-		if len(l.vec) > 0 && (s.size+bytes+n > cfg.SegmentBytes || int64(e.next-s.base) > 1<<31-1 || bytes+n > groupBytes) {
+		if len(l.vec) > 0 && (s.size+bytes+n > cfg.SegmentBytes || e.next-s.base > maxSegmentOffsets || bytes+n > groupBytes) {
 			break
 		}
 		l.vec = append(l.vec, e.buf.Bytes())
@@ -162,7 +162,7 @@ func (l *Log) flushLater() {
 }
 
 // syncTo makes everything up to the written end durable: the active segment, and
-// before it counts, the epochs of its batches.
+// before it counts, the epochs of its batches and where gaps among them may be.
 func (l *Log) syncTo(written record.Offset) error {
 	s := l.active()
 	if s.unsynced {
@@ -175,9 +175,30 @@ func (l *Log) syncTo(written record.Offset) error {
 	if err := l.writeEpochs(); err != nil {
 		return err
 	}
+	if err := l.writeCleaned(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flushed = max(l.flushed, written)
+	return nil
+}
+
+// writeCleaned makes the cleaned offset durable if it has risen: recovery would
+// take a gap above it for the end of the log.
+func (l *Log) writeCleaned() error {
+	l.mu.Lock()
+	cleaned, risen := l.cleaned, l.cleaned > l.onDisk
+	l.mu.Unlock()
+	if !risen {
+		return nil
+	}
+	if err := l.dir.checkpoint.write(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onDisk = max(l.onDisk, min(cleaned, l.cleaned))
 	return nil
 }
 

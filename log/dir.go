@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -93,7 +94,7 @@ func (d *Dir) loadCheckpoint() error {
 			return err
 		}
 		for _, f := range found {
-			d.states[logKey{f.TopicID, f.Partition}] = logState{flushed: record.UnknownOffset, damage: DamageLostBytes}
+			d.states[logKey{f.TopicID, f.Partition}] = logState{flushed: record.UnknownOffset, cleaned: math.MaxInt64, damage: DamageLostBytes}
 		}
 	}
 	return d.checkpoint.create(d.path)

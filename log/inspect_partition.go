@@ -308,7 +308,7 @@ func (p *partitionCheck) fault(b *InspectedBatch) (problem, want string, off rec
 		return fmt.Sprintf("%s; %d bytes are not read", b.Problem, b.Rest), fmt.Sprintf("the batch of offset %d", p.next), p.next
 	case b.Problem != "":
 		return b.Problem, "", p.next
-	case b.BaseOffset != p.next:
+	case misplaced(b.BaseOffset, p.next, p.state.cleaned):
 		return fmt.Sprintf("the batch has base offset %d", b.BaseOffset), fmt.Sprintf("base offset %d", p.next), min(p.next, b.BaseOffset)
 	case b.Epoch < p.epoch || b.Epoch < 0:
 		return fmt.Sprintf("the batch is of leader epoch %d", b.Epoch), fmt.Sprintf("epoch %d or later", max(p.epoch, 0)), p.next

@@ -41,6 +41,10 @@ type Log struct {
 	epochs        epochs
 	epochsDirty   bool // the file is behind
 	producers     *producers
+	// cleaned is where the part of the log ends in which compaction, here or on a
+	// leader, may have left gaps; onDisk is what the checkpoint says of it at least.
+	// dirty is where the part begins that compaction here has not gone through.
+	cleaned, onDisk, dirty record.Offset
 	// promised is the flushed offset that the checkpoint keeps for a damaged log.
 	promised record.Offset
 	damage   Damage
@@ -92,6 +96,14 @@ func (l *Log) Flushed() record.Offset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.flushed
+}
+
+// Cleaned is the end of what compaction may have left gaps in: at or above it
+// offsets are dense.
+func (l *Log) Cleaned() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cleaned
 }
 
 // LastEpoch is the leader epoch of the last batch, UnknownEpoch without one.
@@ -177,7 +189,10 @@ func (l *Log) Configure(cfg Config) {
 func (l *Log) state() logState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := logState{flushed: l.flushed, highWatermark: l.highWatermark, start: l.start, damage: l.damage}
+	s := logState{
+		flushed: l.flushed, highWatermark: l.highWatermark, start: l.start,
+		cleaned: l.cleaned, dirty: l.dirty, damage: l.damage,
+	}
 	if l.damage != DamageNone {
 		s.flushed = l.promised
 	}

@@ -133,7 +133,7 @@ func TestFollowerAppendIsChecked(t *testing.T) {
 		for _, b := range bs {
 			bufs = append(bufs, record.NewBuf(b))
 		}
-		return l.AppendFollower(from, to, bufs)
+		return l.AppendFollower(from, to, 0, bufs)
 	}
 	run := append(at(0, 2, "a"), at(1, 2, "b", "c")...)
 	require.NoError(t, follow(0, 3, run), "a run of batches in one Buf")

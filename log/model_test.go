@@ -112,7 +112,7 @@ func (m *model) appendFollower(t *rapid.T) {
 		run = append(run, b...)
 	}
 	buf := inArena(m.l, run)
-	require.NoError(t, m.l.AppendFollower(from, m.end(), []*record.Buf{buf}))
+	require.NoError(t, m.l.AppendFollower(from, m.end(), 0, []*record.Buf{buf}))
 	buf.Release()
 }
 

@@ -11,7 +11,7 @@ import (
 
 // ReadOptions say what to read.
 type ReadOptions struct {
-	// From is an offset in the first batch; batches at or above Limit are left out.
+	// From is an offset in the first batch, or in a gap before it; batches at or above Limit are left out.
 	From, Limit record.Offset
 	// MaxBytes bounds the batches together; the first one comes whatever its size.
 	MaxBytes int
@@ -26,8 +26,8 @@ type ReadOptions struct {
 // smallRead is what a bounded read gives when memory is short.
 const smallRead = 64 << 10
 
-// Read returns whole batches from the one that holds from on, while their base
-// offset is below limit and together they are at most maxBytes; the first batch
+// Read returns whole batches from the one that holds from on (the next one where
+// compaction left a gap), while their base offset is below limit and together they are at most maxBytes; the first batch
 // comes whatever its size. The caller releases the slices. from at the end of
 // the log, or at or above limit, reads nothing.
 //
@@ -85,7 +85,7 @@ func (l *Log) plan(dst []record.Slice, o ReadOptions) ([]record.Slice, *coldRead
 	}
 	s := l.segments[i]
 	c := &coldRead{
-		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation,
+		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation, cleaned: l.cleaned,
 		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
 	}
 	if s.index != nil {

@@ -32,6 +32,7 @@ func (l *Log) recover(promised logState, known bool) error {
 	// An unknown flushed offset: all checkpoints were lost.
 	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0}
 	l.damage = promised.damage
+	l.cleaned, l.onDisk = promised.cleaned, promised.cleaned
 	if err := r.list(); err != nil {
 		return err
 	}
@@ -49,6 +50,10 @@ func (l *Log) recover(promised logState, known bool) error {
 	l.start = min(l.start, end)
 	l.highWatermark = min(max(promised.highWatermark, l.start), end)
 	l.promised = promised.flushed
+	if l.damage == DamageNone { // what a follower was about to get may not have come
+		l.cleaned = min(l.cleaned, end)
+	}
+	l.dirty = min(promised.dirty, l.cleaned)
 	if err := l.recoverAge(); err != nil {
 		return err
 	}
@@ -125,7 +130,10 @@ func (r *recoverer) begin() error {
 		if len(r.bases) > 0 {
 			l.start = r.bases[0]
 		}
-		r.promised = logState{flushed: l.start, highWatermark: l.start, start: l.start, damage: r.promised.damage}
+		r.promised = logState{
+			flushed: l.start, highWatermark: l.start, start: l.start,
+			cleaned: r.promised.cleaned, damage: r.promised.damage,
+		}
 		return nil
 	}
 	l.start = r.promised.start
@@ -279,7 +287,7 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	}
 	x, err := loadIndex(l.fs, s.path, s.size)
 	if err == nil && s.size > 0 {
-		err = x.endsAt(f, s)
+		err = x.endsAt(f, s, l.cleaned)
 	}
 	if err == nil {
 		if n := len(x.times); n > 0 {
@@ -291,7 +299,7 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	s.index = &index{}
 	size := s.size
 	s.size, s.next = 0, base
-	sc := &scanner{file: f, size: size, next: base, epoch: record.UnknownEpoch, crcFrom: next}
+	sc := &scanner{file: f, size: size, next: base, epoch: record.UnknownEpoch, crcFrom: next, cleaned: l.cleaned}
 	for {
 		info, err := sc.step()
 		if err != nil {
@@ -309,9 +317,9 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 }
 
 // endsAt checks that the batches from the last index entry on lead to the end of the segment.
-func (x *index) endsAt(f io.ReaderAt, s *segment) error {
+func (x *index) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) error {
 	last := x.offsets[len(x.offsets)-1]
-	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next}
+	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: cleaned}
 	first, err := sc.bytes(record.HeaderSize)
 	if err != nil {
 		return err
@@ -367,7 +375,7 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 	if lastOne && r.clean(s, f, size) {
 		return s, false, nil
 	}
-	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base)}
+	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base), cleaned: l.cleaned}
 	unsure := int64(-1) // where the bytes above the checkpoint begin
 	for {
 		info, stepErr := sc.step()
@@ -415,7 +423,7 @@ func (r *recoverer) clean(s *segment, f io.ReaderAt, size int64) bool {
 		return false
 	}
 	probe := segment{base: s.base, size: size, next: r.promised.flushed}
-	if err := x.endsAt(f, &probe); err != nil {
+	if err := x.endsAt(f, &probe, r.l.cleaned); err != nil {
 		return false
 	}
 	s.index, s.size, s.next = x, size, probe.next

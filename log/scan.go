@@ -23,9 +23,10 @@ type tornError struct {
 func (e *tornError) Error() string { return fmt.Sprintf("byte %d: %s", e.position, e.reason) }
 
 // scanner walks the batches of a file and checks that each continues the one
-// before: contiguous offsets, epochs that do not fall, a whole batch, and from
-// crcFrom on its CRC. Bytes before crcFrom were durable and have been checked
-// when they were written; reading just their headers keeps the walk short.
+// before: contiguous offsets (gaps end at or below cleaned), epochs that do not
+// fall, a whole batch, and from crcFrom on its CRC. Bytes before crcFrom were
+// durable and have been checked when they were written; reading just their headers
+// keeps the walk short.
 type scanner struct {
 	file    io.ReaderAt
 	size    int64 // of the file
@@ -33,6 +34,7 @@ type scanner struct {
 	next    record.Offset
 	epoch   record.Epoch // of the last batch; UnknownEpoch: any
 	crcFrom record.Offset
+	cleaned record.Offset
 
 	window   []byte
 	windowAt int64
@@ -53,7 +55,7 @@ func (s *scanner) step() (record.BatchInfo, error) {
 	if !ok {
 		return info, s.torn("no batch header")
 	}
-	if reason := continues(&info, s.next, s.epoch); reason != "" {
+	if reason := continues(&info, s.next, s.epoch, s.cleaned); reason != "" {
 		return info, s.torn(reason)
 	}
 	if int64(info.Size) > s.size-s.at {
@@ -74,17 +76,23 @@ func (s *scanner) step() (record.BatchInfo, error) {
 
 func (s *scanner) torn(reason string) error { return &tornError{s.at, reason} }
 
-// continues says why a batch is not the next one; empty: it is.
-func continues(info *record.BatchInfo, next record.Offset, epoch record.Epoch) string {
+// continues says why a batch is not the next one; empty: it is. A gap in front of
+// it is what compaction left, and legal, if it ends at or below cleaned.
+func continues(info *record.BatchInfo, next record.Offset, epoch record.Epoch, cleaned record.Offset) string {
 	switch {
-	case info.BaseOffset != next:
-		return fmt.Sprintf("base offset is %d, want %d", info.BaseOffset, next)
+	case misplaced(info.BaseOffset, next, cleaned):
+		return fmt.Sprintf("base offset is %d, want %d (the log is compacted below %d)", info.BaseOffset, next, cleaned)
 	case info.Epoch < epoch || info.Epoch < 0:
 		return fmt.Sprintf("leader epoch is %d after %d", info.Epoch, epoch)
 	case info.LastDelta < 0:
 		return fmt.Sprintf("last offset delta is %d", info.LastDelta)
 	}
 	return ""
+}
+
+// misplaced says that a batch does not belong behind offset next.
+func misplaced(base, next, cleaned record.Offset) bool {
+	return base < next || base > next && base > cleaned
 }
 
 // unsound says why the content of a whole batch is wrong; empty: it is right. The

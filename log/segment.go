@@ -11,6 +11,10 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
+// maxSegmentOffsets is how many offsets a segment covers at most: positions in
+// the indexes are relative, in 31 bits.
+const maxSegmentOffsets = 1<<31 - 1
+
 // segment is a run of the log in one file. Its fields are guarded by Log.mu;
 // those that change are changed with Log.io held as well, so that its holder may
 // read them without Log.mu.

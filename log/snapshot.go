@@ -131,7 +131,7 @@ func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64
 		return err
 	}
 	defer l.dir.files.release(s.file)
-	sc := &scanner{file: f, size: s.size, next: s.base, epoch: record.UnknownEpoch, crcFrom: s.next}
+	sc := &scanner{file: f, size: s.size, next: s.base, epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: l.Cleaned()}
 	for sc.at < s.size {
 		position := sc.at
 		info, err := sc.step()

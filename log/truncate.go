@@ -11,7 +11,7 @@ import (
 )
 
 // TruncateTo removes the records from off on; a batch that holds off goes as a
-// whole, so End may then be lower than off. Segments, indexes, leader epochs and
+// whole, and the gap in front of it, so End may then be lower than off. Segments, indexes, leader epochs and
 // producer state follow, and everything is durable before it returns. It does
 // nothing when off is at or past the end. Errors: *OffsetError below the start,
 // a latched *FailedError, *DamagedError, ErrClosed.
@@ -80,16 +80,22 @@ func (l *Log) leaveTruncation() {
 	l.busy = false
 }
 
-// batchAt finds the written batch that holds an offset: its base and position.
-func (l *Log) batchAt(off record.Offset) (base record.Offset, position int64, err error) {
+// batchAt finds the written batch that holds an offset, or the first one behind
+// it: where the batch before ends, and its position. A log never ends in a gap, so
+// that what its end should be can always be read from its files.
+func (l *Log) batchAt(off record.Offset) (end record.Offset, position int64, err error) {
 	s := l.segmentOf(off)
-	base, position = off, -1
+	end, position = s.base, -1
 	err = l.walk(s, func(info *record.BatchInfo, at int64) {
-		if position < 0 && info.NextOffset() > off {
-			base, position = info.BaseOffset, at
+		switch {
+		case position >= 0:
+		case info.NextOffset() > off:
+			position = at
+		default:
+			end = info.NextOffset()
 		}
 	})
-	return base, position, err
+	return end, position, err
 }
 
 // segmentOf returns the segment that holds a written offset. The caller holds io.
@@ -130,8 +136,9 @@ func (l *Log) forgetFrom(off record.Offset, position int64) (lowered bool) {
 		cut.next, cut.size = off, position
 		l.segments = append(slices.Clone(l.segments[:slices.Index(l.segments, s)]), &cut)
 	}
-	lowered = l.flushed > off || l.start > off
+	lowered = l.flushed > off || l.start > off || l.onDisk > off || l.dirty > off
 	l.flushed = min(l.flushed, off)
+	l.cleaned, l.onDisk, l.dirty = min(l.cleaned, off), min(l.onDisk, off), min(l.dirty, off)
 	l.start = min(l.start, off) // it may lie inside the batch that goes
 	return lowered
 }
@@ -233,6 +240,7 @@ func (l *Log) Reset(start record.Offset) error {
 	l.generation++
 	l.tail.dropBack(0)
 	l.start, l.end, l.written, l.flushed, l.highWatermark, l.promised = start, start, start, start, start, start
+	l.cleaned, l.onDisk, l.dirty = start, start, start
 	l.damage = DamageNone
 	l.epochs, l.epochsDirty = nil, true
 	l.producers = newProducers(l.cfg.MaxProducers)

@@ -63,6 +63,7 @@ func pushFromWire(m *pb.ReplicaPush) Push {
 		Epoch: record.Epoch(m.GetLeaderEpoch()), Session: m.GetSessionId(),
 		From: record.Offset(m.GetFrom()), To: record.Offset(m.GetTo()),
 		HighWatermark: record.Offset(m.GetHighWatermark()), LogStart: record.Offset(m.GetLogStartOffset()),
+		Cleaned: record.Offset(m.GetCleanedOffset()),
 	}
 }
 

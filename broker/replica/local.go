@@ -43,6 +43,8 @@ type Push struct {
 	From, To      record.Offset
 	HighWatermark record.Offset
 	LogStart      record.Offset
+	// Cleaned ends the part of the leader's log in which compaction left gaps.
+	Cleaned record.Offset
 }
 
 // Ack is cumulative.
@@ -63,6 +65,7 @@ type Run struct {
 	Slices        []record.Slice
 	HighWatermark record.Offset
 	LogStart      record.Offset
+	Cleaned       record.Offset
 }
 
 // Leaders finds the partitions that this broker leads.

@@ -337,6 +337,7 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 	p.LeaderEpoch, p.SessionId = int32(s.epoch), s.id
 	p.From, p.To, p.BatchCount = int64(s.next), int64(to), uint32(count)
 	p.HighWatermark, p.LogStartOffset = int64(run.HighWatermark), int64(run.LogStart)
+	p.CleanedOffset = int64(run.Cleaned)
 	s.next = to
 	if count > 0 {
 		// There may be more; an empty read ends the chain.

@@ -1426,14 +1426,17 @@ type ReplicaPush struct {
 	Partition   int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
 	LeaderEpoch int32                  `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
 	SessionId   uint64                 `protobuf:"varint,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The range [from, to) that the batches cover.
+	// The range [from, to) that the batches cover, the last one to its end.
 	From           int64  `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`
 	To             int64  `protobuf:"varint,6,opt,name=to,proto3" json:"to,omitempty"`
 	HighWatermark  int64  `protobuf:"varint,7,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
 	LogStartOffset int64  `protobuf:"varint,8,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"`
 	BatchCount     uint32 `protobuf:"varint,9,opt,name=batch_count,json=batchCount,proto3" json:"batch_count,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Compaction left gaps in the leader's log below this offset; above it the
+	// batches are dense.
+	CleanedOffset int64 `protobuf:"varint,10,opt,name=cleaned_offset,json=cleanedOffset,proto3" json:"cleaned_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaPush) Reset() {
@@ -1525,6 +1528,13 @@ func (x *ReplicaPush) GetLogStartOffset() int64 {
 func (x *ReplicaPush) GetBatchCount() uint32 {
 	if x != nil {
 		return x.BatchCount
+	}
+	return 0
+}
+
+func (x *ReplicaPush) GetCleanedOffset() int64 {
+	if x != nil {
+		return x.CleanedOffset
 	}
 	return 0
 }
@@ -1666,7 +1676,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\x0ehigh_watermark\x18\t \x01(\x03R\rhighWatermark\x12\x18\n" +
 	"\amatched\x18\n" +
 	" \x01(\bR\amatched\x12+\n" +
-	"\x12begin_at_log_start\x18\v \x01(\bR\x0fbeginAtLogStart\"\x9e\x02\n" +
+	"\x12begin_at_log_start\x18\v \x01(\bR\x0fbeginAtLogStart\"\xc5\x02\n" +
 	"\vReplicaPush\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
@@ -1678,7 +1688,9 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\x0ehigh_watermark\x18\a \x01(\x03R\rhighWatermark\x12(\n" +
 	"\x10log_start_offset\x18\b \x01(\x03R\x0elogStartOffset\x12\x1f\n" +
 	"\vbatch_count\x18\t \x01(\rR\n" +
-	"batchCount*\\\n" +
+	"batchCount\x12%\n" +
+	"\x0ecleaned_offset\x18\n" +
+	" \x01(\x03R\rcleanedOffset*\\\n" +
 	"\n" +
 	"StreamKind\x12\x1b\n" +
 	"\x17STREAM_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
