@@ -19,11 +19,19 @@ func (l *Log) commit() {
 	before := l.Flushed()
 	wrote, err := l.writePending()
 	if err == nil {
-		err = l.flushWritten()
+		_ = l.flushWritten() // an error is latched
 	}
+	l.finish(before, wrote)
+}
+
+// finish ends a turn, in which the flushed end was at before and so many bytes
+// were written: it lets go of io and tells how far the log got.
+func (l *Log) finish(before record.Offset, wrote int64) {
 	l.mu.Lock()
 	p := Progress{Written: l.written, Flushed: l.flushed, Err: l.failed}
 	rest := l.tail.waiting() > 0 && l.failed == nil
+	news := wrote > 0 || p.Flushed > before || p.Err != nil && !l.failureTold
+	l.failureTold = p.Err != nil
 	l.mu.Unlock()
 	l.io.Unlock()
 
@@ -36,7 +44,7 @@ func (l *Log) commit() {
 	if wrote > 0 {
 		l.dir.tail.wrote(l, p.Written, wrote)
 	}
-	if l.spec.Notify != nil && (wrote > 0 || p.Flushed > before || err != nil) {
+	if l.spec.Notify != nil && news {
 		l.spec.Notify(p)
 	}
 }
@@ -164,13 +172,8 @@ func (l *Log) flushLater() {
 // syncTo makes everything up to the written end durable: the active segment, and
 // before it counts, the epochs of its batches and where gaps among them may be.
 func (l *Log) syncTo(written record.Offset) error {
-	s := l.active()
-	if s.unsynced {
-		err := l.dir.flusher.Flush(s.file.file)
-		l.letGo(s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.path+logExt, err)
-		}
+	if err := l.syncActive(); err != nil {
+		return err
 	}
 	if err := l.writeEpochs(); err != nil {
 		return err
@@ -199,6 +202,20 @@ func (l *Log) writeCleaned() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.onDisk = max(l.onDisk, min(cleaned, l.cleaned))
+	return nil
+}
+
+// syncActive makes the active segment's own pages durable. The caller holds io.
+func (l *Log) syncActive() error {
+	s := l.active()
+	if !s.unsynced {
+		return nil
+	}
+	err := l.dir.flusher.Flush(s.file.file)
+	l.letGo(s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path+logExt, err)
+	}
 	return nil
 }
 

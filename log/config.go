@@ -43,6 +43,12 @@ type FlusherOptions struct {
 	Workers int
 	// Flusher syncs a file; nil: Fdatasync.
 	Flusher Flusher
+	// JournalAt is how many logs must wait for a flush at the same moment for a
+	// group of them to go through the flush journal; 0: 32.
+	JournalAt int
+	// JournalBytes is the size of each of the journal's two files, which are made
+	// when they are first needed; 0: 64 MiB; -1: no journal.
+	JournalBytes int64
 }
 
 // Flusher makes what was written to a file durable. It is called by up to

@@ -34,6 +34,7 @@ type Dir struct {
 	lock       vfs.File
 	files      *openFiles
 	pool       *flushPool
+	journal    *journal
 	tail       *tailBudget
 	checkpoint *checkpointer
 	space      *space
@@ -70,6 +71,9 @@ func OpenDir(opts DirOptions) (_ *Dir, err error) {
 	}()
 	if err := d.removeDeleted(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
+	}
+	if err := d.replayJournal(); err != nil {
+		return nil, fmt.Errorf("data directory %s: flush journal: %w", d.path, err)
 	}
 	if err := d.loadCheckpoint(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
@@ -125,10 +129,21 @@ func newDir(opts DirOptions) *Dir {
 	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
 	d.fs = d.files.fs
 	d.tail = newTailBudget(tailBytes, d.arena)
-	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
+	d.journal = newJournal(opts, d.files, d.flusher)
+	d.pool = newFlushPool(opts.Flusher, d.commitGroup, d.now)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
 	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)
 	return d
+}
+
+// replayJournal brings acknowledged bytes into the segments that had them in the
+// journal only when the machine stopped.
+func (d *Dir) replayJournal() error {
+	entries, err := d.journal.replay()
+	if entries > 0 {
+		d.logger.Info("flush journal replayed", "path", d.path, "entries", entries)
+	}
+	return err
 }
 
 // takeLock locks the file and writes our pid into it.
@@ -235,6 +250,9 @@ func (d *Dir) Open(spec Spec) (_ *Log, err error) {
 	if err := d.prepareFolder(path, spec); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	if err := d.journal.apply(key); err != nil {
+		return nil, fmt.Errorf("open %s: flush journal: %w", path, err)
+	}
 	d.mu.Lock()
 	promised, known := d.states[key]
 	d.mu.Unlock()
@@ -266,7 +284,7 @@ func (d *Dir) adopt(key logKey, l *Log) bool {
 func (d *Dir) newLog(path string, spec Spec) *Log {
 	cfg := spec.Config.withDefaults()
 	return &Log{
-		dir: d, fs: d.fs, path: path, spec: spec, cfg: cfg,
+		dir: d, fs: d.fs, path: path, folder: filepath.Base(path), key: logKey{spec.TopicID, spec.Partition}, spec: spec, cfg: cfg,
 		logger:    d.logger.With("topic", spec.Topic, "partition", spec.Partition),
 		tail:      tail{budget: d.tail},
 		producers: newProducers(cfg.MaxProducers),
@@ -372,6 +390,9 @@ func (d *Dir) putAway(path, ext string, key logKey) error {
 		}
 		name = fmt.Sprintf("%s.%x.%d", path, key.topicID[:4], n)
 	}
+	if err := d.journal.void(key); err != nil { // the partition may come back under the same name
+		return err
+	}
 	if err := d.fs.Rename(path, name+ext); err != nil {
 		return err
 	}
@@ -438,7 +459,7 @@ func (d *Dir) Close(brokerEpoch int64) error {
 	err := closeAll(logs)
 	d.checkpoint.close()
 	d.pool.done.Wait()
-	err = errors.Join(err, d.checkpoint.write())
+	err = errors.Join(err, d.journal.close(err == nil), d.checkpoint.write())
 	if err == nil && brokerEpoch >= 0 {
 		err = d.writeMarker(brokerEpoch)
 	}

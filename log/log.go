@@ -17,6 +17,8 @@ type Log struct {
 	dir      *Dir
 	fs       vfs.FS
 	path     string
+	folder   string // the last part of path
+	key      logKey
 	spec     Spec
 	recovery Recovery
 	logger   *slog.Logger
@@ -28,6 +30,8 @@ type Log struct {
 	io sync.Mutex
 	// vec is the flush worker's scratch space; guarded by io.
 	vec [][]byte
+	// closed: the files are closed, everything in them synced; guarded by io.
+	closed bool
 
 	mu            sync.Mutex // guards everything below
 	cfg           Config
@@ -49,8 +53,10 @@ type Log struct {
 	promised record.Offset
 	damage   Damage
 	failed   error // latched
-	closing  bool  // takes no appends any more
-	busy     bool  // being truncated or reset
+	// failureTold: Notify has heard of it.
+	failureTold bool
+	closing     bool // takes no appends any more
+	busy        bool // being truncated or reset
 	// generation counts truncations and resets: a reader that spans one tries again.
 	generation uint64
 	// flushDue: sync with the next turn though the topic is not synced.
@@ -258,11 +264,12 @@ func (l *Log) Close() error {
 	l.io.Lock()
 	defer l.io.Unlock()
 	err := l.Err()
-	if err == nil && l.Damage() == DamageNone {
+	if err == nil {
 		if err = l.closeFiles(); err != nil {
 			err = l.latch("close", err)
 		}
 	}
+	l.closed = true
 	l.mu.Lock()
 	l.tail.dropBack(0)
 	segments := l.segments
@@ -276,6 +283,12 @@ func (l *Log) Close() error {
 // closeFiles leaves what lets the next open skip the scan of the active segment:
 // its index, and the producer state at the very end.
 func (l *Log) closeFiles() error {
+	if err := l.syncActive(); err != nil { // the journal may have been its only durable copy
+		return err
+	}
+	if l.Damage() != DamageNone {
+		return nil
+	}
 	if err := l.active().seal(l.fs); err != nil {
 		return err
 	}

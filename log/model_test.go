@@ -299,6 +299,8 @@ func TestLogIsASlice(t *testing.T) {
 		m := &model{mem: vfs.NewMem(), opts: testOptions(nil)}
 		m.opts.TailBytes = rapid.Int64Range(1, 4000).Draw(t, "tail")
 		m.opts.Flusher.Workers = rapid.IntRange(1, 3).Draw(t, "workers")
+		m.opts.Flusher.JournalAt = rapid.SampledFrom([]int{1, 1000}).Draw(t, "journal at")
+		m.opts.Flusher.JournalBytes = rapid.Int64Range(100, 5000).Draw(t, "journal bytes")
 		m.cfg = Config{
 			Synced:        rapid.IntRange(0, 3).Draw(t, "synced") > 0,
 			SegmentBytes:  rapid.Int64Range(100, 3000).Draw(t, "segment"),

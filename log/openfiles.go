@@ -197,6 +197,10 @@ func (o *openFiles) close(f vfs.File) {
 // crowded: so many files wait for a sync that the next one must not.
 func (o *openFiles) crowded() bool { return o.held.Load() > int64(o.limit/2) }
 
+// full: so many files wait for a sync that none may join them. The flush journal,
+// which is what lets them wait for long, stops short of the limit.
+func (o *openFiles) full() bool { return o.held.Load() > int64(o.limit*3/4) }
+
 // evict closes some idle files, because the process or the machine has too many;
 // false: there is none.
 func (o *openFiles) evict() bool {

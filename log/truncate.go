@@ -46,6 +46,11 @@ func (l *Log) TruncateTo(off record.Offset) error {
 			return err
 		}
 	}
+	if position >= 0 {
+		if err := l.unjournal(); err != nil {
+			return l.latch("truncate", err)
+		}
+	}
 	old := l.segments
 	lowered := l.forgetFrom(off, position)
 	if lowered {
@@ -254,6 +259,10 @@ func (l *Log) Reset(start record.Offset) error {
 
 func (l *Log) resetFiles(start record.Offset) error {
 	if err := l.dir.checkpoint.write(); err != nil {
+		return err
+	}
+	// Only now: until the checkpoint no longer promises them, the bytes must be somewhere.
+	if err := l.dir.journal.void(l.key); err != nil {
 		return err
 	}
 	// A damaged log may hold segments that were not opened.
