@@ -8,6 +8,7 @@
 //	  lock                            held by the living process, names its pid
 //	  flushed-checkpoint.0, .1        two alternating slots: flushed offset, high
 //	                                  watermark and start of every log
+//	  flush-journal.0, .1             small appends to many logs, see below
 //	  clean-stop                      exists between a clean stop and the next start
 //	  orders-0/                       topic orders, partition 0
 //	    partition.metadata            topic id
@@ -28,8 +29,14 @@
 // syncs it with one fdatasync if the topic is synced, moves Written and Flushed
 // and calls Notify with no lock held. While it syncs, the next group gathers, so
 // the cost of a sync per record falls as load grows. No file waits for another:
-// a barrier over all dirty files cost a prototype 15 % (docs/decisions/0001-flush.md
-// compares with syncfs, early writeback and a journal).
+// a barrier over all dirty files cost a prototype 15 %.
+//
+// When tens of logs and more wait at the same moment, a sync for each is what the
+// disk cannot keep up with. One worker then takes them all and makes what is small
+// durable with one write and one sync of the flush journal, while it writes the
+// segments, which are synced later. Opening the directory replays the journal into
+// the segments before anything looks at them. docs/decisions/0001-flush.md compares
+// this with syncfs and early writeback.
 //
 // # Offsets, all exclusive
 //
@@ -40,8 +47,9 @@
 //
 // Log.io is held by whoever changes the log's files: a flush worker, truncation,
 // retention. Log.mu guards the state in memory and is never held over I/O.
-// Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool, the tail and
-// the open files.
+// Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool, the tail, the
+// open files and the journal. A group commit holds the io of many logs, each of
+// which it got by TryLock.
 // Readers take Log.mu for a look-up only: what is in the tail they get as
 // references, what is not they read with pread outside of any lock, and check
 // afterwards that no truncation came between.
@@ -62,8 +70,8 @@
 // # Goroutines
 //
 // The Dir owns them all and Close waits for them: the flush workers, which end
-// when there is nothing to flush, and the housekeeper, which writes the
-// checkpoint. Notify is called from a flush worker, never twice at once for one
+// when there is nothing to flush, the journal's syncers, and the housekeeper,
+// which writes the checkpoint. Notify is called from a flush worker, never twice at once for one
 // log, and must not call Close or Remove.
 //
 // # Failure

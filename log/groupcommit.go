@@ -29,10 +29,14 @@ type stagedLog struct {
 // their own, and those that did not fit into the group.
 func (d *Dir) commitGroup(logs []*Log) (alone, rest []*Log) {
 	var staged []stagedLog
-	size := int64(groupHeader)
+	size, room := int64(groupHeader), d.files.room()
 	for i, l := range logs {
 		if size >= journalGroupMax {
 			rest = logs[i:]
+			break
+		}
+		if len(staged) >= room {
+			alone = append(alone, logs[i:]...)
 			break
 		}
 		s, ok := l.stage()
@@ -111,7 +115,7 @@ func (l *Log) stage() (stagedLog, bool) {
 	s := stagedLog{log: l}
 	l.mu.Lock()
 	s.entries, s.before = l.tail.pending(), l.flushed
-	ok := len(s.entries) > 0 && !l.dir.files.full() && l.usable() == nil && l.cfg.Synced && !l.epochsDirty && l.cleaned <= l.onDisk && l.flushed == l.written
+	ok := len(s.entries) > 0 && l.usable() == nil && l.cfg.Synced && !l.epochsDirty && l.cleaned <= l.onDisk && l.flushed == l.written
 	cfg := l.cfg
 	l.mu.Unlock()
 	if ok {

@@ -197,9 +197,9 @@ func (o *openFiles) close(f vfs.File) {
 // crowded: so many files wait for a sync that the next one must not.
 func (o *openFiles) crowded() bool { return o.held.Load() > int64(o.limit/2) }
 
-// full: so many files wait for a sync that none may join them. The flush journal,
-// which is what lets them wait for long, stops short of the limit.
-func (o *openFiles) full() bool { return o.held.Load() > int64(o.limit*3/4) }
+// room is how many more segments may hold their files for long, as the flush
+// journal lets them: it stops short of the limit.
+func (o *openFiles) room() int { return o.limit*3/4 - int(o.held.Load()) }
 
 // evict closes some idle files, because the process or the machine has too many;
 // false: there is none.
