@@ -106,12 +106,24 @@ func (c *coldRead) chunk(n int) error {
 		at, c.next = at+info.Size, info.NextOffset()
 	}
 	if lo >= 0 {
-		c.out = append(c.out, record.PinOf(buf, lo, at))
+		c.out = append(c.out, c.keep(buf, lo, at))
 		c.got += at - lo
 	}
 	c.position += int64(at)
 	c.done = c.done || c.got > 0 && c.got >= c.maxBytes
 	return nil
+}
+
+// keep pins what the reader gets of a chunk. Much less than a whole chunk is
+// copied: it would keep all of the chunk's memory from being used.
+func (c *coldRead) keep(chunk *record.Buf, lo, hi int) record.Slice {
+	if hi-lo >= chunk.Len()/2 {
+		return record.PinOf(chunk, lo, hi)
+	}
+	buf := c.l.dir.arena.Get(hi - lo)
+	defer buf.Release()
+	copy(buf.Bytes(), chunk.Bytes()[lo:hi])
+	return record.PinOf(buf, 0, hi-lo)
 }
 
 // enough says that the batch at a position is no longer wanted.

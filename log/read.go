@@ -18,13 +18,16 @@ type ReadOptions struct {
 	// Bounded is for readers who may keep what they get for as long as they please:
 	// clients. What they hold together stays within the arena's shares: up to its
 	// PinLimit they share the tail's memory, beyond it they get copies out of the
-	// file, smallRead bytes at a time, and beyond its ReadLimit ErrReadMemory. The
+	// file, little at a time, and beyond its ReadLimit ErrReadMemory. The
 	// size of one batch may come on top, for a batch is never cut.
 	Bounded bool
 }
 
-// smallRead is what a bounded read gives when memory is short.
-const smallRead = 64 << 10
+// smallRead is what a bounded read gives when memory is short: of what is kept
+// for such reads a sixteenth, so that many readers get some.
+func smallRead(a *record.Arena) int {
+	return int(min((a.ReadLimit()-a.PinLimit())/16, 64<<10))
+}
 
 // Read returns whole batches from the one that holds from on (the next one where
 // compaction left a gap), while their base offset is below limit and together they are at most maxBytes; the first batch
@@ -77,7 +80,7 @@ func (l *Log) plan(dst []record.Slice, o ReadOptions) ([]record.Slice, *coldRead
 		case o.From >= l.written:
 			return dst, nil, ErrReadMemory // the only copy is the one in the tail
 		}
-		o.MaxBytes = min(o.MaxBytes, smallRead)
+		o.MaxBytes = min(o.MaxBytes, smallRead(l.dir.arena))
 	}
 	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].base > o.From }) - 1
 	if i < 0 {
@@ -127,11 +130,12 @@ func (c *coldRead) reserve(bounded bool) error {
 		return nil
 	}
 	arena := c.l.dir.arena
-	if n := c.estimate(); c.maxBytes > smallRead && arena.TryReserve(n, arena.PinLimit()) {
+	small := smallRead(arena)
+	if n := c.estimate(); c.maxBytes > small && arena.TryReserve(n, arena.PinLimit()) {
 		c.reserved = n
 		return nil
 	}
-	c.maxBytes = min(c.maxBytes, smallRead)
+	c.maxBytes = min(c.maxBytes, small)
 	n := c.estimate()
 	if !arena.TryReserve(n, arena.ReadLimit()) {
 		return ErrReadMemory
