@@ -8,12 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/consumergroup/coordinator"
+	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
@@ -36,8 +36,11 @@ type Broker struct {
 	metrics     *metrics
 	applied     *applied
 
-	// inFlight bounds the bytes of produce requests that are not acknowledged.
-	inFlight *semaphore.Weighted
+	admission *admission
+	// onSettled is admission.release, bound once.
+	onSettled func(int64)
+	// short are the fetches that wait for memory.
+	short shortage
 	// suspended: no controller was heard for a session.
 	suspended atomic.Bool
 	// diskFull holds why produce is refused; nil: it is not.
@@ -67,9 +70,9 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, logger: cfg.Logger, table: newTable(), applied: newApplied(), cleanEpoch: -1,
-		inFlight: semaphore.NewWeighted(cfg.MaxInFlight),
-		kick:     make(chan struct{}, 1), startsDue: make(chan struct{}, 1), stopping: make(chan struct{}),
+		kick: make(chan struct{}, 1), startsDue: make(chan struct{}, 1), stopping: make(chan struct{}),
 	}
+	b.shareMemory()
 	b.stop = sync.OnceFunc(func() { close(b.stopping) })
 	b.closed = sync.OnceValue(b.close)
 	b.proposer = newProposer(b)
@@ -95,6 +98,14 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.wg.Go(func() { b.tick(run) })
 	b.wg.Go(func() { b.retain(run) })
 	return b, nil
+}
+
+// shareMemory makes the rules for who may hold how much of the arena.
+func (b *Broker) shareMemory() {
+	arena := b.cfg.Arena
+	b.admission = newAdmission(arena, b.cfg.MaxInFlight, b.cfg.Dir.Unwritten, b.cfg.Dir.Reclaim)
+	b.onSettled = b.admission.release
+	arena.WatchPinned(&record.Watch{Level: arena.ReadLimit(), Fell: b.short.wake})
 }
 
 // join recovers, registers and starts the two sides of replication.

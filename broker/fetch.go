@@ -26,7 +26,7 @@ func (b *Broker) Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchR
 
 func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
 	results := make([]api.FetchResult, len(req.Partitions))
-	if b.read(req, results) || req.MaxWait <= 0 {
+	if done, _ := b.read(req, results); done || req.MaxWait <= 0 {
 		return results, nil
 	}
 	p := newPoll()
@@ -39,67 +39,99 @@ func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchRe
 	}
 	timer := time.NewTimer(req.MaxWait)
 	defer timer.Stop()
-	for {
-		// The first look after joining the readers closes the gap before it.
+	inLine := false
+	for last := false; ; {
+		// The first look after joining the readers closes the gap before it. While
+		// it waits a fetch holds no memory.
 		releaseResults(results)
-		if b.read(req, results) {
+		done, short := b.read(req, results)
+		if done || last {
 			return results, nil
 		}
+		if short && !inLine {
+			inLine = true
+			b.short.add(p)
+			defer b.leaveLine(p)
+			continue
+		}
+		releaseResults(results)
 		select {
 		case <-p.woken:
+			if inLine {
+				b.short.add(p)
+			}
 		case <-timer.C:
-			return results, nil
+			last = true
 		case <-b.stopping:
-			return results, nil
+			last = true
 		case <-ctx.Done():
-			releaseResults(results)
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// read fills results with what is there now, and reports whether that is an
-// answer: enough bytes, or an error.
-func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult) bool {
-	room, got, failed := req.MaxBytes, 0, false
-	for i := range req.Partitions {
-		r := &results[i]
-		*r = b.readOne(&req.Partitions[i], room, got == 0)
-		failed = failed || r.Err != nil
-		got += r.Bytes()
-		room = req.MaxBytes - got
-	}
-	return failed || got >= req.MinBytes
+// leaveLine ends a wait for memory. There may be more for the next one.
+func (b *Broker) leaveLine(p *poll) {
+	b.short.remove(p)
+	b.short.wake()
 }
 
-// readOne reads one partition. Below a room of zero bytes it reads only when it
-// must, so that the first batch gets through whatever its size.
-func (b *Broker) readOne(fp *api.FetchPartition, room int, must bool) api.FetchResult {
-	r := api.FetchResult{PartitionRef: fp.PartitionRef, HighWatermark: record.UnknownOffset, LogStartOffset: record.UnknownOffset}
+// read fills results with what is there now, and reports whether that is an
+// answer: enough bytes, or an error. short: there is more, but no memory for it;
+// with anything at all that is an answer too.
+func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult) (done, short bool) {
+	most := min(req.MaxBytes, b.maxAnswer())
+	room, got, failed := most, 0, false
+	for i := range req.Partitions {
+		r := &results[i]
+		short = b.readOne(r, &req.Partitions[i], room, got == 0) || short
+		failed = failed || r.Err != nil
+		got += r.Bytes()
+		room = most - got
+	}
+	return failed || got >= min(req.MinBytes, most) || short && got > 0, short
+}
+
+// maxAnswer bounds what one client is sent at once: what it does not take stays
+// in memory.
+func (b *Broker) maxAnswer() int { return int(b.cfg.Arena.Limit() / 8) }
+
+// readOne reads one partition into r, whose memory it uses again. Below a room of
+// zero bytes it reads only when it must, so that the first batch gets through
+// whatever its size. short: there is no memory for what could be read.
+func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, must bool) (short bool) {
+	*r = api.FetchResult{
+		PartitionRef: fp.PartitionRef, HighWatermark: record.UnknownOffset, LogStartOffset: record.UnknownOffset,
+		Batches: r.Batches[:0],
+	}
 	l, err := b.serving(&r.PartitionRef)
 	if err != nil {
 		r.Err = err
-		return r
+		return false
 	}
 	if r.Err = b.mayRead(l, fp); r.Err != nil {
-		return r
+		return false
 	}
 	hw, start := l.watermark(), l.log.Start()
 	r.HighWatermark, r.LogStartOffset = hw, start
 	switch end := l.log.End(); {
 	case fp.Offset < start || fp.Offset > end:
 		r.Err = outOfRange(l, fp.Offset, start, end)
-		return r
+		return false
 	case fp.Offset >= hw || room <= 0 && !must:
-		return r
+		return false
 	}
-	slices, readErr := l.log.Read(fp.Offset, hw, min(max(room, 0), fp.MaxBytes))
+	var readErr error
+	r.Batches, readErr = l.log.ReadInto(r.Batches, commitlog.ReadOptions{
+		From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true,
+	})
+	if errors.Is(readErr, commitlog.ErrReadMemory) {
+		return true
+	}
 	if readErr != nil {
 		r.Err = l.readError(readErr)
-		return r
 	}
-	r.Batches = slices
-	return r
+	return false
 }
 
 // mayRead checks the leader epoch and that this broker still has its session.

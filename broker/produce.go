@@ -15,28 +15,28 @@ const defaultProduceTimeout = 30 * time.Second
 
 // Produce appends what req holds, each partition in the order of the calls, and
 // returns without waiting for any disk or replica. It takes over the references
-// to the batches. Above MaxInFlight it first waits for earlier requests, as long
-// as ctx and the request's timeout allow, and refuses with CodeOverloaded then.
+// to the batches. When too much is in flight or the arena is full it first waits
+// at the door, as long as ctx and the request's timeout allow, and refuses with
+// CodeOverloaded then.
 func (b *Broker) Produce(ctx context.Context, req *api.ProduceRequest) *api.Pending {
 	timeout := req.Timeout
 	if timeout <= 0 {
 		timeout = defaultProduceTimeout
 	}
 	deadline := b.cfg.Now().Add(timeout)
-	bytes := int64(0)
+	bytes, held := int64(0), int64(0)
 	for i := range req.Partitions {
 		for _, buf := range req.Partitions[i].Batches {
 			bytes += int64(buf.Len())
+			held += buf.Footprint()
 		}
 	}
-	// A request above the bound passes alone.
-	held := min(bytes, b.cfg.MaxInFlight)
-	if !b.admit(ctx, held, timeout) {
+	if !b.admission.enter(ctx, held, timeout) {
 		p := api.NewPending(req, deadline, 0, nil)
-		b.refuseAll(p, req, api.Errorf(api.CodeOverloaded, "%d bytes of produce requests are in flight already, the bound is %d; nothing was appended", b.cfg.MaxInFlight, b.cfg.MaxInFlight))
+		b.refuseAll(p, req, api.Errorf(api.CodeOverloaded, "the broker's memory for batches is full (%d of %d bytes); nothing was appended", b.cfg.Arena.InUse(), b.cfg.Arena.Limit()))
 		return p
 	}
-	p := api.NewPending(req, deadline, held, b.inFlight.Release)
+	p := api.NewPending(req, deadline, held, b.onSettled)
 	b.metrics.produceBytes.Add(float64(bytes))
 	for i := range req.Partitions {
 		b.produceOne(p, i, req, deadline)
@@ -45,16 +45,6 @@ func (b *Broker) Produce(ctx context.Context, req *api.ProduceRequest) *api.Pend
 		p.Answer(nil)
 	}
 	return p
-}
-
-// admit waits for room for n bytes.
-func (b *Broker) admit(ctx context.Context, n int64, timeout time.Duration) bool {
-	if b.inFlight.TryAcquire(n) {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return b.inFlight.Acquire(ctx, n) == nil
 }
 
 func (b *Broker) refuseAll(p *api.Pending, req *api.ProduceRequest, e *api.Error) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -50,5 +51,51 @@ func (r *readers) wake() {
 		case p.woken <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// shortage is the line of fetches that found no memory for readers. Each release
+// of such memory wakes the one that has waited longest. Its mutex is a leaf.
+type shortage struct {
+	waiting atomic.Int32
+
+	mu   sync.Mutex // guards line
+	line []*poll
+}
+
+func (s *shortage) add(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.line, p) {
+		s.line = append(s.line, p)
+	}
+	s.waiting.Store(int32(len(s.line)))
+}
+
+func (s *shortage) remove(p *poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.line, p); i >= 0 {
+		s.line = slices.Delete(s.line, i, i+1)
+	}
+	s.waiting.Store(int32(len(s.line)))
+}
+
+// wake sends the first one to look again; should it find nothing, it joins at the end.
+func (s *shortage) wake() {
+	if s.waiting.Load() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.line) == 0 {
+		return
+	}
+	p := s.line[0]
+	s.line = slices.Delete(s.line, 0, 1)
+	s.waiting.Store(int32(len(s.line)))
+	select {
+	case p.woken <- struct{}{}:
+	default:
 	}
 }

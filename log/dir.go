@@ -440,6 +440,13 @@ func (d *Dir) CleanMarker() (brokerEpoch int64, ok bool, err error) {
 // OldestFlush is how long the longest outstanding write or flush takes so far.
 func (d *Dir) OldestFlush() time.Duration { return d.pool.oldest() }
 
+// Unwritten is how many bytes of memory wait to be written by the logs.
+func (d *Dir) Unwritten() int64 { return d.tail.unwritten.Load() }
+
+// Reclaim lets the tails go of what is written, oldest first, as long as more of
+// the arena is in use than recent batches may fill.
+func (d *Dir) Reclaim() { d.tail.evict() }
+
 // Close flushes and closes all logs, writes the checkpoint and, if everything
 // went well and brokerEpoch is not negative, the clean-stop marker; then it
 // releases the lock. It returns the failures of logs that had latched one.

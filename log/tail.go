@@ -37,12 +37,16 @@ func (t *tail) base() (record.Offset, bool) {
 func (t *tail) push(buf *record.Buf, base, next record.Offset) {
 	t.entries.push(tailEntry{buf.Retain(), base, next})
 	t.budget.bytes.Add(buf.Footprint())
+	t.budget.unwritten.Add(buf.Footprint())
 }
 
 // wrote notes that the next n pending entries have reached their file. The caller
 // holds Log.io too.
 func (t *tail) wrote(n int) {
-	t.written += n
+	for range n {
+		t.budget.unwritten.Add(-t.entries.at(t.written).buf.Footprint())
+		t.written++
+	}
 	clear(t.group) // it must not keep memory alive that the tail lets go of
 }
 
@@ -88,6 +92,9 @@ func (t *tail) dropFront(off record.Offset) {
 // flush worker is reading them.
 func (t *tail) dropBack(i int) {
 	for j := i; j < t.entries.len(); j++ {
+		if j >= t.written {
+			t.budget.unwritten.Add(-t.entries.at(j).buf.Footprint())
+		}
 		t.release(t.entries.at(j))
 	}
 	t.entries.dropBack(i)
@@ -106,6 +113,8 @@ func (t *tail) release(e *tailEntry) {
 type tailBudget struct {
 	limit int64
 	bytes atomic.Int64 // held by all tails
+	// unwritten is the part of bytes that waits to be written and cannot give way.
+	unwritten atomic.Int64
 	arena *record.Arena
 	// full is how much of the arena may be in use before tails give way.
 	full int64

@@ -106,12 +106,13 @@ func (r *FetchResult) Bytes() int {
 	return n
 }
 
-// Release gives the references back. The bytes must not be used afterwards.
+// Release gives the references back. The bytes must not be used afterwards; the
+// memory of Batches may be.
 func (r *FetchResult) Release() {
 	for i := range r.Batches {
 		r.Batches[i].Release()
 	}
-	r.Batches = nil
+	r.Batches = r.Batches[:0]
 }
 
 // OffsetQuery says which offset ListOffsets looks for.

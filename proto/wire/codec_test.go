@@ -290,3 +290,27 @@ func TestSendAllocations(t *testing.T) {
 	m.Release()
 	require.Zero(t, arena.InUse())
 }
+
+// What is copied into the message is memory too that a peer who takes nothing holds.
+func TestCopiedBatchesCountUntilTheyAreSent(t *testing.T) {
+	arena := record.NewArena(8 << 20)
+	codec := wire.NewCodec(arena)
+	m := &wire.Fetched{FetchResponse: &pb.FetchResponse{}}
+	for i := range 100 {
+		b := batch(arena, 500, byte(i))
+		m.Batches = append(m.Batches, record.PinOf(b, 0, 500))
+		b.Release()
+	}
+	large := batch(arena, 5000, 1)
+	m.Batches = append(m.Batches, record.PinOf(large, 0, 5000))
+	footprint := large.Footprint()
+	large.Release()
+	out, err := codec.Marshal(m)
+	require.NoError(t, err)
+	m.Release()
+	require.GreaterOrEqual(t, arena.Pinned(), footprint+100*500, "the copies, and the large batch as a reader's")
+	require.Less(t, arena.Pinned(), footprint+100*510)
+	out.Free()
+	require.Zero(t, arena.Pinned())
+	require.Zero(t, arena.InUse())
+}

@@ -41,24 +41,25 @@ func (c *Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case *handedOver:
 		defer m.Release()
-		return marshal(m.Fetched)
+		return c.marshal(m.Fetched)
 	case outgoing:
-		return marshal(m)
+		return c.marshal(m)
 	default:
 		return c.standard.Marshal(v)
 	}
 }
 
 // marshal lays a message out as in the package comment. All bytes that are not
-// referenced batches lie in one allocation, cut into pieces.
-func marshal(m outgoing) (mem.BufferSlice, error) {
+// referenced batches lie in one allocation, cut into pieces. The arena counts it
+// until the transport is done: a peer that takes nothing keeps it too.
+func (c *Codec) marshal(m outgoing) (mem.BufferSlice, error) {
 	fields, err := m.fields()
 	if err != nil {
 		return nil, err
 	}
 	size, large := proto.Size(fields), 0
 	for i := range m.count() {
-		b, _ := m.batch(i)
+		b := m.batch(i).Bytes
 		size += protowire.SizeTag(batchesField) + protowire.SizeVarint(uint64(len(b)))
 		if copied(b) {
 			size += len(b)
@@ -72,24 +73,21 @@ func marshal(m outgoing) (mem.BufferSlice, error) {
 		return nil, err
 	}
 	out := make(mem.BufferSlice, 0, 2*large+1)
-	pieces := make([]mem.SliceBuffer, 0, large+1)
-	held := newLease(large)
+	held := newLease(large, c.arena)
 	start := 0
 	for i := range m.count() {
-		b, buf := m.batch(i)
+		s := m.batch(i)
 		head = protowire.AppendTag(head, batchesField, protowire.BytesType)
-		head = protowire.AppendVarint(head, uint64(len(b)))
-		if copied(b) {
-			head = append(head, b...)
+		head = protowire.AppendVarint(head, uint64(len(s.Bytes)))
+		if copied(s.Bytes) {
+			head = append(head, s.Bytes...)
 			continue
 		}
-		pieces = append(pieces, head[start:len(head):len(head)])
+		out = append(out, held.piece(head[start:len(head):len(head)]), held.batch(s))
 		start = len(head)
-		out = append(out, &pieces[len(pieces)-1], held.hold(b, buf))
 	}
 	if start < len(head) {
-		pieces = append(pieces, head[start:])
-		out = append(out, &pieces[len(pieces)-1])
+		out = append(out, held.piece(head[start:len(head):len(head)]))
 	}
 	held.arm()
 	return out, nil
@@ -104,41 +102,69 @@ func copied(b []byte) bool { return mem.IsBelowBufferPoolingThreshold(len(b)) }
 // pool that the transport gives the buffers back to; the last one releases them.
 type lease struct {
 	left    atomic.Int32
-	bytes   [][]byte
-	bufs    []*record.Buf
+	buffers int               // that the transport will give back
+	bytes   [][]byte          // what they point at
+	small   []mem.SliceBuffer // pieces that the transport does not give back
+	holding
 	cleanup runtime.Cleanup
 }
 
-func newLease(n int) *lease {
-	if n == 0 {
-		return nil
-	}
-	l := &lease{bytes: make([][]byte, 0, n), bufs: make([]*record.Buf, 0, n)}
-	l.left.Store(int32(n))
-	return l
+// holding is what a lease gives back in the end.
+type holding struct {
+	slices []record.Slice
+	arena  *record.Arena
+	heap   int64 // bytes beside the slices, counted in arena
 }
 
-// hold takes a reference and returns the buffer for the transport.
-func (l *lease) hold(b []byte, buf *record.Buf) mem.Buffer {
-	if buf != nil {
-		l.bufs = append(l.bufs, buf.Retain())
+func newLease(large int, arena *record.Arena) *lease {
+	return &lease{
+		bytes: make([][]byte, 0, 2*large+1), small: make([]mem.SliceBuffer, 0, large+1),
+		holding: holding{arena: arena, slices: make([]record.Slice, 0, large)},
 	}
-	l.bytes = append(l.bytes, slices.Clip(b))
+}
+
+// batch takes a reference and returns the buffer for the transport.
+func (l *lease) batch(s record.Slice) mem.Buffer {
+	l.slices = append(l.slices, s.Retain())
+	return l.buffer(slices.Clip(s.Bytes))
+}
+
+// piece returns the buffer for bytes that belong to the message alone.
+func (l *lease) piece(b []byte) mem.Buffer {
+	if copied(b) {
+		l.small = append(l.small, b)
+		return &l.small[len(l.small)-1]
+	}
+	l.heap += int64(len(b))
+	return l.buffer(b)
+}
+
+func (l *lease) buffer(b []byte) mem.Buffer {
+	l.bytes = append(l.bytes, b)
+	l.buffers++
 	return mem.NewBuffer(&l.bytes[len(l.bytes)-1], l)
 }
 
-// arm provides for a transport that forgets the message, see the package comment.
-// A forgotten buffer is the last path to the lease, so the collector's finding it
-// proves that nobody reads the bytes any more.
+// arm begins the lease, and provides for a transport that forgets the message, see
+// the package comment. A forgotten buffer is the last path to the lease, so the
+// collector's finding it proves that nobody reads the bytes any more.
 func (l *lease) arm() {
-	if l != nil {
-		l.cleanup = runtime.AddCleanup(l, releaseAll, l.bufs)
+	if l.buffers == 0 {
+		return
 	}
+	if l.heap > 0 {
+		l.arena.Charge(l.heap)
+	}
+	l.left.Store(int32(l.buffers))
+	l.cleanup = runtime.AddCleanup(l, giveBack, l.holding)
 }
 
-func releaseAll(bufs []*record.Buf) {
-	for _, b := range bufs {
-		b.Release()
+func giveBack(h holding) {
+	for i := range h.slices {
+		h.slices[i].Release()
+	}
+	if h.heap > 0 {
+		h.arena.Charge(-h.heap)
 	}
 }
 
@@ -152,7 +178,7 @@ func (l *lease) Get(n int) *[]byte {
 func (l *lease) Put(*[]byte) {
 	if l.left.Add(-1) == 0 {
 		l.cleanup.Stop()
-		releaseAll(l.bufs)
+		giveBack(l.holding)
 		runtime.KeepAlive(l) // the cleanup must not run between Stop and here
 	}
 }

@@ -90,9 +90,8 @@ type outgoing interface {
 	// fields returns the small fields.
 	fields() (proto.Message, error)
 	count() int
-	// batch returns the bytes of an element and the Buf to hold on to meanwhile,
-	// nil when the bytes are not counted.
-	batch(i int) ([]byte, *record.Buf)
+	// batch returns an element, which stays the message's.
+	batch(i int) record.Slice
 }
 
 // incoming is a message that can be received into.
@@ -114,7 +113,7 @@ func (m *Produce) fields() (proto.Message, error) {
 
 func (m *Produce) count() int { return len(m.Batches) }
 
-func (m *Produce) batch(i int) ([]byte, *record.Buf) { return m.Batches[i].Bytes(), m.Batches[i] }
+func (m *Produce) batch(i int) record.Slice { return m.Batches[i].Borrow() }
 
 func (m *Produce) fresh() proto.Message {
 	m.ProduceRequest = new(pb.ProduceRequest)
@@ -132,7 +131,7 @@ func (m *Fetched) fields() (proto.Message, error) {
 
 func (m *Fetched) count() int { return len(m.Batches) }
 
-func (m *Fetched) batch(i int) ([]byte, *record.Buf) { return m.Batches[i].Bytes, m.Batches[i].Buf() }
+func (m *Fetched) batch(i int) record.Slice { return m.Batches[i] }
 
 func (m *Fetched) fresh() proto.Message {
 	m.FetchResponse = new(pb.FetchResponse)
@@ -150,9 +149,7 @@ func (m *Replicated) fields() (proto.Message, error) {
 
 func (m *Replicated) count() int { return len(m.Batches) }
 
-func (m *Replicated) batch(i int) ([]byte, *record.Buf) {
-	return m.Batches[i].Bytes, m.Batches[i].Buf()
-}
+func (m *Replicated) batch(i int) record.Slice { return m.Batches[i] }
 
 func (m *Replicated) fresh() proto.Message {
 	m.ReplicateResponse = new(pb.ReplicateResponse)
