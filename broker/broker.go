@@ -123,7 +123,7 @@ func (b *Broker) join(ctx context.Context) error {
 	}
 	b.follower, err = replica.NewFollower(replica.FollowerConfig{
 		NodeID: b.cfg.NodeID, BrokerEpoch: b.brokerEpoch, ClusterID: clusterID,
-		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger,
+		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger, Receive: b.cfg.Arena.ReceiveShare(),
 	})
 	return err
 }

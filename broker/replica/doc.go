@@ -35,7 +35,9 @@
 //
 // The follower grants a window of bytes when a stream opens; batches take from
 // it when they are sent, and it grows back once the follower's log has written
-// them to its file. A leader without credit keeps its sessions queued. One
+// them to its file, which waits for nobody else: two brokers that lead for each
+// other cannot fill each other's memory and wait. The windows of all leaders share
+// FollowerConfig.Receive. A leader without credit keeps its sessions queued. One
 // message may overdraw the credit, so that a batch of any size passes.
 //
 // # Failure

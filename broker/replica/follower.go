@@ -22,6 +22,10 @@ type FollowerConfig struct {
 	// have sent and this broker's logs have not written; 0: 16 MiB and 4 MiB.
 	InSyncCredit  int64
 	CatchUpCredit int64
+	// Receive is the memory for what all leaders together may have sent so; each
+	// leader's credit is at most its part, three quarters of it in sync. One batch
+	// a stream may come on top. 0: there is no such bound.
+	Receive int64
 	// KeepAlive is the longest silence towards a leader; 0: 500 ms. Well below
 	// broker.session.timeout.
 	KeepAlive time.Duration
@@ -40,6 +44,7 @@ type Follower struct {
 	ctx      context.Context //nolint:containedctx // The lifetime of the streams, ended by Close.
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
+	leaders  atomic.Int32 // that have subscriptions
 
 	mu     sync.Mutex // guards what follows
 	links  map[int32]*link
@@ -93,6 +98,19 @@ func (f *Follower) Follow(key Key, leader int32, inSync bool, p FollowerPartitio
 	}
 	l.add(s)
 	return s
+}
+
+// window is the credit that a leader may have on a stream. It changes with the
+// number of leaders; one with more than its window gets no more until it has used it.
+func (f *Follower) window(kind streamKind) int64 {
+	most, quarters := f.cfg.InSyncCredit, int64(3)
+	if kind == kindCatchUp {
+		most, quarters = f.cfg.CatchUpCredit, 1
+	}
+	if f.cfg.Receive <= 0 {
+		return most
+	}
+	return max(min(most, f.cfg.Receive*quarters/4/max(int64(f.leaders.Load()), 1)), 1)
 }
 
 // Close ends all streams and waits for their goroutines.

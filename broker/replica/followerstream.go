@@ -16,10 +16,9 @@ const idleTime = 5 * time.Second
 // followerStream is the follower's end of one stream, opened as long as a
 // partition uses it.
 type followerStream struct {
-	link   *link
-	kind   streamKind
-	window int64 // bytes of credit
-	wake   chan struct{}
+	link *link
+	kind streamKind
+	wake chan struct{}
 
 	// Guarded by link.mu.
 	running bool // run has been started and has not decided to end
@@ -29,7 +28,9 @@ type followerStream struct {
 	later   []delayed
 	acks    []*Subscription
 	stops   []*pb.ReplicaStop
-	credit  int64 // to be returned
+	// granted is the credit that the leader has not used and the pushes that are
+	// not in their logs' files: what there is to receive into, or will be.
+	granted int64
 
 	// Of the sender alone, reused from message to message.
 	due     []*Subscription
@@ -111,17 +112,18 @@ func (st *followerStream) serve(parent context.Context) error {
 		return err
 	}
 	cfg := &st.link.follower.cfg
+	window := st.link.follower.window(st.kind)
 	err = stream.Send(&pb.ReplicateRequest{
 		Open: &pb.StreamOpen{
 			Follower: cfg.NodeID, BrokerEpoch: cfg.BrokerEpoch, Kind: st.kind.wire(),
 			ClusterId: cfg.ClusterID, Leader: st.link.leader,
 		},
-		CreditBytes: uint64(st.window),
+		CreditBytes: uint64(window),
 	})
 	if err != nil {
 		return st.recvError(stream, err)
 	}
-	st.comeUp()
+	st.comeUp(window)
 	r := &receiver{stream: st, in: stream, unmatched: make(chan unmatched, 64)}
 	received := make(chan error, 1)
 	var both sync.WaitGroup
@@ -148,11 +150,11 @@ func (st *followerStream) recvError(stream FollowerStream, sendErr error) error 
 }
 
 // comeUp begins a session of every partition on the stream.
-func (st *followerStream) comeUp() {
+func (st *followerStream) comeUp(granted int64) {
 	l := st.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st.up, st.credit = true, 0
+	st.up, st.granted = true, granted
 	for _, s := range l.subs {
 		if s.kind == st.kind && s.phase == subIdle {
 			s.queued = false
@@ -183,7 +185,6 @@ func (st *followerStream) goDown() {
 		l.endSession(s)
 		s.phase = subIdle
 	}
-	st.credit = 0
 	l.mu.Unlock()
 	for _, o := range gone {
 		o.sub.part.Gone(o.session)
@@ -249,8 +250,10 @@ func (st *followerStream) collect(now time.Time, keepAlive bool) (wait time.Dura
 	st.request.Stops, st.stops = st.stops, nil
 	st.request.CreditBytes = 0
 	something = len(st.request.Acks) > 0 || len(st.request.Stops) > 0 || len(st.due) > 0 || keepAlive
-	if st.credit > 0 && (something || st.credit >= st.window/8) {
-		st.request.CreditBytes, st.credit = uint64(st.credit), 0
+	window := l.follower.window(st.kind)
+	if due := window - st.granted; due > 0 && (something || due >= window/8) {
+		st.request.CreditBytes = uint64(due)
+		st.granted += due
 		something = true
 	}
 	l.mu.Unlock()

@@ -15,17 +15,14 @@ type link struct {
 	mu      sync.Mutex // guards all of the link's subscriptions and streams, and what follows
 	subs    map[Key]*Subscription
 	streams [streamKinds]*followerStream
+	busy    bool // has subscriptions, and a share of the memory to receive into
 	closed  bool
 }
 
 func newLink(f *Follower, leader int32) *link {
 	l := &link{follower: f, leader: leader, subs: make(map[Key]*Subscription)}
 	for kind := range streamKinds {
-		window := f.cfg.InSyncCredit
-		if kind == kindCatchUp {
-			window = f.cfg.CatchUpCredit
-		}
-		l.streams[kind] = &followerStream{link: l, kind: kind, window: window, wake: make(chan struct{}, 1)}
+		l.streams[kind] = &followerStream{link: l, kind: kind, wake: make(chan struct{}, 1)}
 	}
 	return l
 }
@@ -37,7 +34,21 @@ func (l *link) add(s *Subscription) {
 		l.remove(old)
 	}
 	l.subs[s.key] = s
+	l.countIn()
 	l.join(s)
+}
+
+// countIn tells the follower whether the link takes a share of the memory to
+// receive into. The caller holds mu.
+func (l *link) countIn() {
+	if busy := len(l.subs) > 0; busy != l.busy {
+		l.busy = busy
+		if busy {
+			l.follower.leaders.Add(1)
+		} else {
+			l.follower.leaders.Add(-1)
+		}
+	}
 }
 
 // join puts s on the stream of its kind, which begins a session as soon as it is
@@ -77,7 +88,7 @@ func (l *link) begin(s *Subscription, after time.Duration) {
 // caller holds mu.
 func (l *link) endSession(s *Subscription) {
 	st := l.streams[s.kind]
-	st.credit += s.settleAll()
+	st.granted -= s.settleAll()
 	s.session = 0
 }
 
@@ -117,6 +128,7 @@ func (l *link) remove(s *Subscription) {
 	st.signal()
 	if l.subs[s.key] == s {
 		delete(l.subs, s.key)
+		l.countIn()
 	}
 }
 

@@ -173,7 +173,7 @@ func (r *receiver) push(m *pb.ReplicaPush, batches []record.Slice) {
 	s := l.find(keyOf(m.GetTopicId(), m.GetPartition()))
 	if s == nil || !r.accepts(s, p, bytes) {
 		l.mu.Lock()
-		st.credit += bytes
+		st.granted -= bytes
 		st.signal()
 		l.mu.Unlock()
 		return

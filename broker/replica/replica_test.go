@@ -391,3 +391,58 @@ func TestSettle(t *testing.T) {
 		t.Errorf("settled %d, %d left", got, len(s.unwritten))
 	}
 }
+
+// The leaders of a follower share the memory that it receives into.
+func TestLeadersShareWhatIsReceived(t *testing.T) {
+	const receive, message, size = 40_000, 2_000, 1_000
+	nodes := newNodes(t, 3, func(s *ServerConfig, f *FollowerConfig) {
+		s.MessageBytes = message
+		f.Receive = receive
+	})
+	follow := func(p, leader int) (lead, follower *memReplica) {
+		lead, follower = newMemReplica(nodes[leader-1], testKey(p)), newMemReplica(nodes[2], testKey(p))
+		follower.mu.Lock()
+		follower.manual = true // nothing reaches the file
+		follower.mu.Unlock()
+		a := assignment(1, int32(leader), 3, int32(leader), 3)
+		lead.assign(a)
+		follower.assign(a)
+		return lead, follower
+	}
+	one, followsOne := follow(0, 1)
+	two, followsTwo := follow(1, 2)
+	for i := range 100 {
+		one.produce(uint64(i), size)
+		two.produce(uint64(i), size)
+	}
+	const per, window = size + record.HeaderSize, receive * 3 / 4 / 2
+	received := func(r *memReplica) int { return len(r.batches) * per }
+	for _, r := range []*memReplica{followsTwo, followsOne} {
+		r.wait(t, "a window", func() bool { return received(r) > window-message })
+	}
+	// The first leader may have been the only one when its stream opened.
+	followsOne.mu.Lock()
+	before := received(followsOne)
+	followsOne.flushAll()
+	followsOne.mu.Unlock()
+	followsOne.wait(t, "the next window", func() bool { return received(followsOne) > before+window-message })
+	followsOne.mu.Lock()
+	second := received(followsOne) - before
+	followsOne.mu.Unlock()
+	followsTwo.mu.Lock()
+	first := received(followsTwo)
+	followsTwo.mu.Unlock()
+	for _, got := range []int{first, second} {
+		if got > window+message+per {
+			t.Errorf("%d bytes came for a window of %d", got, window)
+		}
+	}
+	for _, r := range []*memReplica{followsOne, followsTwo} {
+		r.mu.Lock()
+		r.manual = false
+		r.flushAll()
+		r.mu.Unlock()
+	}
+	one.wait(t, "all acknowledged", func() bool { return len(one.outcomes) == 100 })
+	two.wait(t, "all acknowledged", func() bool { return len(two.outcomes) == 100 })
+}

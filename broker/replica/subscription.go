@@ -63,7 +63,7 @@ func (s *Subscription) Ack(a Ack) {
 		s.dirty = true
 		st.acks = append(st.acks, s)
 	}
-	st.credit += s.settle(a.Written)
+	st.granted -= s.settle(a.Written)
 	st.signal()
 }
 
