@@ -55,6 +55,8 @@ func (c *coldRead) run() error {
 			return err
 		}
 	}
+	begin := c.position
+	defer func() { c.l.dir.pages.note(c.file, begin, c.position) }()
 	for !c.done && c.position < c.size {
 		want := min(max(c.maxBytes-c.got, record.HeaderSize), readChunk)
 		if len(c.out) == 0 {

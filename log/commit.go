@@ -216,6 +216,7 @@ func (l *Log) syncActive() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.path+logExt, err)
 	}
+	l.dir.pages.synced(s)
 	return nil
 }
 
@@ -257,24 +258,9 @@ func (l *Log) roll(base record.Offset) error {
 	if err != nil {
 		return err
 	}
-	if l.dir.dropRolled {
-		if err := l.dropPages(old); err != nil {
-			l.logger.Debug("page cache not dropped", "file", old.path, "error", err)
-		}
-	}
 	l.mu.Lock()
 	old.index = nil
 	l.segments = append(slices.Clip(l.segments), s)
 	l.mu.Unlock()
 	return nil
-}
-
-// dropPages takes a segment out of the page cache.
-func (l *Log) dropPages(s *segment) error {
-	file, err := l.dir.files.acquire(s.file)
-	if err != nil {
-		return err
-	}
-	defer l.dir.files.release(s.file)
-	return file.DropCache()
 }

@@ -269,7 +269,7 @@ func TestGroupsShareOneWriteAndOneSync(t *testing.T) {
 func TestOnDisk(t *testing.T) {
 	opts := testOptions(vfs.OS{})
 	opts.Path = t.TempDir() + "/not/yet"
-	opts.DropRolledPages = true
+	opts.PageCacheBytes = 1000
 	cfg := Config{Synced: true, SegmentBytes: 2000}
 	var want []byte
 	for round := range 3 {

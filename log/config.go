@@ -28,11 +28,11 @@ type DirOptions struct {
 	DiskReserve int64
 	// CheckpointInterval is the least time between two flushed checkpoints; 0: 100 ms.
 	CheckpointInterval time.Duration
-	// DropRolledPages takes a segment out of the page cache once it is full: on
-	// machines whose memory is dear this doubled a prototype's rate, but whoever
-	// reads the segment afterwards reads the disk.
-	DropRolledPages bool
-	Logger          *slog.Logger
+	// PageCacheBytes is how much of the segments stays in the kernel's page cache,
+	// for readers that lag; what was written or read longest ago leaves it. 0:
+	// DefaultPageCacheBytes.
+	PageCacheBytes int64
+	Logger         *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -64,6 +64,9 @@ type Fdatasync struct{}
 
 // Flush calls fdatasync(2).
 func (Fdatasync) Flush(f vfs.File) error { return f.Datasync() }
+
+// DefaultPageCacheBytes is the default of DirOptions.PageCacheBytes.
+const DefaultPageCacheBytes = 1 << 30
 
 // Defaults of Config.
 const (

@@ -23,16 +23,16 @@ const defaultTailBytes = 64 << 20
 // Dir is a node's data directory: it owns the flush workers, the checkpoint and
 // the memory of recent batches for all logs in it.
 type Dir struct {
-	fs         vfs.FS
-	path       string
-	logger     *slog.Logger
-	arena      *record.Arena
-	now        func() time.Time
-	flusher    Flusher
-	dropRolled bool
+	fs      vfs.FS
+	path    string
+	logger  *slog.Logger
+	arena   *record.Arena
+	now     func() time.Time
+	flusher Flusher
 
 	lock       vfs.File
 	files      *openFiles
+	pages      *pageCache
 	pool       *flushPool
 	journal    *journal
 	tail       *tailBudget
@@ -107,8 +107,8 @@ func (d *Dir) loadCheckpoint() error {
 func newDir(opts DirOptions) *Dir {
 	d := &Dir{
 		path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
-		flusher: opts.Flusher.Flusher, dropRolled: opts.DropRolledPages,
-		logs: map[logKey]*Log{}, opened: map[logKey]bool{},
+		flusher: opts.Flusher.Flusher,
+		logs:    map[logKey]*Log{}, opened: map[logKey]bool{},
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -128,9 +128,15 @@ func newDir(opts DirOptions) *Dir {
 	}
 	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
 	d.fs = d.files.fs
+<<<<<<< HEAD
 	d.tail = newTailBudget(tailBytes, d.arena)
 	d.journal = newJournal(opts, d.files, d.flusher)
 	d.pool = newFlushPool(opts.Flusher, d.commitGroup, d.now)
+=======
+	d.pages = newPageCache(d.files, opts.PageCacheBytes, opts.Logger)
+	d.tail = &tailBudget{limit: tailBytes}
+	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
+>>>>>>> 9ac1562 (log: a bound for what segments keep in the page cache)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
 	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)
 	return d
@@ -466,7 +472,12 @@ func (d *Dir) Close(brokerEpoch int64) error {
 	err := closeAll(logs)
 	d.checkpoint.close()
 	d.pool.done.Wait()
+<<<<<<< HEAD
 	err = errors.Join(err, d.journal.close(err == nil), d.checkpoint.write())
+=======
+	d.pages.done.Wait()
+	err = errors.Join(err, d.checkpoint.write())
+>>>>>>> 9ac1562 (log: a bound for what segments keep in the page cache)
 	if err == nil && brokerEpoch >= 0 {
 		err = d.writeMarker(brokerEpoch)
 	}

@@ -33,6 +33,8 @@ type segment struct {
 	// unsynced: written since the last flush. The segment then holds its file
 	// open, see openFiles. Guarded by Log.io.
 	unsynced bool
+	// noted is how far the page cache's account reaches. Guarded by Log.io.
+	noted int64
 }
 
 func newSegment(folder string, base record.Offset) *segment {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	commitlog "github.com/penstock/penstock/log"
 )
 
 // Config is the configuration of one node: the flat file of the user guide,
@@ -40,8 +42,8 @@ type Config struct {
 	// DiskReserve is the free space in bytes below which produce is refused; 0:
 	// the larger of 2 GiB and 5 % of the disk.
 	DiskReserve int64
-	// DropRolled takes full segments out of the page cache.
-	DropRolled bool
+	// PageCache is how many bytes of the segments stay in the kernel's page cache.
+	PageCache int64
 	// OpenFiles is how many segment files are kept open; 0: a quarter of what the
 	// process may open.
 	OpenFiles int32
@@ -86,6 +88,7 @@ func DefaultConfig() Config {
 		ListenHTTP:        "0.0.0.0:7072",
 		ListenPeer:        "0.0.0.0:7073",
 		TailMemory:        64 << 20,
+		PageCache:         commitlog.DefaultPageCacheBytes,
 		SessionTimeout:    3 * time.Second,
 		HeartbeatInterval: 250 * time.Millisecond,
 		RaftElection:      500 * time.Millisecond,

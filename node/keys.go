@@ -47,7 +47,7 @@ func Keys() []Key {
 		{"rack", "string", "", "Replicas of a partition are spread over racks.", func(c *Config, v string) error { return setText(&c.Rack, v) }},
 		{"tail.memory", "size", "64MiB", "Memory for recent and unfinished batches.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
 		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
-		{"page.cache.drop", "bool", "false", "Take full segments out of the page cache: faster where memory is dear to get; who lags by more than segment.bytes reads the disk.", func(c *Config, v string) error { return setBool(&c.DropRolled, v) }},
+		{"page.cache.bytes", "size", "1GiB", "How much of the segments stays in the kernel's page cache, over all partitions; who lags by more reads the disk.", func(c *Config, v string) error { return setSize(&c.PageCache, v, 1<<20) }},
 		{"log.open.files", "int", "a quarter of the process's limit, 64 to 4096", "How many segment files are kept open.", func(c *Config, v string) error { return setPositive(&c.OpenFiles, v, 1<<20) }},
 		{"broker.session.timeout", "duration", "3s", "Silence after which the controller fences a broker.", func(c *Config, v string) error {
 			return setDuration(&c.SessionTimeout, v, 100*time.Millisecond, 10*time.Minute)

@@ -148,7 +148,7 @@ func (n *Node) openDir(arena *record.Arena) error {
 		FS: vfs.OS{}, Path: n.cfg.DataDir, Arena: arena,
 		// The rest of the arena is for what is in flight.
 		TailBytes: n.cfg.TailMemory / 2, DiskReserve: n.cfg.DiskReserve, Logger: n.logger,
-		DropRolledPages: n.cfg.DropRolled, OpenFiles: int(n.cfg.OpenFiles),
+		PageCacheBytes: n.cfg.PageCache, OpenFiles: int(n.cfg.OpenFiles),
 	})
 	if err != nil {
 		return fmt.Errorf("data.dir: %w", err)

@@ -157,7 +157,7 @@ func (f *memFile) loseDirty() {
 	clear(f.n.dirty)
 }
 
-func (f *memFile) DropCache() error { return nil }
+func (f *memFile) DropCache(int64, int64) error { return nil }
 
 // EvictLost lets memory run short: pages that a failed sync marked clean are
 // dropped and read as the disk has them.

@@ -162,8 +162,11 @@ func (f *osFile) Datasync() error {
 	}
 }
 
-func (f *osFile) DropCache() error {
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+func (f *osFile) DropCache(off, n int64) error {
+	if n <= 0 {
+		return nil // to the kernel 0 means: to the end
+	}
+	if err := unix.Fadvise(int(f.Fd()), off, n, unix.FADV_DONTNEED); err != nil {
 		return fmt.Errorf("fadvise %s: %w", f.Name(), err)
 	}
 	return nil

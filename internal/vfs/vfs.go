@@ -79,6 +79,7 @@ type Sizer interface {
 type Syncer interface {
 	// Datasync makes the content and the length durable, not the times.
 	Datasync() error
-	// DropCache tells the kernel that the clean pages will not be needed soon.
-	DropCache() error
+	// DropCache tells the kernel that the n bytes at off will not be needed soon:
+	// whole clean pages in the range leave its page cache, others may stay.
+	DropCache(off, n int64) error
 }

@@ -68,7 +68,7 @@ func TestContract(t *testing.T) {
 			_, err = f.WriteAt([]byte("TWO"), 5)
 			require.NoError(t, err)
 			require.NoError(t, f.Datasync())
-			require.NoError(t, f.DropCache())
+			require.NoError(t, f.DropCache(0, size))
 			require.NoError(t, f.Truncate(8))
 			got, err = f.ReadAt(b[:8], 0)
 			require.True(t, err == nil || errors.Is(err, io.EOF))

@@ -60,7 +60,7 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", 10*time.Second, "how long a cell writes")
 	flag.IntVar(&o.files, "files", 6, "files, each with one writer")
 	flag.Int64Var(&o.warm, "warm", 8<<10, "MiB of memory that is touched before a warm cell")
-	flag.Int64Var(&o.keep, "keep", 28<<10, "MiB of segments that are kept; the oldest beyond are removed")
+	flag.Int64Var(&o.keep, "keep", 12<<10, "MiB of segments that are kept; the oldest beyond are removed")
 	flag.StringVar(&o.ways, "ways", "buffered,drop-0,drop-64,drop-256,drop-1024,roll-64,roll-256,roll-1024,direct,direct-trunc,direct-ideal", "which ways")
 	flag.StringVar(&o.memory, "memory", "cold,warm,full", "which states of memory")
 	flag.Int64Var(&o.ballast, ballastFlag, 0, "internal: MiB that this process touches and gives back when told")
