@@ -128,15 +128,10 @@ func newDir(opts DirOptions) *Dir {
 	}
 	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
 	d.fs = d.files.fs
-<<<<<<< HEAD
+	d.pages = newPageCache(d.files, opts.PageCacheBytes, opts.Logger)
 	d.tail = newTailBudget(tailBytes, d.arena)
 	d.journal = newJournal(opts, d.files, d.flusher)
 	d.pool = newFlushPool(opts.Flusher, d.commitGroup, d.now)
-=======
-	d.pages = newPageCache(d.files, opts.PageCacheBytes, opts.Logger)
-	d.tail = &tailBudget{limit: tailBytes}
-	d.pool = newFlushPool(opts.Flusher.Workers, d.now)
->>>>>>> 9ac1562 (log: a bound for what segments keep in the page cache)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
 	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)
 	return d
@@ -472,12 +467,8 @@ func (d *Dir) Close(brokerEpoch int64) error {
 	err := closeAll(logs)
 	d.checkpoint.close()
 	d.pool.done.Wait()
-<<<<<<< HEAD
 	err = errors.Join(err, d.journal.close(err == nil), d.checkpoint.write())
-=======
 	d.pages.done.Wait()
-	err = errors.Join(err, d.checkpoint.write())
->>>>>>> 9ac1562 (log: a bound for what segments keep in the page cache)
 	if err == nil && brokerEpoch >= 0 {
 		err = d.writeMarker(brokerEpoch)
 	}

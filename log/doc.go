@@ -67,10 +67,15 @@
 // help, a read answers an *OpenFilesError and may be tried again, and a log that
 // cannot be written to for it latches like after any failed write.
 //
+// What was synced or read stays in the kernel's page cache up to
+// DirOptions.PageCacheBytes over all logs; what was noted longest ago is dropped
+// first. It is advice: nothing but the speed of a read depends on it.
+//
 // # Goroutines
 //
 // The Dir owns them all and Close waits for them: the flush workers, which end
-// when there is nothing to flush, the journal's syncers, and the housekeeper,
+// when there is nothing to flush, the journal's syncers, one that lets go of the
+// page cache, which lives while there is too much in it, and the housekeeper,
 // which writes the checkpoint. Notify is called from a flush worker, never twice at once for one
 // log, and must not call Close or Remove.
 //

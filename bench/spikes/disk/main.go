@@ -27,7 +27,9 @@
 // when nothing else runs.
 //
 //	go run ./bench/spikes/disk -dir /var/tmp -duration 10s
-//	go run ./bench/spikes/disk -dir /var/tmp -duration 60s -memory full -ways buffered,drop-64,direct
+//	go run ./bench/spikes/disk -dir /var/tmp -duration 60s -memory cold,full -ways buffered,drop-1024,direct
+//	go run ./bench/spikes/disk -dir /var/tmp -duration 10s -memory warm -ways drop-1024,drop-64,direct -least 1 -most 1
+//	go run ./bench/spikes/disk -dir /var/tmp -duration 10s -memory warm -ways drop-1024,drop-64,direct -lag 512
 package main
 
 import (
@@ -49,6 +51,9 @@ type options struct {
 	files    int
 	warm     int64 // MiB
 	keep     int64 // MiB
+	least    int   // KiB
+	most     int   // KiB
+	lag      int64 // MiB
 	ballast  int64
 	ways     string
 	memory   string
@@ -61,6 +66,9 @@ func main() {
 	flag.IntVar(&o.files, "files", 6, "files, each with one writer")
 	flag.Int64Var(&o.warm, "warm", 8<<10, "MiB of memory that is touched before a warm cell")
 	flag.Int64Var(&o.keep, "keep", 12<<10, "MiB of segments that are kept; the oldest beyond are removed")
+	flag.IntVar(&o.least, "least", 256, "KiB of the smallest group")
+	flag.IntVar(&o.most, "most", 1024, "KiB of the largest group, at most 1024")
+	flag.Int64Var(&o.lag, "lag", 0, "MiB, over all files, by which a reader of each file lags; 0: no readers")
 	flag.StringVar(&o.ways, "ways", "buffered,drop-0,drop-64,drop-256,drop-1024,roll-64,roll-256,roll-1024,direct,direct-trunc,direct-ideal", "which ways")
 	flag.StringVar(&o.memory, "memory", "cold,warm,full", "which states of memory")
 	flag.Int64Var(&o.ballast, ballastFlag, 0, "internal: MiB that this process touches and gives back when told")
@@ -77,6 +85,9 @@ func main() {
 
 // table runs all cells and prints a row of Markdown after each.
 func table(o options) (err error) {
+	if o.least < 1 || o.most < o.least || o.most > groupMost>>10 {
+		return fmt.Errorf("groups of %d to %d KiB: want 1 to %d", o.least, o.most, groupMost>>10)
+	}
 	var ways []way
 	for name := range strings.SplitSeq(o.ways, ",") {
 		w, err := parseWay(name)
@@ -103,9 +114,9 @@ func table(o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 
-	fmt.Printf("%d files, groups of 256 KiB to 1 MiB, %s a cell, memory touched for warm: %d MiB, %s\n\n",
-		o.files, o.duration, o.warm, time.Now().UTC().Format(time.RFC3339))
-	fmt.Println("| memory | way | MB/s | CPU s/GB | machine s/GB | sync p50 ms | p99 ms | drop p50 us | p99 us | page cache grew, GiB |")
+	fmt.Printf("%d files, groups of %d KiB to %d KiB, %s a cell, memory touched for warm: %d MiB, readers lag by %d MiB (0: none), %s\n\n",
+		o.files, o.least, o.most, o.duration, o.warm, o.lag, time.Now().UTC().Format(time.RFC3339))
+	fmt.Println("| memory | way | MB/s | CPU s/GB | machine s/GB | write and sync p50 ms | p99 ms | drop p50 us | p99 us | page cache grew, GiB |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
 	for _, state := range states {
 		for _, w := range ways {

@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	block      = 4096
-	groupLeast = 256 << 10
-	groupMost  = 1 << 20
+	block     = 4096
+	groupMost = 1 << 20
 	// folioMost is the largest piece in which the kernel keeps pages: a range to
 	// drop begins at a multiple, so that no piece hangs over its beginning.
 	folioMost = 2 << 20
@@ -75,6 +74,9 @@ type writer struct {
 	dir   string
 	files int
 	keep  int64
+	least int
+	most  int
+	lagOf int64 // of the reader; 0: none
 	total *atomic.Int64
 
 	memory  []byte // of groups
@@ -86,6 +88,7 @@ type writer struct {
 	size    int64
 	dropped int64
 	old     []string
+	reader  reader
 
 	syncs, drops *hdrhistogram.Histogram
 }
@@ -97,6 +100,8 @@ func measure(o options, dir string, w way, written func(int64) error) (result, e
 	for i := range writers {
 		x := &writer{
 			way: w, dir: filepath.Join(dir, strconv.Itoa(i)), files: o.files, keep: o.keep << 20 / int64(o.files), total: &total,
+			least: o.least << 10, most: o.most << 10, lagOf: o.lag << 20 / int64(o.files),
+			reader: reader{dir: filepath.Join(dir, strconv.Itoa(i)), segment: w.segment, b: make([]byte, groupMost)},
 			memory: aligned(arenaBytes / o.files), staging: aligned(groupMost + 2*block),
 			random: rand.New(rand.NewPCG(1, uint64(i))), //nolint:gosec // sizes
 			syncs:  histogram(), drops: histogram(),
@@ -183,7 +188,7 @@ func aligned(n int) []byte {
 func (x *writer) run(end time.Time) error {
 	at := 0
 	for time.Now().Before(end) {
-		n := groupLeast + x.random.IntN(groupMost-groupLeast)
+		n := x.least + x.random.IntN(x.most-x.least+1)
 		if x.ideal {
 			n = n / block * block
 			at = (at + block - 1) / block * block
@@ -196,6 +201,11 @@ func (x *writer) run(end time.Time) error {
 		}
 		at += n
 		x.total.Add(int64(n))
+		if x.lagOf > 0 {
+			if err := x.reader.follow(x.number-1, x.size, x.lagOf); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -207,10 +217,10 @@ func (x *writer) append(group []byte) error {
 			return err
 		}
 	}
+	begin := time.Now()
 	if err := x.write(group); err != nil {
 		return err
 	}
-	begin := time.Now()
 	if err := unix.Fdatasync(int(x.file.Fd())); err != nil {
 		return err
 	}
