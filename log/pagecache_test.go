@@ -281,7 +281,7 @@ func residentBytes(t *testing.T, name string) (resident int64) {
 	t.Helper()
 	f, err := os.Open(name)
 	require.NoError(t, err)
-	defer f.Close() //nolint:errcheck // only looked at
+	defer f.Close()
 	stat, err := f.Stat()
 	require.NoError(t, err)
 	m, err := unix.Mmap(int(f.Fd()), 0, int(stat.Size()), unix.PROT_READ, unix.MAP_SHARED)
