@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/penstock/penstock/internal/vfs"
@@ -54,6 +55,9 @@ func (c *coldRead) run() error {
 		if c.position, err = searchIndexFile(c.l.fs, c.path, int64(c.from-c.base)); err != nil {
 			return err
 		}
+		if c.position < 0 || c.position >= c.size {
+			c.position = 0
+		}
 	}
 	begin := c.position
 	defer func() { c.l.dir.pages.note(c.file, begin, c.position) }()
@@ -62,7 +66,15 @@ func (c *coldRead) run() error {
 		if len(c.out) == 0 {
 			want = min(want+c.interval, readChunk) // the index points up to so far before
 		}
-		if err := c.chunk(int(min(int64(max(want, c.need)), c.size-c.position))); err != nil {
+		err := c.chunk(int(min(int64(max(want, c.need)), c.size-c.position)))
+		if c.next == 0 && c.position > 0 && errors.Is(err, ErrCorrupt) {
+			// An index is a hint: the log is damaged only if the beginning of the
+			// segment does not lead to the batch either.
+			c.l.logger.Warn("index leads to no batch", "segment", c.path, "offset", c.from, "position", c.position)
+			c.position, c.need = 0, 0
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -107,10 +107,14 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 		bytes += n
 	}
 	defer clear(l.vec)
+	if err := l.needIndex(s); err != nil {
+		return 0, err
+	}
 	file, err := l.dir.files.acquire(s.file)
 	if err != nil {
 		return 0, err
 	}
+	l.atRest = false
 	if _, err := file.WriteVecAt(l.vec, s.size); err != nil {
 		l.dir.files.release(s.file)
 		return 0, fmt.Errorf("%s: %w", s.path+logExt, err)
@@ -262,5 +266,6 @@ func (l *Log) roll(base record.Offset) error {
 	old.index = nil
 	l.segments = append(slices.Clip(l.segments), s)
 	l.mu.Unlock()
+	l.atRest = true // the snapshot is written, and the new segment is empty
 	return nil
 }

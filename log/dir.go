@@ -266,7 +266,9 @@ func (d *Dir) Open(spec Spec) (_ *Log, err error) {
 		l.forgetFiles(l.segments)
 		return nil, ErrClosed
 	}
-	d.checkpoint.touch(0)
+	if !known || l.state() != promised {
+		d.checkpoint.touch(0)
+	}
 	return l, nil
 }
 
@@ -355,10 +357,14 @@ func (d *Dir) Remove(l *Log) error {
 	if err := l.Close(); err != nil && !errors.Is(err, ErrFailed) {
 		return err
 	}
-	if err := d.putAway(l.path, deletedExt, logKey{l.spec.TopicID, l.spec.Partition}); err != nil {
+	gone, err := d.putAway(l.path, deletedExt, logKey{l.spec.TopicID, l.spec.Partition})
+	if err == nil {
+		err = d.fs.RemoveAll(gone)
+	}
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", l.path, err)
 	}
-	return d.removeDeleted()
+	return nil
 }
 
 // SetAside renames a folder that the metadata does not mention to *.stray, where
@@ -374,34 +380,35 @@ func (d *Dir) SetAside(f Found) error {
 	if _, _, err := d.CleanMarker(); err != nil {
 		return err
 	}
-	if err := d.putAway(f.Path, strayExt, key); err != nil {
+	if _, err := d.putAway(f.Path, strayExt, key); err != nil {
 		return fmt.Errorf("set aside %s: %w", f.Path, err)
 	}
 	return nil
 }
 
-// putAway gives a folder a free name with an extension and forgets its state.
-func (d *Dir) putAway(path, ext string, key logKey) error {
+// putAway gives a folder a free name with an extension, which it returns, and
+// forgets its state.
+func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
 	name := fmt.Sprintf("%s.%x", path, key.topicID[:4])
 	for n := 1; ; n++ {
 		if _, err := d.fs.List(name + ext); errors.Is(err, fs.ErrNotExist) {
 			break
 		} else if err != nil {
-			return err
+			return "", err
 		}
 		name = fmt.Sprintf("%s.%x.%d", path, key.topicID[:4], n)
 	}
 	if err := d.journal.void(key); err != nil { // the partition may come back under the same name
-		return err
+		return "", err
 	}
 	if err := d.fs.Rename(path, name+ext); err != nil {
-		return err
+		return "", err
 	}
 	d.mu.Lock()
 	delete(d.states, key)
 	d.mu.Unlock()
 	d.checkpoint.touch(0)
-	return d.fs.SyncFolder(d.path)
+	return name + ext, d.fs.SyncFolder(d.path)
 }
 
 // CleanMarker says whether the last stop was clean, and the broker epoch that

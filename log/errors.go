@@ -183,7 +183,7 @@ func (e *InvalidBatchError) Error() string {
 // Is matches ErrInvalidBatch.
 func (e *InvalidBatchError) Is(target error) bool { return target == ErrInvalidBatch }
 
-// OpenFilesError: too many files are open, and none of the log's could be spared.
+// OpenFilesError says that too many files are open and none of the log's could be spared.
 type OpenFilesError struct {
 	Path string // what could not be opened
 	Open int    // segment files that are open, all of them in use

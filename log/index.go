@@ -31,9 +31,10 @@ type timeEntry struct {
 	relative int32
 }
 
-// index is the sparse index of a segment in memory. The one of the active
-// segment lives here only and is written, whole, when the segment is sealed or
-// the log closed; recovery builds it from the batches.
+// index is the sparse index of a segment in memory. Only an active segment that
+// was written to since the log was opened has it there, and there only: it is
+// written, whole, when the segment is sealed or the log closed; recovery builds it
+// from the batches. Whoever looks something up takes an index for a hint.
 type index struct {
 	offsets []indexEntry
 	times   []timeEntry
@@ -122,7 +123,7 @@ func decodeIndex(offsets, times []byte, logSize int64) (*index, error) {
 		x.offsets = append(x.offsets, e)
 	}
 	for b := times; len(b) > 0; b = b[timeEntrySize:] {
-		e := timeEntry{int64(binary.BigEndian.Uint64(b)), int32(binary.BigEndian.Uint32(b[8:]))}
+		e := decodeTimeEntry(b)
 		if n := len(x.times); e.relative < 0 || n > 0 && (e.ms <= x.times[n-1].ms || e.relative <= x.times[n-1].relative) {
 			return nil, fmt.Errorf("time index entry %d does not ascend", n)
 		}
@@ -138,6 +139,10 @@ func decodeIndexEntry(b []byte) indexEntry {
 	return indexEntry{int32(binary.BigEndian.Uint32(b)), int32(binary.BigEndian.Uint32(b[4:]))}
 }
 
+func decodeTimeEntry(b []byte) timeEntry {
+	return timeEntry{int64(binary.BigEndian.Uint64(b)), int32(binary.BigEndian.Uint32(b[8:]))}
+}
+
 // loadIndex reads both index files of a segment.
 func loadIndex(fsys vfs.FS, path string, logSize int64) (*index, error) {
 	offsets, err := readFile(fsys, path+indexExt)
@@ -149,6 +154,62 @@ func loadIndex(fsys vfs.FS, path string, logSize int64) (*index, error) {
 		return nil, err
 	}
 	return decodeIndex(offsets, times, logSize)
+}
+
+// lastIndexEntries are the last entries of a segment's index files: all that is
+// needed of them while nobody looks something up or appends.
+type lastIndexEntries struct {
+	offset indexEntry
+	time   timeEntry
+	none   bool
+}
+
+// lastEntries reads them; of an empty segment, none.
+func lastEntries(fsys vfs.FS, path string, logSize int64) (x lastIndexEntries, err error) {
+	offset, err := lastOf(fsys, path+indexExt, indexEntrySize)
+	if err != nil {
+		return x, err
+	}
+	time, err := lastOf(fsys, path+timeExt, timeEntrySize)
+	switch {
+	case err != nil:
+		return x, err
+	case offset == nil && time == nil && logSize == 0:
+		return lastIndexEntries{none: true}, nil
+	case offset == nil || time == nil:
+		return x, errors.New("index is empty, the log is not")
+	}
+	x = lastIndexEntries{offset: decodeIndexEntry(offset), time: decodeTimeEntry(time)}
+	if x.offset.relative < 0 || x.offset.position < 0 || int64(x.offset.position)+record.HeaderSize > logSize || x.time.relative < 0 {
+		return x, fmt.Errorf("last index entry points behind the log's %d bytes", logSize)
+	}
+	return x, nil
+}
+
+// lastOf returns the last bytes of a file of whole entries; nil: it is empty.
+func lastOf(fsys vfs.FS, name string, entry int64) (_ []byte, err error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil || size == 0 {
+		return nil, err
+	}
+	if size%entry != 0 {
+		return nil, errors.New("index has a torn entry")
+	}
+	b := make([]byte, entry)
+	return b, readFull(f, b, size-entry)
+}
+
+// newest is the greatest timestamp of a segment that takes no more batches.
+func (x lastIndexEntries) newest(base record.Offset) newestTime {
+	if x.none {
+		return noTime()
+	}
+	return newestTime{x.time.ms, base + record.Offset(x.time.relative)}
 }
 
 // writeIndex makes both index files durable, their names in the folder excepted.

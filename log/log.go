@@ -28,6 +28,9 @@ type Log struct {
 
 	// io is held by whoever changes the files; see the package comment.
 	io sync.Mutex
+	// atRest: the index files and the snapshot of the active segment are as a
+	// close would write them. Guarded by io.
+	atRest bool
 	// vec is the flush worker's scratch space; guarded by io.
 	vec [][]byte
 	// closed: the files are closed, everything in them synced; guarded by io.
@@ -281,12 +284,13 @@ func (l *Log) Close() error {
 }
 
 // closeFiles leaves what lets the next open skip the scan of the active segment:
-// its index, and the producer state at the very end.
+// its index, and the producer state at the very end. A log that was not written
+// to since the last close has them.
 func (l *Log) closeFiles() error {
 	if err := l.syncActive(); err != nil { // the journal may have been its only durable copy
 		return err
 	}
-	if l.Damage() != DamageNone {
+	if l.Damage() != DamageNone || l.atRest {
 		return nil
 	}
 	if err := l.active().seal(l.fs); err != nil {

@@ -14,7 +14,7 @@ func (r *recoverer) memory() error {
 	if err := r.leaderEpochs(); err != nil {
 		return err
 	}
-	ps, err := l.restoreProducers(l.end)
+	ps, err := l.restoreProducers(r.snapshots, l.end)
 	if ps != nil {
 		l.producers = ps
 	}
@@ -86,6 +86,25 @@ func (l *Log) scanEpochs() (epochs, error) {
 		}
 	}
 	return out, nil
+}
+
+// needIndex loads the index of the active segment before it is written to. The
+// caller holds io.
+func (l *Log) needIndex(s *segment) error {
+	if s.index != nil {
+		return nil
+	}
+	x, err := loadIndex(l.fs, s.path, s.size)
+	if err != nil {
+		l.logger.Warn("index is built anew", "segment", s.path, "error", err)
+		if x, _, err = l.buildIndex(s); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.index = x
+	return nil
 }
 
 // buildIndex makes the index of a segment that becomes the active one, up to its

@@ -21,10 +21,11 @@ type recoverer struct {
 	promised logState
 	known    bool
 
-	bases []record.Offset // of the segment files that matter
-	fresh epochs          // of the batches that were scanned
-	torn  int64
-	again int64 // bytes rewritten
+	bases     []record.Offset // of the segment files that matter
+	snapshots []record.Offset // ascending
+	fresh     epochs          // of the batches that were scanned
+	torn      int64
+	again     int64 // bytes rewritten
 }
 
 // recover is called by Dir.Open on a log that nobody else has.
@@ -54,11 +55,14 @@ func (l *Log) recover(promised logState, known bool) error {
 		l.cleaned = min(l.cleaned, end)
 	}
 	l.dirty = min(promised.dirty, l.cleaned)
-	if err := l.recoverAge(); err != nil {
+	if err := r.age(); err != nil {
 		return err
 	}
 	if err := r.memory(); err != nil {
 		return err
+	}
+	if l.active().size == 0 { // then a close has no index to write, and no snapshot that is there or empty
+		l.atRest = len(l.producers.byID) == 0 || slices.Contains(r.snapshots, end)
 	}
 	l.recovery = Recovery{
 		LastEpoch: l.epochs.last(), End: end, Flushed: promised.flushed, Damage: l.damage,
@@ -67,22 +71,27 @@ func (l *Log) recover(promised logState, known bool) error {
 	return nil
 }
 
-// recoverAge lets the active segment be as old as its first batch says.
-func (l *Log) recoverAge() error {
-	s := l.active()
-	s.created = l.dir.now()
-	if s.size == 0 {
+// age lets the active segment be as old as its first batch says.
+func (r *recoverer) age() error {
+	s := r.l.active()
+	if s.size == 0 || !s.created.IsZero() {
 		return nil
 	}
-	f, err := l.dir.files.acquire(s.file)
+	f, err := r.l.dir.files.acquire(s.file)
 	if err != nil {
 		return err
 	}
-	defer l.dir.files.release(s.file)
+	defer r.l.dir.files.release(s.file)
+	return r.born(s, f)
+}
+
+// born dates a segment by its first batch.
+func (r *recoverer) born(s *segment, f io.ReaderAt) error {
 	b := make([]byte, record.HeaderSize)
 	if err := readFull(f, b, 0); err != nil {
 		return err
 	}
+	s.created = r.l.dir.now()
 	if info, ok := record.Peek(b); ok && info.MaxTimestamp > 0 {
 		if at := time.UnixMilli(info.MaxTimestamp); at.Before(s.created) {
 			s.created = at
@@ -111,6 +120,9 @@ func (r *recoverer) list() error {
 		if base, ok := parseOffsetName(e.Name, logExt); ok && !e.Folder {
 			r.bases = append(r.bases, base)
 		}
+		if off, ok := parseOffsetName(e.Name, snapshotExt); ok && !e.Folder {
+			r.snapshots = append(r.snapshots, off)
+		}
 		if strings.HasSuffix(e.Name, temporary) {
 			if err := r.l.fs.Remove(filepath.Join(r.l.path, e.Name)); err != nil {
 				return err
@@ -118,6 +130,7 @@ func (r *recoverer) list() error {
 		}
 	}
 	slices.Sort(r.bases)
+	slices.Sort(r.snapshots)
 	return nil
 }
 
@@ -249,9 +262,6 @@ func (r *recoverer) activate() error {
 	l := r.l
 	if n := len(l.segments); n > 0 {
 		last := l.segments[n-1]
-		if last.index == nil {
-			return r.reopen(last)
-		}
 		if l.damage != DamageNone || last.next >= l.start {
 			return nil
 		}
@@ -285,14 +295,12 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	if s.size, err = f.Size(); err != nil {
 		return nil, err
 	}
-	x, err := loadIndex(l.fs, s.path, s.size)
+	last, err := lastEntries(l.fs, s.path, s.size)
 	if err == nil && s.size > 0 {
-		err = x.endsAt(f, s, l.cleaned)
+		err = last.endsAt(f, s, l.cleaned)
 	}
 	if err == nil {
-		if n := len(x.times); n > 0 {
-			s.newest = newestTime{x.times[n-1].ms, base + record.Offset(x.times[n-1].relative)}
-		}
+		s.newest = last.newest(base)
 		return s, nil
 	}
 	l.logger.Warn("index does not fit its segment and is built anew", "segment", s.path, "error", err)
@@ -317,8 +325,8 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 }
 
 // endsAt checks that the batches from the last index entry on lead to the end of the segment.
-func (x *index) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) error {
-	last := x.offsets[len(x.offsets)-1]
+func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) error {
+	last := x.offset
 	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: cleaned}
 	first, err := sc.bytes(record.HeaderSize)
 	if err != nil {
@@ -349,12 +357,6 @@ func (r *recoverer) seal(s *segment) error {
 	}
 	s.index = nil
 	return nil
-}
-
-// reopen makes a sealed segment the active one, which a damaged log may need.
-func (r *recoverer) reopen(s *segment) (err error) {
-	s.index, s.newest, err = r.l.buildIndex(s)
-	return err
 }
 
 // scan reads a segment that reaches above the checkpoint. cut is true when the
@@ -394,6 +396,11 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 		return nil, false, err
 	}
 	*epoch = sc.epoch
+	if s.size > 0 {
+		if err := r.born(s, f); err != nil {
+			return nil, false, err
+		}
+	}
 	if unsure >= 0 {
 		if err := r.rewrite(f, unsure, s.size); err != nil {
 			return nil, false, err
@@ -414,21 +421,22 @@ func (r *recoverer) clean(s *segment, f io.ReaderAt, size int64) bool {
 	if !r.known || r.l.damage != DamageNone || size == 0 {
 		return false
 	}
-	all, err := r.l.snapshots()
-	if err != nil || !slices.Contains(all, r.promised.flushed) {
+	if !slices.Contains(r.snapshots, r.promised.flushed) {
 		return false
 	}
-	x, err := loadIndex(r.l.fs, s.path, size)
+	last, err := lastEntries(r.l.fs, s.path, size)
 	if err != nil {
 		return false
 	}
 	probe := segment{base: s.base, size: size, next: r.promised.flushed}
-	if err := x.endsAt(f, &probe, r.l.cleaned); err != nil {
+	if err := last.endsAt(f, &probe, r.l.cleaned); err != nil {
 		return false
 	}
-	s.index, s.size, s.next = x, size, probe.next
-	last := x.times[len(x.times)-1]
-	s.newest = newestTime{last.ms, s.base + record.Offset(last.relative)}
+	if err := r.born(s, f); err != nil {
+		return false
+	}
+	s.index, s.size, s.next, s.newest = nil, size, probe.next, last.newest(s.base)
+	r.l.atRest = true
 	return true
 }
 

@@ -28,7 +28,8 @@ type segment struct {
 	created time.Time // of the first batch; zero: empty
 
 	file *lazyFile
-	// index is the active segment's; the others have theirs in files.
+	// index is the active segment's. nil: it is in the index files, as that of the
+	// other segments and of an active one since the last clean stop.
 	index *index
 	// unsynced: written since the last flush. The segment then holds its file
 	// open, see openFiles. Guarded by Log.io.
@@ -99,9 +100,12 @@ func (l *Log) forgetFiles(segments []*segment) {
 	}
 }
 
-// seal writes the index of a segment that takes no more batches; the folder is
-// not synced.
+// seal writes the index of a segment that takes no more batches, unless it is in
+// its files; the folder is not synced.
 func (s *segment) seal(fsys vfs.FS) error {
+	if s.index == nil {
+		return nil
+	}
 	x := *s.index // readers may be in the original's times
 	x.times = slices.Clone(x.times)
 	x.noteTime(s.base, s.newest)

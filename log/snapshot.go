@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sort"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -40,16 +41,11 @@ func (l *Log) snapshots() ([]record.Offset, error) {
 
 // removeSnapshots deletes snapshots durably: one of records that were truncated
 // must not come back once others have their offsets.
-func (l *Log) removeSnapshots(which func(record.Offset) bool) error {
-	all, err := l.snapshots()
-	if err != nil {
-		return err
-	}
-	all = slices.DeleteFunc(all, func(off record.Offset) bool { return !which(off) })
-	if len(all) == 0 {
+func (l *Log) removeSnapshots(which []record.Offset) error {
+	if len(which) == 0 {
 		return nil
 	}
-	for _, off := range all {
+	for _, off := range which {
 		if err := l.fs.Remove(filepath.Join(l.path, offsetName(off)+snapshotExt)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -71,24 +67,21 @@ func (l *Log) pruneSnapshots(first record.Offset) error {
 	if i <= 0 {
 		return nil
 	}
-	keep := all[i]
-	return l.removeSnapshots(func(off record.Offset) bool { return off < keep })
+	return l.removeSnapshots(all[:i])
 }
 
-// restoreProducers loads the newest readable snapshot at or below end, removes
+// restoreProducers loads the newest readable one of all snapshots at or below end, removes
 // those above, and brings the state up to end by the batches on disk. The caller
 // holds io, or is alone with the log.
-func (l *Log) restoreProducers(end record.Offset) (*producers, error) {
+func (l *Log) restoreProducers(all []record.Offset, end record.Offset) (*producers, error) {
 	l.mu.Lock()
 	limit := l.cfg.MaxProducers
 	l.mu.Unlock()
-	if err := l.removeSnapshots(func(off record.Offset) bool { return off > end }); err != nil {
+	n := sort.Search(len(all), func(i int) bool { return all[i] > end })
+	if err := l.removeSnapshots(all[n:]); err != nil {
 		return nil, err
 	}
-	all, err := l.snapshots()
-	if err != nil {
-		return nil, err
-	}
+	all = all[:n]
 	for _, off := range slices.Backward(all) {
 		b, err := readFile(l.fs, filepath.Join(l.path, offsetName(off)+snapshotExt))
 		if err != nil {

@@ -170,6 +170,7 @@ func (l *Log) truncateFiles(old []*segment) error {
 	if err != nil {
 		return err
 	}
+	l.atRest = false
 	l.mu.Lock()
 	s.index, s.newest = x, newest
 	if s.created.IsZero() {
@@ -204,7 +205,11 @@ func (l *Log) truncateState() error {
 	l.mu.Lock()
 	end, written := l.end, l.written
 	l.mu.Unlock()
-	ps, err := l.restoreProducers(end)
+	all, err := l.snapshots()
+	if err != nil {
+		return err
+	}
+	ps, err := l.restoreProducers(all, end)
 	if err != nil {
 		return err
 	}
@@ -280,6 +285,7 @@ func (l *Log) resetFiles(start record.Offset) error {
 		}
 	}
 	l.forgetFiles(l.segments)
+	l.atRest = false
 	s, err := l.createSegment(start)
 	if err != nil {
 		return err

@@ -29,12 +29,19 @@ func (OS) Create(name string) (File, error) {
 	return openOS(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 }
 
+// openOS does without os.OpenFile, which tries to poll each file that it opens:
+// five system calls more, in vain for regular files.
 func openOS(name string, flags int) (File, error) {
-	f, err := os.OpenFile(name, flags, filePerm)
-	if err != nil {
-		return nil, err
+	for {
+		fd, err := unix.Open(name, flags|unix.O_CLOEXEC, filePerm)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		return &osFile{os.NewFile(uintptr(fd), name)}, nil
 	}
-	return &osFile{f}, nil
 }
 
 // Lock implements Files with flock(2), which the kernel releases when the
