@@ -1,6 +1,7 @@
 package log
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,6 +43,7 @@ type Inspector struct {
 	states   map[logKey]logState // of the newest valid checkpoint
 	promises promises
 	clean    bool // the clean-stop marker is there and valid
+	live     bool // a living process has the directory open
 	done     int64
 	total    int64
 }
@@ -157,6 +159,7 @@ func (in *Inspector) parentRoot(folder string) string {
 
 // readRoot reads what the data directory says about its logs.
 func (in *Inspector) readRoot() {
+	_, in.live, _ = in.HeldBy() // who asks hears the error
 	var best uint64
 	for _, name := range checkpointSlots() {
 		b, err := in.read(filepath.Join(in.root, name), maxCheckpointFile)
@@ -286,6 +289,9 @@ func (in *Inspector) rootFiles() ([]InspectedFile, error) {
 			continue
 		}
 		inside, err := in.folderFiles(f.Path, f.Kind)
+		if isMissing(err) { // its topic was deleted while we looked
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -326,11 +332,15 @@ func (in *Inspector) folderFiles(folder string, kind FileKind) ([]InspectedFile,
 			f.Size = in.size(f.Path)
 		}
 		if f.Offset >= 0 {
-			named = append(named, f) // names are sorted, so these are by offset
+			named = append(named, f)
 		} else {
 			plain = append(plain, f)
 		}
 	}
+	order := []FileKind{KindSegment, KindIndex, KindTimeIndex, KindSnapshot, KindTorn}
+	slices.SortStableFunc(named, func(a, b InspectedFile) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)))
+	})
 	return slices.Concat([]InspectedFile{head}, plain, named), nil
 }
 

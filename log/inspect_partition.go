@@ -1,6 +1,7 @@
 package log
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -27,6 +28,8 @@ type partitionCheck struct {
 	known, believed bool
 
 	first, next record.Offset // of the segments; next is due
+	last        string        // the last segment file
+	instead     record.Offset // due as well, behind a batch whose base offset is wrong; -1: nothing
 	epoch       record.Epoch  // of the last batch
 	tail        bool          // the log has ended; what follows is no longer part of it
 	lost        bool          // the segment before could not be read to its end
@@ -41,13 +44,16 @@ type partitionCheck struct {
 }
 
 func (v *verifier) newPartition(folder string) *partitionCheck {
-	return &partitionCheck{v: v, folder: folder, epoch: record.UnknownEpoch, replayed: newProducers(maxVerifiedProducers)}
+	return &partitionCheck{v: v, folder: folder, epoch: record.UnknownEpoch, instead: record.UnknownOffset, replayed: newProducers(maxVerifiedProducers)}
 }
 
 func (p *partitionCheck) path(name string) string { return filepath.Join(p.folder, name) }
 
 // folder checks a partition's folder; files are those in it.
 func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
+	if _, err := v.in.fs.List(head.Path); isMissing(err) {
+		return nil // its topic was deleted while we looked
+	}
 	v.sum.Partitions++
 	p := v.newPartition(head.Path)
 	var bases []record.Offset
@@ -67,7 +73,8 @@ func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
 	if err := p.readEpochs(len(bases)); err != nil {
 		return err
 	}
-	for i, base := range p.begin(bases) {
+	bases = p.begin(bases)
+	for i, base := range bases {
 		if p.tail {
 			p.note(KindSegment, p.path(offsetName(base)+logExt), fmt.Sprintf("the log ends at offset %d, before this segment", p.next), "the next start sets it aside as *.torn")
 			continue
@@ -79,8 +86,11 @@ func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
 			}
 		}
 		p.next = base
-		last := base == bases[len(bases)-1]
-		if err := p.segment(base, last); err != nil {
+		last, due := i == len(bases)-1, p.state.flushed
+		if !last {
+			due = bases[i+1]
+		}
+		if err := p.segment(base, due, last); err != nil {
 			return err
 		}
 	}
@@ -182,18 +192,19 @@ func (p *partitionCheck) begin(bases []record.Offset) []record.Offset {
 func (p *partitionCheck) gap(base record.Offset) {
 	name := p.path(offsetName(base) + logExt)
 	if p.promised(min(p.next, base)) {
-		p.damage(KindSegment, name, p.next, fmt.Sprintf("the segment begins at offset %d, the one before ends at %d", base, p.next), "segments that follow each other without a gap")
+		p.damage(KindSegment, p.last, p.next, fmt.Sprintf("the segment ends at offset %d", p.next), fmt.Sprintf("the next one begins at %d", base))
 		return
 	}
 	p.tail = true
 	p.note(KindSegment, name, fmt.Sprintf("unflushed tail: the segment begins at offset %d, the one before ends at %d", base, p.next), "the next start sets it aside as *.torn")
 }
 
-// segment reads one segment with its indexes.
-func (p *partitionCheck) segment(base record.Offset, last bool) (err error) {
+// segment reads one segment with its indexes. due is where it must reach at least.
+func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error) {
 	p.v.sum.Segments++
 	p.lost = false
 	path := segmentPath(p.folder, base)
+	p.last = path + logExt
 	w, err := p.v.in.walk(path+logExt, 0)
 	if err != nil {
 		return p.unreadable(path+logExt, err)
@@ -231,14 +242,17 @@ func (p *partitionCheck) segment(base record.Offset, last bool) (err error) {
 			return nil // the indexes may name what was there
 		}
 	}
-	x.end(w.size, !last || p.v.in.clean)
+	if p.next >= due { // else batches are missing at its end, which others tell
+		x.end(w.size, !last || p.v.in.clean)
+	}
 	return nil
 }
 
 // unreadable is an error of reading, unless the file went while we looked.
 func (p *partitionCheck) unreadable(path string, err error) error {
 	if isMissing(err) {
-		p.damage(KindSegment, path, p.next, "the file is gone", "")
+		p.lost = true
+		p.note(KindSegment, path, "deleted while we looked", "")
 		return nil
 	}
 	return fmt.Errorf("%s: %w", path, err)
@@ -297,6 +311,8 @@ func (p *partitionCheck) batch(path string, b *InspectedBatch, last bool) verdic
 	if p.lost {
 		return batchNone
 	}
+	// Is its offset wrong, or did records vanish before it? What follows tells.
+	p.instead = p.next + record.Offset(b.LastDelta) + 1
 	p.next, p.epoch = b.NextOffset(), max(p.epoch, b.Epoch)
 	return batchBad
 }
@@ -308,7 +324,7 @@ func (p *partitionCheck) fault(b *InspectedBatch) (problem, want string, off rec
 		return fmt.Sprintf("%s; %d bytes are not read", b.Problem, b.Rest), fmt.Sprintf("the batch of offset %d", p.next), p.next
 	case b.Problem != "":
 		return b.Problem, "", p.next
-	case misplaced(b.BaseOffset, p.next, p.state.cleaned):
+	case b.BaseOffset != p.instead && misplaced(b.BaseOffset, p.next, p.state.cleaned):
 		return fmt.Sprintf("the batch has base offset %d", b.BaseOffset), fmt.Sprintf("base offset %d", p.next), min(p.next, b.BaseOffset)
 	case b.Epoch < p.epoch || b.Epoch < 0:
 		return fmt.Sprintf("the batch is of leader epoch %d", b.Epoch), fmt.Sprintf("epoch %d or later", max(p.epoch, 0)), p.next
@@ -323,7 +339,7 @@ func (p *partitionCheck) good(b *InspectedBatch) {
 	p.v.sum.Bytes += int64(b.Size)
 	p.checkSnapshots(b.BaseOffset)
 	p.checkEpoch(b)
-	p.next, p.epoch = b.NextOffset(), b.Epoch
+	p.next, p.instead, p.epoch = b.NextOffset(), record.UnknownOffset, b.Epoch
 	if b.ProducerID >= 0 {
 		p.partial = p.partial || len(p.replayed.byID) >= maxVerifiedProducers
 		p.replayed.update(&b.BatchInfo, int64(b.BaseOffset))
@@ -434,7 +450,7 @@ func (p *partitionCheck) finish() error {
 		p.note(KindSnapshot, p.path(offsetName(off)+snapshotExt), fmt.Sprintf("a snapshot above the end of the log, %d: what a crash left", p.next), "the next start removes it")
 	}
 	if p.known && p.state.flushed > p.state.start && p.next < p.state.flushed {
-		p.damage(KindPartition, p.folder, p.next, fmt.Sprintf("the log ends at offset %d", p.next), fmt.Sprintf("offsets to %d were flushed", p.state.flushed))
+		p.damage(KindSegment, cmp.Or(p.last, p.folder), p.next, fmt.Sprintf("the log ends at offset %d", p.next), fmt.Sprintf("offsets to %d were flushed", p.state.flushed))
 	}
 	return nil
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,27 +80,334 @@ func TestVerifyOfAWellLog(t *testing.T) {
 	}
 }
 
-// Every byte of a log that was stopped in order matters: whichever is changed,
-// it is found, and told with its file.
-func TestVerifyFindsEveryFlippedByte(t *testing.T) {
+// stoppedBusyLog is a directory whose log holds all that a log can, stopped in order.
+func stoppedBusyLog(t *testing.T) *vfs.Mem {
+	t.Helper()
 	mem := vfs.NewMem()
 	d, l, n := openTestLog(t, mem, Config{Synced: true, SegmentBytes: 700, IndexInterval: 200})
 	busyLog(t, l, n)
 	require.NoError(t, d.Close(5))
+	return mem
+}
+
+// Every byte of a log that was stopped in order matters: whichever is changed, and
+// wherever a file is cut or ends in zeroes, it is found, and told with its file.
+func TestVerifyFindsEveryByte(t *testing.T) {
+	mem := stoppedBusyLog(t)
 	entries, err := mem.List(testPath + "/orders-0")
 	require.NoError(t, err)
-	for _, e := range entries {
+	for i, e := range entries {
 		name := testPath + "/orders-0/" + e.Name
 		whole, err := readFile(mem, name)
 		require.NoError(t, err)
-		for at := range whole {
-			b := bytes.Clone(whole)
-			b[at] ^= 0x15
-			require.NoError(t, create(mem, name, b))
-			bad, _, _ := findings(t, mem, testPath)
-			require.NotEmpty(t, bad, "%s: byte %d of %d", e.Name, at, len(whole))
-			require.Equal(t, SeverityDamage, bad[0].Severity)
+		step := 1 + i%2*2 // odd files in strides, to save time
+		for at := 0; at < len(whole); at += step {
+			flipped, zeroed := bytes.Clone(whole), bytes.Clone(whole)
+			flipped[at] ^= 0x15
+			clear(zeroed[at:])
+			for how, b := range map[string][]byte{"flipped": flipped, "cut": whole[:at], "zeroed": zeroed} {
+				if sparser := how == "cut" && strings.HasSuffix(name, indexExt) && at > 0 && at%indexEntrySize == 0; sparser || bytes.Equal(b, whole) {
+					continue // an index with fewer entries is slower, not wrong
+				}
+				require.NoError(t, create(mem, name, b))
+				bad, _, _ := findings(t, mem, testPath)
+				require.NotEmpty(t, bad, "%s %s at byte %d of %d", e.Name, how, at, len(whole))
+				require.Equal(t, SeverityDamage, bad[0].Severity)
+				if e.Name != metadataName { // another topic's id: then this one has no folder
+					require.True(t, strings.HasPrefix(bad[0].Path, testPath+"/orders-0/"), "%s", bad[0])
+				}
+			}
 		}
 		require.NoError(t, create(mem, name, whole))
 	}
+}
+
+// What is found is told so that an operator can act: where, what, and what would be right.
+func TestVerifySaysWhatIsWrong(t *testing.T) {
+	const folder = testPath + "/orders-0/"
+	first := folder + "00000000000000000000"
+	edit := func(name string, change func(b []byte) []byte) func(t *testing.T, mem *vfs.Mem) {
+		return func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			b, err := readFile(mem, name)
+			require.NoError(t, err)
+			require.NoError(t, create(mem, name, change(b)))
+		}
+	}
+	remove := func(name string) func(t *testing.T, mem *vfs.Mem) {
+		return func(t *testing.T, mem *vfs.Mem) { t.Helper(); require.NoError(t, mem.Remove(name)) }
+	}
+	second := func(b []byte) int { info, _ := record.Peek(b); return info.Size }
+	for name, c := range map[string]struct {
+		damage   func(t *testing.T, mem *vfs.Mem)
+		severity Severity
+		want     []string
+	}{
+		"a record": {
+			edit(first+logExt, func(b []byte) []byte { b[second(b)-1] ^= 1; return b }), SeverityDamage,
+			[]string{"byte 0: offset 0: CRC-32C is", "the header says"},
+		},
+		"a base offset": {
+			edit(first+logExt, func(b []byte) []byte { b[second(b)+7]++; return b }), SeverityDamage,
+			[]string{"byte 81: offset 2: the batch has base offset 3 (base offset 2)"},
+		},
+		"an epoch that falls": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			entries, err := mem.List(testPath + "/orders-0")
+			require.NoError(t, err)
+			var last string
+			for _, e := range entries {
+				if _, ok := parseOffsetName(e.Name, logExt); ok {
+					last = e.Name
+				}
+			}
+			edit(folder+last, func(b []byte) []byte { b[15] = 0; return b })(t, mem)
+		}, SeverityDamage, []string{"the batch is of leader epoch 0 (epoch 2 or later)"}},
+		"a length": {
+			edit(first+logExt, func(b []byte) []byte { b[8] = 0x7F; return b }), SeverityDamage,
+			[]string{"byte 0: offset 0: batch of", "bytes are not read (the batch of offset 0)"},
+		},
+		"a negative length": {
+			edit(first+logExt, func(b []byte) []byte { b[8] = 0xFF; return b }), SeverityDamage,
+			[]string{"byte 0: offset 0: no batch header"},
+		},
+		"a segment that is gone": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			remove(first+logExt)(t, mem)
+		}, SeverityDamage, []string{"the first segment begins at offset 16 (the log begins at 0)", "an index without a segment"}},
+		"no segments": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			entries, err := mem.List(testPath + "/orders-0")
+			require.NoError(t, err)
+			for _, e := range entries {
+				if _, ok := parseOffsetName(e.Name, logExt); ok {
+					remove(folder+e.Name)(t, mem)
+				}
+			}
+		}, SeverityDamage, []string{"no segment (offsets 0 to 120 were flushed)"}},
+		"an index entry": {
+			edit(first+indexExt, func(b []byte) []byte { b[11]++; return b }), SeverityDamage,
+			[]string{".index: byte 8: offset 8: the entry says offset 8 (offset 7, for the batch at byte"},
+		},
+		"an index position": {
+			edit(first+indexExt, func(b []byte) []byte { b[15]--; return b }), SeverityDamage,
+			[]string{"where no batch begins"},
+		},
+		"half an index entry": {
+			edit(first+indexExt, func(b []byte) []byte { return b[:len(b)-3] }), SeverityDamage,
+			[]string{"5 bytes at the end are no whole entry of 8"},
+		},
+		"a hostile index": {
+			edit(first+indexExt, func([]byte) []byte { return bytes.Repeat([]byte{0xFF}, 1<<20) }), SeverityDamage,
+			[]string{".index: byte 0: "},
+		},
+		"an index of zeroes": {
+			edit(first+indexExt, func(b []byte) []byte { return append(b, make([]byte, 64)...) }), SeverityDamage,
+			[]string{".index: byte"},
+		},
+		"no index": {remove(first + indexExt), SeverityDamage, []string{"a rolled segment has no index of this kind (the next start builds it anew)"}},
+		"a time":   {edit(first+timeExt, func(b []byte) []byte { b[7]++; return b }), SeverityDamage, []string{".timeindex: byte 0: ", "was the first to reach"}},
+		"a time left out": {
+			edit(first+timeExt, func(b []byte) []byte { return b[:len(b)-timeEntrySize] }), SeverityDamage,
+			[]string{"the greatest timestamp of the segment has no entry"},
+		},
+		"epochs": {
+			edit(folder+epochsName, func([]byte) []byte { return []byte("0\n2\n0 0\n2 40\n") }), SeverityDamage,
+			[]string{"leader-epoch-checkpoint: offset 40: the file says epoch 2 at offset 40 (epoch 1, which the batch there has)"},
+		},
+		"no epochs":   {remove(folder + epochsName), SeverityDamage, []string{"leader-epoch-checkpoint: offset 0: the file is missing"}},
+		"no topic id": {remove(folder + metadataName), SeverityDamage, []string{"partition.metadata: "}},
+		"foreign epochs": {
+			edit(folder+epochsName, func([]byte) []byte { return []byte("version: 7") }), SeverityDamage,
+			[]string{"not a leader epoch checkpoint of version 0"},
+		},
+		"a snapshot of another log": {edit(folder+offsetName(16)+snapshotExt, func(b []byte) []byte {
+			ps, at, err := decodeProducers(b, 10)
+			require.NoError(t, err)
+			ps.byID[0].batches[0].base++
+			return ps.encode(at)
+		}), SeverityDamage, []string{".snapshot: offset 16: producer 0: ", "the state that the batches below lead to"}},
+		"a stranger in a snapshot": {edit(folder+offsetName(16)+snapshotExt, func(b []byte) []byte {
+			ps, at, err := decodeProducers(b, 10)
+			require.NoError(t, err)
+			ps.update(&record.BatchInfo{ProducerID: 99, BaseOffset: 4}, 1)
+			return ps.encode(at)
+		}), SeverityDamage, []string{"producer 99 has a batch at offset 4, where the log holds none of it"}},
+		"both slots": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			for _, slot := range checkpointSlots() {
+				edit(testPath+"/"+slot, func(b []byte) []byte { b[9] ^= 1; return b })(t, mem)
+			}
+		}, SeverityDamage, []string{"no flushed checkpoint is readable"}},
+		"one slot": {
+			edit(testPath+"/flushed-checkpoint.0", func(b []byte) []byte { b[9] ^= 1; return b }), SeverityNote,
+			[]string{"flushed-checkpoint.0: CRC is", "the other slot holds"},
+		},
+		"the folder": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			require.NoError(t, mem.RemoveAll(testPath+"/orders-0"))
+		}, SeverityDamage, []string{"no folder has topic id 0a010203000000000000000000000000 and partition 0 (offsets 0 to 120 were flushed)"}},
+		"a file of somebody": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			require.NoError(t, create(mem, folder+"notes.log", []byte("x")))
+		}, SeverityStrange, []string{"notes.log: nothing of ours has that name (it is left alone)"}},
+		"a folder named like a segment": {func(t *testing.T, mem *vfs.Mem) {
+			t.Helper()
+			require.NoError(t, mem.Mkdir(folder+"00000000000000000007.log"))
+		}, SeverityStrange, []string{"00000000000000000007.log: nothing of ours"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := stoppedBusyLog(t)
+			c.damage(t, mem)
+			bad, notes, _ := findings(t, mem, testPath)
+			all := fmt.Sprint(bad, notes)
+			for _, want := range c.want {
+				require.Contains(t, all, want)
+			}
+			require.Equal(t, c.severity, append(bad, notes...)[0].Severity, all)
+		})
+	}
+}
+
+// After a crash what lies above the checkpoint may be anything: it is a note. The
+// same below it is damage.
+func TestVerifyKnowsTheUnflushedTail(t *testing.T) {
+	for flushed, want := range map[record.Offset]Severity{3: SeverityNote, 4: SeverityDamage} {
+		for name, change := range map[string]func(b []byte, at int) []byte{
+			"torn":  func(b []byte, at int) []byte { return b[:at+10] },
+			"zero":  func(b []byte, at int) []byte { clear(b[at:]); return b },
+			"wrong": func(b []byte, at int) []byte { b[at+70] ^= 1; return b },
+			"noise": func(b []byte, at int) []byte { return append(b[:at], bytes.Repeat([]byte{0xA5}, 300)...) },
+		} {
+			mem, batches := stopped(t, 6)
+			require.NoError(t, mem.Remove(testPath+"/"+markerName))
+			setPromise(t, mem, logState{flushed: flushed, highWatermark: 1})
+			at := len(bytes.Join(batches[:3], nil))
+			rawFile(t, mem, logFile, func(b []byte) []byte { return change(bytes.Clone(b), at) })
+			bad, notes, _ := findings(t, mem, testPath)
+			if want == SeverityNote {
+				require.Empty(t, bad, name)
+				require.Contains(t, fmt.Sprint(notes), fmt.Sprintf("byte %d: offset 3: unflushed tail: ", at), name)
+			} else {
+				require.NotEmpty(t, bad, name)
+				require.Contains(t, fmt.Sprint(bad), fmt.Sprintf("byte %d: offset 3: ", at), name)
+			}
+		}
+	}
+}
+
+// readOnlyFS fails a test that changes something through it.
+type readOnlyFS struct {
+	vfs.FS
+	t *testing.T
+}
+
+func (r readOnlyFS) Create(name string) (vfs.File, error) {
+	r.t.Errorf("created %s", name)
+	return r.FS.Create(name)
+}
+
+func (r readOnlyFS) Lock(name string) (vfs.File, error) {
+	r.t.Errorf("locked %s", name)
+	return r.FS.Lock(name)
+}
+func (r readOnlyFS) Rename(from, to string) error { r.t.Errorf("renamed %s", from); return nil }
+func (r readOnlyFS) Remove(name string) error     { r.t.Errorf("removed %s", name); return nil }
+func (r readOnlyFS) RemoveAll(name string) error  { r.t.Errorf("removed %s", name); return nil }
+func (r readOnlyFS) Mkdir(name string) error      { r.t.Errorf("made %s", name); return nil }
+
+// inspectAll calls everything that an Inspector offers.
+func inspectAll(t *testing.T, fsys vfs.FS, at string) {
+	t.Helper()
+	in, err := Inspect(InspectOptions{FS: fsys, Path: at, Partition: -1})
+	if err != nil {
+		return
+	}
+	files, err := in.Files()
+	require.NoError(t, err)
+	for _, f := range files {
+		switch f.Kind {
+		case KindSegment:
+			for b, err := range in.Batches(t.Context(), f.Path, 0) {
+				if err != nil {
+					break
+				}
+				for range b.Records() {
+					continue
+				}
+			}
+		case KindIndex, KindTimeIndex:
+			for range in.Index(f) {
+				continue
+			}
+		case KindEpochs:
+			_, _ = in.Epochs(f.Path)
+		case KindSnapshot:
+			_, _, _ = in.Producers(f.Path)
+		case KindCheckpoint:
+			_, _, _ = in.Checkpoint(f.Path)
+		case KindMetadata:
+			_, _ = in.TopicID(f.Path)
+		case KindMarker:
+			_, _ = in.Marker(f.Path)
+		default:
+		}
+	}
+	_, _ = in.Verify(t.Context(), nil)
+}
+
+func TestInspectingChangesNothing(t *testing.T) {
+	mem := stoppedBusyLog(t)
+	before := contents(t, mem, testPath)
+	inspectAll(t, readOnlyFS{mem, t}, testPath)
+	require.Equal(t, before, contents(t, mem, testPath))
+}
+
+// contents reads everything under a folder.
+func contents(t *testing.T, fsys vfs.FS, at string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	entries, err := fsys.List(at)
+	require.NoError(t, err)
+	for _, e := range entries {
+		name := path.Join(at, e.Name)
+		if e.Folder {
+			out[name] = "folder"
+			maps.Copy(out, contents(t, fsys, name))
+			continue
+		}
+		b, err := readFile(fsys, name)
+		require.NoError(t, err)
+		out[name] = string(b)
+	}
+	return out
+}
+
+// Whatever is in the files, the inspector looks at all of it, says what it is, and
+// ends.
+func FuzzInspect(f *testing.F) {
+	f.Add(uint8(0), uint16(0), []byte{1, 2, 3}, true)
+	f.Add(uint8(3), uint16(61), []byte{0x7F, 0xFF, 0xFF, 0xFF}, false)
+	f.Add(uint8(9), uint16(8), []byte("0\n1\n0 0\n"), true)
+	f.Fuzz(func(t *testing.T, which uint8, at uint16, noise []byte, cut bool) {
+		mem, _ := stopped(t, 6)
+		var names []string
+		for name, b := range contents(t, mem, testPath) {
+			if b != "folder" {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		name := names[int(which)%len(names)]
+		b, err := readFile(mem, name)
+		require.NoError(t, err)
+		from := int(at) % (len(b) + 1)
+		mangled := append(bytes.Clone(b[:from]), noise...)
+		if !cut && from+len(noise) < len(b) {
+			mangled = append(mangled, b[from+len(noise):]...)
+		}
+		require.NoError(t, create(mem, name, mangled))
+		inspectAll(t, mem, testPath)
+		inspectAll(t, mem, name)
+	})
 }

@@ -224,8 +224,12 @@ func (v *verifier) absent() {
 		if have[key] || s.flushed <= s.start && s.damage == DamageNone {
 			continue
 		}
+		severity := SeverityDamage
+		if v.in.live { // its topic may have been deleted while we looked
+			severity = SeverityNote
+		}
 		v.find(Finding{
-			Severity: SeverityDamage, Kind: KindPartition, Path: v.in.root, Position: -1, Offset: s.start,
+			Severity: severity, Kind: KindPartition, Path: v.in.root, Position: -1, Offset: s.start,
 			Problem: fmt.Sprintf("no folder has topic id %x and partition %d", key.topicID, key.partition),
 			Want:    fmt.Sprintf("offsets %d to %d were flushed", s.start, s.flushed),
 		})
@@ -268,7 +272,7 @@ func (v *verifier) file(f InspectedFile) error {
 		p := v.newPartition(filepath.Dir(f.Path))
 		p.alone = true
 		p.next = f.Offset
-		return p.segment(f.Offset, true)
+		return p.segment(f.Offset, 0, true)
 	default:
 	}
 	return nil

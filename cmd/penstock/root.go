@@ -39,7 +39,7 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newDev(), newServer(),
-		newTopic(s), newProduce(s), newConsume(s), newGroup(s), newCluster(s), newBench(s),
+		newTopic(s), newProduce(s), newConsume(s), newGroup(s), newCluster(s), newBench(s), newLog(s),
 	)
 	return root
 }

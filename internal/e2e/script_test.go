@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -42,6 +43,7 @@ func TestCommandLine(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"status": status,
 			"subst":  subst,
+			"damage": damage,
 		},
 	})
 }
@@ -68,6 +70,29 @@ func status(ts *testscript.TestScript, _ bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("%s: exit status %s, want %s", strings.Join(args[1:], " "), got, args[0])
 	}
+}
+
+// damage changes a file: damage flip FILE AT, damage cut FILE SIZE, damage zero FILE FROM.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: damage flip|cut|zero FILE BYTE")
+	}
+	name := ts.MkAbs(args[1])
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	switch args[0] {
+	case "flip":
+		b[at] ^= 0x55
+	case "cut":
+		b = b[:at]
+	case "zero":
+		clear(b[at:])
+	default:
+		ts.Fatalf("damage %s", args[0])
+	}
+	ts.Check(os.WriteFile(name, b, 0o600))
 }
 
 // subst replaces $NAME in a file by the script's variables.
@@ -100,7 +125,7 @@ func TestHelp(t *testing.T) {
 	}
 	walk(nil)
 	require.Greater(t, commands, 15, fmt.Sprint("commands in the help: ", commands))
-	for _, absent := range []string{"kafka", "--tls", "log dump"} {
+	for _, absent := range []string{"kafka", "--tls"} {
 		require.NotContains(t, w.penstock("--help")+w.penstock("dev", "--help")+w.penstock("produce", "--help"), absent, "not in this version")
 	}
 }
