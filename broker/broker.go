@@ -43,8 +43,8 @@ type Broker struct {
 	short shortage
 	// suspended: no controller was heard for a session.
 	suspended atomic.Bool
-	// diskFull holds why produce is refused; nil: it is not.
-	diskFull atomic.Pointer[error]
+	// diskFull: free space is below the reserve, and the logs refuse produce.
+	diskFull atomic.Bool
 	// kick wakes the reconciler; of capacity one.
 	kick chan struct{}
 	// startsDue wakes retain: a log start was told; of capacity one.

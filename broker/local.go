@@ -53,6 +53,8 @@ type localReplica struct {
 	sessions []*replica.Session
 	// sub is the follower's subscription; nil when it follows nobody.
 	sub *replica.Subscription
+	// paused: a push was refused for lack of disk space.
+	paused bool
 	// inSync: the image last applied has the replica in the in-sync set.
 	inSync bool
 	// closed: the topic was deleted or the broker stops; nothing is stepped any more.
@@ -101,7 +103,7 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 	l.maxMessageBytes.Store(int64(req.settings.MaxMessageBytes))
 	var ready atomic.Bool // Notify may come before Open has returned.
 	spec := commitlog.Spec{
-		Topic: l.topic, TopicID: l.key.Topic, Partition: l.partition, Config: l.logConfig,
+		Topic: l.topic, TopicID: l.key.Topic, Partition: l.partition, Config: l.logConfig, Internal: l.internal,
 		Notify: func(pr commitlog.Progress) {
 			if ready.Load() {
 				l.progress(pr)

@@ -16,6 +16,14 @@ type followerSide struct{ *localReplica }
 // Begin implements replica.FollowerPartition.
 func (f followerSide) Begin(session uint64) (replica.Handshake, bool) {
 	f.mu.Lock()
+	if f.paused && errors.Is(f.b.cfg.Dir.CheckReplication(), commitlog.ErrDiskFull) {
+		f.mu.Unlock()
+		return replica.Handshake{}, false // The next push would be refused too.
+	}
+	if f.paused {
+		f.paused = false
+		f.logger.Info("there is disk space again: the replica goes on")
+	}
 	todo := f.step(partition.Begin(session, f.log.LastEpoch()))
 	var h replica.Handshake
 	e, ok := f.find(partition.EffectHandshake)
@@ -79,6 +87,13 @@ func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.
 		return replica.VerdictStop
 	case errors.Is(err, commitlog.ErrClosed):
 		return replica.VerdictStop
+	case errors.Is(err, commitlog.ErrDiskFull):
+		// A disk that fills up would fail the log for good; a replica that leaves
+		// the in-sync set comes back by itself.
+		f.logger.Error("the replica pauses: it leaves the in-sync set until there is disk space", "error", err)
+		f.step(partition.StreamGone(p.Session))
+		f.paused = true
+		return replica.VerdictPause
 	default:
 		// Bytes that were damaged on their way, or a range that does not fit: a
 		// new handshake finds out where the logs agree.

@@ -36,9 +36,15 @@ func newLocal(t *testing.T, settings metadata.TopicSettings) *localReplica {
 // newLocalAt does so in a data directory that may hold a log.
 func newLocalAt(t *testing.T, path string, settings metadata.TopicSettings) (l *localReplica, closeAll func()) {
 	t.Helper()
+	return newLocalOn(t, vfs.OS{}, path, -1, settings)
+}
+
+// newLocalOn does so on a file system with a reserve.
+func newLocalOn(t *testing.T, fsys vfs.FS, path string, reserve int64, settings metadata.TopicSettings) (l *localReplica, closeAll func()) {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	arena := record.NewArena(1 << 20)
-	dir, err := commitlog.OpenDir(commitlog.DirOptions{FS: vfs.OS{}, Path: path, Arena: arena, DiskReserve: -1, Logger: logger})
+	dir, err := commitlog.OpenDir(commitlog.DirOptions{FS: fsys, Path: path, Arena: arena, DiskReserve: reserve, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +145,50 @@ func TestFollowerTakesTheLogStart(t *testing.T) {
 	l.advanceStart()
 	if got := l.log.Start(); got != 5 {
 		t.Errorf("log start %d, want 5", got)
+	}
+}
+
+// A follower without disk space pauses; it takes no harm and begins again when
+// there is space, not at the first byte of it.
+func TestFollowerPausesBelowHalfTheReserve(t *testing.T) {
+	mem := vfs.NewMem()
+	l, closeAll := newLocalOn(t, mem, "/d", 1<<20, testSettings(t))
+	defer closeAll()
+	f := follow(t, l)
+	push := func(session uint64, from record.Offset) replica.Verdict {
+		b := batchAt(t, from, 1, 10)
+		defer b.Release()
+		return f.Push(replica.Push{Epoch: 1, Session: session, From: from, To: from + 10}, []*record.Buf{b})
+	}
+	begins := func(session uint64) func() bool {
+		return func() bool {
+			_, ok := f.Begin(session)
+			return ok
+		}
+	}
+	mem.SetSpace(1<<20-1<<17, 1<<30)
+	until(t, "the disk to be found below the reserve", func() bool { return l.b.cfg.Dir.CheckReserve() != nil })
+	if v := push(1, 0); v != replica.VerdictOK {
+		t.Fatalf("push below the reserve: %d", v)
+	}
+	mem.SetSpace(1<<19, 1<<30)
+	until(t, "the disk to be found at half the reserve", func() bool {
+		free, _, err := l.b.cfg.Dir.Space()
+		return err == nil && free <= 1<<19
+	})
+	if v := push(1, 10); v != replica.VerdictPause {
+		t.Fatalf("push at half the reserve: %d", v)
+	}
+	if begins(2)() {
+		t.Error("began again without space")
+	}
+	mem.SetSpace(1<<20, 1<<30)
+	until(t, "a new session", begins(3))
+	if v := f.Reply(replica.HandshakeReply{Epoch: 1, Session: 3, AnswerEpoch: 1, AnswerEnd: 10, Matched: true}); v != replica.VerdictOK {
+		t.Fatalf("reply: %d", v)
+	}
+	if v := push(3, 10); v != replica.VerdictOK || l.log.End() != 20 || l.log.Err() != nil {
+		t.Errorf("push with space: %d, end %d, %v", v, l.log.End(), l.log.Err())
 	}
 }
 

@@ -14,7 +14,8 @@ type metrics struct {
 	fetchBytes   prometheus.Counter
 
 	replicas, leaders, uncommitted, offline, waiting *prometheus.Desc
-	arenaBytes, logBytes, suspended, diskFull        *prometheus.Desc
+	arenaBytes, logBytes, suspended                  *prometheus.Desc
+	diskFull, diskFree, diskReserve                  *prometheus.Desc
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -37,6 +38,8 @@ func newMetrics(b *Broker) *metrics {
 		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
 		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
 		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
+		diskFree:     desc("disk_free_bytes", "Bytes free in the file system of data.dir, without those that are appended and not written yet."),
+		diskReserve:  desc("disk_reserve_bytes", "Free bytes below which produce is refused (disk.reserve)."),
 	}
 }
 
@@ -44,7 +47,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve} {
 		ch <- d
 	}
 }
@@ -82,7 +85,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.arenaBytes, float64(m.b.cfg.Arena.InUse()))
 	gauge(m.logBytes, float64(bytes))
 	gauge(m.suspended, boolean(m.b.suspended.Load()))
-	gauge(m.diskFull, boolean(m.b.diskFull.Load() != nil))
+	gauge(m.diskFull, boolean(m.b.diskFull.Load()))
+	if free, reserve, err := m.b.cfg.Dir.Space(); err == nil {
+		gauge(m.diskFree, float64(free))
+		gauge(m.diskReserve, float64(reserve))
+	}
 }
 
 func boolean(b bool) float64 {

@@ -79,9 +79,6 @@ func (b *Broker) checkBatches(l *localReplica, batches []*record.Buf) *api.Error
 	if len(batches) == 0 {
 		return api.Errorf(api.CodeInvalidArgument, "the entry holds no batch").At(l.topic, l.partition)
 	}
-	if full := b.diskFull.Load(); full != nil {
-		return api.Errorf(api.CodeDiskFull, "nothing was appended: %w", *full).At(l.topic, l.partition)
-	}
 	limits := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load())}
 	for _, buf := range batches {
 		if _, err := record.Validate(buf.Bytes(), limits); err != nil {
@@ -155,6 +152,9 @@ func (l *localReplica) appendError(err error) *api.Error {
 		code = api.CodeCorruptBatch
 	case errors.Is(err, commitlog.ErrBusy), errors.Is(err, commitlog.ErrClosed), errors.Is(err, commitlog.ErrStaleEpoch):
 		code = api.CodeNotLeader
+	}
+	if code == api.CodeDiskFull {
+		return api.Errorf(code, "nothing was appended: %w", err).At(l.topic, l.partition)
 	}
 	return api.Errorf(code, "%w", err).At(l.topic, l.partition)
 }

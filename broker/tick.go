@@ -11,8 +11,6 @@ import (
 
 const (
 	tickInterval = 200 * time.Millisecond
-	// diskInterval is how often free space is looked at.
-	diskInterval = time.Second
 	// drainTimeout bounds how long a stop waits for what was appended to be committed.
 	drainTimeout = 2 * time.Second
 )
@@ -24,7 +22,6 @@ func (b *Broker) tick(ctx context.Context) {
 	defer ticker.Stop()
 	var (
 		heard    []partition.Heard
-		diskAt   time.Time
 		stalling bool
 	)
 	for {
@@ -36,10 +33,7 @@ func (b *Broker) tick(ctx context.Context) {
 		now := b.cfg.Now()
 		b.watchSession(now)
 		stalling = b.watchFlusher(stalling)
-		if now.Sub(diskAt) >= diskInterval {
-			diskAt = now
-			b.watchDisk()
-		}
+		b.watchDisk()
 		heard = b.server.Heard(heard[:0])
 		for _, l := range b.table.all() {
 			l.tick(heard, b.suspended.Load())
@@ -88,21 +82,20 @@ func (b *Broker) watchFlusher(was bool) bool {
 	return stalled
 }
 
-// watchDisk refuses produce below the reserve, and takes it again above.
+// watchDisk shows when free space falls below the reserve and when it is back
+// above. It is the logs that refuse produce, append by append.
 func (b *Broker) watchDisk() {
 	err := b.cfg.Dir.CheckReserve()
-	if err == nil {
-		if b.diskFull.Swap(nil) != nil {
-			b.logger.Info("there is disk space again: taking produce")
-		}
-		return
-	}
-	if !errors.Is(err, commitlog.ErrDiskFull) {
+	if err != nil && !errors.Is(err, commitlog.ErrDiskFull) {
 		b.logger.Warn("free disk space is not known", "error", err)
 		return
 	}
-	if b.diskFull.Swap(&err) == nil {
+	switch full := err != nil; {
+	case b.diskFull.Swap(full) == full:
+	case full:
 		b.logger.Error("refusing produce", "error", err)
+	default:
+		b.logger.Info("there is disk space again: taking produce")
 	}
 }
 

@@ -17,20 +17,26 @@ import (
 //
 // On an error nothing was appended: *DuplicateError when all batches are in the
 // log already, *SequenceError when they do not continue their producer's
-// sequence, ErrStaleEpoch, *InvalidBatchError, *FailedError, *DamagedError,
-// ErrBusy, ErrClosed. Of an append that mixes duplicates and new batches only
+// sequence, ErrStaleEpoch, *InvalidBatchError, *DiskFullError, *FailedError,
+// *DamagedError, ErrBusy, ErrClosed. Of an append that mixes duplicates and new batches only
 // the new ones are appended, and [first, next) is theirs: it lies above the others.
 func (l *Log) Append(epoch record.Epoch, bufs []*record.Buf, nowMS int64) (first, next record.Offset, err error) {
 	s := l.dir.borrow()
 	defer l.dir.giveBack(s)
+	var bytes int64
 	for i, b := range bufs {
 		info, ok := record.Peek(b.Bytes())
 		if !ok || info.Size != b.Len() || info.LastDelta < 0 {
 			return 0, 0, &InvalidBatchError{i, "a leader appends exactly one whole batch a buffer"}
 		}
 		s.infos = append(s.infos, info)
+		bytes += int64(info.Size)
 	}
-	first, next, err = l.appendLeader(epoch, bufs, s, nowMS)
+	full := l.dir.space.take(bytes, l.claim(claimProduce))
+	first, next, err = l.appendLeader(epoch, bufs, s, nowMS, full)
+	if full == nil {
+		l.dir.space.taken.Add(-bytes) // what was appended is counted in the tail
+	}
 	if err == nil && next > first {
 		l.dir.pool.submit(l)
 	}
@@ -61,7 +67,17 @@ func (d *Dir) giveBack(s *appendScratch) {
 	d.scratch.Put(s)
 }
 
-func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, s *appendScratch, nowMS int64) (first, next record.Offset, err error) {
+// claim is how far appends go into the disk reserve.
+func (l *Log) claim(ordinary claim) claim {
+	if l.spec.Internal {
+		return claimInternal
+	}
+	return ordinary
+}
+
+// appendLeader appends unless full says why there is no room; a duplicate is told
+// so all the same.
+func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, s *appendScratch, nowMS int64, full error) (first, next record.Offset, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -73,6 +89,9 @@ func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, s *appendScra
 	bufs, infos, err := l.sift(bufs, s)
 	if err != nil {
 		return 0, 0, err
+	}
+	if full != nil {
+		return 0, 0, full
 	}
 	first = l.end
 	for i, b := range bufs {
@@ -145,8 +164,10 @@ func (l *Log) take(b *record.Buf, next record.Offset) {
 // offset, from must be the log's end (else ErrNotContiguous, and the stream begins
 // anew with a handshake), epochs must not fall (ErrStaleEpoch), CRCs must be right
 // (ErrInvalidBatch). No log ends in a gap, so a range ends with a batch. A Buf may
-// hold a run of whole batches. On an error nothing was appended; the log takes its
-// own references.
+// hold a run of whole batches. Below half of the disk reserve it refuses
+// (ErrDiskFull): a follower that pauses loses nothing, one that fills its disk
+// fails for good. On an error nothing was appended; the log takes its own
+// references.
 func (l *Log) AppendFollower(from, to, cleaned record.Offset, bufs []*record.Buf) error {
 	s := l.dir.borrow()
 	defer l.dir.giveBack(s)
@@ -154,7 +175,16 @@ func (l *Log) AppendFollower(from, to, cleaned record.Offset, bufs []*record.Buf
 	if err != nil {
 		return err
 	}
-	if err := l.appendFollower(from, gaps, bufs, s.infos); err != nil {
+	var bytes int64
+	for _, b := range bufs {
+		bytes += int64(b.Len())
+	}
+	if err := l.dir.space.take(bytes, l.claim(claimReplica)); err != nil {
+		return err
+	}
+	err = l.appendFollower(from, gaps, bufs, s.infos)
+	l.dir.space.taken.Add(-bytes) // what was appended is counted in the tail
+	if err != nil {
 		return err
 	}
 	if len(bufs) > 0 {

@@ -23,8 +23,8 @@ type DirOptions struct {
 	// OpenFiles is how many segment files are kept open; more only while more are
 	// in use. 0: a quarter of the process's limit (RLIMIT_NOFILE), 64 to 4096.
 	OpenFiles int
-	// DiskReserve is how many bytes must stay free; 0: the larger of 2 GiB and
-	// 5 % of the file system; -1: none.
+	// DiskReserve is how many bytes Append leaves free, but for internal topics; 0:
+	// the larger of 2 GiB and 5 % of the file system; -1: none.
 	DiskReserve int64
 	// CheckpointInterval is the least time between two flushed checkpoints; 0: 100 ms.
 	CheckpointInterval time.Duration
@@ -133,6 +133,9 @@ type Spec struct {
 	TopicID   [16]byte
 	Partition int32
 	Config    Config
+	// Internal: the topic is one of the cluster's own, whose records may use three
+	// quarters of the disk reserve.
+	Internal bool
 	// Notify hears how far writing and flushing got. It is called from a flush
 	// worker with no lock held, never twice at once for one log; the log's next
 	// group waits for it. What it says was true when the worker let go of the log:

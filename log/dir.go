@@ -289,7 +289,7 @@ func (d *Dir) newLog(path string, spec Spec) *Log {
 	return &Log{
 		dir: d, fs: d.fs, path: path, folder: filepath.Base(path), key: logKey{spec.TopicID, spec.Partition}, spec: spec, cfg: cfg,
 		logger:    d.logger.With("topic", spec.Topic, "partition", spec.Partition),
-		tail:      tail{budget: d.tail},
+		tail:      tail{budget: d.tail, space: d.space},
 		producers: newProducers(cfg.MaxProducers),
 	}
 }

@@ -79,6 +79,12 @@
 // which writes the checkpoint. Notify is called from a flush worker, never twice at once for one
 // log, and must not call Close or Remove.
 //
+// # Disk space
+//
+// Appends stop before the disk is full: those of clients at the reserve, those of
+// followers at a half of it, those of internal topics at a quarter (space.go). A
+// disk that others fill all the same fails the write of some log, as below.
+//
 // # Failure
 //
 // A failed write or flush is terminal for that log: the kernel may have dropped

@@ -124,13 +124,18 @@ func (e *DamagedError) Error() string {
 // Is matches ErrDamaged.
 func (e *DamagedError) Is(target error) bool { return target == ErrDamaged }
 
-// DiskFullError says how much is free and how much must stay free, in bytes.
+// DiskFullError says how much is free, how much must stay free, and how much
+// there was no room for, in bytes.
 type DiskFullError struct {
 	Path          string
 	Free, Reserve int64
+	Wanted        int64 // 0: nothing was asked for
 }
 
 func (e *DiskFullError) Error() string {
+	if e.Wanted > 0 {
+		return fmt.Sprintf("%s has %d bytes free and keeps %d in reserve: no room for %d", e.Path, e.Free, e.Reserve, e.Wanted)
+	}
 	return fmt.Sprintf("%s has %d bytes free, fewer than its reserve of %d", e.Path, e.Free, e.Reserve)
 }
 

@@ -449,33 +449,13 @@ func TestReset(t *testing.T) {
 	}
 }
 
-func TestDiskReserve(t *testing.T) {
-	mem := vfs.NewMem()
-	now := time.Unix(1000, 0)
-	opts := testOptions(mem)
-	opts.Now = func() time.Time { return now }
-	d := openTestDir(t, opts)
-	defer func() { require.NoError(t, d.Close(-1)) }()
-	require.NoError(t, d.CheckReserve())
-	mem.SetSpace(3<<30, 100<<30)
-	require.NoError(t, d.CheckReserve(), "cached")
-	now = now.Add(time.Second)
-	err := d.CheckReserve()
-	full, ok := errors.AsType[*DiskFullError](err)
-	require.True(t, ok)
-	require.Equal(t, int64(5<<30), full.Reserve)
-	require.Equal(t, int64(3<<30), full.Free)
-	mem.SetSpace(6<<30, 100<<30)
-	now = now.Add(time.Second)
-	require.NoError(t, d.CheckReserve(), "without a restart")
-}
-
 func TestErrorsSayWhatIsWrong(t *testing.T) {
 	for want, err := range map[string]error{
-		"data directory /d is in use by process 7":         &LockedError{"/d", 7},
-		"offset 9 is out of range: the log holds [1, 5)":   &OffsetError{9, 1, 5},
-		"/d has 1 bytes free, fewer than its reserve of 2": &DiskFullError{"/d", 1, 2},
-		"batch is already at offsets [1, 5)":               &DuplicateError{1, 5},
+		"data directory /d is in use by process 7":                  &LockedError{"/d", 7},
+		"offset 9 is out of range: the log holds [1, 5)":            &OffsetError{9, 1, 5},
+		"/d has 1 bytes free, fewer than its reserve of 2":          &DiskFullError{Path: "/d", Free: 1, Reserve: 2},
+		"/d has 3 bytes free and keeps 2 in reserve: no room for 4": &DiskFullError{"/d", 3, 2, 4},
+		"batch is already at offsets [1, 5)":                        &DuplicateError{1, 5},
 	} {
 		require.EqualError(t, err, want)
 	}

@@ -24,6 +24,7 @@ type tail struct {
 	budget  *tailBudget
 	// group is what pending returns; guarded by Log.io.
 	group []tailEntry
+	space *space
 }
 
 // base is the first offset in memory; ok is false when there is none.
@@ -38,13 +39,16 @@ func (t *tail) push(buf *record.Buf, base, next record.Offset) {
 	t.entries.push(tailEntry{buf.Retain(), base, next})
 	t.budget.bytes.Add(buf.Footprint())
 	t.budget.unwritten.Add(buf.Footprint())
+	t.space.taken.Add(int64(buf.Len()))
 }
 
 // wrote notes that the next n pending entries have reached their file. The caller
 // holds Log.io too.
 func (t *tail) wrote(n int) {
 	for range n {
-		t.budget.unwritten.Add(-t.entries.at(t.written).buf.Footprint())
+		buf := t.entries.at(t.written).buf
+		t.budget.unwritten.Add(-buf.Footprint())
+		t.space.settled.Add(int64(buf.Len()))
 		t.written++
 	}
 	clear(t.group) // it must not keep memory alive that the tail lets go of
@@ -94,6 +98,7 @@ func (t *tail) dropBack(i int) {
 	for j := i; j < t.entries.len(); j++ {
 		if j >= t.written {
 			t.budget.unwritten.Add(-t.entries.at(j).buf.Footprint())
+			t.space.settled.Add(int64(t.entries.at(j).buf.Len())) // it takes no space any more
 		}
 		t.release(t.entries.at(j))
 	}
@@ -115,7 +120,7 @@ type tailBudget struct {
 	bytes atomic.Int64 // held by all tails
 	// unwritten is the part of bytes that waits to be written and cannot give way.
 	unwritten atomic.Int64
-	arena *record.Arena
+	arena     *record.Arena
 	// full is how much of the arena may be in use before tails give way.
 	full int64
 

@@ -46,7 +46,7 @@ func Keys() []Key {
 		{"advertise.kafka", "[name=]host:port,...", "", "Not in this version.", refuseKafka},
 		{"rack", "string", "", "Replicas of a partition are spread over racks.", func(c *Config, v string) error { return setText(&c.Rack, v) }},
 		{"tail.memory", "size", "64MiB", "Memory for recent and unfinished batches.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
-		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
+		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused; copies of other brokers' records stop at a half of it, internal topics at a quarter.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
 		{"page.cache.bytes", "size", "1GiB", "How much of the segments stays in the kernel's page cache, over all partitions; who lags by more reads the disk.", func(c *Config, v string) error { return setSize(&c.PageCache, v, 1<<20) }},
 		{"log.open.files", "int", "a quarter of the process's limit, 64 to 4096", "How many segment files are kept open.", func(c *Config, v string) error { return setPositive(&c.OpenFiles, v, 1<<20) }},
 		{"broker.session.timeout", "duration", "3s", "Silence after which the controller fences a broker.", func(c *Config, v string) error {

@@ -108,11 +108,18 @@ func (l *link) hold(s *Subscription) {
 // withdraw ends s and tells the leader that this replica will not go on. The
 // caller holds mu.
 func (l *link) withdraw(s *Subscription) {
-	st := l.streams[s.kind]
-	if s.session != 0 {
-		st.stops = append(st.stops, &pb.ReplicaStop{TopicId: s.key.Topic[:], Partition: s.key.Partition, SessionId: s.session})
-	}
+	l.giveUp(s)
 	l.remove(s)
+}
+
+// giveUp tells the leader that the session of s ends because this replica does
+// not go on. The caller holds mu.
+func (l *link) giveUp(s *Subscription) {
+	if s.session == 0 {
+		return
+	}
+	st := l.streams[s.kind]
+	st.stops = append(st.stops, &pb.ReplicaStop{TopicId: s.key.Topic[:], Partition: s.key.Partition, SessionId: s.session})
 	st.signal()
 }
 

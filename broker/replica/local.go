@@ -107,6 +107,10 @@ const (
 	// VerdictHold: nothing can be done until the metadata changes. A session is
 	// tried again after a long pause, or at once on Subscription.Restart.
 	VerdictHold
+	// VerdictPause: this partition's store takes nothing for now. The leader is told
+	// that the replica gave up, so that it need not wait until it counts as lagging,
+	// and a session is tried again as with VerdictHold.
+	VerdictPause
 	// VerdictStop: this partition's store failed; the others go on.
 	VerdictStop
 )

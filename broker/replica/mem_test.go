@@ -56,6 +56,7 @@ type memReplica struct {
 	outcomes map[uint64]partition.Outcome
 	proposed []partition.Member
 	pushes   int
+	full     bool // takes nothing for now
 	changed  *sync.Cond
 }
 
@@ -298,6 +299,10 @@ func (f memFollower) Push(p Push, batches []*record.Buf) Verdict {
 	m.step(partition.Push(p.Epoch, p.Session, p.From, p.To, p.HighWatermark, p.LogStart))
 	v := m.verdict()
 	if _, ok := m.find(partition.EffectAppend); ok {
+		if m.full {
+			m.step(partition.StreamGone(p.Session))
+			return VerdictPause
+		}
 		if m.storeErr != nil {
 			m.step(partition.LogFailed())
 			return VerdictStop

@@ -155,6 +155,9 @@ func (r *receiver) judge(s *Subscription, v Verdict) {
 		l.withdraw(s)
 	case VerdictHold:
 		l.hold(s)
+	case VerdictPause:
+		l.giveUp(s)
+		l.hold(s)
 	case VerdictOK, VerdictDrop, VerdictAgain:
 		l.retry(s)
 	}
@@ -195,7 +198,7 @@ func (r *receiver) push(m *pb.ReplicaPush, batches []record.Slice) {
 		if promoted = s.kind == kindCatchUp && p.To >= p.HighWatermark; promoted {
 			l.promote(s)
 		}
-	case VerdictDrop, VerdictAgain, VerdictHold, VerdictStop:
+	case VerdictDrop, VerdictAgain, VerdictHold, VerdictPause, VerdictStop:
 		r.judge(s, verdict)
 	}
 	l.mu.Unlock()

@@ -233,6 +233,27 @@ func TestStoreErrorStopsOnePartition(t *testing.T) {
 	good[0].wait(t, "acknowledged", func() bool { return len(good[0].outcomes) == 2 })
 }
 
+// A follower that pauses is proposed out at once, tries again after a while, and
+// the others are not held up.
+func TestPauseGivesTheSessionBack(t *testing.T) {
+	nodes := newNodes(t, 2, func(_ *ServerConfig, f *FollowerConfig) { f.HoldRetry = 10 * time.Millisecond })
+	paused := spread(nodes, 0, assignment(1, 1, 2, 1, 2))
+	other := spread(nodes, 1, assignment(1, 1, 2, 1, 2))
+	full := func(full bool) {
+		paused[1].mu.Lock()
+		defer paused[1].mu.Unlock()
+		paused[1].full = full
+	}
+	full(true)
+	paused[0].produce(1, 10)
+	paused[0].wait(t, "proposed out at once", func() bool { return len(paused[0].proposed) == 1 })
+	other[0].produce(1, 10)
+	other[0].wait(t, "acknowledged", func() bool { return len(other[0].outcomes) == 1 })
+	full(false)
+	paused[0].wait(t, "acknowledged", func() bool { return len(paused[0].outcomes) == 1 })
+	sameLog(t, paused[0], paused[1])
+}
+
 // TestReadErrorOpensAnotherSession: what cannot be read ends the session, and
 // the follower is told.
 func TestReadErrorOpensAnotherSession(t *testing.T) {

@@ -18,7 +18,7 @@ func (m *Mem) CrashClone(random *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := NewMem()
-	c.free, c.total = m.free, m.total
+	c.free, c.total, c.capacity = m.free, m.total, m.capacity
 	c.root = m.root.crash(random, map[*node]*node{})
 	return c
 }

@@ -24,6 +24,9 @@ type Mem struct {
 	locked map[string]bool
 	free   int64
 	total  int64
+	// capacity bounds what the files take, and Space tells what is left of it; 0:
+	// they take nothing, and Space tells free.
+	capacity int64
 }
 
 var _ FS = (*Mem)(nil)
@@ -209,6 +212,9 @@ func (m *Mem) Lock(name string) (File, error) {
 func (m *Mem) Space(string) (free, total int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.capacity > 0 {
+		return m.left(), m.capacity, nil
+	}
 	return m.free, m.total, nil
 }
 

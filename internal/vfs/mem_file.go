@@ -59,12 +59,18 @@ func (f *memFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
 	if off < 0 || off > maxMemFile {
 		return 0, pathError("write", f.name, fs.ErrInvalid)
 	}
+	var size int64
+	for _, p := range bufs {
+		size += int64(len(p))
+	}
+	fits, err := f.room(size, off)
 	start := off
 	for _, p := range bufs {
+		p = p[:min(int64(len(p)), start+fits-off)]
 		f.n.write(p, off)
 		off += int64(len(p))
 	}
-	return off - start, nil
+	return off - start, err
 }
 
 func (n *node) write(p []byte, off int64) {

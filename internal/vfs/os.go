@@ -67,7 +67,7 @@ func (OS) Space(name string) (free, total int64, err error) {
 	if err := unix.Statfs(name, &st); err != nil {
 		return 0, 0, &os.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+	return int64(st.Bavail) * st.Frsize, int64(st.Blocks) * st.Frsize, nil // Frsize is the unit of the counts
 }
 
 // Mkdir implements Folders.
