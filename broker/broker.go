@@ -117,13 +117,16 @@ func (b *Broker) join(ctx context.Context) error {
 	var err error
 	b.server, err = replica.NewServer(replica.ServerConfig{
 		NodeID: b.cfg.NodeID, ClusterID: clusterID, Leaders: b, Logger: b.logger,
+		// What is being sent cannot give way: little of a small arena.
+		MessageBytes: int(min(b.cfg.Arena.Limit()/64, 1<<20)), PartitionBytes: int(min(b.cfg.Arena.Limit()/256, 256<<10)),
 	})
 	if err != nil {
 		return err
 	}
 	b.follower, err = replica.NewFollower(replica.FollowerConfig{
 		NodeID: b.cfg.NodeID, BrokerEpoch: b.brokerEpoch, ClusterID: clusterID,
-		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger, Receive: b.cfg.Arena.ReceiveShare(),
+		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger,
+		Receive: b.cfg.Arena.ReceiveShare() * 4 / 5, // credit counts bytes, and a Buf has up to a quarter of slack
 	})
 	return err
 }

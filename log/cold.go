@@ -131,13 +131,15 @@ func (c *coldRead) chunk(n int) error {
 // keep pins what the reader gets of a chunk. Much less than a whole chunk is
 // copied: it would keep all of the chunk's memory from being used.
 func (c *coldRead) keep(chunk *record.Buf, lo, hi int) record.Slice {
-	if hi-lo >= chunk.Len()/2 {
-		return record.PinOf(chunk, lo, hi)
+	if hi-lo < chunk.Len()/2 {
+		buf := c.l.dir.arena.Get(hi - lo)
+		defer buf.Release()
+		copy(buf.Bytes(), chunk.Bytes()[lo:hi])
+		chunk, lo, hi = buf, 0, hi-lo
 	}
-	buf := c.l.dir.arena.Get(hi - lo)
-	defer buf.Release()
-	copy(buf.Bytes(), chunk.Bytes()[lo:hi])
-	return record.PinOf(buf, 0, hi-lo)
+	s := record.PinOf(chunk, lo, hi)
+	c.unreserve(chunk.Footprint()) // from now on the pin counts
+	return s
 }
 
 // enough says that the batch at a position is no longer wanted.

@@ -53,6 +53,7 @@ func (l *Log) ReadInto(dst []record.Slice, o ReadOptions) ([]record.Slice, error
 		}
 		if err = cold.reserve(o.Bounded); err == nil {
 			err = cold.run()
+			l.dir.tail.evict() // tails give way to what was read
 		}
 		if again, err := l.settle(cold, err); !again {
 			return append(dst, cold.out...), err
@@ -144,6 +145,14 @@ func (c *coldRead) reserve(bounded bool) error {
 	return nil
 }
 
+// unreserve ends up to n bytes of the reservation.
+func (c *coldRead) unreserve(n int64) {
+	if n = min(n, c.reserved); n > 0 {
+		c.reserved -= n
+		c.l.dir.arena.Unreserve(n)
+	}
+}
+
 // estimate is about what the read takes of the arena: a Buf may have a quarter of slack.
 func (c *coldRead) estimate() int64 {
 	n := int64(c.maxBytes) + int64(c.interval)
@@ -176,9 +185,7 @@ func cut(b []byte, from, limit record.Offset, maxBytes int, atLeastOne bool) (lo
 // settle decides whether what a cold read got holds: a truncation in between
 // means to try again; retention means out of range; a close, that no file need be there.
 func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
-	if c.reserved > 0 {
-		l.dir.arena.Unreserve(c.reserved)
-	}
+	c.unreserve(c.reserved)
 	l.mu.Lock()
 	stale, start, end, closing := c.generation != l.generation, l.start, l.end, l.closing
 	failed, flushed := l.failed, l.flushed

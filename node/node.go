@@ -52,6 +52,7 @@ type Node struct {
 	logger *slog.Logger
 
 	listeners *listeners
+	arena     *record.Arena // of the codec, the logs and the broker
 	dir       *commitlog.Dir
 	cluster   *cluster.Node
 	broker    *broker.Broker
@@ -110,6 +111,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	arena := record.NewArena(n.cfg.TailMemory)
+	n.arena = arena
 	if err := n.openDir(arena); err != nil {
 		return err
 	}

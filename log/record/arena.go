@@ -99,11 +99,15 @@ func (a *Arena) Charge(n int64) {
 // TryReserve counts n bytes as pinned ahead of a read, if that stays within
 // limit. The reader gives them back with Unreserve once what it read is pinned.
 func (a *Arena) TryReserve(n, limit int64) bool {
-	if a.pinned.Add(n) > limit {
-		a.Unreserve(n)
-		return false
+	for {
+		now := a.pinned.Load()
+		if now+n > limit {
+			return false
+		}
+		if a.pinned.CompareAndSwap(now, now+n) {
+			return true
+		}
 	}
-	return true
 }
 
 // Unreserve ends a reservation.
