@@ -42,8 +42,9 @@ type Inspector struct {
 
 	states   map[logKey]logState // of the newest valid checkpoint
 	promises promises
-	clean    bool // the clean-stop marker is there and valid
-	live     bool // a living process has the directory open
+	clean    bool                   // the clean-stop marker is there and valid
+	live     bool                   // a living process has the directory open
+	journal  map[string][]journaled // by segment file
 	done     int64
 	total    int64
 }
@@ -126,7 +127,7 @@ func (in *Inspector) identify() error {
 
 func (in *Inspector) identifyFile(path string) error {
 	entry := vfs.Entry{Name: filepath.Base(path)}
-	if kind := rootKind(entry, nil); kind == KindCheckpoint || kind == KindMarker || kind == KindLock {
+	if kind := rootKind(entry, nil); slices.Contains(rootFileKinds(), kind) {
 		in.kind, in.root = kind, filepath.Dir(path)
 	} else if kind, _ := logKind(entry); kind != KindStrange {
 		in.kind, in.root = kind, in.parentRoot(filepath.Dir(path))
@@ -140,11 +141,13 @@ func (in *Inspector) identifyFile(path string) error {
 	return f.Close()
 }
 
+// rootFileKinds are the files at the top of a data directory.
+func rootFileKinds() []FileKind { return []FileKind{KindCheckpoint, KindMarker, KindLock, KindJournal} }
+
 // hasRootFiles tells a data directory by the files at its top.
 func hasRootFiles(entries []vfs.Entry) bool {
 	return slices.ContainsFunc(entries, func(e vfs.Entry) bool {
-		k := rootKind(e, nil)
-		return k == KindCheckpoint || k == KindMarker || k == KindLock
+		return slices.Contains(rootFileKinds(), rootKind(e, nil))
 	})
 }
 
@@ -182,6 +185,7 @@ func (in *Inspector) readRoot() {
 		_, err = decodeMarker(b)
 		in.clean = err == nil
 	}
+	in.readJournal()
 }
 
 // Bounds of what is read whole; larger files are not ours.

@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"iter"
 
-	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -78,7 +77,7 @@ func (in *Inspector) Batches(ctx context.Context, path string, from record.Offse
 // batchWalker reads a segment file front to back.
 type batchWalker struct {
 	in   *Inspector
-	file vfs.File
+	file inspectedFile
 	size int64
 	at   int64
 	from record.Offset // batches that end here or below are not read
@@ -89,7 +88,7 @@ type batchWalker struct {
 }
 
 func (in *Inspector) walk(path string, from record.Offset) (*batchWalker, error) {
-	f, err := in.fs.Open(path)
+	f, err := in.openSegment(path)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ const (
 	KindLock       FileKind = "lock"
 	KindCheckpoint FileKind = "flushed-checkpoint"
 	KindMarker     FileKind = "clean-stop"
+	KindJournal    FileKind = "flush-journal"
 	KindPartition  FileKind = "partition" // a folder
 	KindSetAside   FileKind = "stray"     // a folder that the metadata did not mention
 	KindDeleted    FileKind = "deleted"   // a folder that is being deleted
@@ -37,7 +38,7 @@ const (
 // rootKind classifies a name in a data directory. others are names that other
 // parts of the process keep there.
 func rootKind(e vfs.Entry, others []string) FileKind {
-	slots := checkpointSlots()
+	slots, journals := checkpointSlots(), journalNames()
 	switch {
 	case slices.Contains(others, e.Name), e.Folder && e.Name == "lost+found":
 		return KindOther
@@ -47,6 +48,8 @@ func rootKind(e vfs.Entry, others []string) FileKind {
 		return KindMarker
 	case !e.Folder && slices.Contains(slots[:], e.Name):
 		return KindCheckpoint
+	case !e.Folder && slices.Contains(journals[:], e.Name):
+		return KindJournal
 	case !e.Folder:
 		return KindStrange
 	}

@@ -32,6 +32,7 @@ type partitionCheck struct {
 	instead     record.Offset // due as well, behind a batch whose base offset is wrong; -1: nothing
 	epoch       record.Epoch  // of the last batch
 	tail        bool          // the log has ended; what follows is no longer part of it
+	gapped      bool          // a gap was told of that nobody can judge
 	lost        bool          // the segment before could not be read to its end
 
 	epochs     epochs
@@ -324,12 +325,30 @@ func (p *partitionCheck) fault(b *InspectedBatch) (problem, want string, off rec
 		return fmt.Sprintf("%s; %d bytes are not read", b.Problem, b.Rest), fmt.Sprintf("the batch of offset %d", p.next), p.next
 	case b.Problem != "":
 		return b.Problem, "", p.next
+	case b.Epoch >= p.epoch && p.gapUnknown(b):
+		return "", "", p.next
 	case b.BaseOffset != p.instead && misplaced(b.BaseOffset, p.next, p.state.cleaned):
 		return fmt.Sprintf("the batch has base offset %d", b.BaseOffset), fmt.Sprintf("base offset %d", p.next), min(p.next, b.BaseOffset)
 	case b.Epoch < p.epoch || b.Epoch < 0:
 		return fmt.Sprintf("the batch is of leader epoch %d", b.Epoch), fmt.Sprintf("epoch %d or later", max(p.epoch, 0)), p.next
 	}
 	return "", "", p.next
+}
+
+// gapUnknown tells, once, of a gap that nobody can judge: without a checkpoint
+// there is no cleaned offset.
+func (p *partitionCheck) gapUnknown(b *InspectedBatch) bool {
+	if p.v.in.promises == promisesKnown || b.BaseOffset <= p.next || b.BaseOffset == p.instead {
+		return false
+	}
+	if !p.gapped {
+		p.gapped = true
+		p.v.find(Finding{
+			Severity: SeverityNote, Kind: KindSegment, Path: p.last, Position: b.Position, Offset: p.next,
+			Problem: fmt.Sprintf("no record from here to offset %d", b.BaseOffset), Want: "right if the log was compacted; no checkpoint tells",
+		})
+	}
+	return true
 }
 
 // good takes a batch into the replayed state.
@@ -426,8 +445,8 @@ func (p *partitionCheck) disagrees(ps *producers) string {
 		said, have := ps.byID[id], p.replayed.byID[id]
 		newest := said.newest()
 		switch {
-		case newest.base < p.first || have == nil && p.partial:
-			continue
+		case newest.base < max(p.first, p.state.cleaned) || have == nil && p.partial:
+			continue // deleted, compacted away, or forgotten by us
 		case have == nil:
 			return fmt.Sprintf("producer %d has a batch at offset %d, where the log holds none of it", id, newest.base)
 		case have.epoch != said.epoch || have.newest() != newest:
@@ -435,7 +454,7 @@ func (p *partitionCheck) disagrees(ps *producers) string {
 				id, said.epoch, newest.base, newest.firstSeq, newest.lastSeq, have.epoch, have.newest().base, have.newest().firstSeq, have.newest().lastSeq)
 		}
 		for _, r := range said.batches[:said.count] {
-			if r.base >= p.first && !slices.Contains(have.batches[:have.count], r) {
+			if r.base >= max(p.first, p.state.cleaned) && !slices.Contains(have.batches[:have.count], r) {
 				return fmt.Sprintf("producer %d: a batch at offset %d with sequences %d to %d, which the log does not hold", id, r.base, r.firstSeq, r.lastSeq)
 			}
 		}

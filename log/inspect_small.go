@@ -74,7 +74,9 @@ type InspectedPromise struct {
 	Partition int32
 	// Flushed is exclusive; -1: unknown, all checkpoints were lost.
 	Flushed, HighWatermark, Start record.Offset
-	Damage                        Damage
+	// Cleaned: compaction may have left gaps below it. Dirty: where the next one begins.
+	Cleaned, Dirty record.Offset
+	Damage         Damage
 }
 
 // Checkpoint reads a slot of the flushed checkpoint: its sequence, the greater of
@@ -92,7 +94,7 @@ func (in *Inspector) Checkpoint(path string) (sequence uint64, all []InspectedPr
 		s := states[key]
 		all = append(all, InspectedPromise{
 			TopicID: key.topicID, Partition: key.partition,
-			Flushed: s.flushed, HighWatermark: s.highWatermark, Start: s.start, Damage: s.damage,
+			Flushed: s.flushed, HighWatermark: s.highWatermark, Start: s.start, Cleaned: s.cleaned, Dirty: s.dirty, Damage: s.damage,
 		})
 	}
 	return sequence, all, nil

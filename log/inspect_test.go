@@ -296,6 +296,54 @@ func TestVerifyKnowsTheUnflushedTail(t *testing.T) {
 	}
 }
 
+// What was acknowledged and is in the flush journal only is not missing.
+func TestVerifyLooksIntoTheFlushJournal(t *testing.T) {
+	mem := vfs.NewMem()
+	c := openCrowd(t, journalOptions(mem), 3)
+	for i := range 12 {
+		c.append(i%3, fmt.Sprintf("value %d", i))
+	}
+	for i := range 3 {
+		c.hear[i].waitFlushed(4)
+	}
+	require.NoError(t, c.d.checkpoint.write())
+	crashed := mem.CrashClone(nil)
+	shorter := 0
+	for i := range 3 {
+		name := fmt.Sprintf("%s/orders-%d/00000000000000000000.log", testPath, i)
+		if len(contents(t, crashed, path.Dir(name))[name]) < len(contents(t, mem, path.Dir(name))[name]) {
+			shorter++
+		}
+	}
+	require.NotZero(t, shorter, "the crash took bytes from a segment")
+	for _, at := range []string{testPath, testPath + "/orders-0"} {
+		bad, _, sum := findings(t, crashed, at)
+		require.Empty(t, bad)
+		require.Equal(t, 4*sum.Partitions, sum.Batches)
+	}
+	require.NoError(t, create(crashed, testPath+"/flush-journal.0", []byte("nonsense")))
+	bad, notes, _ := findings(t, crashed, testPath)
+	require.Len(t, bad, shorter, "what was promised is gone")
+	require.Contains(t, fmt.Sprint(notes), "not a flush journal")
+}
+
+// Without a checkpoint nobody knows how far a log was compacted: a gap is a note.
+func TestVerifyDoesNotJudgeGapsWithoutACheckpoint(t *testing.T) {
+	mem, batches := stopped(t, 6)
+	rawFile(t, mem, logFile, func([]byte) []byte { return bytes.Join(append(batches[:2:2], batches[4:]...), nil) })
+	bad, _, _ := findings(t, mem, testPath)
+	require.Contains(t, fmt.Sprint(bad), "the batch has base offset 4 (base offset 2)")
+	for _, name := range append(checkpointNames(), markerName, lockName) {
+		require.NoError(t, mem.Remove(testPath+"/"+name))
+	}
+	require.NoError(t, mem.Remove(testPath+"/orders-0/00000000000000000000.index"))
+	bad, notes, _ := findings(t, mem, testPath)
+	require.Empty(t, bad)
+	require.Contains(t, fmt.Sprint(notes), "offset 2: no record from here to offset 4 (right if the log was compacted")
+}
+
+func checkpointNames() []string { slots := checkpointSlots(); return slots[:] }
+
 // readOnlyFS fails a test that changes something through it.
 type readOnlyFS struct {
 	vfs.FS
@@ -346,6 +394,8 @@ func inspectAll(t *testing.T, fsys vfs.FS, at string) {
 			_, _, _ = in.Producers(f.Path)
 		case KindCheckpoint:
 			_, _, _ = in.Checkpoint(f.Path)
+		case KindJournal:
+			_ = in.Journal(f.Path, func(InspectedJournalEntry) error { return nil })
 		case KindMetadata:
 			_, _ = in.TopicID(f.Path)
 		case KindMarker:

@@ -163,6 +163,10 @@ func (v *verifier) root(files []InspectedFile) {
 			v.marker(f)
 		case KindCheckpoint:
 			valid = v.slot(f) || valid
+		case KindJournal:
+			if err := v.in.Journal(f.Path, func(InspectedJournalEntry) error { return nil }); err != nil {
+				v.whole(SeverityNote, f.Kind, f.Path, err.Error(), "the next start takes nothing from it")
+			}
 		default:
 		}
 	}
@@ -259,6 +263,8 @@ func (v *verifier) file(f InspectedFile) error {
 			_, err = decodeMetadata(b)
 		}
 		return v.broken(f, err)
+	case KindJournal:
+		return v.broken(f, v.in.Journal(f.Path, func(InspectedJournalEntry) error { return nil }))
 	case KindEpochs:
 		b, err := v.in.read(f.Path, maxEpochsFile)
 		if err == nil {

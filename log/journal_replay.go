@@ -19,6 +19,7 @@ type journalEntry struct {
 	base     record.Offset
 	position int64
 	bytes    []byte
+	at       int64 // of bytes, in the file
 }
 
 // decodeJournalHeader returns a file's generation, 0 when it holds nothing, and
@@ -51,6 +52,7 @@ func decodeGroup(b []byte, salt uint64) ([]journalEntry, error) {
 		if err != nil {
 			return nil, err
 		}
+		e.at = int64(len(b) - len(rest) + size - len(e.bytes))
 		out, rest = append(out, e), rest[size:]
 	}
 	if len(rest) > 0 {
@@ -140,6 +142,7 @@ func (j *journal) apply(key logKey) error {
 // journalFile is a journal file to be read.
 type journalFile struct {
 	file             vfs.File
+	name             string
 	generation, salt uint64
 	size             int64
 	used             int // groups
@@ -149,22 +152,18 @@ type journalFile struct {
 func (j *journal) openExisting() ([]*journalFile, error) {
 	var files []*journalFile
 	for _, name := range journalNames() {
-		f, err := j.fs.Open(filepath.Join(j.folder, name))
+		name = filepath.Join(j.folder, name)
+		f, err := j.fs.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		jf := &journalFile{file: f}
-		if jf.size, err = f.Size(); err != nil {
+		jf, err := readJournalFile(f, name)
+		if err != nil {
 			return nil, err
 		}
-		head := make([]byte, min(jf.size, journalHeader))
-		if err := readFull(f, head, 0); err != nil {
-			return nil, err
-		}
-		jf.generation, jf.salt = decodeJournalHeader(head)
 		j.next = max(j.next, jf.generation+1)
 		files = append(files, jf)
 	}
@@ -172,6 +171,20 @@ func (j *journal) openExisting() ([]*journalFile, error) {
 		files[0], files[1] = files[1], files[0]
 	}
 	return files, nil
+}
+
+func readJournalFile(f vfs.File, name string) (*journalFile, error) {
+	jf := &journalFile{file: f, name: name}
+	var err error
+	if jf.size, err = f.Size(); err != nil {
+		return nil, err
+	}
+	head := make([]byte, min(jf.size, journalHeader))
+	if err := readFull(f, head, 0); err != nil {
+		return nil, err
+	}
+	jf.generation, jf.salt = decodeJournalHeader(head)
+	return jf, nil
 }
 
 // eachEntry visits the entries of the valid groups. A group that is not valid is
@@ -201,6 +214,7 @@ func eachEntry(files []*journalFile, visit func(*journalEntry) error) error {
 				break
 			}
 			for i := range entries {
+				entries[i].at += at
 				if err := visit(&entries[i]); err != nil {
 					return err
 				}

@@ -42,7 +42,7 @@ func (r *recoverer) cut(path string, at int64) (err error) {
 	return f.Datasync()
 }
 
-func allZero(f vfs.File, from, to int64) (bool, error) {
+func allZero(f io.ReaderAt, from, to int64) (bool, error) {
 	b := make([]byte, min(to-from, rewriteChunk))
 	for ; from < to; from += int64(len(b)) {
 		b = b[:min(to-from, int64(len(b)))]

@@ -115,6 +115,8 @@ func (d *dump) content(ctx context.Context, f commitlog.InspectedFile) error {
 		return d.producers(f)
 	case commitlog.KindCheckpoint:
 		return d.checkpoint(f)
+	case commitlog.KindJournal:
+		return d.journal(f)
 	case commitlog.KindMetadata:
 		id, err := d.in.TopicID(f.Path)
 		if err != nil {
@@ -263,7 +265,7 @@ func (d *dump) checkpoint(f commitlog.InspectedFile) error {
 	for _, e := range all {
 		line := dumpPromise{
 			Type: "promise", Path: f.Path, TopicID: hexID(e.TopicID), Partition: e.Partition,
-			Flushed: int64(e.Flushed), HighWatermark: int64(e.HighWatermark), Start: int64(e.Start),
+			Flushed: int64(e.Flushed), HighWatermark: int64(e.HighWatermark), Start: int64(e.Start), Cleaned: int64(e.Cleaned), Dirty: int64(e.Dirty),
 		}
 		if e.Damage != commitlog.DamageNone {
 			line.Damage = e.Damage.String()
@@ -273,4 +275,17 @@ func (d *dump) checkpoint(f commitlog.InspectedFile) error {
 		}
 	}
 	return nil
+}
+
+func (d *dump) journal(f commitlog.InspectedFile) error {
+	if err := d.head("%s", journalHead); err != nil {
+		return err
+	}
+	return d.in.Journal(f.Path, func(e commitlog.InspectedJournalEntry) error {
+		line := dumpJournal{Type: "journal_entry", Path: f.Path, TopicID: hexID(e.TopicID), Partition: e.Partition, Void: e.Void}
+		if !e.Void {
+			line.Folder, line.Base, line.Position, line.Size, line.At = e.Folder, int64(e.Base), e.Position, e.Size, e.At
+		}
+		return d.put(line)
+	})
 }

@@ -16,7 +16,8 @@ import (
 const (
 	batchHead    = "    base offset  last offset  epoch  records  position     size        codec   producer             time of the greatest         CRC    marks"
 	producerHead = "    producer             epoch  last used                 batches: first-last sequence @ base offset"
-	promiseHead  = "    topic id                          partition  flushed      watermark    start"
+	journalHead  = "    topic id                          partition  segment      position    bytes     folder"
+	promiseHead  = "    topic id                          partition  flushed      watermark    start        cleaned      dirty"
 )
 
 func hexID(id [16]byte) string { return hex.EncodeToString(id[:]) }
@@ -243,11 +244,34 @@ type dumpPromise struct {
 	Flushed       int64  `json:"flushed_offset"`
 	HighWatermark int64  `json:"high_watermark"`
 	Start         int64  `json:"log_start_offset"`
+	Cleaned       int64  `json:"cleaned_offset"`
+	Dirty         int64  `json:"dirty_offset"`
 	Damage        string `json:"damage,omitempty"`
 }
 
 func (p dumpPromise) columns() string {
-	return strings.TrimRight(fmt.Sprintf("    %s  %-9d  %-11d  %-11d  %-11d  %s", p.TopicID, p.Partition, p.Flushed, p.HighWatermark, p.Start, p.Damage), " ")
+	return strings.TrimRight(fmt.Sprintf("    %s  %-9d  %-11d  %-11d  %-11d  %-11d  %-11d  %s",
+		p.TopicID, p.Partition, p.Flushed, p.HighWatermark, p.Start, p.Cleaned, p.Dirty, p.Damage), " ")
+}
+
+type dumpJournal struct {
+	Type      string `json:"type"`
+	Path      string `json:"path"`
+	TopicID   string `json:"topic_id"`
+	Partition int32  `json:"partition"`
+	Void      bool   `json:"void,omitempty"`
+	Folder    string `json:"folder,omitempty"`
+	Base      int64  `json:"base_offset"`
+	Position  int64  `json:"position"`
+	Size      int64  `json:"size"`
+	At        int64  `json:"at"`
+}
+
+func (e dumpJournal) columns() string {
+	if e.Void {
+		return fmt.Sprintf("    %s  %-9d  void", e.TopicID, e.Partition)
+	}
+	return fmt.Sprintf("    %s  %-9d  %-11d  %-10d  %-8d  %s", e.TopicID, e.Partition, e.Base, e.Position, e.Size, e.Folder)
 }
 
 type dumpTopicID struct {
