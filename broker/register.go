@@ -101,8 +101,7 @@ func (b *Broker) openFound(found []commitlog.Found) (opened []*localReplica, uno
 	var err error
 	var requests []openRequest
 	for _, f := range found {
-		if !f.HasID {
-			b.logger.Warn("a folder does not say which topic it belongs to and is left alone", "path", f.Path)
+		if !f.HasID { // told by Scan; it is left alone
 			continue
 		}
 		req := openRequest{topic: f.Topic, key: replica.Key{Topic: api.TopicID(f.TopicID), Partition: f.Partition}, internal: f.Topic == offsetsTopic}

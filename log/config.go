@@ -32,7 +32,10 @@ type DirOptions struct {
 	// for readers that lag; what was written or read longest ago leaves it. 0:
 	// DefaultPageCacheBytes.
 	PageCacheBytes int64
-	Logger         *slog.Logger
+	// Others are names in the directory that belong to other parts of the process:
+	// no log touches them. What nobody knows is reported once and left alone too.
+	Others []string
+	Logger *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

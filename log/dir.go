@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,13 +70,14 @@ func OpenDir(opts DirOptions) (_ *Dir, err error) {
 			err = errors.Join(err, d.lock.Close())
 		}
 	}()
-	if err := d.removeDeleted(); err != nil {
+	deleted, err := d.tidy(opts.Others)
+	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
 	}
 	if err := d.replayJournal(); err != nil {
 		return nil, fmt.Errorf("data directory %s: flush journal: %w", d.path, err)
 	}
-	if err := d.loadCheckpoint(); err != nil {
+	if err := d.loadCheckpoint(deleted); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
 	}
 	d.checkpoint.start()
@@ -85,10 +87,13 @@ func OpenDir(opts DirOptions) (_ *Dir, err error) {
 // loadCheckpoint reads what was promised. When slots exist and none can be read,
 // nobody knows what was flushed: every log on disk then counts as one that may
 // have lost bytes, for a cluster that believes it has them would be worse.
-func (d *Dir) loadCheckpoint() error {
+func (d *Dir) loadCheckpoint(deleted []logKey) error {
 	states, lost, err := d.checkpoint.load()
 	if err != nil {
 		return err
+	}
+	for _, key := range deleted { // the crash may have come before the next checkpoint
+		delete(states, key)
 	}
 	d.states = states
 	if lost {
@@ -98,6 +103,9 @@ func (d *Dir) loadCheckpoint() error {
 			return err
 		}
 		for _, f := range found {
+			if !f.HasID {
+				continue
+			}
 			d.states[logKey{f.TopicID, f.Partition}] = logState{flushed: record.UnknownOffset, cleaned: math.MaxInt64, damage: DamageLostBytes}
 		}
 	}
@@ -170,20 +178,43 @@ func takeLock(fsys vfs.FS, name string) (vfs.File, error) {
 	return f, nil
 }
 
-// removeDeleted finishes interrupted removals.
-func (d *Dir) removeDeleted() error {
+// tidy finishes interrupted removals, of which it returns the logs, and says what
+// in the directory is not ours: that is left as it is.
+func (d *Dir) tidy(others []string) (deleted []logKey, err error) {
 	entries, err := d.fs.List(d.path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
-		if e.Folder && strings.HasSuffix(e.Name, deletedExt) {
-			if err := d.fs.RemoveAll(filepath.Join(d.path, e.Name)); err != nil {
-				return err
+		path := filepath.Join(d.path, e.Name)
+		switch rootKind(e, others) {
+		case KindStrange:
+			d.logger.Warn("nothing of ours has that name; it is left alone", "path", path)
+		case KindDeleted:
+			_, partition, _ := parsePutAway(e.Name, deletedExt)
+			if id, err := d.readMetadata(path); err == nil && !d.exists(id, partition, entries) {
+				deleted = append(deleted, logKey{id, partition})
 			}
+			if err := d.fs.RemoveAll(path); err != nil {
+				return nil, err
+			}
+		default:
 		}
 	}
-	return nil
+	return deleted, nil
+}
+
+// exists says whether a partition has a folder: it may have come back since it was
+// put away.
+func (d *Dir) exists(id [16]byte, partition int32, entries []vfs.Entry) bool {
+	return slices.ContainsFunc(entries, func(e vfs.Entry) bool {
+		_, n, ok := parseFolderName(e.Name)
+		if !ok || !e.Folder || n != partition {
+			return false
+		}
+		other, err := d.readMetadata(filepath.Join(d.path, e.Name))
+		return err == nil && other == id
+	})
 }
 
 // collect gathers what the checkpoint says.
@@ -214,7 +245,7 @@ func (d *Dir) Scan() ([]Found, error) {
 		if id, err := d.readMetadata(f.Path); err == nil {
 			f.TopicID, f.HasID = id, true
 		} else {
-			d.logger.Warn("partition folder without a readable topic id", "path", f.Path, "error", err)
+			d.logger.Warn("a folder does not say which topic it belongs to; it is left alone", "path", f.Path, "error", err)
 		}
 		out = append(out, f)
 	}
@@ -319,7 +350,7 @@ func (d *Dir) prepareFolder(path string, spec Spec) error {
 	}
 	if entries, listErr := d.fs.List(path); listErr == nil {
 		for _, e := range entries {
-			if strings.HasSuffix(e.Name, logExt) {
+			if kind, _ := logKind(e); kind == KindSegment {
 				return fmt.Errorf("segments without a readable %s (%w): %w", metadataName, err, ErrTopicID)
 			}
 		}
@@ -369,7 +400,15 @@ func (d *Dir) Remove(l *Log) error {
 
 // SetAside renames a folder that the metadata does not mention to *.stray, where
 // nothing looks for it and an operator finds it. The partition must not be open.
+// Path may be empty: the partition's usual folder; what its partition.metadata
+// says comes before TopicID.
 func (d *Dir) SetAside(f Found) error {
+	if f.Path == "" {
+		f.Path = filepath.Join(d.path, folderName(f.Topic, f.Partition))
+	}
+	if id, err := d.readMetadata(f.Path); err == nil {
+		f.TopicID, f.HasID = id, true
+	}
 	key := logKey{f.TopicID, f.Partition}
 	d.mu.Lock()
 	open := f.HasID && d.opened[key]

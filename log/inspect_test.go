@@ -246,7 +246,7 @@ func TestVerifySaysWhatIsWrong(t *testing.T) {
 		"the folder": {func(t *testing.T, mem *vfs.Mem) {
 			t.Helper()
 			require.NoError(t, mem.RemoveAll(testPath+"/orders-0"))
-		}, SeverityDamage, []string{"no folder has topic id 0a010203000000000000000000000000 and partition 0 (offsets 0 to 120 were flushed)"}},
+		}, SeverityDamage, []string{"no folder has topic id 0a010203000000000000000000000000 and partition 0 (offsets 0 to 120 were flushed"}},
 		"a file of somebody": {func(t *testing.T, mem *vfs.Mem) {
 			t.Helper()
 			require.NoError(t, create(mem, folder+"notes.log", []byte("x")))

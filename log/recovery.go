@@ -6,7 +6,6 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/penstock/penstock/log/record"
@@ -117,16 +116,18 @@ func (r *recoverer) list() error {
 		return err
 	}
 	for _, e := range entries {
-		if base, ok := parseOffsetName(e.Name, logExt); ok && !e.Folder {
-			r.bases = append(r.bases, base)
-		}
-		if off, ok := parseOffsetName(e.Name, snapshotExt); ok && !e.Folder {
+		switch kind, off := logKind(e); kind {
+		case KindSegment:
+			r.bases = append(r.bases, off)
+		case KindSnapshot:
 			r.snapshots = append(r.snapshots, off)
-		}
-		if strings.HasSuffix(e.Name, temporary) {
+		case KindTemporary:
 			if err := r.l.fs.Remove(filepath.Join(r.l.path, e.Name)); err != nil {
 				return err
 			}
+		case KindStrange:
+			r.l.logger.Warn("nothing of ours has that name; it is left alone", "path", filepath.Join(r.l.path, e.Name))
+		default:
 		}
 	}
 	slices.Sort(r.bases)

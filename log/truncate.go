@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -276,12 +275,12 @@ func (l *Log) resetFiles(start record.Offset) error {
 		return err
 	}
 	for _, e := range entries {
-		switch ext := filepath.Ext(e.Name); {
-		case e.Folder || strings.HasSuffix(e.Name, tornExt):
-		case ext == logExt, ext == indexExt, ext == timeExt, ext == snapshotExt:
+		switch kind, _ := logKind(e); kind {
+		case KindSegment, KindIndex, KindTimeIndex, KindSnapshot:
 			if err := l.fs.Remove(filepath.Join(l.path, e.Name)); err != nil {
 				return err
 			}
+		default:
 		}
 	}
 	l.forgetFiles(l.segments)

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,12 +152,22 @@ func (n *Node) openDir(arena *record.Arena) error {
 		FS: vfs.OS{}, Path: n.cfg.DataDir, Arena: arena,
 		// The rest of the arena is for what is in flight.
 		TailBytes: n.cfg.TailMemory / 2, DiskReserve: n.cfg.DiskReserve, Logger: n.logger,
-		PageCacheBytes: n.cfg.PageCache, OpenFiles: int(n.cfg.OpenFiles),
+		PageCacheBytes: n.cfg.PageCache, OpenFiles: int(n.cfg.OpenFiles), Others: n.others(),
 	})
 	if err != nil {
 		return fmt.Errorf("data.dir: %w", err)
 	}
 	return nil
+}
+
+// others are the names in the data directory that do not belong to logs.
+func (n *Node) others() []string {
+	inside, err := filepath.Rel(n.cfg.DataDir, n.cfg.RaftDir)
+	if err != nil || !filepath.IsLocal(inside) {
+		return nil // elsewhere
+	}
+	first, _, _ := strings.Cut(inside, string(filepath.Separator))
+	return []string{first}
 }
 
 func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec) error {

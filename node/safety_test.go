@@ -86,6 +86,9 @@ func TestUnknownDataIsSetAside(t *testing.T) {
 	if !holds(t, c.DataDir, "needle") {
 		t.Error("the data of a topic that the metadata does not mention is gone")
 	}
+	if aside, err := filepath.Glob(filepath.Join(c.DataDir, "precious-0.*.stray")); err != nil || len(aside) != 1 {
+		t.Errorf("set aside: %v, %v", aside, err)
+	}
 }
 
 // holds reports whether a file below dir contains text.
