@@ -5,6 +5,7 @@ import (
 
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -86,12 +87,12 @@ func (l *localReplica) wakeSessions() {
 }
 
 // Read implements replica.LeaderPartition.
-func (l *localReplica) Read(s *replica.Session, from record.Offset, maxBytes int) (replica.Run, error) {
-	var slices []record.Slice
+func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.Offset, maxBytes int) (replica.Run, error) {
+	slices := dst
 	cleaned := record.Offset(0)
 	if end := l.log.End(); from < end {
 		var err error
-		if slices, err = l.log.Read(from, end, maxBytes); err != nil {
+		if slices, err = l.log.ReadInto(dst, commitlog.ReadOptions{From: from, Limit: end, MaxBytes: maxBytes}); err != nil {
 			return replica.Run{}, err
 		}
 		cleaned = l.log.Cleaned() // asked after the read: it covers every gap that was met

@@ -82,11 +82,11 @@ type LeaderPartition interface {
 	// h.End and the partition wakes s whenever its LEO or HW moves. answer is
 	// false when the handshake is an old one that deserves no answer.
 	Handshake(s *Session, h Handshake) (reply HandshakeReply, answer bool)
-	// Read returns what the log holds from an offset, up to about maxBytes but at
-	// least one batch; nothing when from is its end, or when s is not the current
+	// Read appends to dst, which is empty and lends its memory, what the log holds from an offset, up to about maxBytes
+	// but at least one batch; nothing when from is its end, or when s is not the current
 	// session any more, which is checked after the bytes were read. An error ends
 	// the session, and the follower opens another.
-	Read(s *Session, from record.Offset, maxBytes int) (Run, error)
+	Read(s *Session, dst []record.Slice, from record.Offset, maxBytes int) (Run, error)
 	// Ack reports progress of s's follower.
 	Ack(s *Session, a Ack)
 	// Gone says that s is over; withdrawn, that the follower gave up.

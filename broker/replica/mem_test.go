@@ -208,7 +208,7 @@ func (m *memReplica) Handshake(s *Session, h Handshake) (HandshakeReply, bool) {
 	return r, true
 }
 
-func (m *memReplica) Read(s *Session, from record.Offset, maxBytes int) (Run, error) {
+func (m *memReplica) Read(s *Session, dst []record.Slice, from record.Offset, maxBytes int) (Run, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.noRead != nil {
@@ -217,7 +217,7 @@ func (m *memReplica) Read(s *Session, from record.Offset, maxBytes int) (Run, er
 	if epoch, id, ok := m.state.SessionOf(s.Follower()); !ok || epoch != s.Epoch() || id != s.ID() {
 		return Run{HighWatermark: record.UnknownOffset}, nil
 	}
-	run := Run{HighWatermark: m.state.HighWatermark(), LogStart: m.start}
+	run := Run{Slices: dst, HighWatermark: m.state.HighWatermark(), LogStart: m.start}
 	for _, b := range m.batches[from:] {
 		if maxBytes -= b.Len(); maxBytes < 0 && len(run.Slices) > 0 {
 			break

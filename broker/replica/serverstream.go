@@ -38,6 +38,7 @@ type leaderStream struct {
 	tokens   tokenBucket
 	turn     []*Session
 	pushes   []*pb.ReplicaPush
+	runs     []record.Slice
 	response pb.ReplicateResponse
 	message  wire.Replicated
 }
@@ -309,7 +310,7 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 	if ended {
 		return 0
 	}
-	run, err := s.part.Read(s, s.next, maxBytes)
+	run, err := s.part.Read(s, ls.runs[:0], s.next, maxBytes)
 	if err != nil {
 		ls.abandon(s, err)
 		return 0
@@ -320,6 +321,9 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 			ls.message.Batches, err = record.Split(ls.message.Batches, run.Slices[i])
 		}
 		run.Slices[i].Release()
+	}
+	if run.Slices != nil {
+		ls.runs = run.Slices
 	}
 	to, size, valid := extent(ls.message.Batches[first:], s.next)
 	if err != nil || !valid {

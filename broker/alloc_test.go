@@ -1,0 +1,104 @@
+package broker
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/log/record"
+)
+
+const allocRuns = 300
+
+// inArena is a batch of ten records in memory that is used again. It is large, so
+// that the tail is full soon and gives way.
+func inArena(t *testing.T, l *localReplica) func(base record.Offset, epoch record.Epoch) *record.Buf {
+	t.Helper()
+	builder := record.NewBuilder(record.BuilderOptions{})
+	for range 10 {
+		require.NoError(t, builder.Append(&record.Record{Value: make([]byte, 2000)}))
+	}
+	raw, err := builder.Build(nil)
+	require.NoError(t, err)
+	return func(base record.Offset, epoch record.Epoch) *record.Buf {
+		b := l.b.cfg.Arena.Get(len(raw))
+		copy(b.Bytes(), raw)
+		record.Patch(b.Bytes(), base, epoch)
+		return b
+	}
+}
+
+// From the decoded request to the acknowledgement a leader allocates the Pending
+// and the channel to wait on; the door takes two more (package grpcapi). The
+// budget of the whole way is 5 a batch.
+func TestLeaderAllocations(t *testing.T) {
+	l := newLocal(t, testSettings(t))
+	l.b.cfg.MaxInFlight = 1 << 20
+	l.b.shareMemory()
+	l.b.metrics = newMetrics(l.b)
+	l.finish(l.assign(led(1, 1)))
+	l.mu.Lock()
+	for node := int32(2); node <= 3; node++ {
+		l.step(partition.Handshake(node, int64(node), 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0))
+	}
+	l.mu.Unlock()
+	batch := inArena(t, l)
+	req := &api.ProduceRequest{Acks: api.AcksAll, Partitions: make([]api.ProducePartition, 1)}
+	bufs := make([]*record.Buf, 1)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	end := record.Offset(0)
+	produce := func() {
+		bufs[0] = batch(0, 0)
+		req.Partitions[0] = api.ProducePartition{PartitionRef: api.PartitionRef{Topic: "t"}, Batches: bufs}
+		p := l.b.Produce(t.Context(), req)
+		end += 10
+		l.mu.Lock() // as the followers' acks come in
+		for node := int32(2); node <= 3; node++ {
+			l.step(partition.Ack(node, 1, 1, end, end))
+		}
+		l.mu.Unlock()
+		results, err := p.WaitTimer(context.Background(), timer)
+		if err != nil || results[0].Err != nil || results[0].BaseOffset != end-10 {
+			t.Fatal(results, err)
+		}
+	}
+	for range 50 {
+		produce()
+	}
+	got := testing.AllocsPerRun(allocRuns, produce)
+	t.Logf("%.0f allocations a batch", got)
+	require.LessOrEqual(t, got, 2.0)
+}
+
+// A follower allocates nothing for a push, its write, its flush and its ack; what
+// the message costs is seen in package replica. The budget of the way is 3 a batch.
+func TestFollowerAllocations(t *testing.T) {
+	l := newLocal(t, testSettings(t))
+	f := follow(t, l)
+	batch := inArena(t, l)
+	bufs := make([]*record.Buf, 1)
+	end := record.Offset(0)
+	push := func() {
+		bufs[0] = batch(end, 1)
+		if v := f.Push(replica.Push{Epoch: 1, Session: 1, From: end, To: end + 10, HighWatermark: end}, bufs); v != replica.VerdictOK {
+			t.Fatalf("push: %d", v)
+		}
+		bufs[0].Release()
+		end += 10
+		for l.log.Flushed() < end {
+			time.Sleep(10 * time.Microsecond)
+		}
+	}
+	for range 50 {
+		push()
+	}
+	got := testing.AllocsPerRun(allocRuns, push)
+	t.Logf("%.0f allocations a batch", got)
+	require.Zero(t, got)
+}
