@@ -13,6 +13,7 @@ import (
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/internal/vfs"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
@@ -66,6 +67,7 @@ func newLocalOn(t *testing.T, fsys vfs.FS, path string, reserve int64, settings 
 		if err := dir.Close(-1); err != nil {
 			t.Error(err)
 		}
+		arenatest.Empty(t, arena, "the broker's arena")
 	}
 }
 

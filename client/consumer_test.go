@@ -93,6 +93,7 @@ func TestPollDecodesInPlace(t *testing.T) {
 		}
 		require.NoError(t, p.Err())
 		require.Equal(t, len(got)-before, p.Len())
+		p.Release()
 	}
 	require.Equal(t, numbers("a", 500)[25:], got)
 	at, ok := k.Position(tp("t", 0))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/internal/loopback"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -30,6 +31,7 @@ type fakeCluster struct {
 	t       *testing.T
 	brokers []*fakeBroker
 	group   *fakeGroup
+	arenas  []*record.Arena
 
 	mu           sync.Mutex // guards what follows
 	changed      chan struct{}
@@ -88,6 +90,9 @@ func newFakeCluster(t *testing.T, n int) *fakeCluster {
 		for _, b := range c.brokers {
 			b.stop()
 		}
+		for _, a := range c.arenas {
+			arenatest.Empty(t, a, "a broker's arena")
+		}
 	})
 	return c
 }
@@ -107,7 +112,9 @@ func (c *fakeCluster) startBroker(id int32, address string) *fakeBroker {
 	ln, err := (&net.ListenConfig{}).Listen(c.t.Context(), "tcp", address)
 	require.NoError(c.t, err)
 	b := &fakeBroker{c: c, id: id, address: ln.Addr().String()}
-	b.server = grpc.NewServer(wire.ServerOptions(wire.NewCodec(record.NewArena(8 << 20)))...)
+	arena := record.NewArena(8 << 20)
+	c.arenas = append(c.arenas, arena)
+	b.server = grpc.NewServer(wire.ServerOptions(wire.NewCodec(arena))...)
 	wire.RegisterProduce(b.server, b)
 	wire.RegisterFetch(b.server, b)
 	pb.RegisterAdminServiceServer(b.server, b)
@@ -562,7 +569,10 @@ func newTestClient(t *testing.T, c *fakeCluster, opts ...Opt) *Client {
 	}, opts...)
 	cl, err := New(c.addresses(), opts...)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, cl.Close()) })
+	t.Cleanup(func() {
+		require.NoError(t, cl.Close())
+		arenatest.Empty(t, cl.arena, "the client's arena")
+	})
 	return cl
 }
 

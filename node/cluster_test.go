@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/penstock/penstock/log/record"
+	"github.com/penstock/penstock/internal/arenatest"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
@@ -62,7 +62,7 @@ func devOptions(nodes int, dir string) DevOptions {
 // newWorld has no nodes yet.
 func newWorld(t *testing.T, port int) *world {
 	t.Helper()
-	w := &world{t: t, port: port, dir: t.TempDir(), codec: wire.NewCodec(record.NewArena(1 << 20)), conns: make(map[string]*grpc.ClientConn)}
+	w := &world{t: t, port: port, dir: t.TempDir(), codec: wire.NewCodec(arenatest.New(t, 1<<20)), conns: make(map[string]*grpc.ClientConn)}
 	t.Cleanup(func() {
 		w.stop()
 		for _, c := range w.conns {
@@ -98,6 +98,9 @@ func (w *world) stop() {
 	}
 	if err := w.d.Stop(context.Background()); err != nil {
 		w.t.Errorf("stop: %v", err)
+	}
+	for _, n := range w.d.nodes {
+		arenatest.Empty(w.t, n.arena, fmt.Sprintf("the arena of node %d", n.cfg.NodeID))
 	}
 	w.d = nil
 }

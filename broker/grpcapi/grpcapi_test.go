@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
@@ -118,7 +119,7 @@ func (f *fakeBroker) DescribeTopic(_ context.Context, name string) (*api.Topic, 
 // dial serves f on a listener with a name and returns a connection to it.
 func dial(t *testing.T, f *fakeBroker, listener string) *grpc.ClientConn {
 	t.Helper()
-	codec := wire.NewCodec(record.NewArena(1 << 20))
+	codec := wire.NewCodec(arenatest.New(t, 1<<20))
 	srv, door := Public(codec)
 	if !f.starting {
 		door.Open(Services{Producer: f, Fetcher: f, Topics: f, Cluster: f, Groups: f, GroupAdmin: f, Now: time.Now})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/internal/loopback"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -330,6 +331,7 @@ type testNode struct {
 	server   *Server
 	follower *Follower
 	codec    *wire.Codec
+	arena    *record.Arena
 	grpc     *grpc.Server
 	addr     string
 	serving  sync.WaitGroup
@@ -402,15 +404,32 @@ func (n *testNode) stop() {
 	n.serving.Wait()
 }
 
+// empty drops the logs, and checks that nothing else holds what was received.
+func (n *testNode) empty(tb testing.TB) {
+	tb.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.parts {
+		m.mu.Lock()
+		for _, b := range m.batches {
+			b.Release()
+		}
+		m.batches = nil
+		m.mu.Unlock()
+	}
+	arenatest.Empty(tb, n.arena, "what a node received into")
+}
+
 // newNodes starts brokers 1 to count.
 func newNodes(tb testing.TB, count int, tune func(*ServerConfig, *FollowerConfig)) []*testNode {
 	tb.Helper()
 	peers := make(map[int32]*testNode)
 	var nodes []*testNode
 	for i := range count {
+		arena := record.NewArena(1 << 20)
 		n := &testNode{
 			t: tb, id: int32(i + 1), parts: make(map[Key]*memReplica), peers: peers,
-			conns: make(map[int32]*grpc.ClientConn), codec: wire.NewCodec(record.NewArena(1 << 20)),
+			conns: make(map[int32]*grpc.ClientConn), codec: wire.NewCodec(arena), arena: arena,
 		}
 		logger := slog.New(slog.DiscardHandler)
 		sc := ServerConfig{NodeID: n.id, ClusterID: testCluster, Leaders: n, Logger: logger}
@@ -443,6 +462,7 @@ func newNodes(tb testing.TB, count int, tune func(*ServerConfig, *FollowerConfig
 		}
 		for _, n := range nodes {
 			n.stop()
+			n.empty(tb)
 		}
 	})
 	return nodes

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
@@ -91,7 +92,7 @@ func TestFetchUnaryAnswerIsReleasedByTheCodec(t *testing.T) {
 		require.Equal(t, 1, out.Batches[i].Buf().Refs())
 	}
 	out.Release()
-	empty(t, w.server, "server")
+	arenatest.Empty(t, w.server, "server")
 }
 
 func TestFetchStreamAndReplicate(t *testing.T) {
@@ -286,7 +287,7 @@ func TestBrokenConnectionGivesReferencesBack(t *testing.T) {
 				require.NoError(t, w.conn.Close())
 			}
 			require.Error(t, <-w.impl.sent)
-			empty(t, w.server, "server")
+			arenatest.Empty(t, w.server, "server")
 		})
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
-	"runtime"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -16,6 +14,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock/penstock/internal/arenatest"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
@@ -73,8 +72,8 @@ func newWorldWith(t *testing.T, register func(*grpc.Server), opts ...grpc.Server
 		}
 		s.Stop()
 		require.NoError(t, <-served)
-		empty(t, w.server, "server")
-		empty(t, w.client, "client")
+		arenatest.Empty(t, w.server, "server")
+		arenatest.Empty(t, w.client, "client")
 	})
 	return w
 }
@@ -83,17 +82,6 @@ func newWorldWith(t *testing.T, register func(*grpc.Server), opts ...grpc.Server
 func reflecting(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	return newWorldWith(t, func(s *grpc.Server) { reflection.Register(s) }).conn
-}
-
-// empty waits until no byte of the arena is referenced. The transport gives its
-// references back from its own goroutine, and after a broken connection the
-// collector does.
-func empty(t *testing.T, a *record.Arena, name string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		runtime.GC()
-		return a.InUse() == 0
-	}, 5*time.Second, time.Millisecond, "%s: %d bytes are still referenced", name, a.InUse())
 }
 
 // batch makes a Buf of n bytes with content that tells batches apart.
