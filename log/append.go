@@ -103,7 +103,7 @@ func (l *Log) appendLeader(epoch record.Epoch, bufs []*record.Buf, s *appendScra
 		info.BaseOffset, info.Epoch = l.end, epoch
 		l.take(b, info.NextOffset())
 		l.epochsDirty = l.epochs.note(epoch, info.BaseOffset) || l.epochsDirty
-		l.producers.update(info, nowMS)
+		l.producers.appended(info, nowMS, l.written)
 	}
 	return first, l.end, nil
 }
@@ -208,7 +208,7 @@ func (l *Log) appendFollower(from, gaps record.Offset, bufs []*record.Buf, infos
 	}
 	for i := range infos {
 		l.epochsDirty = l.epochs.note(infos[i].Epoch, infos[i].BaseOffset) || l.epochsDirty
-		l.producers.update(&infos[i], now)
+		l.producers.appended(&infos[i], now, l.written)
 	}
 	l.cleaned = max(l.cleaned, gaps)
 	i := 0

@@ -258,7 +258,12 @@ func (l *Log) roll(base record.Offset) error {
 	if err := l.writeSnapshot(); err != nil {
 		return err
 	}
-	s, err := l.createSegment(base) // syncs the folder: index and snapshot too
+	// Names reach the disk in any order: a segment must not have a successor before
+	// it has its snapshot, for recovery may go by the successor and delete it.
+	if err := l.fs.SyncFolder(l.path); err != nil {
+		return err
+	}
+	s, err := l.createSegment(base)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type Dir struct {
 	mu     sync.Mutex // guards everything below
 	logs   map[logKey]*Log
 	opened map[logKey]bool // open, or being opened
+	used   map[logKey]bool // was open since OpenDir
 	// states is what the checkpoint keeps of logs that are not open.
 	states     map[logKey]logState
 	markerRead bool
@@ -116,7 +117,7 @@ func newDir(opts DirOptions) *Dir {
 	d := &Dir{
 		path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
 		flusher: opts.Flusher.Flusher,
-		logs:    map[logKey]*Log{}, opened: map[logKey]bool{},
+		logs:    map[logKey]*Log{}, opened: map[logKey]bool{}, used: map[logKey]bool{},
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -278,16 +279,16 @@ func (d *Dir) Open(spec Spec) (_ *Log, err error) {
 	if _, _, err := d.CleanMarker(); err != nil { // gone before the first write
 		return nil, err
 	}
+	d.mu.Lock()
+	promised, known := d.states[key]
+	d.mu.Unlock()
 	path := filepath.Join(d.path, folderName(spec.Topic, spec.Partition))
-	if err := d.prepareFolder(path, spec); err != nil {
+	if err := d.prepareFolder(path, spec, known); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	if err := d.journal.apply(key); err != nil {
 		return nil, fmt.Errorf("open %s: flush journal: %w", path, err)
 	}
-	d.mu.Lock()
-	promised, known := d.states[key]
-	d.mu.Unlock()
 	l := d.newLog(path, spec)
 	if err := l.recover(promised, known); err != nil {
 		l.forgetFiles(l.segments)
@@ -311,8 +312,23 @@ func (d *Dir) adopt(key logKey, l *Log) bool {
 		return false
 	}
 	d.logs[key] = l
+	d.used[key] = true
 	delete(d.states, key)
 	return true
+}
+
+// stoppedInOrder says that a log is as a clean stop of the directory left it.
+func (d *Dir) stoppedInOrder(key logKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clean && !d.used[key]
+}
+
+// promise changes what the checkpoint says of a log that is not open.
+func (d *Dir) promise(key logKey, s logState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.states[key] = s
 }
 
 func (d *Dir) newLog(path string, spec Spec) *Log {
@@ -340,13 +356,17 @@ func (d *Dir) reserve(key logKey, spec Spec) error {
 
 // prepareFolder makes the folder with its metadata, or checks whose it is. A
 // folder without metadata and without bytes is what a crash left of a creation.
-func (d *Dir) prepareFolder(path string, spec Spec) error {
+// known: the checkpoint knows the log, so that the folder was finished; else it may be
+// that a process died before it had synced what it had made.
+func (d *Dir) prepareFolder(path string, spec Spec, known bool) error {
 	id, err := d.readMetadata(path)
 	switch {
-	case err == nil && id == spec.TopicID:
+	case err == nil && id != spec.TopicID:
+		return fmt.Errorf("it holds topic id %x, not %x: %w", id, spec.TopicID, ErrTopicID)
+	case err == nil && known:
 		return nil
 	case err == nil:
-		return fmt.Errorf("it holds topic id %x, not %x: %w", id, spec.TopicID, ErrTopicID)
+		return d.finishFolder(path, overwrite(d.fs, filepath.Join(path, metadataName), encodeMetadata(id)))
 	}
 	if entries, listErr := d.fs.List(path); listErr == nil {
 		for _, e := range entries {
@@ -360,18 +380,23 @@ func (d *Dir) prepareFolder(path string, spec Spec) error {
 	if err := d.fs.Mkdir(path); err != nil {
 		return err
 	}
-	if err := create(d.fs, filepath.Join(path, metadataName), encodeMetadata(spec.TopicID)); err != nil {
-		return err
+	return d.finishFolder(path, create(d.fs, filepath.Join(path, metadataName), encodeMetadata(spec.TopicID)))
+}
+
+// finishFolder makes a new partition's folder durable.
+func (d *Dir) finishFolder(path string, err error) error {
+	if err == nil {
+		err = d.fs.SyncFolder(path)
 	}
-	if err := d.fs.SyncFolder(path); err != nil {
-		return err
+	if err == nil {
+		err = d.fs.SyncFolder(d.path)
 	}
-	return d.fs.SyncFolder(d.path)
+	return err
 }
 
 // forget takes a closed log out; its state stays in the checkpoint.
 func (d *Dir) forget(l *Log) {
-	key := logKey{l.spec.TopicID, l.spec.Partition}
+	key := l.key
 	state := l.state()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -388,7 +413,7 @@ func (d *Dir) Remove(l *Log) error {
 	if err := l.Close(); err != nil && !errors.Is(err, ErrFailed) {
 		return err
 	}
-	gone, err := d.putAway(l.path, deletedExt, logKey{l.spec.TopicID, l.spec.Partition})
+	gone, err := d.putAway(l.path, deletedExt, l.key)
 	if err == nil {
 		err = d.fs.RemoveAll(gone)
 	}
@@ -443,11 +468,14 @@ func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
 	if err := d.fs.Rename(path, name+ext); err != nil {
 		return "", err
 	}
+	if err := d.fs.SyncFolder(d.path); err != nil {
+		return "", err
+	}
 	d.mu.Lock()
 	delete(d.states, key)
 	d.mu.Unlock()
-	d.checkpoint.touch(0)
-	return name + ext, d.fs.SyncFolder(d.path)
+	// Durably: the partition may come back, and would count as one whose files are missing.
+	return name + ext, d.checkpoint.write()
 }
 
 // CleanMarker says whether the last stop was clean, and the broker epoch that

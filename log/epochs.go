@@ -29,10 +29,14 @@ func (e epochs) last() record.Epoch {
 }
 
 // note adds an epoch whose first batch begins at start; it reports whether the
-// epoch is new.
+// epoch is new. An epoch that began there before has lost its batches to a new log
+// start.
 func (e *epochs) note(epoch record.Epoch, start record.Offset) bool {
 	if epoch <= e.last() {
 		return false
+	}
+	if n := len(*e); n > 0 && (*e)[n-1].start >= start {
+		*e = e.truncate(start)
 	}
 	*e = append(*e, epochStart{epoch, start})
 	return true
@@ -63,7 +67,7 @@ func (e epochs) truncate(off record.Offset) epochs {
 func (e epochs) advance(start record.Offset) epochs {
 	i := sort.Search(len(e), func(i int) bool { return e[i].start > start })
 	out := append(epochs(nil), e[max(i-1, 0):]...)
-	if i > 0 {
+	if len(out) > 0 {
 		out[0].start = start
 	}
 	return out

@@ -21,6 +21,7 @@ const (
 	markerName   = "clean-stop"
 	metadataName = "partition.metadata"
 	epochsName   = "leader-epoch-checkpoint"
+	resetName    = "reset"
 
 	logExt      = ".log"
 	indexExt    = ".index"
@@ -86,6 +87,19 @@ func decodeMetadata(b []byte) (id [16]byte, err error) {
 		return id, fmt.Errorf("topic id %q is not 16 bytes in base64url", clip(text))
 	}
 	return [16]byte(raw), nil
+}
+
+// encodeReset says where a log that is being reset will begin.
+func encodeReset(start record.Offset) []byte {
+	return []byte(strconv.FormatInt(int64(start), 10) + "\n")
+}
+
+func decodeReset(b []byte) (record.Offset, error) {
+	start, err := strconv.ParseInt(strings.TrimSuffix(string(b), "\n"), 10, 64)
+	if err != nil || start < 0 {
+		return 0, fmt.Errorf("%q is not an offset", clip(string(b)))
+	}
+	return record.Offset(start), nil
 }
 
 func clip(s string) string { return s[:min(len(s), 64)] }

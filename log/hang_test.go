@@ -22,7 +22,7 @@ func TestAHangingDiskShows(t *testing.T) {
 		"sync that fails":  {Op: vfs.OpSync, Pattern: "*.log", Err: syscall.EIO},
 		"sync of epochs":   {Op: vfs.OpSync, Pattern: epochsName + temporary},
 		"sync of a folder": {Op: vfs.OpFolder, Pattern: "orders-0"},
-		"roll":             {Op: vfs.OpCreate, Pattern: "*" + snapshotExt},
+		"roll":             {Op: vfs.OpCreate, Pattern: "*" + snapshotExt + temporary},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { hang(t, fault) })

@@ -31,6 +31,7 @@ const (
 	KindIndex      FileKind = "index"
 	KindTimeIndex  FileKind = "time-index"
 	KindSnapshot   FileKind = "producer-snapshot"
+	KindReset      FileKind = "reset"     // a reset that the next open finishes
 	KindTorn       FileKind = "torn"      // what recovery cut off
 	KindTemporary  FileKind = "temporary" // unfinished; removed at open
 )
@@ -101,7 +102,12 @@ func logKind(e vfs.Entry) (kind FileKind, off record.Offset) {
 		return KindMetadata, record.UnknownOffset
 	case epochsName:
 		return KindEpochs, record.UnknownOffset
-	case epochsName + temporary:
+	case epochsName + temporary, resetName + temporary:
+		return KindTemporary, record.UnknownOffset
+	case resetName:
+		return KindReset, record.UnknownOffset
+	}
+	if _, ok := parseOffsetName(e.Name, snapshotExt+temporary); ok {
 		return KindTemporary, record.UnknownOffset
 	}
 	for _, k := range []struct {

@@ -106,6 +106,8 @@ func (p *partitionCheck) listed(files []InspectedFile, segments map[record.Offse
 			p.v.whole(SeverityStrange, f.Kind, f.Path, "nothing of ours has that name", "it is left alone")
 		case KindTorn:
 			p.note(f.Kind, f.Path, "cut off the end of the log by an earlier start", "delete it when nobody asks for it any more")
+		case KindReset:
+			p.note(f.Kind, f.Path, "the log was being reset: what lies here counts no more", "the next start finishes it")
 		case KindTemporary:
 			p.note(f.Kind, f.Path, "unfinished", "the next start removes it")
 		case KindIndex, KindTimeIndex:

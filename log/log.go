@@ -39,6 +39,7 @@ type Log struct {
 	mu            sync.Mutex // guards everything below
 	cfg           Config
 	start         record.Offset
+	nextStart     record.Offset // is being made durable; 0: none
 	end           record.Offset
 	written       record.Offset
 	flushed       record.Offset
@@ -199,7 +200,7 @@ func (l *Log) state() logState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := logState{
-		flushed: l.flushed, highWatermark: l.highWatermark, start: l.start,
+		flushed: l.flushed, highWatermark: l.highWatermark, start: max(l.start, l.nextStart),
 		cleaned: l.cleaned, dirty: l.dirty, damage: l.damage,
 	}
 	if l.damage != DamageNone {

@@ -38,12 +38,21 @@ type producer struct {
 	lastUsed int64 // ms, by this broker's clock
 	batches  [rememberedBatches]batchRange
 	count    int // of batches; the newest is last
+	// displaced are older batches that a snapshot may need: the newest one on disk
+	// and those behind it that wait to be written. Else five in flight would leave a
+	// snapshot that does not know their producer.
+	displaced []batchRange
 }
 
 func (p *producer) newest() batchRange { return p.batches[p.count-1] }
 
-func (p *producer) push(b batchRange) {
+// push remembers a batch; written is the end of what is on disk.
+func (p *producer) push(b batchRange, written record.Offset) {
 	if p.count == rememberedBatches {
+		if p.batches[0].base < written {
+			p.displaced = p.displaced[:0]
+		}
+		p.displaced = append(p.displaced, p.batches[0])
 		copy(p.batches[:], p.batches[1:])
 		p.count--
 	}
@@ -121,9 +130,14 @@ func (ps *producers) check(info *record.BatchInfo, pending []pendingSequence) (d
 	return batchRange{}, false, nil
 }
 
-// update takes in a batch that is in the log, without checks: what the leader
-// accepted is right.
+// update takes in a batch that is on disk.
 func (ps *producers) update(info *record.BatchInfo, nowMS int64) {
+	ps.appended(info, nowMS, info.NextOffset())
+}
+
+// appended takes in a batch that is in the log, which is on disk up to written.
+// There are no checks: what the leader accepted is right.
+func (ps *producers) appended(info *record.BatchInfo, nowMS int64, written record.Offset) {
 	if info.ProducerID < 0 || info.Attributes.Control() {
 		return
 	}
@@ -136,13 +150,13 @@ func (ps *producers) update(info *record.BatchInfo, nowMS int64) {
 		ps.byID[info.ProducerID] = p
 	}
 	if p.epoch != info.ProducerEpoch {
-		p.epoch, p.count = info.ProducerEpoch, 0
+		p.epoch, p.count, p.displaced = info.ProducerEpoch, 0, nil
 	}
 	p.lastUsed = max(p.lastUsed, nowMS)
 	p.push(batchRange{
 		firstSeq: info.BaseSequence, lastSeq: sequenceAfter(info.BaseSequence, info.LastDelta),
 		base: info.BaseOffset, next: info.NextOffset(),
-	})
+	}, written)
 }
 
 // evict forgets the longest idle tenth, so that it is seldom called.
@@ -184,6 +198,11 @@ func (ps *producers) encode(at record.Offset) []byte {
 		p := *ps.byID[id]
 		for p.count > 0 && p.newest().base >= at {
 			p.count--
+		}
+		for _, b := range slices.Backward(p.displaced) {
+			if p.count == 0 && b.base < at {
+				p.batches[0], p.count = b, 1
+			}
 		}
 		if p.count == 0 {
 			continue

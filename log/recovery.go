@@ -25,22 +25,37 @@ type recoverer struct {
 	fresh     epochs          // of the batches that were scanned
 	torn      int64
 	again     int64 // bytes rewritten
+	// resetting: a reset was interrupted. It has been made good but for its end.
+	resetting bool
+	// settled: the log was closed in order, so that nothing of it waits to become durable.
+	settled bool
 }
 
 // recover is called by Dir.Open on a log that nobody else has.
 func (l *Log) recover(promised logState, known bool) error {
 	// An unknown flushed offset: all checkpoints were lost.
-	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0}
+	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0, settled: l.dir.stoppedInOrder(l.key)}
 	l.damage = promised.damage
 	l.cleaned, l.onDisk = promised.cleaned, promised.cleaned
 	if err := r.list(); err != nil {
 		return err
+	}
+	if err := r.finishReset(); err != nil {
+		return err
+	}
+	if r.resetting {
+		promised = r.promised
 	}
 	if err := r.begin(); err != nil {
 		return err
 	}
 	if err := r.segments(); err != nil {
 		return err
+	}
+	if !r.settled { // a process that died may not have synced the names it made
+		if err := l.fs.SyncFolder(l.path); err != nil {
+			return err
+		}
 	}
 	end := l.active().next
 	if l.damage == DamageNone && r.known && end < promised.flushed {
@@ -59,6 +74,11 @@ func (l *Log) recover(promised logState, known bool) error {
 	}
 	if err := r.memory(); err != nil {
 		return err
+	}
+	if r.resetting {
+		if err := l.endReset(); err != nil {
+			return err
+		}
 	}
 	if l.active().size == 0 { // then a close has no index to write, and no snapshot that is there or empty
 		l.atRest = len(l.producers.byID) == 0 || slices.Contains(r.snapshots, end)
@@ -119,6 +139,8 @@ func (r *recoverer) list() error {
 		switch kind, off := logKind(e); kind {
 		case KindSegment:
 			r.bases = append(r.bases, off)
+		case KindReset:
+			r.resetting = true
 		case KindSnapshot:
 			r.snapshots = append(r.snapshots, off)
 		case KindTemporary:
@@ -133,6 +155,39 @@ func (r *recoverer) list() error {
 	slices.Sort(r.bases)
 	slices.Sort(r.snapshots)
 	return nil
+}
+
+// finishReset empties a log whose reset was interrupted. The checkpoint goes
+// first, as in the reset itself: it may promise what is about to go.
+func (r *recoverer) finishReset() error {
+	l := r.l
+	if !r.resetting {
+		return nil
+	}
+	b, err := readFile(l.fs, filepath.Join(l.path, resetName))
+	if err != nil {
+		return err
+	}
+	start, err := decodeReset(b)
+	if err != nil { // what it has removed already will count as damage
+		l.logger.Warn("reset marker is unreadable", "path", l.path, "error", err)
+		return nil
+	}
+	l.logger.Warn("interrupted reset is finished", "path", l.path, "start", start)
+	if err := l.fs.SyncFolder(l.path); err != nil { // of the marker: only the process may have died
+		return err
+	}
+	r.promised, r.known, l.damage = logState{flushed: start, highWatermark: start, start: start, cleaned: start, dirty: start}, true, DamageNone
+	l.dir.promise(l.key, r.promised)
+	if err := l.dir.checkpoint.write(); err != nil {
+		return err
+	}
+	if err := l.dir.journal.void(l.key); err != nil {
+		return err
+	}
+	r.bases, r.snapshots = nil, nil
+	l.cleaned, l.onDisk = start, start
+	return l.removeAll()
 }
 
 // begin decides where the log starts. A start or a reset is in the checkpoint
@@ -151,16 +206,15 @@ func (r *recoverer) begin() error {
 		return nil
 	}
 	l.start = r.promised.start
-	holds := r.promised.flushed > r.promised.start || l.damage != DamageNone
 	if len(r.bases) > 0 && r.bases[0] > l.start {
-		if !holds {
+		if !r.holds() && l.damage == DamageNone {
 			return r.remove(len(r.bases))
 		}
 		r.hurt(DamageMissing, fmt.Errorf("first segment begins at offset %d, the log at %d", r.bases[0], l.start))
 		l.start = r.bases[0]
 		return nil
 	}
-	if len(r.bases) == 0 && r.promised.flushed > r.promised.start {
+	if len(r.bases) == 0 && r.holds() {
 		r.hurt(DamageMissing, fmt.Errorf("no segment; offsets %d to %d were flushed", r.promised.start, r.promised.flushed))
 		return nil
 	}
@@ -170,6 +224,10 @@ func (r *recoverer) begin() error {
 	}
 	return r.remove(below)
 }
+
+// holds says whether anything was promised. After a reset nothing is, whatever an
+// interruption of it left below the new start.
+func (r *recoverer) holds() bool { return r.known && r.promised.flushed > r.promised.start }
 
 // remove deletes the first n segments.
 func (r *recoverer) remove(n int) error {
@@ -230,7 +288,7 @@ func (r *recoverer) segments() error {
 
 // gap handles a segment that does not continue the one before.
 func (r *recoverer) gap(i int, last *segment) error {
-	if last.next < r.promised.flushed {
+	if r.holds() && last.next < r.promised.flushed {
 		r.hurt(DamageLostBytes, fmt.Errorf("segment %s ends at offset %d, the next begins at %d", last.path, last.next, r.bases[i]))
 	}
 	return r.drop(i)
@@ -266,7 +324,7 @@ func (r *recoverer) activate() error {
 		if l.damage != DamageNone || last.next >= l.start {
 			return nil
 		}
-		if r.promised.flushed > l.start { // flushed bytes at the end are missing
+		if r.holds() { // flushed bytes at the end are missing
 			return nil
 		}
 		if err := r.remove(len(r.bases)); err != nil {
@@ -376,6 +434,7 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 		return nil, false, err
 	}
 	if lastOne && r.clean(s, f, size) {
+		r.settled = true
 		return s, false, nil
 	}
 	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base), cleaned: l.cleaned}
@@ -402,12 +461,13 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 			return nil, false, err
 		}
 	}
-	if unsure >= 0 {
-		if err := r.rewrite(f, unsure, s.size); err != nil {
-			return nil, false, err
-		}
+	switch {
+	case unsure >= 0:
+		err = r.rewrite(f, unsure, s.size)
+	case !r.settled && l.damage == DamageNone: // a truncation may not be durable
+		err = f.Datasync()
 	}
-	return s, cut, nil
+	return s, cut, err
 }
 
 // crcFrom is the offset from which CRCs are checked: some batches before the
@@ -446,7 +506,7 @@ func (r *recoverer) ended(s *segment, sc *scanner, size int64, lastOne bool, ste
 	if _, torn := errors.AsType[*tornError](stepErr); !torn && !errors.Is(stepErr, io.EOF) {
 		return fmt.Errorf("%s: %w", s.path+logExt, stepErr)
 	}
-	if r.known && sc.next < r.promised.flushed {
+	if r.holds() && sc.next < r.promised.flushed {
 		switch {
 		case errors.Is(stepErr, io.EOF) && !lastOne:
 			// the gap to the next segment will tell

@@ -107,16 +107,20 @@ func (l *Log) flushUpTo(off record.Offset) error {
 // crash in between they are leftovers. The caller holds io.
 func (l *Log) moveStart(off record.Offset) (removed int, err error) {
 	l.mu.Lock()
+	l.nextStart = off
+	l.mu.Unlock()
+	err = l.dir.checkpoint.write()
+	l.mu.Lock()
+	l.nextStart = 0
+	if err != nil { // nothing has moved, and the next try begins anew
+		l.mu.Unlock()
+		return 0, err
+	}
 	l.start = off
 	l.highWatermark = max(l.highWatermark, off)
 	advanced := l.epochs.advance(off)
 	l.epochsDirty = l.epochsDirty || len(advanced) != len(l.epochs)
 	l.epochs = advanced
-	l.mu.Unlock()
-	if err := l.dir.checkpoint.write(); err != nil {
-		return 0, err
-	}
-	l.mu.Lock()
 	var gone []*segment
 	for len(l.segments) > 1 && l.segments[1].base <= off {
 		gone = append(gone, l.segments[0])

@@ -17,7 +17,14 @@ func (l *Log) writeSnapshot() error {
 	l.mu.Lock()
 	at, b := l.written, l.producers.encode(l.written)
 	l.mu.Unlock()
-	if err := create(l.fs, filepath.Join(l.path, offsetName(at)+snapshotExt), b); err != nil {
+	// There may be one of this offset already, the only one that knows producers
+	// whose batches are gone: it must not be torn.
+	name := filepath.Join(l.path, offsetName(at)+snapshotExt)
+	err := create(l.fs, name+temporary, b)
+	if err == nil {
+		err = l.fs.Rename(name+temporary, name)
+	}
+	if err != nil {
 		return fmt.Errorf("write producer snapshot: %w", err)
 	}
 	return nil

@@ -223,7 +223,7 @@ func (l *Log) truncateState() error {
 				break
 			}
 			if info.BaseOffset >= written {
-				ps.update(&info, now)
+				ps.appended(&info, now, written)
 			}
 			b = b[info.Size:]
 		}
@@ -246,6 +246,13 @@ func (l *Log) Reset(start record.Offset) error {
 		return l.usable()
 	}
 	l.busy = true
+	l.mu.Unlock()
+	defer l.leaveTruncation()
+	// Durable from here on: recovery finishes a reset that has begun.
+	if err := replace(l.fs, filepath.Join(l.path, resetName), encodeReset(start)); err != nil {
+		return l.latch("reset", err)
+	}
+	l.mu.Lock()
 	l.generation++
 	l.tail.dropBack(0)
 	l.start, l.end, l.written, l.flushed, l.highWatermark, l.promised = start, start, start, start, start, start
@@ -254,7 +261,6 @@ func (l *Log) Reset(start record.Offset) error {
 	l.epochs, l.epochsDirty = nil, true
 	l.producers = newProducers(l.cfg.MaxProducers)
 	l.mu.Unlock()
-	defer l.leaveTruncation()
 	if err := l.resetFiles(start); err != nil {
 		return l.latch("reset", err)
 	}
@@ -269,7 +275,35 @@ func (l *Log) resetFiles(start record.Offset) error {
 	if err := l.dir.journal.void(l.key); err != nil {
 		return err
 	}
-	// A damaged log may hold segments that were not opened.
+	if err := l.removeAll(); err != nil {
+		return err
+	}
+	l.forgetFiles(l.segments)
+	l.atRest = false
+	s, err := l.createSegment(start)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.segments = []*segment{s}
+	l.mu.Unlock()
+	if err := l.writeEpochs(); err != nil {
+		return err
+	}
+	return l.endReset()
+}
+
+// endReset says that the reset is complete.
+func (l *Log) endReset() error {
+	if err := l.fs.Remove(filepath.Join(l.path, resetName)); err != nil {
+		return err
+	}
+	return l.fs.SyncFolder(l.path)
+}
+
+// removeAll deletes the segments and what goes with them durably; a damaged log may
+// hold some that were not opened.
+func (l *Log) removeAll() error {
 	entries, err := l.fs.List(l.path)
 	if err != nil {
 		return err
@@ -283,14 +317,5 @@ func (l *Log) resetFiles(start record.Offset) error {
 		default:
 		}
 	}
-	l.forgetFiles(l.segments)
-	l.atRest = false
-	s, err := l.createSegment(start)
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.segments = []*segment{s}
-	l.mu.Unlock()
-	return l.writeEpochs()
+	return l.fs.SyncFolder(l.path)
 }
