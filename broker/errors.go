@@ -36,6 +36,10 @@ func outcomeError(o partition.Outcome) *api.Error {
 		return api.Errorf(api.CodeUnknownPartition, "the asking broker holds no replica of the partition")
 	case partition.OutcomeDamaged:
 		return api.Errorf(api.CodeStorageFailed, "the follower lost acknowledged records and must leave the in-sync set first")
+	case partition.OutcomeOffsetNotAvailable:
+		return api.Errorf(api.CodeOffsetNotAvailable, "the new leader does not know yet how far the log is committed")
+	case partition.OutcomeOffsetOutOfRange:
+		return api.Errorf(api.CodeOffsetOutOfRange, "the offset is past the high watermark")
 	case partition.OutcomeRefused, partition.OutcomeUnknown:
 		fallthrough
 	default:

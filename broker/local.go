@@ -45,7 +45,7 @@ type localReplica struct {
 	suspended bool
 	// onDrained is called once when a drain is done or has lost its meaning.
 	onDrained func()
-	// waiters are the produce requests that the state machine waits for: the
+	// waiters are the requests that the state machine waits for: the
 	// handle of an entry is its place. free lists places not in use.
 	waiters []waiter
 	free    []uint32
@@ -71,10 +71,21 @@ type localReplica struct {
 	loaded record.Epoch
 }
 
-// waiter is one partition of a produce request.
+// waiter is one partition of a produce request, or a request to delete records.
 type waiter struct {
 	pending *api.Pending
 	index   int
+	trim    chan<- partition.Outcome
+}
+
+// answer ends the wait: err is how a produce request ended.
+func (w *waiter) answer(o partition.Outcome, err func() *api.Error) {
+	switch {
+	case w.pending != nil:
+		w.pending.Settle(w.index, err())
+	case w.trim != nil:
+		w.trim <- o
+	}
 }
 
 // verdicts of a step that its caller has to act on after releasing mu.
@@ -292,15 +303,15 @@ func (l *localReplica) progress(pr commitlog.Progress) {
 	l.step(partition.Progress(l.log.Written(), l.log.Flushed()))
 }
 
-// addWaiter returns the handle of a produce request. The caller holds mu.
-func (l *localReplica) addWaiter(p *api.Pending, index int) uint64 {
+// addWaiter returns the handle of a request. The caller holds mu.
+func (l *localReplica) addWaiter(w waiter) uint64 {
 	if n := len(l.free); n > 0 {
 		h := l.free[n-1]
 		l.free = l.free[:n-1]
-		l.waiters[h] = waiter{p, index}
+		l.waiters[h] = w
 		return uint64(h)
 	}
-	l.waiters = append(l.waiters, waiter{p, index})
+	l.waiters = append(l.waiters, w)
 	return uint64(len(l.waiters) - 1)
 }
 
@@ -309,9 +320,7 @@ func (l *localReplica) complete(handle uint64, o partition.Outcome) {
 	w := l.waiters[handle]
 	l.waiters[handle] = waiter{}
 	l.free = append(l.free, uint32(handle))
-	if w.pending != nil {
-		w.pending.Settle(w.index, l.outcome(o))
-	}
+	w.answer(o, func() *api.Error { return l.outcome(o) })
 }
 
 // outcome is the error of an outcome, with what the client needs to go on.
@@ -342,7 +351,7 @@ func (l *localReplica) finish(a after) bool {
 }
 
 // advanceStart carries out the newest log start that the leader told. Only
-// Broker.retain calls it: it waits for the disk.
+// Broker.retain has it called: it waits for the disk.
 func (l *localReplica) advanceStart() {
 	to := l.startDue.Swap(0)
 	if to == 0 {
@@ -350,11 +359,18 @@ func (l *localReplica) advanceStart() {
 	}
 	err := l.log.AdvanceStart(record.Offset(to))
 	switch {
-	case err == nil, errors.Is(err, commitlog.ErrClosed):
-	case errors.Is(err, commitlog.ErrBusy):
-		l.startDue.CompareAndSwap(0, to) // It is being truncated: next time.
-	default:
-		l.logger.Warn("the log start could not be advanced", "to", to, "error", err)
+	case err == nil:
+		l.mu.Lock()
+		l.logStarted() // The leader may wait for it.
+		l.mu.Unlock()
+	case errors.Is(err, commitlog.ErrClosed):
+	case errors.Is(err, commitlog.ErrOffsetOutOfRange):
+		l.logger.Info("the log was truncated below the start that was due", "to", to, "error", err)
+	default: // It is being truncated, or the disk refused: next time.
+		l.startDue.CompareAndSwap(0, to)
+		if !errors.Is(err, commitlog.ErrBusy) {
+			l.logger.Warn("the log start could not be advanced", "to", to, "error", err)
+		}
 	}
 }
 
@@ -428,10 +444,10 @@ func (l *localReplica) stop() {
 	}
 	l.sessions = nil
 	for h, w := range l.waiters {
-		if w.pending != nil {
-			l.waiters[h] = waiter{}
-			w.pending.Settle(w.index, api.Errorf(api.CodeNotLeader, "this broker has stopped serving the partition").At(l.topic, l.partition))
-		}
+		l.waiters[h] = waiter{}
+		w.answer(partition.OutcomeNotLeader, func() *api.Error {
+			return api.Errorf(api.CodeNotLeader, "this broker has stopped serving the partition").At(l.topic, l.partition)
+		})
 	}
 	l.readers.wake()
 }

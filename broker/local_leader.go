@@ -113,7 +113,7 @@ func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.
 // Ack implements replica.LeaderPartition.
 func (l *localReplica) Ack(s *replica.Session, a replica.Ack) {
 	l.mu.Lock()
-	todo := l.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed))
+	todo := l.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed, a.LogStart))
 	l.mu.Unlock()
 	l.finish(todo)
 }

@@ -312,3 +312,115 @@ func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
 		s.Release()
 	}
 }
+
+// A request to delete records that the other replicas do not answer times out;
+// its caller need not wait so long, and a stop answers it.
+func TestDeleteRecordsWaitsForReplicas(t *testing.T) {
+	l := newLocal(t, testSettings(t))
+	l.b.cfg.Images = fixedImage{image(t)}
+	l.finish(l.assign(led(1, 1)))
+	ask := func(ctx context.Context, timeout time.Duration) (api.DeletedRecords, error) {
+		results, err := l.b.DeleteRecords(ctx, &api.DeleteRecords{Timeout: timeout, Partitions: []api.DeletePartition{
+			{PartitionRef: api.PartitionRef{Topic: "t"}, Before: record.UnknownOffset},
+		}})
+		if err != nil {
+			return api.DeletedRecords{}, err
+		}
+		return results[0], nil
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ask(gone, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its caller left: %v", err)
+	}
+	for what, tt := range map[string]struct {
+		timeout time.Duration
+		end     func()
+		code    api.Code
+	}{
+		"time passes":                     {time.Nanosecond, func() { l.tick(nil, false) }, api.CodeRequestTimedOut},
+		"the broker loses its controller": {time.Minute, func() { l.tick(nil, true) }, api.CodeNotLeader},
+	} {
+		l.tick(nil, false)
+		got := make(chan api.DeletedRecords, 1)
+		go func() {
+			r, err := ask(t.Context(), tt.timeout)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- r
+		}()
+		for ended := false; !ended; {
+			select {
+			case r := <-got:
+				if ended = true; api.CodeOf(asError(r.Err)) != tt.code || r.LowWatermark != -1 {
+					t.Errorf("%s: %+v", what, r)
+				}
+			default:
+				tt.end()
+			}
+		}
+	}
+	l.tick(nil, false)
+	results := make(chan error, 1)
+	go func() {
+		r, err := ask(t.Context(), time.Minute)
+		results <- errors.Join(err, asError(r.Err))
+	}()
+	until(t, "the request to wait", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, w := range l.waiters {
+			if w.trim != nil {
+				return true
+			}
+		}
+		return false
+	})
+	l.stop()
+	if err := <-results; api.CodeOf(err) != api.CodeNotLeader {
+		t.Errorf("after a stop: %v", err)
+	}
+}
+
+// A request that is done says where every replica begins.
+func TestDeleteRecordsAlone(t *testing.T) {
+	l := newLocal(t, testSettings(t))
+	l.b.cfg.Images = fixedImage{image(t)}
+	l.finish(l.assign(&partition.Assignment{
+		Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1, MinISR: 1, Synced: true,
+		Replicas: []partition.Assigned{{Node: 1, BrokerEpoch: 1, ISR: true}},
+	}))
+	for range 3 {
+		if results, err := produce(t, l).Wait(t.Context()); err != nil || results[0].Err != nil {
+			t.Fatalf("%v %v", results, err)
+		}
+	}
+	for _, tt := range []struct {
+		before, want record.Offset
+		code         api.Code
+	}{
+		{2, 2, api.CodeNone},
+		{1, 2, api.CodeNone},
+		{4, -1, api.CodeOffsetOutOfRange},
+		{-1, 3, api.CodeNone},
+	} {
+		results, err := l.b.DeleteRecords(t.Context(), &api.DeleteRecords{Partitions: []api.DeletePartition{
+			{PartitionRef: api.PartitionRef{Topic: "t"}, Before: tt.before},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := results[0]; api.CodeOf(asError(r.Err)) != tt.code || r.LowWatermark != tt.want {
+			t.Errorf("before %d: %+v, want %d %s", tt.before, r, tt.want, tt.code)
+		}
+	}
+}
+
+// asError keeps a nil *api.Error from becoming an error that is not nil.
+func asError(e *api.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}

@@ -120,7 +120,7 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 		result.LogAppendTime = nowMS
 	}
 	p.Appended(i, result)
-	handle := l.addWaiter(p, i)
+	handle := l.addWaiter(waiter{pending: p, index: i})
 	// With acks none nobody waits for the answer, but the memory is held until
 	// the leader's own disk has the batch: that is what acks leader waits for.
 	waitFor := partition.Acks(acks)

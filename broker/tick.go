@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/penstock/penstock/broker/partition"
@@ -121,8 +122,8 @@ func (b *Broker) retain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		b.advanceStarts()
 		for _, l := range b.table.all() {
-			l.advanceStart()
 			if !due || l.role() != partition.RoleLeader {
 				continue
 			}
@@ -133,16 +134,27 @@ func (b *Broker) retain(ctx context.Context) {
 				l.logger.Warn("old segments could not be removed", "error", err)
 			case removed > 0:
 				l.logger.Info("removed old segments", "segments", removed, "log_start", l.log.Start())
-				l.started()
+				l.mu.Lock()
+				l.logStarted()
+				l.mu.Unlock()
 			}
 		}
 	}
 }
 
-// started tells the state machine and the followers that the log begins later.
-func (l *localReplica) started() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.step(partition.LogStart(l.log.Start()))
-	l.wakeSessions()
+// advanceStarts carries out the log starts that leaders told, several at once.
+func (b *Broker) advanceStarts() {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, trimmers)
+	for _, l := range b.table.all() {
+		if l.startDue.Load() == 0 {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			l.advanceStart()
+		})
+	}
+	wg.Wait()
 }

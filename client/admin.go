@@ -177,14 +177,8 @@ func (a *Admin) ListOffsets(ctx context.Context, where Offset, parts ...TopicPar
 	}
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
-	for _, tp := range parts {
-		t, err := a.c.meta.topic(ctx, tp.Topic)
-		if err != nil {
-			return nil, err
-		}
-		if tp.Partition < 0 || int(tp.Partition) >= len(t.parts) {
-			return nil, unknownPartition(tp, len(t.parts))
-		}
+	if err := a.c.checkPartitions(ctx, parts); err != nil {
+		return nil, err
 	}
 	out := make([]FoundOffset, len(parts))
 	todo := make([]int, len(parts))
@@ -201,6 +195,49 @@ func (a *Admin) ListOffsets(ctx context.Context, where Offset, parts ...TopicPar
 			return out, errors.Join(out[todo[0]].Err, err)
 		}
 	}
+}
+
+// checkPartitions makes sure that the partitions exist.
+func (c *Client) checkPartitions(ctx context.Context, parts []TopicPartition) error {
+	for _, tp := range parts {
+		t, err := c.meta.topic(ctx, tp.Topic)
+		if err != nil {
+			return err
+		}
+		if tp.Partition < 0 || int(tp.Partition) >= len(t.parts) {
+			return unknownPartition(tp, len(t.parts))
+		}
+	}
+	return nil
+}
+
+// resolve makes an exact offset of where for each partition. AtTime past the last
+// record means the end.
+func (a *Admin) resolve(ctx context.Context, where Offset, parts []TopicPartition) ([]FoundOffset, error) {
+	if where.kind == offsetExact {
+		out := make([]FoundOffset, len(parts))
+		for i, tp := range parts {
+			out[i] = FoundOffset{TopicPartition: tp, Offset: where.value, LeaderEpoch: -1}
+		}
+		return out, nil
+	}
+	out, err := a.ListOffsets(ctx, where, parts...)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range out {
+		if f.Err == nil && f.Offset < 0 {
+			end, err := a.ListOffsets(ctx, Latest(), f.TopicPartition)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = end[0]
+		}
+		if out[i].Err != nil {
+			return nil, out[i].Err
+		}
+	}
+	return out, nil
 }
 
 func unknownPartition(tp TopicPartition, n int) *Error {

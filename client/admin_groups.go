@@ -89,29 +89,13 @@ func (a *Admin) CommittedOffsets(ctx context.Context, group string, parts ...Top
 func (a *Admin) ResetOffsets(ctx context.Context, group string, where Offset, parts ...TopicPartition) ([]CommittedOffset, error) {
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
+	found, err := a.resolve(ctx, where, parts)
+	if err != nil {
+		return nil, err
+	}
 	offsets := make([]CommittedOffset, len(parts))
-	if where.kind == offsetExact {
-		for i, tp := range parts {
-			offsets[i] = CommittedOffset{TopicPartition: tp, Offset: where.value, LeaderEpoch: -1}
-		}
-	} else {
-		found, err := a.ListOffsets(ctx, where, parts...)
-		if err != nil {
-			return nil, err
-		}
-		for i, f := range found {
-			if f.Err == nil && f.Offset < 0 {
-				end, err := a.ListOffsets(ctx, Latest(), f.TopicPartition)
-				if err != nil {
-					return nil, err
-				}
-				f = end[0]
-			}
-			if f.Err != nil {
-				return nil, f.Err
-			}
-			offsets[i] = CommittedOffset{TopicPartition: f.TopicPartition, Offset: f.Offset, LeaderEpoch: f.LeaderEpoch}
-		}
+	for i, f := range found {
+		offsets[i] = CommittedOffset{TopicPartition: f.TopicPartition, Offset: f.Offset, LeaderEpoch: f.LeaderEpoch}
 	}
 	return offsets, a.c.commitOffsets(ctx, group, "", 0, offsets)
 }

@@ -80,6 +80,7 @@ const (
 	CodeUnsupported                  = Code(pb.ErrorCode_ERROR_CODE_UNSUPPORTED)
 	CodeOverloaded                   = Code(pb.ErrorCode_ERROR_CODE_OVERLOADED)
 	CodeInvalidRecord                = Code(pb.ErrorCode_ERROR_CODE_INVALID_RECORD)
+	CodePolicyViolation              = Code(pb.ErrorCode_ERROR_CODE_POLICY_VIOLATION)
 )
 
 // String returns the code's name in words, "not leader".

@@ -42,7 +42,8 @@ type fakeCluster struct {
 	// with mu held. after: the batch is appended first.
 	onProduce func(b *fakeBroker, p *fakePartition, info record.BatchInfo) (err *pb.Error, after bool)
 	onFetch   func(b *fakeBroker, p *fakePartition, offset int64) *pb.Error
-	requests  [][]TopicPartition // of produce, in order of arrival
+	onDelete  func(p *fakePartition) *pb.Error // as onFetch
+	requests  [][]TopicPartition               // of produce, in order of arrival
 	fetches   int
 }
 

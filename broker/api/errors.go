@@ -60,6 +60,7 @@ const (
 	CodeUnsupported
 	CodeOverloaded
 	CodeInvalidRecord
+	CodePolicyViolation
 )
 
 func (c Code) String() string {
@@ -75,7 +76,7 @@ func (c Code) String() string {
 		"fenced member epoch", "stale member epoch", "group not empty", "unknown group",
 		"out of order sequence", "invalid producer epoch", "unknown producer id", "request too large",
 		"shutting down", "invalid commit offset", "identity conflict", "fenced instance id",
-		"unsupported", "overloaded", "invalid record",
+		"unsupported", "overloaded", "invalid record", "policy violation",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]

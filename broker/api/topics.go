@@ -1,5 +1,11 @@
 package api
 
+import (
+	"time"
+
+	"github.com/penstock/penstock/log/record"
+)
+
 // CreateTopic asks for a new topic. The controller places its replicas.
 type CreateTopic struct {
 	Name              string
@@ -83,4 +89,24 @@ type ClusterHealth struct {
 	Leaderless      int
 	UnderReplicated int
 	UnderMinISR     int
+}
+
+// DeleteRecords lets partitions begin at a later offset.
+type DeleteRecords struct {
+	Timeout    time.Duration // how long to wait for replicas; 0: 30 s
+	Partitions []DeletePartition
+}
+
+// DeletePartition asks one partition to keep nothing below an offset.
+type DeletePartition struct {
+	PartitionRef
+	Before record.Offset // -1: the high watermark
+}
+
+// DeletedRecords is the outcome for one partition.
+type DeletedRecords struct {
+	PartitionRef
+	Err *Error
+	// LowWatermark: no replica that may lead keeps anything below it; -1: unknown.
+	LowWatermark record.Offset
 }

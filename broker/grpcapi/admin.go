@@ -2,8 +2,10 @@ package grpcapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
@@ -13,6 +15,8 @@ type Topics interface {
 	DeleteTopic(ctx context.Context, name string) error
 	AlterTopic(ctx context.Context, req *api.AlterTopic) error
 	DescribeTopic(ctx context.Context, name string) (*api.Topic, error)
+	// DeleteRecords has the errors of partitions in the results; an error ends the call.
+	DeleteRecords(ctx context.Context, req *api.DeleteRecords) ([]api.DeletedRecords, error)
 }
 
 // Cluster shows the cluster. The listener picks the brokers' addresses.
@@ -72,6 +76,31 @@ func (s *adminService) DescribeTopic(ctx context.Context, req *pb.DescribeTopicR
 		out.Configs = append(out.Configs, &pb.TopicConfig{
 			Name: c.Name, Value: c.Value, IsDefault: c.IsDefault, Type: c.Type, Documentation: c.Documentation,
 		})
+	}
+	return out, nil
+}
+
+func (s *adminService) DeleteRecords(ctx context.Context, in *pb.DeleteRecordsRequest) (*pb.DeleteRecordsResponse, error) {
+	req := &api.DeleteRecords{
+		Timeout:    min(time.Duration(in.GetTimeoutMs())*time.Millisecond, maxProduceTimeout),
+		Partitions: make([]api.DeletePartition, len(in.GetPartitions())),
+	}
+	for i, p := range in.GetPartitions() {
+		req.Partitions[i] = api.DeletePartition{
+			PartitionRef: api.PartitionRef{Topic: p.GetTopic(), Partition: p.GetPartition()}, Before: record.Offset(p.GetBeforeOffset()),
+		}
+	}
+	results, err := s.door.services.Topics.DeleteRecords(ctx, req)
+	if err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	out := &pb.DeleteRecordsResponse{Results: make([]*pb.DeleteRecordsResult, len(results))}
+	for i := range results {
+		r := &results[i]
+		out.Results[i] = &pb.DeleteRecordsResult{
+			Topic: r.Topic, Partition: r.Partition, LowWatermark: int64(r.LowWatermark),
+			Error: errorOut(ctx, r.Err, s.door.services.Cluster),
+		}
 	}
 	return out, nil
 }

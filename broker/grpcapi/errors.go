@@ -77,7 +77,7 @@ func grpcCode(c api.Code) codes.Code {
 	case api.CodeInvalidTopic, api.CodeInvalidPartitions, api.CodeInvalidReplicationFactor, api.CodeInvalidConfig,
 		api.CodeInvalidArgument, api.CodeCorruptBatch, api.CodeRecordTooLarge, api.CodeUnsupportedCodec,
 		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset,
-		api.CodeInvalidRecord:
+		api.CodeInvalidRecord, api.CodePolicyViolation:
 		return codes.InvalidArgument
 	case api.CodeOffsetOutOfRange:
 		return codes.OutOfRange

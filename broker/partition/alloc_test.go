@@ -42,8 +42,8 @@ func TestHotStepsDoNotAllocate(t *testing.T) {
 		follower.Step(now, Progress(end, end), &out)
 		out.Reset()
 		leader.Step(now, Progress(end, end), &out)
-		leader.Step(now, Ack(2, 1, 1, end, end), &out)
-		leader.Step(now, Ack(3, 1, 1, end, end), &out)
+		leader.Step(now, Ack(2, 1, 1, end, end, 0), &out)
+		leader.Step(now, Ack(3, 1, 1, end, end, 0), &out)
 		for _, e := range out.List {
 			if e.Kind == EffectComplete {
 				completed++

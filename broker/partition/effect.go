@@ -11,7 +11,8 @@ const (
 	// Epoch (leader epoch). A follower (re)starts its session with Node; a new
 	// leader begins to serve; all else stops following and serving.
 	EffectRole EffectKind = iota + 1
-	// EffectComplete: answer the produce request Handle with Outcome.
+	// EffectComplete: answer the request Handle (produce, or delete records) with
+	// Outcome.
 	EffectComplete
 	// EffectWatermark: HW moved to HW. Wake consumers and idle sessions, hand it
 	// to the log's lazy checkpoint.
@@ -57,9 +58,9 @@ const (
 	// feed AppendedFollower.
 	EffectAppend
 	// EffectAck: tell the leader: Epoch, Session, Offset (appended), Flushed,
-	// LogStart. Written is for returning byte credit.
+	// LogStart (the durable one). Written is for returning byte credit.
 	EffectAck
-	// EffectLogStart: advance the log's start to Offset and persist it.
+	// EffectLogStart: advance the log's start to Offset, persist it, feed LogStart.
 	EffectLogStart
 	// EffectDrop: the message was not of the current (leader epoch, session).
 	EffectDrop

@@ -18,6 +18,7 @@ const (
 	EventWait
 	EventProgress
 	EventLogStart
+	EventTrim
 	EventLogFailed
 	EventHandshake
 	EventAck
@@ -126,8 +127,16 @@ func Progress(written, flushed record.Offset) Event {
 	return Event{Kind: EventProgress, Written: written, Flushed: flushed}
 }
 
-// LogStart says that retention or a delete moved the start of the local log.
+// LogStart says that the local log begins at start, durably: retention, a delete,
+// or [EffectLogStart] moved it.
 func LogStart(start record.Offset) Event { return Event{Kind: EventLogStart, LogStart: start} }
+
+// Trim makes a request to delete records wait until the log of every in-sync
+// replica begins, durably, at or after before. AdmitTrim must have allowed it; the
+// shell has moved the start of its own log and fed LogStart.
+func Trim(before record.Offset, handle uint64, deadline time.Time) Event {
+	return Event{Kind: EventTrim, To: before, Handle: handle, Deadline: deadline}
+}
 
 // LogFailed says that the local log refuses work for good (failed flush).
 func LogFailed() Event { return Event{Kind: EventLogFailed} }
@@ -144,10 +153,10 @@ func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64
 	}
 }
 
-// Ack is a follower's, cumulative: its log ends at appended, and everything
-// below flushed is durable there.
-func Ack(node int32, epoch record.Epoch, session uint64, appended, flushed record.Offset) Event {
-	return Event{Kind: EventAck, Node: node, Epoch: epoch, Session: session, To: appended, Flushed: flushed}
+// Ack is a follower's, cumulative: its log ends at appended, everything below
+// flushed is durable there, and it begins, durably, at logStart.
+func Ack(node int32, epoch record.Epoch, session uint64, appended, flushed, logStart record.Offset) Event {
+	return Event{Kind: EventAck, Node: node, Epoch: epoch, Session: session, To: appended, Flushed: flushed, LogStart: logStart}
 }
 
 // SessionGone says that a follower's session ended: its stream broke or, if

@@ -54,7 +54,7 @@ func (r *Replica) reply(ev Event, out *Effects) {
 	switch {
 	case ev.Outcome != OutcomeOK:
 		r.again(out)
-	case ev.Begin && ev.LogStart > r.end:
+	case ev.Begin && ev.LogStart >= r.end:
 		// The leader keeps nothing that follows this log: begin where it begins.
 		f.phase = phaseTruncating
 		out.add(Effect{Kind: EffectReset, Offset: ev.LogStart})
@@ -176,7 +176,7 @@ func (r *Replica) followerProgress(out *Effects) {
 func (r *Replica) sendAck(out *Effects) {
 	out.add(Effect{
 		Kind: EffectAck, Epoch: r.Epoch(), Session: r.follow.session, Offset: r.end,
-		Written: r.written, Flushed: r.flushed, LogStart: r.logStart,
+		Written: r.written, Flushed: r.flushed, LogStart: r.keptStart,
 	})
 }
 

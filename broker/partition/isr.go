@@ -30,11 +30,13 @@ func (r *Replica) clearProposed() {
 }
 
 // eligible reports whether f may be proposed for the ISR: it acknowledged, in
-// this epoch and session, everything committed and everything before this epoch.
+// this epoch and session, everything committed and everything before this epoch,
+// and that its log begins where this one does: leading next, it must not bring
+// back records whose deletion was answered.
 func (r *Replica) eligible(now time.Time, f *peer) bool {
 	counted := f.counted(r.synced())
 	return f.matched && !f.fenced && !f.withdrawn && !f.damaged &&
-		counted >= r.hw && counted >= r.lead.startOffset && !r.lagging(now, f)
+		counted >= r.hw && counted >= r.lead.startOffset && f.logStart >= r.keptStart && !r.lagging(now, f)
 }
 
 // wants reports whether f belongs in the ISR as the leader sees it.
@@ -121,5 +123,6 @@ func (r *Replica) proposalResult(now time.Time, ev Event, out *Effects) {
 	if !p.unresolved {
 		r.clearProposed()
 		r.updateWatermark(out)
+		r.updateTrims(out)
 	}
 }

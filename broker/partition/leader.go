@@ -20,6 +20,8 @@ type leader struct {
 
 	all waiterQueue // acks=all: until HW
 	one waiterQueue // acks=1: until the leader's own counted offset
+	// trims are requests to delete records: until every in-sync log begins there.
+	trims waiterQueue
 
 	lag      lagWindow
 	proposal proposal
@@ -39,6 +41,7 @@ type peer struct {
 	damaged   bool   // it lost acknowledged bytes; until it is out of the ISR
 	appended  record.Offset
 	flushed   record.Offset
+	logStart  record.Offset // durable there
 	heard     time.Time
 	// since is when this leader first knew of the follower's broker session;
 	// reached is the most that was counted in it, sessions that are over included.
@@ -58,7 +61,7 @@ func (f *peer) counted(synced bool) record.Offset {
 // forget drops what acks told: it holds for one epoch and one session.
 func (f *peer) forget() {
 	f.matched = false
-	f.appended, f.flushed = record.UnknownOffset, record.UnknownOffset
+	f.appended, f.flushed, f.logStart = record.UnknownOffset, record.UnknownOffset, record.UnknownOffset
 }
 
 func (l *leader) find(node int32) *peer {
@@ -113,7 +116,8 @@ func (r *Replica) syncFollowers(now time.Time, out *Effects) {
 		}
 		f := peer{
 			node: a.Node, brokerEpoch: a.BrokerEpoch, heard: now, since: now,
-			appended: record.UnknownOffset, flushed: record.UnknownOffset, reached: record.UnknownOffset,
+			appended: record.UnknownOffset, flushed: record.UnknownOffset, logStart: record.UnknownOffset,
+			reached: record.UnknownOffset,
 		}
 		if old := l.find(a.Node); old != nil {
 			if old.brokerEpoch == a.BrokerEpoch {
@@ -154,6 +158,7 @@ func (r *Replica) refreshLeader(now time.Time, newEpoch bool, out *Effects) {
 		r.lead.all.fail(OutcomeNotEnoughReplicasAfterAppend, out)
 	}
 	r.updateWatermark(out)
+	r.updateTrims(out)
 	r.updateISR(now, out)
 	r.checkDrained(out)
 }
@@ -206,10 +211,11 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 		reply.AnswerEpoch, reply.Offset = record.UnknownEpoch, r.end
 		reply.Matched = ev.To <= r.end
 	case ev.AnswerEpoch == record.UnknownEpoch:
-		// Every epoch of this log is newer than the follower's last: only what lies
-		// below the log start may be kept.
+		// Every epoch of this log is newer than the follower's last. What the follower
+		// holds up to the log start may be of another history, which must not count
+		// as committed there: the next leader may still hold the right one.
 		reply.Offset = r.logStart
-		reply.Matched = ev.To == r.logStart
+		reply.Begin = ev.To == r.logStart
 	default:
 		reply.Matched = ev.AnswerEpoch == ev.LastEpoch && ev.To <= min(ev.AnswerEnd, r.end)
 	}
@@ -259,8 +265,10 @@ func (r *Replica) ack(now time.Time, ev Event, out *Effects) {
 	}
 	f.heard = now
 	f.appended, f.flushed = max(f.appended, ev.To), max(f.flushed, ev.Flushed)
+	f.logStart = max(f.logStart, ev.LogStart)
 	f.reached = max(f.reached, f.counted(r.synced()))
 	r.updateWatermark(out)
+	r.updateTrims(out)
 	if !f.inSync && !f.proposed && r.eligible(now, f) {
 		r.updateISR(now, out)
 	}
@@ -290,6 +298,7 @@ func (r *Replica) tick(now time.Time, heard []Heard, out *Effects) {
 	r.lead.lag.add(now, r.end, r.cfg.LagTimeMax/lagSteps)
 	r.lead.one.expire(now, out)
 	r.lead.all.expire(now, out)
+	r.lead.trims.expire(now, out)
 	r.updateISR(now, out)
 	r.checkDrained(out)
 }

@@ -14,7 +14,8 @@ import (
 // TestModel runs three replicas of a synced partition against a network that
 // reorders, drops and repeats, with power cuts, elections, and ISR changes of
 // unknown outcome. What was acknowledged must stay in the log of every member of
-// the committed ISR, at its offset, in the part that survives a power cut.
+// the committed ISR, at its offset, in the part that survives a power cut; what
+// was said to be deleted must not be there.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -35,6 +36,9 @@ func TestModel(t *testing.T) {
 			"image2":   w.image,
 			"tick":     w.tick,
 			"truncate": w.truncate,
+			"trim":     w.trim,
+			"keep":     w.keepStart,
+			"keep2":    w.keepStart,
 			"crash":    w.crash,
 			"elect":    w.elect,
 			"settle":   w.settle,
@@ -59,7 +63,13 @@ type simNode struct {
 	// pushing is the leader's state of each session.
 	pushing map[int32]*simPush
 	cut     *Effect // truncation not carried out yet
+	// start is the durable log start (the entries below stay in log, for the checks);
+	// startDue the one that was asked for.
+	start, startDue record.Offset
 }
+
+// trimHandle marks the handles of requests to delete records.
+const trimHandle = 1 << 40
 
 type simPush struct {
 	session uint64
@@ -93,6 +103,7 @@ type world struct {
 	committed []entry
 	ends      map[uint64]int // handle (value) -> offset
 	values    int
+	trimmed   record.Offset // the deletion of everything below was answered
 }
 
 func newWorld(t *rapid.T) *world {
@@ -120,7 +131,10 @@ func (w *world) step(n *simNode, ev Event) []Effect {
 	for _, e := range out.List {
 		switch e.Kind {
 		case EffectComplete:
-			if e.Outcome == OutcomeOK {
+			switch {
+			case e.Outcome == OutcomeOK && e.Handle >= trimHandle:
+				w.trimmed = max(w.trimmed, record.Offset(e.Handle-trimHandle))
+			case e.Outcome == OutcomeOK:
 				w.acked[int(e.Handle)] = record.Offset(w.ends[e.Handle])
 			}
 		case EffectWatermark:
@@ -132,7 +146,9 @@ func (w *world) step(n *simNode, ev Event) []Effect {
 		case EffectEndSession:
 			delete(n.pushing, e.Node)
 		case EffectAck:
-			w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Ack(n.id, e.Epoch, e.Session, e.Offset, e.Flushed)})
+			w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Ack(n.id, e.Epoch, e.Session, e.Offset, e.Flushed, e.LogStart)})
+		case EffectLogStart:
+			n.startDue = e.Offset
 		case EffectTruncate, EffectReset:
 			n.cut = &e
 		case EffectRefusedLead, EffectRefusedTruncation, EffectFollowerDamaged, EffectRebuild, EffectOffline:
@@ -204,17 +220,38 @@ func (w *world) pushTo(n, other *simNode, to int) {
 	}
 	w.bag = append(w.bag, simMessage{
 		to: other.id, from: n.id, brokerEpoch: other.brokerEpoch,
-		ev:      Push(epoch, session, p.next, record.Offset(to), n.r.HighWatermark(), 0),
+		ev:      Push(epoch, session, p.next, record.Offset(to), n.r.HighWatermark(), n.start),
 		entries: append([]entry(nil), n.log[p.next:to]...),
 	})
 	p.next = record.Offset(to)
+}
+
+// trim deletes records below some offset.
+func (w *world) trim(t *rapid.T) {
+	n := w.pick(t)
+	before := record.Offset(rapid.Int64Range(-1, int64(len(n.log))).Draw(t, "before"))
+	before, outcome := n.r.AdmitTrim(before)
+	if outcome != OutcomeOK {
+		return
+	}
+	n.start = max(n.start, before)
+	w.step(n, LogStart(n.start))
+	w.step(n, Trim(before, trimHandle+uint64(before), time.Time{}))
+}
+
+// keepStart makes a log start durable that was asked for.
+func (w *world) keepStart(t *rapid.T) {
+	if n := w.pick(t); n.cut == nil && n.startDue <= record.Offset(len(n.log)) {
+		n.start = max(n.start, n.startDue)
+		w.step(n, LogStart(n.start))
+	}
 }
 
 // reack makes lost acks come again, as the next batch's would.
 func (w *world) reack(t *rapid.T) {
 	n := w.pick(t)
 	if f := n.r.follow; n.r.Role() == RoleFollower && f.phase == phaseOn {
-		w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Ack(n.id, n.r.Epoch(), f.session, n.r.end, n.r.flushed)})
+		w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Ack(n.id, n.r.Epoch(), f.session, n.r.end, n.r.flushed, n.start)})
 	}
 }
 
@@ -240,6 +277,11 @@ func (w *world) settle(t *rapid.T) {
 		}
 		w.pushTo(leader, n, len(leader.log))
 		w.carry()
+		if rapid.Bool().Draw(t, "keep") {
+			n.start = max(n.start, n.startDue)
+			w.step(n, LogStart(n.start))
+			w.carry()
+		}
 		if rapid.Bool().Draw(t, "flush") {
 			n.flushed = len(n.log)
 			w.step(n, Progress(record.Offset(len(n.log)), record.Offset(n.flushed)))
@@ -323,7 +365,12 @@ func (w *world) truncate(t *rapid.T) {
 	if n.cut == nil {
 		return
 	}
+	if n.cut.Kind == EffectReset {
+		n.log = append([]entry(nil), w.committed[:n.cut.Offset]...) // deleted at the leader
+		n.start = n.cut.Offset
+	}
 	n.log = n.log[:n.cut.Offset]
+	n.startDue = 0
 	n.flushed = len(n.log) // a cut is synced
 	n.cut = nil
 	w.step(n, Truncated(w.logState(n, 0)))
@@ -331,7 +378,7 @@ func (w *world) truncate(t *rapid.T) {
 
 func (w *world) logState(n *simNode, hw record.Offset) LogState {
 	return LogState{
-		End: record.Offset(len(n.log)), Flushed: record.Offset(n.flushed), LastEpoch: lastEpoch(n.log),
+		Start: n.start, End: record.Offset(len(n.log)), Flushed: record.Offset(n.flushed), LastEpoch: lastEpoch(n.log),
 		HW: hw, MustHave: record.Offset(n.flushed),
 	}
 }
@@ -404,6 +451,7 @@ func (w *world) crash(t *rapid.T) {
 	// Recovery writes what it keeps again and syncs it.
 	n.log, n.flushed = n.log[:keep:keep], keep
 	n.brokerEpoch++
+	n.startDue = 0
 	n.cut, n.session, n.pushing = nil, uint64(n.brokerEpoch)<<24, make(map[int32]*simPush)
 	n.r = New(Config{Node: n.id, Log: w.logState(n, hw)})
 	next := w.next()
@@ -452,6 +500,9 @@ func (w *world) check(t *rapid.T) {
 			continue
 		}
 		n := w.nodes[a.Node]
+		if n.start < w.trimmed {
+			t.Fatalf("records below %d were deleted, the log of in-sync node %d begins at %d", w.trimmed, n.id, n.start)
+		}
 		for value, off := range w.acked {
 			if int(off) >= n.flushed || n.log[off].value != value {
 				t.Fatalf("acknowledged value %d (offset %d) is not durable on in-sync node %d: flushed %d, log %v",

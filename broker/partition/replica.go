@@ -36,11 +36,14 @@ type Replica struct {
 	// deferred came while the log was being truncated, and is acted on after it.
 	deferred *Assignment
 
-	logStart record.Offset
-	end      record.Offset // LEO
-	written  record.Offset
-	flushed  record.Offset
-	hw       record.Offset
+	// logStart is where the log begins. A follower's may not be persisted yet;
+	// keptStart is, and is what acks tell.
+	logStart  record.Offset
+	keptStart record.Offset
+	end       record.Offset // LEO
+	written   record.Offset
+	flushed   record.Offset
+	hw        record.Offset
 
 	lead   leader
 	follow follower
@@ -69,7 +72,7 @@ func New(cfg Config) *Replica {
 // adoptLog starts from what a log is found to hold. Its high watermark is a
 // lower bound that may lie outside of what is left.
 func (r *Replica) adoptLog(l LogState) {
-	r.logStart, r.end = l.Start, l.End
+	r.logStart, r.keptStart, r.end = l.Start, l.Start, l.End
 	r.flushed = min(l.Flushed, l.End)
 	r.written = r.flushed
 	r.hw = clamp(l.HW, r.logStart, r.end)
@@ -93,7 +96,9 @@ func (r *Replica) Step(now time.Time, ev Event, out *Effects) {
 	case EventProgress:
 		r.progress(ev, out)
 	case EventLogStart:
-		r.logStart = clamp(ev.LogStart, r.logStart, r.end)
+		r.startMoved(ev.LogStart, out)
+	case EventTrim:
+		r.trim(ev, out)
 	case EventLogFailed:
 		r.logFailed(now, out)
 	case EventHandshake:
@@ -146,6 +151,24 @@ func (r *Replica) progress(ev Event, out *Effects) {
 		r.leaderProgress(out)
 	case RoleFollower:
 		r.followerProgress(out)
+	case RoleNone:
+	}
+}
+
+// startMoved takes where the log begins by now, durably.
+func (r *Replica) startMoved(start record.Offset, out *Effects) {
+	start = min(start, r.end)
+	if start <= r.keptStart {
+		return
+	}
+	r.keptStart, r.logStart = start, max(r.logStart, start)
+	switch r.role {
+	case RoleLeader:
+		r.updateTrims(out)
+	case RoleFollower:
+		if r.follow.phase == phaseOn {
+			r.sendAck(out)
+		}
 	case RoleNone:
 	}
 }

@@ -19,6 +19,7 @@ import (
 //	new [start= end= flushed= hw= musthave= damage=]
 //	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [be=node:epoch,...]
 //	append to= [acks=all|1|0] [handle=] [timeout=ms]
+//	trim, admittrim before= [handle=] [timeout=ms]
 //	wait, progress, fail, logstart, handshake, ack, gone, result, tick, suspend, drain
 //	begin, reply, truncated, push, appended, streamgone, opened
 //	status
@@ -143,6 +144,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	if d.Cmd == "status" {
 		return s.status()
 	}
+	if d.Cmd == "admittrim" {
+		before, outcome := s.r.AdmitTrim(a.off("before", 0))
+		return fmt.Sprintf("%d: %s\n", before, outcome)
+	}
 	if d.Cmd == "admit" {
 		return s.r.Admit(a.acks()).String() + "\n"
 	}
@@ -180,7 +185,9 @@ func (s *script) event(a args) Event {
 		return Handshake(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.epoch("last", -1),
 			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0))
 	case "ack":
-		return Ack(a.node(), epoch, a.session(), a.off("appended", a.num("flushed", 0)), a.off("flushed", 0))
+		return Ack(a.node(), epoch, a.session(), a.off("appended", a.num("flushed", 0)), a.off("flushed", 0), a.off("start", int64(s.r.logStart)))
+	case "trim":
+		return Trim(a.off("before", 0), uint64(a.num("handle", 0)), deadline)
 	case "gone":
 		return SessionGone(a.node(), a.session(), a.has("withdrawn"))
 	case "result":
@@ -275,7 +282,11 @@ func describe(e Effect, members []Member, damaged ...int32) string {
 	case EffectAppend:
 		return fmt.Sprintf("append [%d, %d)", e.Offset, e.End)
 	case EffectAck:
-		return fmt.Sprintf("ack session=%d appended=%d flushed=%d", e.Session, e.Offset, e.Flushed)
+		line := fmt.Sprintf("ack session=%d appended=%d flushed=%d", e.Session, e.Offset, e.Flushed)
+		if e.LogStart > 0 {
+			line += fmt.Sprintf(" start=%d", e.LogStart)
+		}
+		return line
 	case EffectLogStart:
 		return fmt.Sprintf("log start %d", e.Offset)
 	case EffectDrop:

@@ -67,13 +67,19 @@ const (
 	OutcomeRefused
 	// OutcomeUnknown: a proposal may or may not be committed.
 	OutcomeUnknown
+	// OutcomeOffsetOutOfRange: records past HW cannot be deleted.
+	OutcomeOffsetOutOfRange
+	// OutcomeOffsetNotAvailable: a new leader does not know yet how far its
+	// predecessor had committed.
+	OutcomeOffsetNotAvailable
 )
 
 // outcomeNames is indexed by Outcome.
-func outcomeNames() [13]string {
+func outcomeNames() [15]string {
 	return [...]string{
 		"ok", "not leader", "not enough replicas", "not enough replicas after append", "timed out", "storage failed",
 		"fenced epoch", "unknown epoch", "stale broker epoch", "not a replica", "damaged", "refused", "unknown",
+		"offset out of range", "offset not available",
 	}
 }
 

@@ -102,4 +102,5 @@ func (r *Replica) wait(ev Event, out *Effects) {
 func (r *Replica) failWaiters(outcome Outcome, out *Effects) {
 	r.lead.one.fail(outcome, out)
 	r.lead.all.fail(outcome, out)
+	r.lead.trims.fail(outcome, out)
 }

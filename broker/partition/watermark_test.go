@@ -49,7 +49,7 @@ func TestWatermarkTwin(t *testing.T) {
 				i := rapid.IntRange(1, nodes-1).Draw(t, "node")
 				tw.appended[i] = record.Offset(rapid.Int64Range(int64(tw.appended[i]), int64(tw.appended[0])).Draw(t, "appended"))
 				tw.flushed[i] = record.Offset(rapid.Int64Range(int64(tw.flushed[i]), int64(tw.appended[i])).Draw(t, "flushed"))
-				step(Ack(int32(i), 1, 1, tw.appended[i], tw.flushed[i]))
+				step(Ack(int32(i), 1, 1, tw.appended[i], tw.flushed[i], 0))
 			},
 			"isr": func(t *rapid.T) {
 				for i := 1; i < nodes; i++ {

@@ -100,6 +100,12 @@ func (m *memReplica) step(ev partition.Event) {
 			}
 		case partition.EffectLogStart:
 			m.start = e.Offset
+			defer func() { // the effects of this step first
+				out := m.out
+				m.out = partition.Effects{}
+				m.step(partition.LogStart(e.Offset))
+				m.out = out
+			}()
 		case partition.EffectProposeISR:
 			m.proposed = append([]partition.Member(nil), m.out.Members...)
 		case partition.EffectAck:
@@ -231,7 +237,7 @@ func (m *memReplica) Read(s *Session, dst []record.Slice, from record.Offset, ma
 func (m *memReplica) Ack(s *Session, a Ack) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed))
+	m.step(partition.Ack(s.Follower(), a.Epoch, a.Session, a.Appended, a.Flushed, a.LogStart))
 }
 
 func (m *memReplica) Gone(s *Session, withdrawn bool) {

@@ -15,8 +15,8 @@ import (
 )
 
 func newTopic(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("topic", "Create, list, describe, alter and delete topics", "",
-		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicDelete(s))))
+	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim and delete topics", "",
+		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicDelete(s))))
 }
 
 // connect makes a client for the brokers of -b.

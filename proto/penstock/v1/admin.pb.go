@@ -510,6 +510,236 @@ func (x *TopicConfig) GetDocumentation() string {
 	return ""
 }
 
+type DeleteRecordsRequest struct {
+	state      protoimpl.MessageState    `protogen:"open.v1"`
+	Partitions []*DeleteRecordsPartition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// How long to wait until every in-sync replica has done it; 0 means 30 s.
+	TimeoutMs     uint32 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsRequest) Reset() {
+	*x = DeleteRecordsRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsRequest) ProtoMessage() {}
+
+func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeleteRecordsRequest) GetPartitions() []*DeleteRecordsPartition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *DeleteRecordsRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type DeleteRecordsPartition struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The first offset that is kept, at most the high watermark; -1: that itself.
+	// At or below the log start it changes nothing.
+	BeforeOffset  int64 `protobuf:"varint,3,opt,name=before_offset,json=beforeOffset,proto3" json:"before_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsPartition) Reset() {
+	*x = DeleteRecordsPartition{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsPartition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsPartition) ProtoMessage() {}
+
+func (x *DeleteRecordsPartition) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsPartition.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsPartition) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeleteRecordsPartition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DeleteRecordsPartition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsPartition) GetBeforeOffset() int64 {
+	if x != nil {
+		return x.BeforeOffset
+	}
+	return 0
+}
+
+type DeleteRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Results       []*DeleteRecordsResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResponse) Reset() {
+	*x = DeleteRecordsResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResponse) ProtoMessage() {}
+
+func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeleteRecordsResponse) GetResults() []*DeleteRecordsResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type DeleteRecordsResult struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// REQUEST_TIMED_OUT: the leader has deleted, and not every in-sync replica yet.
+	Error *Error `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// No replica that may lead keeps anything below it; -1 with an error.
+	LowWatermark  int64 `protobuf:"varint,4,opt,name=low_watermark,json=lowWatermark,proto3" json:"low_watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResult) Reset() {
+	*x = DeleteRecordsResult{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResult) ProtoMessage() {}
+
+func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResult.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResult) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteRecordsResult) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DeleteRecordsResult) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *DeleteRecordsResult) GetLowWatermark() int64 {
+	if x != nil {
+		return x.LowWatermark
+	}
+	return 0
+}
+
 type MetadataRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all topics.
@@ -522,7 +752,7 @@ type MetadataRequest struct {
 
 func (x *MetadataRequest) Reset() {
 	*x = MetadataRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[9]
+	mi := &file_penstock_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +764,7 @@ func (x *MetadataRequest) String() string {
 func (*MetadataRequest) ProtoMessage() {}
 
 func (x *MetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[9]
+	mi := &file_penstock_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +777,7 @@ func (x *MetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataRequest.ProtoReflect.Descriptor instead.
 func (*MetadataRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MetadataRequest) GetTopics() []string {
@@ -580,7 +810,7 @@ type MetadataResponse struct {
 
 func (x *MetadataResponse) Reset() {
 	*x = MetadataResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	mi := &file_penstock_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +822,7 @@ func (x *MetadataResponse) String() string {
 func (*MetadataResponse) ProtoMessage() {}
 
 func (x *MetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	mi := &file_penstock_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +835,7 @@ func (x *MetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataResponse.ProtoReflect.Descriptor instead.
 func (*MetadataResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MetadataResponse) GetClusterId() string {
@@ -660,7 +890,7 @@ type BrokerInfo struct {
 
 func (x *BrokerInfo) Reset() {
 	*x = BrokerInfo{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	mi := &file_penstock_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +902,7 @@ func (x *BrokerInfo) String() string {
 func (*BrokerInfo) ProtoMessage() {}
 
 func (x *BrokerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	mi := &file_penstock_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +915,7 @@ func (x *BrokerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerInfo.ProtoReflect.Descriptor instead.
 func (*BrokerInfo) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BrokerInfo) GetNodeId() int32 {
@@ -766,7 +996,7 @@ type TopicInfo struct {
 
 func (x *TopicInfo) Reset() {
 	*x = TopicInfo{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	mi := &file_penstock_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +1008,7 @@ func (x *TopicInfo) String() string {
 func (*TopicInfo) ProtoMessage() {}
 
 func (x *TopicInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	mi := &file_penstock_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +1021,7 @@ func (x *TopicInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicInfo.ProtoReflect.Descriptor instead.
 func (*TopicInfo) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TopicInfo) GetName() string {
@@ -852,7 +1082,7 @@ type PartitionInfo struct {
 
 func (x *PartitionInfo) Reset() {
 	*x = PartitionInfo{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	mi := &file_penstock_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1094,7 @@ func (x *PartitionInfo) String() string {
 func (*PartitionInfo) ProtoMessage() {}
 
 func (x *PartitionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	mi := &file_penstock_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1107,7 @@ func (x *PartitionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionInfo.ProtoReflect.Descriptor instead.
 func (*PartitionInfo) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PartitionInfo) GetPartition() int32 {
@@ -937,7 +1167,7 @@ type DescribeClusterRequest struct {
 
 func (x *DescribeClusterRequest) Reset() {
 	*x = DescribeClusterRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	mi := &file_penstock_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1179,7 @@ func (x *DescribeClusterRequest) String() string {
 func (*DescribeClusterRequest) ProtoMessage() {}
 
 func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	mi := &file_penstock_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1192,7 @@ func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterRequest.ProtoReflect.Descriptor instead.
 func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 type DescribeClusterResponse struct {
@@ -982,7 +1212,7 @@ type DescribeClusterResponse struct {
 
 func (x *DescribeClusterResponse) Reset() {
 	*x = DescribeClusterResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	mi := &file_penstock_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1224,7 @@ func (x *DescribeClusterResponse) String() string {
 func (*DescribeClusterResponse) ProtoMessage() {}
 
 func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	mi := &file_penstock_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1237,7 @@ func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterResponse.ProtoReflect.Descriptor instead.
 func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DescribeClusterResponse) GetClusterId() string {
@@ -1077,7 +1307,7 @@ var File_penstock_v1_admin_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x17penstock/v1/admin.proto\x12\vpenstock.v1\"\xa0\x02\n" +
+	"\x17penstock/v1/admin.proto\x12\vpenstock.v1\x1a\x18penstock/v1/common.proto\"\xa0\x02\n" +
 	"\x12CreateTopicRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -1117,7 +1347,24 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"is_default\x18\x03 \x01(\bR\tisDefault\x12\x12\n" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12$\n" +
-	"\rdocumentation\x18\x05 \x01(\tR\rdocumentation\"T\n" +
+	"\rdocumentation\x18\x05 \x01(\tR\rdocumentation\"z\n" +
+	"\x14DeleteRecordsRequest\x12C\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2#.penstock.v1.DeleteRecordsPartitionR\n" +
+	"partitions\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"q\n" +
+	"\x16DeleteRecordsPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12#\n" +
+	"\rbefore_offset\x18\x03 \x01(\x03R\fbeforeOffset\"S\n" +
+	"\x15DeleteRecordsResponse\x12:\n" +
+	"\aresults\x18\x01 \x03(\v2 .penstock.v1.DeleteRecordsResultR\aresults\"\x98\x01\n" +
+	"\x13DeleteRecordsResult\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.penstock.v1.ErrorR\x05error\x12#\n" +
+	"\rlow_watermark\x18\x04 \x01(\x03R\flowWatermark\"T\n" +
 	"\x0fMetadataRequest\x12\x16\n" +
 	"\x06topics\x18\x01 \x03(\tR\x06topics\x12)\n" +
 	"\x10include_internal\x18\x02 \x01(\bR\x0fincludeInternal\"\xd5\x01\n" +
@@ -1177,13 +1424,14 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x1bunder_replicated_partitions\x18\a \x01(\x05R\x19underReplicatedPartitions\x127\n" +
 	"\x18under_min_isr_partitions\x18\b \x01(\x05R\x15underMinIsrPartitions\x12\x1f\n" +
 	"\vimage_index\x18\t \x01(\x04R\n" +
-	"imageIndex2\x80\x04\n" +
+	"imageIndex2\xd8\x04\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
 	"\n" +
 	"AlterTopic\x12\x1e.penstock.v1.AlterTopicRequest\x1a\x1f.penstock.v1.AlterTopicResponse\x12V\n" +
-	"\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12G\n" +
+	"\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12V\n" +
+	"\rDeleteRecords\x12!.penstock.v1.DeleteRecordsRequest\x1a\".penstock.v1.DeleteRecordsResponse\x12G\n" +
 	"\bMetadata\x12\x1c.penstock.v1.MetadataRequest\x1a\x1d.penstock.v1.MetadataResponse\x12\\\n" +
 	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
@@ -1199,7 +1447,7 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_admin_proto_rawDescData
 }
 
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_penstock_v1_admin_proto_goTypes = []any{
 	(*CreateTopicRequest)(nil),      // 0: penstock.v1.CreateTopicRequest
 	(*CreateTopicResponse)(nil),     // 1: penstock.v1.CreateTopicResponse
@@ -1210,42 +1458,52 @@ var file_penstock_v1_admin_proto_goTypes = []any{
 	(*DescribeTopicRequest)(nil),    // 6: penstock.v1.DescribeTopicRequest
 	(*DescribeTopicResponse)(nil),   // 7: penstock.v1.DescribeTopicResponse
 	(*TopicConfig)(nil),             // 8: penstock.v1.TopicConfig
-	(*MetadataRequest)(nil),         // 9: penstock.v1.MetadataRequest
-	(*MetadataResponse)(nil),        // 10: penstock.v1.MetadataResponse
-	(*BrokerInfo)(nil),              // 11: penstock.v1.BrokerInfo
-	(*TopicInfo)(nil),               // 12: penstock.v1.TopicInfo
-	(*PartitionInfo)(nil),           // 13: penstock.v1.PartitionInfo
-	(*DescribeClusterRequest)(nil),  // 14: penstock.v1.DescribeClusterRequest
-	(*DescribeClusterResponse)(nil), // 15: penstock.v1.DescribeClusterResponse
-	nil,                             // 16: penstock.v1.CreateTopicRequest.ConfigsEntry
-	nil,                             // 17: penstock.v1.AlterTopicRequest.SetEntry
+	(*DeleteRecordsRequest)(nil),    // 9: penstock.v1.DeleteRecordsRequest
+	(*DeleteRecordsPartition)(nil),  // 10: penstock.v1.DeleteRecordsPartition
+	(*DeleteRecordsResponse)(nil),   // 11: penstock.v1.DeleteRecordsResponse
+	(*DeleteRecordsResult)(nil),     // 12: penstock.v1.DeleteRecordsResult
+	(*MetadataRequest)(nil),         // 13: penstock.v1.MetadataRequest
+	(*MetadataResponse)(nil),        // 14: penstock.v1.MetadataResponse
+	(*BrokerInfo)(nil),              // 15: penstock.v1.BrokerInfo
+	(*TopicInfo)(nil),               // 16: penstock.v1.TopicInfo
+	(*PartitionInfo)(nil),           // 17: penstock.v1.PartitionInfo
+	(*DescribeClusterRequest)(nil),  // 18: penstock.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil), // 19: penstock.v1.DescribeClusterResponse
+	nil,                             // 20: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                             // 21: penstock.v1.AlterTopicRequest.SetEntry
+	(*Error)(nil),                   // 22: penstock.v1.Error
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	16, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	17, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
-	12, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
+	20, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	21, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
+	16, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
 	8,  // 3: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
-	11, // 4: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
-	12, // 5: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
-	13, // 6: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
-	11, // 7: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
-	0,  // 8: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
-	2,  // 9: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
-	4,  // 10: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
-	6,  // 11: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
-	9,  // 12: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
-	14, // 13: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
-	1,  // 14: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	3,  // 15: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	5,  // 16: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
-	7,  // 17: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	10, // 18: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
-	15, // 19: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	14, // [14:20] is the sub-list for method output_type
-	8,  // [8:14] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 4: penstock.v1.DeleteRecordsRequest.partitions:type_name -> penstock.v1.DeleteRecordsPartition
+	12, // 5: penstock.v1.DeleteRecordsResponse.results:type_name -> penstock.v1.DeleteRecordsResult
+	22, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
+	15, // 7: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
+	16, // 8: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
+	17, // 9: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
+	15, // 10: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
+	0,  // 11: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
+	2,  // 12: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
+	4,  // 13: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
+	6,  // 14: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
+	9,  // 15: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
+	13, // 16: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
+	18, // 17: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
+	1,  // 18: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	3,  // 19: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	5,  // 20: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
+	7,  // 21: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	11, // 22: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
+	14, // 23: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
+	19, // 24: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_admin_proto_init() }
@@ -1253,13 +1511,14 @@ func file_penstock_v1_admin_proto_init() {
 	if File_penstock_v1_admin_proto != nil {
 		return
 	}
+	file_penstock_v1_common_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	AdminService_DeleteTopic_FullMethodName     = "/penstock.v1.AdminService/DeleteTopic"
 	AdminService_AlterTopic_FullMethodName      = "/penstock.v1.AdminService/AlterTopic"
 	AdminService_DescribeTopic_FullMethodName   = "/penstock.v1.AdminService/DescribeTopic"
+	AdminService_DeleteRecords_FullMethodName   = "/penstock.v1.AdminService/DeleteRecords"
 	AdminService_Metadata_FullMethodName        = "/penstock.v1.AdminService/Metadata"
 	AdminService_DescribeCluster_FullMethodName = "/penstock.v1.AdminService/DescribeCluster"
 )
@@ -32,12 +33,15 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // AdminService manages topics and shows the cluster. Any broker answers;
-// changes are forwarded to the controller.
+// changes are forwarded to the controller. DeleteRecords is for the leaders.
 type AdminServiceClient interface {
 	CreateTopic(ctx context.Context, in *CreateTopicRequest, opts ...grpc.CallOption) (*CreateTopicResponse, error)
 	DeleteTopic(ctx context.Context, in *DeleteTopicRequest, opts ...grpc.CallOption) (*DeleteTopicResponse, error)
 	AlterTopic(ctx context.Context, in *AlterTopicRequest, opts ...grpc.CallOption) (*AlterTopicResponse, error)
 	DescribeTopic(ctx context.Context, in *DescribeTopicRequest, opts ...grpc.CallOption) (*DescribeTopicResponse, error)
+	// Lets partitions begin at a later offset. Only their leaders do it; others
+	// answer NOT_LEADER with a hint.
+	DeleteRecords(ctx context.Context, in *DeleteRecordsRequest, opts ...grpc.CallOption) (*DeleteRecordsResponse, error)
 	// Brokers and topics, as clients need them to route requests.
 	Metadata(ctx context.Context, in *MetadataRequest, opts ...grpc.CallOption) (*MetadataResponse, error)
 	DescribeCluster(ctx context.Context, in *DescribeClusterRequest, opts ...grpc.CallOption) (*DescribeClusterResponse, error)
@@ -91,6 +95,16 @@ func (c *adminServiceClient) DescribeTopic(ctx context.Context, in *DescribeTopi
 	return out, nil
 }
 
+func (c *adminServiceClient) DeleteRecords(ctx context.Context, in *DeleteRecordsRequest, opts ...grpc.CallOption) (*DeleteRecordsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRecordsResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteRecords_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Metadata(ctx context.Context, in *MetadataRequest, opts ...grpc.CallOption) (*MetadataResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(MetadataResponse)
@@ -116,12 +130,15 @@ func (c *adminServiceClient) DescribeCluster(ctx context.Context, in *DescribeCl
 // for forward compatibility.
 //
 // AdminService manages topics and shows the cluster. Any broker answers;
-// changes are forwarded to the controller.
+// changes are forwarded to the controller. DeleteRecords is for the leaders.
 type AdminServiceServer interface {
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
 	DeleteTopic(context.Context, *DeleteTopicRequest) (*DeleteTopicResponse, error)
 	AlterTopic(context.Context, *AlterTopicRequest) (*AlterTopicResponse, error)
 	DescribeTopic(context.Context, *DescribeTopicRequest) (*DescribeTopicResponse, error)
+	// Lets partitions begin at a later offset. Only their leaders do it; others
+	// answer NOT_LEADER with a hint.
+	DeleteRecords(context.Context, *DeleteRecordsRequest) (*DeleteRecordsResponse, error)
 	// Brokers and topics, as clients need them to route requests.
 	Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error)
 	DescribeCluster(context.Context, *DescribeClusterRequest) (*DescribeClusterResponse, error)
@@ -146,6 +163,9 @@ func (UnimplementedAdminServiceServer) AlterTopic(context.Context, *AlterTopicRe
 }
 func (UnimplementedAdminServiceServer) DescribeTopic(context.Context, *DescribeTopicRequest) (*DescribeTopicResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeTopic not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteRecords(context.Context, *DeleteRecordsRequest) (*DeleteRecordsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRecords not implemented")
 }
 func (UnimplementedAdminServiceServer) Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Metadata not implemented")
@@ -246,6 +266,24 @@ func _AdminService_DescribeTopic_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_DeleteRecords_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRecordsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteRecords(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteRecords_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteRecords(ctx, req.(*DeleteRecordsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Metadata_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MetadataRequest)
 	if err := dec(in); err != nil {
@@ -304,6 +342,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeTopic",
 			Handler:    _AdminService_DescribeTopic_Handler,
+		},
+		{
+			MethodName: "DeleteRecords",
+			Handler:    _AdminService_DeleteRecords_Handler,
 		},
 		{
 			MethodName: "Metadata",

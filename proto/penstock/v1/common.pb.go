@@ -90,6 +90,8 @@ const (
 	ErrorCode_ERROR_CODE_OVERLOADED ErrorCode = 46
 	// A record does not meet what its topic asks for: without a key, in a compacted topic.
 	ErrorCode_ERROR_CODE_INVALID_RECORD ErrorCode = 47
+	// The topic's configuration does not allow it.
+	ErrorCode_ERROR_CODE_POLICY_VIOLATION ErrorCode = 48
 )
 
 // Enum value maps for ErrorCode.
@@ -143,6 +145,7 @@ var (
 		45: "ERROR_CODE_UNSUPPORTED",
 		46: "ERROR_CODE_OVERLOADED",
 		47: "ERROR_CODE_INVALID_RECORD",
+		48: "ERROR_CODE_POLICY_VIOLATION",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":                      0,
@@ -193,6 +196,7 @@ var (
 		"ERROR_CODE_UNSUPPORTED":                      45,
 		"ERROR_CODE_OVERLOADED":                       46,
 		"ERROR_CODE_INVALID_RECORD":                   47,
+		"ERROR_CODE_POLICY_VIOLATION":                 48,
 	}
 )
 
@@ -659,7 +663,7 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x06_value\"D\n" +
 	"\x0eTopicPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xdb\f\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xfc\f\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -709,7 +713,8 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x1dERROR_CODE_FENCED_INSTANCE_ID\x10,\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSUPPORTED\x10-\x12\x19\n" +
 	"\x15ERROR_CODE_OVERLOADED\x10.\x12\x1d\n" +
-	"\x19ERROR_CODE_INVALID_RECORD\x10/*\x99\x01\n" +
+	"\x19ERROR_CODE_INVALID_RECORD\x10/\x12\x1f\n" +
+	"\x1bERROR_CODE_POLICY_VIOLATION\x100*\x99\x01\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
