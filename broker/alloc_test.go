@@ -60,7 +60,7 @@ func TestLeaderAllocations(t *testing.T) {
 		end += 10
 		l.mu.Lock() // as the followers' acks come in
 		for node := int32(2); node <= 3; node++ {
-			l.step(partition.Ack(node, 1, 1, end, end))
+			l.step(partition.Ack(node, 1, 1, end, end, 0))
 		}
 		l.mu.Unlock()
 		results, err := p.WaitTimer(context.Background(), timer)
