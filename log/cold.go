@@ -12,6 +12,10 @@ import (
 // batch gets a Buf of its own.
 const readChunk = 1 << 20
 
+// checkPiece is how much is read at once when it is checked: it is then still in
+// the processor's cache.
+const checkPiece = 256 << 10
+
 // coldRead reads from one segment's file, with no lock held.
 type coldRead struct {
 	l           *Log
@@ -30,18 +34,95 @@ type coldRead struct {
 
 	reserved int64 // of the memory for readers, until the read has ended
 
+	sequential bool // the reader comes from the batch before
+
 	out  []record.Slice
+	had  int           // slices in out that are not ours
 	got  int           // bytes in out
 	next record.Offset // what the next batch must begin with; 0: not known yet
 	need int           // bytes that the next batch is known to take
 	done bool
+
+	first   int64 // where the first batch in out is in the file
+	checked bool  // a CRC was
+}
+
+// cold plans a read of one segment. The caller holds mu.
+func (l *Log) cold(dst []record.Slice, s *segment, o *ReadOptions) *coldRead {
+	c := &coldRead{
+		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation, cleaned: l.cleaned,
+		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
+		out: dst, had: len(dst),
+	}
+	switch {
+	case c.resume():
+	case o.From == s.base:
+		c.position, c.sequential = 0, true
+	case s.index != nil:
+		c.position = s.index.position(int64(o.From - s.base))
+	}
+	return c
+}
+
+// resumePoints is how many readers of one log can go on where they ended.
+const resumePoints = 8
+
+// resumePoint is where a cold read ended: the next one of the same reader needs no
+// index, and a reader that goes on has the file read ahead for it.
+type resumePoint struct {
+	file       *lazyFile
+	generation uint64
+	next       record.Offset
+	position   int64
+}
+
+// resume lets a read begin where one before it ended. The caller holds Log.mu.
+func (c *coldRead) resume() bool {
+	for i := range c.l.resume {
+		r := &c.l.resume[i]
+		if r.next == c.from && r.file == c.file && r.generation == c.generation {
+			c.position, c.next, c.sequential = r.position, r.next, true
+			*r = resumePoint{}
+			return true
+		}
+	}
+	return false
+}
+
+// leave notes where a read ended, if need be in place of another such note. The
+// caller holds Log.mu.
+func (c *coldRead) leave() {
+	l := c.l
+	p := resumePoint{c.file, c.generation, c.next, c.position}
+	for i := range l.resume {
+		if l.resume[i] == (resumePoint{}) {
+			l.resume[i] = p
+			return
+		}
+	}
+	if len(l.resume) < resumePoints {
+		l.resume = append(l.resume, p)
+		return
+	}
+	l.resume[l.resumed%resumePoints] = p
+	l.resumed++
+}
+
+// end takes in what a read that holds has found. The caller holds Log.mu.
+func (c *coldRead) end() {
+	if c.got > 0 && c.position < c.size { // else it goes on in another segment
+		c.leave()
+	}
+	if c.checked { // with the lock held: a truncation comes before or after
+		c.l.dir.pages.foundSound(c.file, c.first, c.position)
+	}
 }
 
 func (c *coldRead) release() {
-	for i := range c.out {
+	for i := c.had; i < len(c.out); i++ {
 		c.out[i].Release()
 	}
-	c.out, c.got = nil, 0
+	c.out, c.got = c.out[:c.had], 0
 }
 
 func (c *coldRead) run() error {
@@ -51,6 +132,9 @@ func (c *coldRead) run() error {
 	}
 	defer c.l.dir.files.release(c.file)
 	c.open = f
+	if c.sequential {
+		c.l.dir.files.readAhead(c.file)
+	}
 	if c.position < 0 {
 		if c.position, err = searchIndexFile(c.l.fs, c.path, int64(c.from-c.base)); err != nil {
 			return err
@@ -63,7 +147,7 @@ func (c *coldRead) run() error {
 	defer func() { c.l.dir.pages.note(c.file, begin, c.position) }()
 	for !c.done && c.position < c.size {
 		want := min(max(c.maxBytes-c.got, record.HeaderSize), readChunk)
-		if len(c.out) == 0 {
+		if c.got == 0 && !c.sequential {
 			want = min(want+c.interval, readChunk) // the index points up to so far before
 		}
 		err := c.chunk(int(min(int64(max(want, c.need)), c.size-c.position)))
@@ -86,13 +170,27 @@ func (c *coldRead) chunk(n int) error {
 	buf := c.l.dir.arena.Get(n)
 	defer buf.Release()
 	b := buf.Bytes()
-	if err := readFull(c.open, b, c.position); err != nil {
-		return c.corrupt(0, fmt.Sprintf("cannot be read: %v", err))
+	sound, piece := c.l.dir.pages.sound(c.file, c.position, c.position+int64(n)), checkPiece
+	if sound {
+		piece = n
 	}
-	lo, at := -1, 0
+	lo, at, filled := -1, 0, 0
 	c.need = 0
+	fill := func(upTo int) error {
+		for upTo = min(upTo, n); filled < upTo; {
+			more := min(filled+piece, n)
+			if err := readFull(c.open, b[filled:more], c.position+int64(filled)); err != nil {
+				return c.corrupt(filled, fmt.Sprintf("cannot be read: %v", err))
+			}
+			filled = more
+		}
+		return nil
+	}
 	for at < n && !c.done {
-		info, ok := record.Peek(b[at:])
+		if err := fill(at + record.HeaderSize); err != nil {
+			return err
+		}
+		info, ok := record.Peek(b[at:filled])
 		if left := c.size - c.position - int64(at); !ok && n-at < record.HeaderSize && left >= record.HeaderSize {
 			c.need = record.HeaderSize
 			break
@@ -110,8 +208,14 @@ func (c *coldRead) chunk(n int) error {
 			break
 		}
 		if info.NextOffset() > c.from {
-			if reason := unsound(b[at : at+info.Size]); reason != "" {
-				return c.corrupt(at, reason)
+			if !sound {
+				if err := fill(at + info.Size); err != nil {
+					return err
+				}
+				if reason := unsound(b[at : at+info.Size]); reason != "" {
+					return c.corrupt(at, reason)
+				}
+				c.checked = true
 			}
 			if lo < 0 {
 				lo = at
@@ -120,6 +224,9 @@ func (c *coldRead) chunk(n int) error {
 		at, c.next = at+info.Size, info.NextOffset()
 	}
 	if lo >= 0 {
+		if c.got == 0 {
+			c.first = c.position + int64(lo)
+		}
 		c.out = append(c.out, c.keep(buf, lo, at))
 		c.got += at - lo
 	}

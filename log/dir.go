@@ -137,7 +137,7 @@ func newDir(opts DirOptions) *Dir {
 	}
 	d.files = newOpenFiles(opts.FS, opts.OpenFiles, opts.Logger)
 	d.fs = d.files.fs
-	d.pages = newPageCache(d.files, opts.PageCacheBytes, opts.Logger)
+	d.pages = newPageCache(d.files, opts.PageCacheBytes, opts.Logger, d.now)
 	d.tail = newTailBudget(tailBytes, d.arena)
 	d.journal = newJournal(opts, d.files, d.flusher)
 	d.pool = newFlushPool(opts.Flusher, d.commitGroup, d.now)

@@ -71,6 +71,12 @@
 // DirOptions.PageCacheBytes over all logs; what was noted longest ago is dropped
 // first. It is advice: nothing but the speed of a read depends on it.
 //
+// A read that goes on where another ended needs no index, and has the kernel read
+// the file ahead. Batches from the disk have their CRC checked; those that another read
+// has checked since they came into the page cache are believed for some minutes,
+// for checking costs as much as reading (sound.go). An index is a hint: if it leads to no batch, the
+// segment is read from its front.
+//
 // # Goroutines
 //
 // The Dir owns them all and Close waits for them: the flush workers, which end

@@ -63,6 +63,9 @@ type Log struct {
 	busy        bool // being truncated or reset
 	// generation counts truncations and resets: a reader that spans one tries again.
 	generation uint64
+	// resume holds where cold readers ended; resumed counts those that took another's place.
+	resume  []resumePoint
+	resumed int
 	// flushDue: sync with the next turn though the topic is not synced.
 	flushDue   bool
 	flushTimer *time.Timer

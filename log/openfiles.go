@@ -39,6 +39,7 @@ type lazyFile struct {
 	file       vfs.File // nil: closed
 	users      int
 	gone       bool // deleted, or its log is closed: not kept when idle
+	ahead      bool // since it was opened, the kernel was told to read ahead
 	prev, next *lazyFile
 }
 
@@ -95,7 +96,7 @@ func (o *openFiles) take(f *lazyFile, open func(string) (vfs.File, error)) (vfs.
 	if err == nil && other == nil {
 		o.moving--
 		o.open++
-		f.file, f.users = file, 1
+		f.file, f.users, f.ahead = file, 1, false
 		o.mu.Unlock()
 		return file, nil
 	}
@@ -156,6 +157,20 @@ func (o *openFiles) release(f *lazyFile) {
 	o.mu.Unlock()
 	if cold != nil {
 		o.closed(cold)
+	}
+}
+
+// readAhead says that a file in use is read from front to back.
+func (o *openFiles) readAhead(f *lazyFile) {
+	o.mu.Lock()
+	known, file := f.ahead, f.file
+	f.ahead = true
+	o.mu.Unlock()
+	if known {
+		return
+	}
+	if err := file.ReadAhead(); err != nil {
+		o.logger.Debug("the kernel does not read ahead", "file", f.name, "error", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // cacheChunk is the piece of a segment's file in which the page cache is
@@ -25,6 +26,7 @@ type pageCache struct {
 	files  *openFiles
 	limit  int64
 	logger *slog.Logger
+	now    func() time.Time
 
 	mu       sync.Mutex // guards everything below; a leaf lock
 	chunks   map[chunkKey]*cachedChunk
@@ -43,6 +45,7 @@ type chunkKey struct {
 type cachedChunk struct {
 	chunkKey
 	from, to int64
+	sound    soundRange
 	next     *cachedChunk
 }
 
@@ -66,11 +69,11 @@ func (l *chunkList) pop() *cachedChunk {
 	return c
 }
 
-func newPageCache(files *openFiles, limit int64, logger *slog.Logger) *pageCache {
+func newPageCache(files *openFiles, limit int64, logger *slog.Logger, now func() time.Time) *pageCache {
 	if limit <= 0 {
 		limit = DefaultPageCacheBytes
 	}
-	return &pageCache{files: files, limit: limit, logger: logger, chunks: map[chunkKey]*cachedChunk{}}
+	return &pageCache{files: files, limit: limit, logger: logger, now: now, chunks: map[chunkKey]*cachedChunk{}}
 }
 
 // synced notes what a sync of a segment has just made clean: everything that was

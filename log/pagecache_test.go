@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -208,7 +209,7 @@ func TestPageCacheChunks(t *testing.T) {
 	mem := vfs.NewMem()
 	watcher := watchCache(mem)
 	files := newOpenFiles(watcher, 10, testOptions(mem).Logger)
-	p := newPageCache(files, 2*cacheChunk, testOptions(mem).Logger)
+	p := newPageCache(files, 2*cacheChunk, testOptions(mem).Logger, time.Now)
 	a, b := &lazyFile{name: "a" + logExt}, &lazyFile{name: "b" + logExt}
 	for _, f := range []*lazyFile{a, b} {
 		_, err := files.create(f)

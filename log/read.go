@@ -56,7 +56,7 @@ func (l *Log) ReadInto(dst []record.Slice, o ReadOptions) ([]record.Slice, error
 			l.dir.tail.evict() // tails give way to what was read
 		}
 		if again, err := l.settle(cold, err); !again {
-			return append(dst, cold.out...), err
+			return cold.out, err
 		}
 	}
 }
@@ -87,15 +87,7 @@ func (l *Log) plan(dst []record.Slice, o ReadOptions) ([]record.Slice, *coldRead
 	if i < 0 {
 		return dst, nil, &OffsetError{o.From, l.start, l.end}
 	}
-	s := l.segments[i]
-	c := &coldRead{
-		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation, cleaned: l.cleaned,
-		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
-	}
-	if s.index != nil {
-		c.position = s.index.position(int64(o.From - s.base))
-	}
-	return dst, c, nil
+	return dst, l.cold(dst, l.segments[i], &o), nil
 }
 
 // read takes references to the entries that hold what o wants. short: there is
@@ -189,6 +181,9 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 	l.mu.Lock()
 	stale, start, end, closing := c.generation != l.generation, l.start, l.end, l.closing
 	failed, flushed := l.failed, l.flushed
+	if !stale && err == nil {
+		c.end()
+	}
 	l.mu.Unlock()
 	if stale || err != nil {
 		c.release()

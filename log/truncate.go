@@ -180,6 +180,7 @@ func (l *Log) truncateFiles(old []*segment) error {
 }
 
 func (l *Log) truncateFile(s *segment) error {
+	l.dir.pages.unsound(s.file, s.size)
 	f, err := l.dir.files.acquire(s.file)
 	if err != nil {
 		return err

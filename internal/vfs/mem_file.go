@@ -165,6 +165,8 @@ func (f *memFile) loseDirty() {
 
 func (f *memFile) DropCache(int64, int64) error { return nil }
 
+func (f *memFile) ReadAhead() error { return nil }
+
 // EvictLost lets memory run short: pages that a failed sync marked clean are
 // dropped and read as the disk has them.
 func (m *Mem) EvictLost() {

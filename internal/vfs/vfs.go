@@ -82,4 +82,6 @@ type Syncer interface {
 	// DropCache tells the kernel that the n bytes at off will not be needed soon:
 	// whole clean pages in the range leave its page cache, others may stay.
 	DropCache(off, n int64) error
+	// ReadAhead tells the kernel that the file will be read from front to back.
+	ReadAhead() error
 }
