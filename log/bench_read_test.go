@@ -1,0 +1,186 @@
+package log
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/log/record"
+)
+
+// Recent batches out of memory, 16 of 16 KiB a read. Allocations and system
+// calls are none: allocs/op, and calls/op counted at the file system's seam.
+func BenchmarkTailRead(b *testing.B) {
+	const size, count = 16 << 10, 16
+	faults := vfs.NewFaults(vfs.OS{})
+	p := openBenchParts(b, faults, 1, size, Config{Synced: true})
+	l := p.parts[0]
+	for range count {
+		_, err := p.append(l.Log)
+		require.NoError(b, err)
+	}
+	l.progress.waitFlushed(count)
+	slices := make([]record.Slice, 0, count)
+	calls := faults.Count(vfs.OpRead) + faults.Count(vfs.OpOpen)
+	b.ReportAllocs()
+	b.SetBytes(size * count)
+	for b.Loop() {
+		var err error
+		if slices, err = l.ReadInto(slices[:0], ReadOptions{From: 0, Limit: count, MaxBytes: math.MaxInt}); err != nil {
+			b.Fatal(err)
+		}
+		for i := range slices {
+			slices[i].Release()
+		}
+	}
+	require.Len(b, slices, count)
+	b.ReportMetric(float64(faults.Count(vfs.OpRead)+faults.Count(vfs.OpOpen)-calls)/float64(b.N), "calls/op")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/batch")
+}
+
+// Writers at half of what they can, timed from the moment each batch was due to
+// its flush, alone and then beside a reader that starts over at the earliest
+// record whenever it has come to the end. One round is one such pair.
+func BenchmarkReplayBesideWriters(b *testing.B) {
+	const (
+		size, partitions, writers = 64 << 10, 6, 12
+		window                    = 3 * time.Second
+		kept                      = 512 << 20 // bytes of a partition
+	)
+	cfg := Config{Synced: true, SegmentBytes: kept / 4, RetentionBytes: kept}
+	p := openBenchParts(b, vfs.OS{}, partitions, size, cfg)
+	p.whole = true
+	warmMemory(b, 3<<30)
+	require.NoError(b, together(writers, func(i int) error {
+		return p.write(p.parts[i%partitions], kept/size*partitions/writers)
+	}))
+	perSecond := p.most(b, writers, 2*time.Second)
+	every := time.Duration(float64(writers) / (perSecond / 2) * float64(time.Second))
+
+	var alone, beside, ratios, replayed []float64
+	for b.Loop() {
+		p.retain(b)
+		a := p.open(b, writers, every, window)
+		p.retain(b)
+		stop := make(chan struct{})
+		var (
+			wg    sync.WaitGroup
+			bytes int64
+			err   error
+		)
+		begin := time.Now()
+		wg.Go(func() { bytes, err = p.replay(stop) })
+		w := p.open(b, writers, every, window)
+		took := time.Since(begin)
+		close(stop)
+		wg.Wait()
+		require.NoError(b, err)
+		alone, beside, ratios = append(alone, a), append(beside, w), append(ratios, w/a)
+		replayed = append(replayed, float64(bytes)/1e6/took.Seconds())
+	}
+	b.ReportMetric(medianOf(ratios), "ratio")
+	b.ReportMetric(medianOf(alone), "alone-p99-ms")
+	b.ReportMetric(medianOf(beside), "beside-p99-ms")
+	b.ReportMetric(medianOf(replayed), "replay-MB/s")
+	b.ReportMetric(perSecond/2*size/1e6, "write-MB/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// write appends so many batches, each after the flush of the one before.
+func (p *benchParts) write(l *benchPart, n int) error {
+	for range n {
+		next, err := p.append(l.Log)
+		if err != nil {
+			return err
+		}
+		if err := l.progress.waitFlushed(next).Err; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// most is how many batches a second writers in closed loops append.
+func (p *benchParts) most(b *testing.B, writers int, window time.Duration) float64 {
+	b.Helper()
+	begin := time.Now()
+	counts := make([]int, writers)
+	require.NoError(b, together(writers, func(i int) error {
+		took, err := p.closedLoop(p.parts[i%len(p.parts)], begin, begin.Add(window))
+		counts[i] = len(took)
+		return err
+	}))
+	sum := 0
+	for _, n := range counts {
+		sum += n
+	}
+	return float64(sum) / window.Seconds()
+}
+
+// open runs writers in open loops and returns the p99 in ms.
+func (p *benchParts) open(b *testing.B, writers int, every, window time.Duration) float64 {
+	b.Helper()
+	begin := time.Now()
+	all := make([][]time.Duration, writers)
+	require.NoError(b, together(writers, func(i int) error {
+		l := p.parts[i%len(p.parts)]
+		due := begin.Add(every * time.Duration(i) / time.Duration(writers))
+		for ; due.Before(begin.Add(window)); due = due.Add(every) {
+			time.Sleep(time.Until(due))
+			if err := p.write(l, 1); err != nil {
+				return err
+			}
+			all[i] = append(all[i], time.Since(due))
+		}
+		return nil
+	}))
+	took := slices.Concat(all...)
+	slices.Sort(took)
+	return quantile(took, 99)
+}
+
+// replay reads one partition after the other from its earliest record on.
+func (p *benchParts) replay(stop <-chan struct{}) (bytes int64, err error) {
+	var out []record.Slice
+	for i := 0; ; i++ {
+		l := p.parts[i%len(p.parts)]
+		for off, end := l.Start(), l.Flushed(); off < end; {
+			select {
+			case <-stop:
+				return bytes, nil
+			default:
+			}
+			out, err = l.ReadInto(out[:0], ReadOptions{From: off, Limit: end, MaxBytes: 1 << 20})
+			if errors.Is(err, ErrOffsetOutOfRange) {
+				break // retention was faster
+			}
+			if err != nil {
+				return bytes, err
+			}
+			for j := range out {
+				for rest := out[j].Bytes; len(rest) > 0; {
+					info, _ := record.Peek(rest)
+					off, rest = info.NextOffset(), rest[info.Size:]
+				}
+				bytes += int64(len(out[j].Bytes))
+				out[j].Release()
+			}
+		}
+	}
+}
+
+// retain removes what lies beyond the size of the partitions.
+func (p *benchParts) retain(b *testing.B) {
+	b.Helper()
+	for _, l := range p.parts {
+		l.SetHighWatermark(l.Flushed())
+		_, err := l.Retain(time.Now())
+		require.NoError(b, err)
+	}
+}
