@@ -63,6 +63,9 @@ type shortage struct {
 	line []*poll
 }
 
+// MemoryShort says that fetches wait for what other readers hold.
+func (b *Broker) MemoryShort() bool { return b.short.waiting.Load() > 0 }
+
 func (s *shortage) add(p *poll) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

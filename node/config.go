@@ -53,6 +53,7 @@ type Config struct {
 	RaftElection      time.Duration // raft.election.timeout
 	ReplicaLagMax     time.Duration // replica.lag.time.max.ms
 	FlushStall        time.Duration // flush.stall.ms
+	FetchStall        time.Duration // fetch.stall.ms
 	RetentionInterval time.Duration // log.retention.check.interval
 	ShutdownTimeout   time.Duration // how long a stop may take to hand leaderships over
 
@@ -94,6 +95,7 @@ func DefaultConfig() Config {
 		RaftElection:      500 * time.Millisecond,
 		ReplicaLagMax:     10 * time.Second,
 		FlushStall:        5 * time.Second,
+		FetchStall:        10 * time.Second,
 		RetentionInterval: 30 * time.Second,
 		ShutdownTimeout:   10 * time.Second,
 		OffsetsReplicas:   3,

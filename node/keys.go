@@ -64,6 +64,9 @@ func Keys() []Key {
 		{"flush.stall.ms", "duration", "5s", "A flush that takes longer makes the broker hand its leaderships over; a bare number is milliseconds.", func(c *Config, v string) error {
 			return setDuration(&c.FlushStall, v, 100*time.Millisecond, time.Hour)
 		}},
+		{"fetch.stall.ms", "duration", "10s", "A consumer that takes nothing of its answer for so long while others wait for the memory loses its connection; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.FetchStall, v, 100*time.Millisecond, time.Hour)
+		}},
 		{"log.retention.check.interval", "duration", "30s", "How often old segments are looked for.", func(c *Config, v string) error {
 			return setDuration(&c.RetentionInterval, v, 10*time.Millisecond, 24*time.Hour)
 		}},

@@ -22,7 +22,7 @@ const (
 )
 
 // startSmall starts nodes with little memory for batches.
-func startSmall(t *testing.T, nodes int) *world {
+func startSmall(t *testing.T, nodes int, stall time.Duration) *world {
 	t.Helper()
 	w := newWorld(t, 0)
 	opts := devOptions(nodes, w.dir)
@@ -30,6 +30,7 @@ func startSmall(t *testing.T, nodes int) *world {
 	opts.Configure = func(c *Config) {
 		configure(c)
 		c.TailMemory = smallTail
+		c.FetchStall = stall
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -101,6 +102,33 @@ func (w *world) stall(ctx context.Context, address string, partition int32, stre
 	}
 }
 
+// drain reads a partition from its start until it has n records.
+func (w *world) drain(ctx context.Context, conn *grpc.ClientConn, partition int32, n int64) error {
+	for next := int64(0); next < n; {
+		out, err := wire.CallFetch(ctx, conn, &pb.FetchRequest{
+			MaxWaitMs:  1000,
+			Partitions: []*pb.FetchPartition{{Topic: "t", Partition: partition, FetchOffset: next}},
+		})
+		if err != nil {
+			return fmt.Errorf("at offset %d: %w", next, err)
+		}
+		for _, b := range out.Batches {
+			if info, ok := record.Peek(b.Bytes); ok && int64(info.BaseOffset) == next {
+				next = int64(info.NextOffset())
+			}
+		}
+		err = nil
+		if e := out.GetResults()[0].GetError(); e != nil {
+			err = fmt.Errorf("at offset %d: %v", next, e)
+		}
+		out.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // watch looks at the arenas of all nodes until ctx ends, and returns the most that
 // was in use and pinned in one of them.
 func (w *world) watch(ctx context.Context) (inUse, pinned int64) {
@@ -117,7 +145,7 @@ func (w *world) watch(ctx context.Context) (inUse, pinned int64) {
 // asked for, and memory is small: producers go on, for what they wait for needs
 // none of the memory that consumers hold, and none is used beyond the bound.
 func TestStalledConsumersHoldUpNobody(t *testing.T) {
-	w := startSmall(t, 2)
+	w := startSmall(t, 2, time.Hour)
 	w.createTopic(&pb.CreateTopicRequest{Name: "t", Partitions: 2, ReplicationFactor: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -183,5 +211,30 @@ func TestStalledConsumersHoldUpNobody(t *testing.T) {
 	// Replication is no bounded reader: two messages a stream come on top.
 	if bound := arena.ReadLimit() + 4*(smallTail/64+batchSize); m.pinned > bound {
 		t.Errorf("%d bytes were pinned, the bound is %d", m.pinned, bound)
+	}
+}
+
+// A consumer that takes what it asks for gets there, though others hold all the
+// memory for readers: those who take nothing are cut off.
+func TestStalledConsumersAreCutOff(t *testing.T) {
+	w := startSmall(t, 1, 500*time.Millisecond)
+	w.createTopic(&pb.CreateTopicRequest{Name: "t"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w.mustProduce("t", 0, "the leader leads")
+	const batches = 300
+	if err := w.feed(ctx, w.any(), 0, batch(t, string(make([]byte, batchSize-200))), batches); err != nil {
+		t.Fatal(err)
+	}
+	w.stall(ctx, w.any().Target(), 0, 300, batches)
+	arena := w.d.nodes[0].arena
+	w.until("readers with all that they may hold", 20*time.Second, func() error {
+		if arena.Pinned() < arena.PinLimit() {
+			return fmt.Errorf("%d pinned", arena.Pinned())
+		}
+		return nil
+	})
+	if err := w.drain(ctx, w.any(), 0, batches+1); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -138,6 +138,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		Groups: n.broker, GroupAdmin: n.broker, Now: time.Now,
 	})
 	n.serving.Go(n.watch)
+	n.serving.Go(func() { n.clients.Watch(n.done, n.cfg.FetchStall, n.logger) })
 	n.ready.Store(true)
 	return nil
 }

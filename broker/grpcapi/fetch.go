@@ -20,6 +20,8 @@ type Fetcher interface {
 	// the results; an error ends the call.
 	Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error)
 	ListOffsets(ctx context.Context, queries []api.ListOffset) ([]api.ListOffsetResult, error)
+	// MemoryShort says that fetches wait for what other readers hold.
+	MemoryShort() bool
 }
 
 const (
@@ -31,6 +33,12 @@ const (
 type fetchService struct{ door *PublicDoor }
 
 func (s *fetchService) Fetch(ctx context.Context, in *pb.FetchRequest) (*wire.Fetched, error) {
+	d := s.door.deliveries.begin(ctx)
+	defer s.door.deliveries.end(d)
+	return s.fetch(ctx, in, d)
+}
+
+func (s *fetchService) fetch(ctx context.Context, in *pb.FetchRequest, d *delivery) (*wire.Fetched, error) {
 	req, err := fetchIn(in)
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
@@ -39,11 +47,15 @@ func (s *fetchService) Fetch(ctx context.Context, in *pb.FetchRequest) (*wire.Fe
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	return s.response(ctx, in, results), nil
+	out := s.response(ctx, in, results)
+	out.Delivery = &d.Delivery
+	return out, nil
 }
 
 // FetchStream answers request after request, in order.
 func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]) error {
+	d := s.door.deliveries.begin(stream.Context())
+	defer s.door.deliveries.end(d)
 	for {
 		in, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -52,7 +64,7 @@ func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchReque
 		if err != nil {
 			return err
 		}
-		out, err := s.Fetch(stream.Context(), in)
+		out, err := s.fetch(stream.Context(), in, d)
 		if err != nil {
 			return err
 		}

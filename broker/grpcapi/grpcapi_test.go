@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ type fakeBroker struct {
 
 	mu       sync.Mutex
 	starting bool // do not open the door
+	short    atomic.Bool
 	held     bool // leave requests pending
 	pending  []*api.Pending
 	batches  [][]byte
@@ -108,6 +110,8 @@ func (f *fakeBroker) ListOffsets(_ context.Context, queries []api.ListOffset) ([
 	return make([]api.ListOffsetResult, len(queries)), nil
 }
 
+func (f *fakeBroker) MemoryShort() bool { return f.short.Load() }
+
 func (f *fakeBroker) Address(nodeID int32, listener string) string {
 	return fmt.Sprintf("%s-%d:7070", listener, nodeID)
 }
@@ -118,6 +122,12 @@ func (f *fakeBroker) DescribeTopic(_ context.Context, name string) (*api.Topic, 
 
 // dial serves f on a listener with a name and returns a connection to it.
 func dial(t *testing.T, f *fakeBroker, listener string) *grpc.ClientConn {
+	t.Helper()
+	conn, _ := dialDoor(t, f, listener)
+	return conn
+}
+
+func dialDoor(t *testing.T, f *fakeBroker, listener string) (*grpc.ClientConn, *PublicDoor) {
 	t.Helper()
 	codec := wire.NewCodec(arenatest.New(t, 1<<20))
 	srv, door := Public(codec)
@@ -141,7 +151,7 @@ func dial(t *testing.T, f *fakeBroker, listener string) *grpc.ClientConn {
 		srv.Stop()
 		<-done
 	})
-	return conn
+	return conn, door
 }
 
 func structured(topic string, values ...string) *wire.Produce {

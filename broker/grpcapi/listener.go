@@ -2,17 +2,15 @@ package grpcapi
 
 import (
 	"context"
+	"io"
 	"net"
 
 	"google.golang.org/grpc/peer"
 )
 
 // Listener names the connections that inner accepts, so that answers can give
-// addresses of the listener that was asked. An empty name returns inner.
+// addresses of the listener that was asked, and lets calls find their connection.
 func Listener(inner net.Listener, name string) net.Listener {
-	if name == "" {
-		return inner
-	}
 	return &namedListener{inner, name}
 }
 
@@ -27,27 +25,29 @@ func (l *namedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &namedConn{conn, namedAddr{conn.LocalAddr(), l.name}}, nil
+	return &namedConn{conn, connAddr{conn.LocalAddr(), l.name, conn}}, nil
 }
 
 type namedConn struct {
 	net.Conn
 
-	local namedAddr
+	local connAddr
 }
 
 func (c *namedConn) LocalAddr() net.Addr { return c.local }
 
-type namedAddr struct {
+// connAddr is the local address of a connection: what gRPC shows to calls.
+type connAddr struct {
 	net.Addr
 
 	listener string
+	conn     io.Closer
 }
 
 // listenerOf is the name of the listener that a call came in on.
 func listenerOf(ctx context.Context) string {
 	if p, ok := peer.FromContext(ctx); ok {
-		if a, ok := p.LocalAddr.(namedAddr); ok {
+		if a, ok := p.LocalAddr.(connAddr); ok {
 			return a.listener
 		}
 	}

@@ -40,6 +40,8 @@ type PublicDoor struct {
 	services Services
 	open     atomic.Bool
 	health   *health.Server
+
+	deliveries deliveries
 }
 
 // Public registers the public services on a new server.

@@ -89,6 +89,9 @@ func (c *Codec) marshal(m outgoing) (mem.BufferSlice, error) {
 	if start < len(head) {
 		out = append(out, held.piece(head[start:len(head):len(head)]))
 	}
+	if f, ok := m.(*Fetched); ok {
+		held.delivery = f.Delivery
+	}
 	held.arm()
 	return out, nil
 }
@@ -106,7 +109,8 @@ type lease struct {
 	bytes   [][]byte          // what they point at
 	small   []mem.SliceBuffer // pieces that the transport does not give back
 	holding
-	cleanup runtime.Cleanup
+	delivery *Delivery
+	cleanup  runtime.Cleanup
 }
 
 // holding is what a lease gives back in the end.
@@ -156,6 +160,7 @@ func (l *lease) arm() {
 		l.arena.Charge(l.heap)
 	}
 	l.left.Store(int32(l.buffers))
+	l.delivery.sent(l.buffers)
 	l.cleanup = runtime.AddCleanup(l, giveBack, l.holding)
 }
 
@@ -176,6 +181,7 @@ func (l *lease) Get(n int) *[]byte {
 
 // Put is called by the transport once for each buffer it is done with.
 func (l *lease) Put(*[]byte) {
+	l.delivery.moved()
 	if l.left.Add(-1) == 0 {
 		l.cleanup.Stop()
 		giveBack(l.holding)

@@ -36,6 +36,8 @@ func (m *Produce) Release() {
 type Fetched struct {
 	*pb.FetchResponse
 	notProto //nolint:unused // see there.
+	// Delivery, when not nil, follows the message that is sent.
+	Delivery *Delivery
 	// Batches shadows the generated field, which stays empty.
 	Batches []record.Slice
 }
