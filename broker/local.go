@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -35,6 +36,8 @@ type localReplica struct {
 	startDue atomic.Int64
 	// maxMessageBytes is the topic's max.message.bytes.
 	maxMessageBytes atomic.Int64
+	// How far from now the records' own timestamps may lie, in ms.
+	timestampBefore, timestampAfter atomic.Int64
 
 	mu sync.Mutex // guards what follows; doc.go has the lock order
 	// state is stepped under mu; effects that may block are carried out after it.
@@ -111,7 +114,7 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 		logger: b.logger.With("topic", req.topic, "partition", req.key.Partition), logConfig: logConfig(req.settings),
 		loaded: record.UnknownEpoch,
 	}
-	l.maxMessageBytes.Store(int64(req.settings.MaxMessageBytes))
+	l.admit(req.settings)
 	var ready atomic.Bool // Notify may come before Open has returned.
 	spec := commitlog.Spec{
 		Topic: l.topic, TopicID: l.key.Topic, Partition: l.partition, Config: l.logConfig, Internal: l.internal,
@@ -259,10 +262,21 @@ func (l *localReplica) drained() {
 	}
 }
 
+// admit takes over what the settings say about the door.
+func (l *localReplica) admit(settings metadata.TopicSettings) {
+	l.maxMessageBytes.Store(int64(settings.MaxMessageBytes))
+	before, after := settings.TimestampBefore, settings.TimestampAfter
+	if settings.LogAppendTime { // the producer's own are not kept
+		before, after = math.MaxInt64, math.MaxInt64
+	}
+	l.timestampBefore.Store(before)
+	l.timestampAfter.Store(after)
+}
+
 // configure applies the topic's settings where they differ.
 func (l *localReplica) configure(settings metadata.TopicSettings) {
 	c := logConfig(settings)
-	l.maxMessageBytes.Store(int64(settings.MaxMessageBytes))
+	l.admit(settings)
 	l.mu.Lock()
 	changed := c != l.logConfig
 	l.logConfig = c

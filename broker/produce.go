@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -79,13 +80,25 @@ func (b *Broker) checkBatches(l *localReplica, batches []*record.Buf) *api.Error
 	if len(batches) == 0 {
 		return api.Errorf(api.CodeInvalidArgument, "the entry holds no batch").At(l.topic, l.partition)
 	}
-	limits := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load())}
+	limits := l.limits(b.cfg.Now().UnixMilli())
 	for _, buf := range batches {
 		if _, err := record.Validate(buf.Bytes(), limits); err != nil {
 			return batchError(err).At(l.topic, l.partition)
 		}
 	}
 	return nil
+}
+
+// limits are what the door accepts now.
+func (l *localReplica) limits(nowMS int64) record.Limits {
+	lim := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load())}
+	if before := l.timestampBefore.Load(); before < nowMS {
+		lim.MinTimestamp = nowMS - before
+	}
+	if after := l.timestampAfter.Load(); after < math.MaxInt64-nowMS {
+		lim.MaxTimestamp = max(nowMS+after, 1)
+	}
+	return lim
 }
 
 // append admits, appends and registers the waiter under one hold of mu, so that

@@ -104,7 +104,9 @@ func (r *recoverer) age() error {
 	return r.born(s, f)
 }
 
-// born dates a segment by its first batch.
+// born dates a segment by its first batch. A producer may claim anything: a time to
+// come counts for now, and one long past rolls the segment at the first append,
+// once each start, as it would if it were true.
 func (r *recoverer) born(s *segment, f io.ReaderAt) error {
 	b := make([]byte, record.HeaderSize)
 	if err := readFull(f, b, 0); err != nil {

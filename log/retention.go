@@ -30,8 +30,12 @@ func (l *Log) Retain(now time.Time) (removed int, err error) {
 		}
 	}
 	l.mu.Lock()
-	start := l.expired(now)
+	start, ahead := l.expired(now)
 	l.mu.Unlock()
+	if ahead != nil {
+		l.logger.Warn("a segment outlives retention.ms: a record in it claims to be of the future",
+			"path", ahead.path, "offset", ahead.newest.at, "timestamp_ms", ahead.newest.ms)
+	}
 	if start == record.UnknownOffset {
 		return 0, nil
 	}
@@ -39,23 +43,46 @@ func (l *Log) Retain(now time.Time) (removed int, err error) {
 }
 
 // expired returns the log start after retention, UnknownOffset: nothing expires.
-func (l *Log) expired(now time.Time) record.Offset {
+// ahead is a segment that stays because a record in it claims to be of the
+// future, which has not been told yet; nil: none.
+func (l *Log) expired(now time.Time) (start record.Offset, ahead *segment) {
 	size := l.size()
-	start := record.UnknownOffset
+	start = record.UnknownOffset
 	for _, s := range l.segments[:len(l.segments)-1] {
 		if s.next > l.highWatermark {
 			break
 		}
-		// Without timestamps there is no age.
-		byAge := l.cfg.RetentionAge > 0 && s.newest.ms >= 0 && s.newest.ms < now.Add(-l.cfg.RetentionAge).UnixMilli()
 		bySize := l.cfg.RetentionBytes > 0 && size-s.size >= l.cfg.RetentionBytes
-		if !byAge && !bySize {
+		if !bySize && !l.tooOld(s, now) {
+			if l.cfg.RetentionAge > 0 && !s.told && s.newest.ms > now.Add(farAhead).UnixMilli() {
+				s.told, ahead = true, s
+			}
 			break
 		}
 		size -= s.size
 		start = s.next
 	}
-	return start
+	return start, ahead
+}
+
+// farAhead is how far in the future a record must be to be worth a warning: a
+// clock that is somewhat off is not.
+const farAhead = 24 * time.Hour
+
+// tooOld says whether the newest record of a segment is older than the topic
+// keeps records: one old record makes no segment old, one of the future keeps it.
+// Where no record has a time, the segment is as old as this process has known it.
+func (l *Log) tooOld(s *segment, now time.Time) bool {
+	if l.cfg.RetentionAge <= 0 {
+		return false
+	}
+	if s.newest.ms >= 0 {
+		return s.newest.ms < now.Add(-l.cfg.RetentionAge).UnixMilli()
+	}
+	if s.created.IsZero() {
+		s.created = now
+	}
+	return now.Sub(s.created) > l.cfg.RetentionAge
 }
 
 // AdvanceStart lets the log begin at off: records below are no longer read, and

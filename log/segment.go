@@ -25,7 +25,8 @@ type segment struct {
 	next    record.Offset // written end
 	size    int64         // of the valid bytes
 	newest  newestTime
-	created time.Time // of the first batch; zero: empty
+	created time.Time // of the first batch; zero: empty, or sealed before this process began
+	told    bool      // that a record of the future keeps it
 
 	file *lazyFile
 	// index is the active segment's. nil: it is in the index files, as that of the

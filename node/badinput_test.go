@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +36,20 @@ func batch(t *testing.T, values ...string) []byte {
 	return out
 }
 
+// batchAt is a batch of one record with a timestamp in ms.
+func batchAt(t *testing.T, ms int64) []byte {
+	t.Helper()
+	b := record.NewBuilder(record.BuilderOptions{})
+	if err := b.Append(&record.Record{Timestamp: ms, Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.Build(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // resealed changes a batch and puts the CRC right again.
 func resealed(b []byte, change func([]byte)) []byte {
 	change(b)
@@ -46,6 +61,7 @@ func resealed(b []byte, change func([]byte)) []byte {
 func TestProduceBadInput(t *testing.T) {
 	w := startWorld(t, 1, 0)
 	w.createTopic(&pb.CreateTopicRequest{Name: "t", Configs: map[string]string{"max.message.bytes": "2048"}})
+	w.createTopic(&pb.CreateTopicRequest{Name: "fresh", Configs: map[string]string{"message.timestamp.before.max.ms": "60000"}})
 	for _, tt := range []struct {
 		name      string
 		topic     string
@@ -57,6 +73,9 @@ func TestProduceBadInput(t *testing.T) {
 		{"unknown topic", "nope", 0, batch(t, "a"), pb.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC, `"nope"`},
 		{"partition out of range", "t", 7, batch(t, "a"), pb.ErrorCode_ERROR_CODE_UNKNOWN_PARTITION, "partition 7"},
 		{"negative partition", "t", -1, batch(t, "a"), pb.ErrorCode_ERROR_CODE_UNKNOWN_PARTITION, "partition -1"},
+		{"the year 9999", "t", 0, batchAt(t, 253402300799999), pb.ErrorCode_ERROR_CODE_INVALID_TIMESTAMP, "message.timestamp.after.max.ms"},
+		{"the end of time", "t", 0, batchAt(t, math.MaxInt64), pb.ErrorCode_ERROR_CODE_INVALID_TIMESTAMP, "message.timestamp.after.max.ms"},
+		{"1970", "fresh", 0, batchAt(t, 0), pb.ErrorCode_ERROR_CODE_INVALID_TIMESTAMP, "message.timestamp.before.max.ms"},
 		{"too large", "t", 0, batch(t, strings.Repeat("x", 4096)), pb.ErrorCode_ERROR_CODE_RECORD_TOO_LARGE, "2048"},
 		{"wrong crc", "t", 0, func() []byte { b := batch(t, "a"); b[len(b)-1] ^= 1; return b }(), pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, "CRC"},
 		{"wrong count", "t", 0, resealed(batch(t, "a", "b"), func(b []byte) { binary.BigEndian.PutUint32(b[57:], 3); binary.BigEndian.PutUint32(b[23:], 2) }), pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, ""},

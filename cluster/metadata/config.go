@@ -46,6 +46,9 @@ type TopicSettings struct {
 	MaxMessageBytes   int           // of one batch, as sent
 	IndexInterval     int           // bytes between entries of the sparse index
 	LogAppendTime     bool          // message.timestamp.type
+	// How far a record's own timestamp may lie before and after the leader's clock,
+	// in ms. Of a LogAppendTime topic neither matters.
+	TimestampBefore, TimestampAfter int64
 }
 
 // TopicConfig documents one topic config. Name, meaning and default are
@@ -84,6 +87,12 @@ func TopicConfigs() []TopicConfig {
 		integer("max.message.bytes", "int", 1_048_588, 1024, 32<<20,
 			"Largest batch accepted, in bytes as sent (after compression).",
 			func(s *TopicSettings, v int64) { s.MaxMessageBytes = int(v) }),
+		integer("message.timestamp.after.max.ms", "long", 60*60*1000, 0, math.MaxInt64,
+			"How far in the future, in milliseconds, a record's own timestamp may lie. A record of the year 9999 would keep its segment from retention.ms till then.",
+			func(s *TopicSettings, v int64) { s.TimestampAfter = v }),
+		integer("message.timestamp.before.max.ms", "long", math.MaxInt64, 0, math.MaxInt64,
+			"How far in the past, in milliseconds, a record's own timestamp may lie. Records older than retention.ms are removed with their segment soon.",
+			func(s *TopicSettings, v int64) { s.TimestampBefore = v }),
 		{
 			Name: "message.timestamp.type", Type: "string", Default: "CreateTime", Range: "CreateTime, LogAppendTime",
 			Doc: "Whose clock stamps records: the producer's or the leader's.",

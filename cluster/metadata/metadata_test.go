@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,7 +240,7 @@ func TestTopicConfigs(t *testing.T) {
 	want := metadata.TopicSettings{
 		Durability: metadata.Synced, MinInSyncReplicas: 2, RetentionAge: 7 * 24 * time.Hour, RetentionBytes: -1,
 		SegmentBytes: 1 << 30, SegmentAge: 7 * 24 * time.Hour, FlushInterval: time.Second,
-		MaxMessageBytes: 1_048_588, IndexInterval: 4096,
+		MaxMessageBytes: 1_048_588, IndexInterval: 4096, TimestampBefore: math.MaxInt64, TimestampAfter: 3_600_000,
 	}
 	if s != want {
 		t.Errorf("defaults %+v, want %+v", s, want)

@@ -24,6 +24,10 @@ type Limits struct {
 	// Keys asks for a key in every record: a compacted topic could not tell what a
 	// record without one replaces.
 	Keys bool
+	// MinTimestamp and MaxTimestamp bound the records' timestamps in ms (the topic's
+	// message.timestamp.before.max.ms and .after.max.ms before and after now); -1,
+	// no time, is accepted always. 0: no bound. Internal batches are not held to them.
+	MinTimestamp, MaxTimestamp int64
 }
 
 func (l Limits) maxDecompressed() int {
@@ -116,6 +120,9 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 		return info, invalid(ErrNotAllowed, "attributes %#x mark a delete horizon, which compaction sets", int(info.Attributes))
 	case info.Attributes.LogAppendTime():
 		return info, invalid(ErrInvalidTimestamp, "the batch claims append time, which brokers set")
+	case lim.MaxTimestamp > 0 && info.MaxTimestamp > lim.MaxTimestamp:
+		return info, invalid(ErrInvalidTimestamp, "the batch says that its newest record is of %d ms; at most %d are accepted now (message.timestamp.after.max.ms)",
+			info.MaxTimestamp, lim.MaxTimestamp)
 	case info.Count == 0 || info.Count != info.LastDelta+1:
 		return info, corrupt("%d records with a last offset delta of %d", info.Count, info.LastDelta)
 	}
@@ -141,7 +148,7 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 		if f.key == nil && lim.Keys {
 			return invalid(ErrNoKey, "record %d of %d; the topic is compacted, which keeps the newest record of each key", i, info.Count)
 		}
-		if err := checkTimestamp(i, f.timeDelta, info); err != nil {
+		if err := checkTimestamp(i, f.timeDelta, info, lim); err != nil {
 			return err
 		}
 	}
@@ -153,15 +160,20 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 
 // checkTimestamp holds a record's timestamp within [-1, the header's maximum],
 // on which the time index relies. With append time the deltas mean nothing.
-func checkTimestamp(i int, delta int64, info *BatchInfo) error {
+func checkTimestamp(i int, delta int64, info *BatchInfo, lim Limits) error {
 	if info.Attributes.LogAppendTime() {
 		return nil
 	}
-	if delta > 0 && info.BaseTimestamp > math.MaxInt64-delta {
-		return invalid(ErrInvalidTimestamp, "record %d: base %d + delta %d overflows", i, info.BaseTimestamp, delta)
+	base := info.BaseTimestamp
+	if delta > 0 && base > math.MaxInt64-delta {
+		return invalid(ErrInvalidTimestamp, "record %d: base %d + delta %d overflows", i, base, delta)
 	}
-	if ts := info.BaseTimestamp + delta; ts < -1 || ts > info.MaxTimestamp {
+	ts := base + delta // from -1 to the greatest there is takes a delta that wraps
+	if ts < -1 || ts > info.MaxTimestamp {
 		return invalid(ErrInvalidTimestamp, "record %d has %d ms; the batch says -1 to %d", i, ts, info.MaxTimestamp)
+	}
+	if ts >= 0 && ts < lim.MinTimestamp && !lim.Internal {
+		return invalid(ErrInvalidTimestamp, "record %d has %d ms; at least %d are accepted now (message.timestamp.before.max.ms)", i, ts, lim.MinTimestamp)
 	}
 	return nil
 }

@@ -95,6 +95,9 @@ func TestValidateRefuses(t *testing.T) {
 		{name: "endless varint", kind: record.ErrCorrupt, says: "malformed", damage: records(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)},
 		{name: "length over 32 bits", kind: record.ErrCorrupt, says: "malformed", damage: records(0x80, 0x80, 0x80, 0x80, 0x80, 0x01)},
 		{name: "limit", kind: record.ErrTooLarge, says: "batch of 79 bytes, at most 78 are accepted", damage: func(b []byte) []byte { return b }, lim: record.Limits{MaxBatchBytes: 78}},
+		{name: "too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 1001 ms; at most 1000 are accepted now (message.timestamp.after.max.ms)", damage: same, lim: record.Limits{MaxTimestamp: 1000}},
+		{name: "a header too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 253402300799999 ms", damage: put64(35, 253402300799999), lim: record.Limits{MaxTimestamp: 5000}},
+		{name: "too far behind", kind: record.ErrInvalidTimestamp, says: "record 0 has 1000 ms; at least 1001 are accepted now (message.timestamp.before.max.ms)", damage: same, lim: record.Limits{MinTimestamp: 1001}},
 		{name: "not gzip", kind: record.ErrCorrupt, says: "gzip records do not decompress", damage: put16(21, 1)},
 		{name: "not snappy", kind: record.ErrCorrupt, says: "snappy", damage: put16(21, 2)},
 		{name: "not lz4", kind: record.ErrCorrupt, says: "lz4 records do not decompress", damage: put16(21, 3)},
@@ -112,6 +115,20 @@ func TestValidateRefuses(t *testing.T) {
 			require.ErrorAs(t, err, &typed)
 		})
 	}
+}
+
+func same(b []byte) []byte { return b }
+
+// Bounds of time hold for clients, and for records that have a time.
+func TestValidateBoundsOfTime(t *testing.T) {
+	lim := record.Limits{MinTimestamp: 1000, MaxTimestamp: 1001}
+	_, err := record.Validate(two(t), lim)
+	require.NoError(t, err)
+	_, err = record.Validate(build(t, record.BuilderOptions{}, record.Record{Timestamp: -1}), lim)
+	require.NoError(t, err, "no time")
+	lim.MinTimestamp, lim.MaxTimestamp, lim.Internal = 2000, 500, true
+	_, err = record.Validate(two(t), lim)
+	require.NoError(t, err, "a follower takes what its leader took")
 }
 
 // Brokers write control batches, transactions, append time and, by compaction,
