@@ -59,13 +59,14 @@ type logState struct {
 	damage         Damage
 }
 
-func encodeCheckpoint(sequence uint64, states map[logKey]logState) []byte {
-	b := make([]byte, checkpointHeader, checkpointHeader+checkpointEntry*len(states))
-	copy(b, checkpointMagic)
+// encodeCheckpoint appends a checkpoint to b. The keys are those of states, ascending.
+func encodeCheckpoint(b []byte, sequence uint64, keys []logKey, states map[logKey]logState) []byte {
+	b = append(slices.Grow(b, checkpointHeader+checkpointEntry*len(keys)), checkpointMagic...)
+	b = append(b, make([]byte, checkpointHeader-len(checkpointMagic))...)
 	binary.BigEndian.PutUint16(b[4:], checkpointVersion)
 	binary.BigEndian.PutUint64(b[8:], sequence)
-	binary.BigEndian.PutUint32(b[16:], uint32(len(states)))
-	for _, key := range sortedKeys(states) {
+	binary.BigEndian.PutUint32(b[16:], uint32(len(keys)))
+	for _, key := range keys {
 		s := states[key]
 		b = append(b, key.topicID[:]...)
 		b = binary.BigEndian.AppendUint32(b, uint32(key.partition))
@@ -143,6 +144,9 @@ type checkpointer struct {
 	covered  uint64
 	sequence uint64
 	written  int // size of the last one
+	// keys and buf are those of the last one: of many logs, sorting is most of the work.
+	keys []logKey
+	buf  []byte
 
 	flushed atomic.Int64 // bytes since the last checkpoint
 	kick    chan struct{}
@@ -224,13 +228,17 @@ func (c *checkpointer) write() error {
 	}
 	covers := c.requested.Load()
 	c.flushed.Store(0)
-	b := encodeCheckpoint(c.sequence+1, c.collect())
+	states := c.collect()
+	if !sameKeys(c.keys, states) {
+		c.keys = sortedKeys(states)
+	}
+	c.buf = encodeCheckpoint(c.buf[:0], c.sequence+1, c.keys, states)
 	// A failed write leaves the sequence, so that the next try takes the same
 	// slot and the other one stays valid.
-	if err := overwrite(c.fs, c.slots[(c.sequence+1)%2], b); err != nil {
+	if err := overwrite(c.fs, c.slots[(c.sequence+1)%2], c.buf); err != nil {
 		return fmt.Errorf("write the flushed checkpoint: %w", err)
 	}
-	c.covered, c.written = covers, len(b)
+	c.covered, c.written = covers, len(c.buf)
 	c.sequence++
 	return nil
 }
@@ -295,6 +303,19 @@ func (c *checkpointer) pause() time.Duration {
 func (c *checkpointer) close() {
 	close(c.stop)
 	c.done.Wait()
+}
+
+// sameKeys says whether keys are those of states.
+func sameKeys(keys []logKey, states map[logKey]logState) bool {
+	if len(keys) != len(states) {
+		return false
+	}
+	for _, key := range keys {
+		if _, ok := states[key]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // sortedKeys makes the same states the same bytes.

@@ -42,6 +42,8 @@ type Dir struct {
 
 	scratch sync.Pool // of *appendScratch
 
+	collected map[logKey]logState // belongs to collect
+
 	marker sync.Mutex // held while the clean-stop marker is read and removed
 
 	mu     sync.Mutex // guards everything below
@@ -117,7 +119,7 @@ func newDir(opts DirOptions) *Dir {
 	d := &Dir{
 		path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
 		flusher: opts.Flusher.Flusher,
-		logs:    map[logKey]*Log{}, opened: map[logKey]bool{}, used: map[logKey]bool{},
+		logs:    map[logKey]*Log{}, collected: map[logKey]logState{}, opened: map[logKey]bool{}, used: map[logKey]bool{},
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -218,16 +220,17 @@ func (d *Dir) exists(id [16]byte, partition int32, entries []vfs.Entry) bool {
 	})
 }
 
-// collect gathers what the checkpoint says.
+// collect gathers what the checkpoint says. The result is valid until the next
+// call; the checkpointer makes one at a time.
 func (d *Dir) collect() map[logKey]logState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make(map[logKey]logState, len(d.states)+len(d.logs))
-	maps.Copy(out, d.states)
+	clear(d.collected)
+	maps.Copy(d.collected, d.states)
 	for key, l := range d.logs {
-		out[key] = l.state()
+		d.collected[key] = l.state()
 	}
-	return out
+	return d.collected
 }
 
 // Scan lists the partition folders on disk without opening them.

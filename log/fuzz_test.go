@@ -10,15 +10,15 @@ import (
 )
 
 func FuzzCheckpoint(f *testing.F) {
-	f.Add(encodeCheckpoint(7, map[logKey]logState{{testID, 3}: {flushed: 9, highWatermark: 8, start: 1, damage: DamageCorrupt}}))
-	f.Add(encodeCheckpoint(1, nil))
+	f.Add(encodeStates(7, map[logKey]logState{{testID, 3}: {flushed: 9, highWatermark: 8, start: 1, damage: DamageCorrupt}}))
+	f.Add(encodeStates(1, nil))
 	f.Add([]byte(checkpointMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		sequence, states, err := decodeCheckpoint(b)
 		if err != nil {
 			return
 		}
-		sequence2, states2, err := decodeCheckpoint(encodeCheckpoint(sequence, states))
+		sequence2, states2, err := decodeCheckpoint(encodeStates(sequence, states))
 		require.NoError(t, err)
 		require.Equal(t, sequence, sequence2)
 		require.Equal(t, states, states2)

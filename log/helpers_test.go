@@ -217,3 +217,7 @@ func fill(t tester, l *Log, n *listener, count int) {
 		n.waitFlushed(l.End())
 	}
 }
+
+func encodeStates(sequence uint64, states map[logKey]logState) []byte {
+	return encodeCheckpoint(nil, sequence, sortedKeys(states), states)
+}

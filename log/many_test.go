@@ -244,3 +244,20 @@ func TestMisleadingIndexFiles(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkCheckpoint10000 writes the checkpoint of 10,000 logs, as each of their
+// truncations, resets and removals of segments does.
+func BenchmarkCheckpoint10000(b *testing.B) {
+	opts := testOptions(hasty{})
+	opts.Path, opts.CheckpointInterval = b.TempDir(), time.Hour
+	d := openTestDir(b, opts)
+	for i := range 10_000 {
+		s := manySpec(i, Config{})
+		d.logs[logKey{s.TopicID, s.Partition}] = d.newLog(opts.Path, s)
+	}
+	for b.Loop() {
+		require.NoError(b, d.checkpoint.write())
+	}
+	clear(d.logs)
+	require.NoError(b, d.Close(-1))
+}
