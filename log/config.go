@@ -101,6 +101,15 @@ type Config struct {
 	FlushInterval time.Duration
 	// LogAppendTime: leader appends set the timestamps (message.timestamp.type).
 	LogAppendTime bool
+	// Compact keeps the newest record of each key only (Cleaner.Compact).
+	Compact bool
+	// MinDirtyRatio is how much of the log must be dirty, 0 to 1, before it is
+	// worth a pass.
+	MinDirtyRatio float64
+	// DeleteRetention is how long a tombstone stays once it was compacted.
+	DeleteRetention time.Duration
+	// MinCompactionLag is how old a record must be to be compacted.
+	MinCompactionLag time.Duration
 	// ProducerExpiration is how long an idle idempotent producer is remembered.
 	ProducerExpiration time.Duration
 	// MaxProducers bounds how many are; the longest idle are forgotten first.

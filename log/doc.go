@@ -17,6 +17,8 @@
 //	    00000000000000000000.index    sparse: offset -> position
 //	    00000000000000000000.timeindex  sparse: timestamp -> offset
 //	    00000000000000073000.snapshot producer state at an offset
+//	    *.cleaned, *.swap             a compacted segment, unfinished and about to
+//	                                  take the place of others
 //	    *.torn                        what recovery cut off the end of a segment
 //
 // # The way of a batch
@@ -43,10 +45,23 @@
 //	start <= high watermark <= end
 //	start <= flushed <= written <= end
 //
+// # Compaction
+//
+// Cleaner.Compact goes through one log in its caller's goroutine: it gathers the
+// latest offset of each key that is dirty, rewrites sealed segments below the high
+// watermark without what these replace, and puts the new files in the place of the
+// old ones (compact_pass.go, compact_swap.go; docs/decisions/0007-compaction.md).
+// Offsets stay; where whole batches go they leave gaps, which are legal below the
+// log's cleaned offset and damage above it. Three batches stay though nothing in
+// them does, as headers: the last one of a segment, so that where segments and
+// logs end can be read from their files; the first one of a leader epoch, so that
+// replicas agree where epochs begin; the last one of a producer. The tail in memory
+// is not touched: readers there see what was written.
+//
 // # Locks
 //
 // Log.io is held by whoever changes the log's files: a flush worker, truncation,
-// retention. Log.mu guards the state in memory and is never held over I/O.
+// retention, a compaction while it swaps files. Log.mu guards the state in memory and is never held over I/O.
 // Order: Dir.mu, Log.io, Log.mu, then the leaf locks of the pool, the tail, the
 // open files and the journal. A group commit holds the io of many logs, each of
 // which it got by TryLock.

@@ -32,7 +32,8 @@ var (
 	ErrTopicID = errors.New("folder belongs to another topic")
 	// ErrOpen: the partition is open already.
 	ErrOpen = errors.New("partition is open")
-	// ErrBusy: an append came while the log was being truncated or reset.
+	// ErrBusy: an append came while the log was being truncated or reset, or that,
+	// or a deletion, came in the way of a compaction.
 	ErrBusy = errors.New("log is being truncated")
 	// ErrReadMemory: readers hold all the memory that they may; some of it comes
 	// free when one of them goes on.

@@ -341,7 +341,7 @@ func (in *Inspector) folderFiles(folder string, kind FileKind) ([]InspectedFile,
 			plain = append(plain, f)
 		}
 	}
-	order := []FileKind{KindSegment, KindIndex, KindTimeIndex, KindSnapshot, KindTorn}
+	order := []FileKind{KindSegment, KindIndex, KindTimeIndex, KindSnapshot, KindTorn, KindCompacted, KindTemporary}
 	slices.SortStableFunc(named, func(a, b InspectedFile) int {
 		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)))
 	})

@@ -33,6 +33,7 @@ const (
 	KindSnapshot   FileKind = "producer-snapshot"
 	KindReset      FileKind = "reset"     // a reset that the next open finishes
 	KindTorn       FileKind = "torn"      // what recovery cut off
+	KindCompacted  FileKind = "compacted" // a whole segment that is about to replace others
 	KindTemporary  FileKind = "temporary" // unfinished; removed at open
 )
 
@@ -120,6 +121,12 @@ func logKind(e vfs.Entry) (kind FileKind, off record.Offset) {
 	}
 	if off, ok := parseTornName(e.Name); ok {
 		return KindTorn, off
+	}
+	if off, ok := parseOffsetName(e.Name, cleanedExt); ok {
+		return KindTemporary, off
+	}
+	if off, _, ok := parseSwapName(e.Name); ok {
+		return KindCompacted, off
 	}
 	return KindStrange, record.UnknownOffset
 }

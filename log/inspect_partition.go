@@ -39,6 +39,8 @@ type partitionCheck struct {
 	epochsRead bool
 	ahead      record.Offset // epochs below are not looked at again; see epochOf
 
+	// swaps are the files of compacted segments that stand for others, by base offset.
+	swaps     map[record.Offset]string
 	snapshots []record.Offset
 	replayed  *producers
 	partial   bool // replayed had to forget some
@@ -69,6 +71,7 @@ func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
 		default:
 		}
 	}
+	bases = p.swapped(files, bases)
 	p.listed(files, segments)
 	p.promise(head, len(bases))
 	if err := p.readEpochs(len(bases)); err != nil {
@@ -96,6 +99,26 @@ func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
 		}
 	}
 	return p.finish()
+}
+
+// swapped puts whole segments of a compaction that was interrupted in the place of
+// those that they replace, as the next start will do.
+func (p *partitionCheck) swapped(files []InspectedFile, bases []record.Offset) []record.Offset {
+	for _, f := range files {
+		base, end, ok := parseSwapName(f.Name())
+		if f.Kind != KindCompacted || !ok {
+			continue
+		}
+		if p.swaps == nil {
+			p.swaps = map[record.Offset]string{}
+		}
+		p.swaps[base] = f.Path
+		bases = slices.DeleteFunc(bases, func(b record.Offset) bool { return b >= base && b < end })
+		bases = append(bases, base)
+		p.note(f.Kind, f.Path, "a compaction was interrupted", "the next start finishes it")
+	}
+	slices.Sort(bases)
+	return bases
 }
 
 // listed reports what lies in the folder and is no part of the log.
@@ -207,15 +230,21 @@ func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error)
 	p.v.sum.Segments++
 	p.lost = false
 	path := segmentPath(p.folder, base)
-	p.last = path + logExt
-	w, err := p.v.in.walk(path+logExt, 0)
+	file, swapped := p.swaps[base]
+	if !swapped {
+		file = path + logExt
+	}
+	p.last = file
+	w, err := p.v.in.walk(file, 0)
 	if err != nil {
-		return p.unreadable(path+logExt, err)
+		return p.unreadable(file, err)
 	}
 	defer func() { err = errors.Join(err, w.file.Close()) }()
-	x, err := p.v.in.newIndexCheck(path, base)
-	if err != nil {
-		return err
+	x := &indexCheck{in: p.v.in, newest: noTime()} // its indexes are not in their place yet
+	if !swapped {
+		if x, err = p.v.in.newIndexCheck(path, base); err != nil {
+			return err
+		}
 	}
 	defer func() { err = errors.Join(err, x.close()) }()
 	x.report = func(kind FileKind, at int64, off record.Offset, problem, want string) {
@@ -225,18 +254,18 @@ func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error)
 		}
 		p.index(Finding{Kind: kind, Path: path + ext, Position: at, Offset: off, Problem: problem, Want: want}, last)
 	}
-	if !last {
+	if !last && !swapped {
 		p.indexesThere(path, x)
 	}
 	for {
 		b, err := w.next(p.v.ctx)
 		if err != nil {
-			return p.unreadable(path+logExt, err)
+			return p.unreadable(file, err)
 		}
 		if b == nil {
 			break
 		}
-		switch p.batch(path, b, last) {
+		switch p.batch(file, b, last) {
 		case batchGood:
 			x.batch(b)
 		case batchBad:
@@ -294,13 +323,13 @@ const (
 )
 
 // batch checks one batch. last: it is in the last segment.
-func (p *partitionCheck) batch(path string, b *InspectedBatch, last bool) verdict {
+func (p *partitionCheck) batch(file string, b *InspectedBatch, last bool) verdict {
 	problem, want, off := p.fault(b)
 	if problem == "" {
 		p.good(b)
 		return batchGood
 	}
-	f := Finding{Severity: SeverityDamage, Kind: KindSegment, Path: path + logExt, Position: b.Position, Offset: off, Problem: problem, Want: want}
+	f := Finding{Severity: SeverityDamage, Kind: KindSegment, Path: file, Position: b.Position, Offset: off, Problem: problem, Want: want}
 	p.lost = b.Rest > 0
 	// Where nobody says what was flushed, a torn end may be just that.
 	torn := last && p.lost && !p.known && !p.v.in.clean
@@ -436,7 +465,8 @@ func (p *partitionCheck) checkSnapshots(upTo record.Offset) {
 }
 
 // disagrees compares a snapshot with the replay. A snapshot may lack producers and
-// early batches, that were forgotten, and know some whose batches were deleted.
+// early batches, that were forgotten, and know some whose batches were deleted or
+// compacted away.
 func (p *partitionCheck) disagrees(ps *producers) string {
 	ids := make([]int64, 0, len(ps.byID))
 	for id := range ps.byID {

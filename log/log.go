@@ -69,6 +69,8 @@ type Log struct {
 	// flushDue: sync with the next turn though the topic is not synced.
 	flushDue   bool
 	flushTimer *time.Timer
+	// pass is the compaction that runs; nil: none.
+	pass *running
 }
 
 // Topic is the topic's name.
@@ -265,6 +267,7 @@ func (l *Log) Close() error {
 		l.flushTimer.Stop()
 	}
 	l.mu.Unlock()
+	l.stopPass()
 	l.dir.pool.submit(l)
 	l.dir.pool.drain(l)
 

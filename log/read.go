@@ -201,11 +201,16 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 		// The kernel may have dropped what was written and not synced.
 		return false, failed
 	}
+	l.noteDamage(err)
+	return false, err
+}
+
+// noteDamage makes the log read-only if what a read of durable bytes came upon is damage.
+func (l *Log) noteDamage(err error) {
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
 		l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)
 		l.reportDamage(DamageCorrupt)
 	} else if errors.Is(err, fs.ErrNotExist) {
 		l.reportDamage(DamageMissing)
 	}
-	return false, err
 }

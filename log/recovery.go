@@ -68,7 +68,7 @@ func (l *Log) recover(promised logState, known bool) error {
 	if l.damage == DamageNone { // what a follower was about to get may not have come
 		l.cleaned = min(l.cleaned, end)
 	}
-	l.dirty = min(promised.dirty, l.cleaned)
+	l.dirty = min(promised.dirty, end)
 	if err := r.age(); err != nil {
 		return err
 	}
@@ -136,6 +136,15 @@ func (r *recoverer) list() error {
 	entries, err := r.l.fs.List(r.l.path)
 	if err != nil {
 		return err
+	}
+	changed, err := r.l.finishCompaction(entries)
+	if err != nil {
+		return err
+	}
+	if changed {
+		if entries, err = r.l.fs.List(r.l.path); err != nil {
+			return err
+		}
 	}
 	for _, e := range entries {
 		switch kind, off := logKind(e); kind {

@@ -36,9 +36,13 @@ type scanner struct {
 	crcFrom record.Offset
 	cleaned record.Offset
 
+	// ahead is how much is read at once; 0: scanWindow.
+	ahead    int
 	window   []byte
 	windowAt int64
 	last     int // size of the last batch
+	// whole is the last batch, if it was read for its CRC; valid until the next step.
+	whole []byte
 }
 
 // step returns the next batch's header. io.EOF: the file ends here;
@@ -47,6 +51,7 @@ func (s *scanner) step() (record.BatchInfo, error) {
 	if s.at >= s.size {
 		return record.BatchInfo{}, io.EOF
 	}
+	s.whole = nil
 	b, err := s.bytes(record.HeaderSize)
 	if err != nil {
 		return record.BatchInfo{}, err
@@ -68,6 +73,7 @@ func (s *scanner) step() (record.BatchInfo, error) {
 		if reason := unsound(b); reason != "" {
 			return info, s.torn(reason)
 		}
+		s.whole = b
 	}
 	s.at += int64(info.Size)
 	s.next, s.epoch, s.last = info.NextOffset(), info.Epoch, info.Size
@@ -114,8 +120,8 @@ func (s *scanner) bytes(n int) ([]byte, error) {
 	if off := s.at - s.windowAt; off >= 0 && off+int64(n) <= int64(len(s.window)) {
 		return s.window[off : off+int64(n)], nil
 	}
-	want := scanWindow
-	if s.last > scanWindow/4 && n <= record.HeaderSize {
+	want := max(s.ahead, scanWindow)
+	if s.last > want/4 && n <= record.HeaderSize {
 		want = scanSparse
 	}
 	want = int(min(int64(max(want, n)), s.size-s.at))
