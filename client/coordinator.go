@@ -54,7 +54,8 @@ func coordinatorMoved(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case CodeNotCoordinator, CodeCoordinatorLoading, CodeCoordinatorNotAvailable, CodeShuttingDown, CodeOverloaded:
+	case CodeNotCoordinator, CodeCoordinatorLoading, CodeCoordinatorNotAvailable, CodeShuttingDown, CodeOverloaded,
+		CodeLeaderNotAvailable, CodeDiskFull: // a node that starts; an internal topic without room
 		return true
 	case CodeUnknown, CodeRequestTimedOut:
 		return e.Retriable

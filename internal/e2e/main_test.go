@@ -84,6 +84,12 @@ type world struct {
 // are those up to the number of voters.
 func start(t *testing.T, opts chaos.Options) *world {
 	t.Helper()
+	return startPrepared(t, opts, func(*chaos.Cluster) {})
+}
+
+// startPrepared does so after prepare, which sees the cluster laid out.
+func startPrepared(t *testing.T, opts chaos.Options, prepare func(*chaos.Cluster)) *world {
+	t.Helper()
 	binary, err := exec.LookPath("penstock")
 	require.NoError(t, err)
 	opts.Binary, opts.Dir = binary, t.TempDir()
@@ -91,6 +97,7 @@ func start(t *testing.T, opts chaos.Options) *world {
 	opts.Config = append(opts.Config, "shutdown.timeout: 2s")
 	nodes, err := chaos.New(opts)
 	require.NoError(t, err)
+	prepare(nodes)
 	t.Cleanup(func() {
 		if t.Failed() {
 			for id := 1; id <= opts.Nodes; id++ {
