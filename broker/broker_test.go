@@ -116,7 +116,7 @@ func TestAddress(t *testing.T) {
 func TestAssignment(t *testing.T) {
 	im := twoBrokers(t)
 	topic := im.Topic("t")
-	a := assignment(topic, topic.Partitions[1], im)
+	a := Assignment(topic, topic.Partitions[1], im)
 	if a.Leader != 2 || !a.Synced || a.MinISR != 2 || a.MayTruncate || len(a.Replicas) != 2 {
 		t.Errorf("assignment %+v", a)
 	}

@@ -136,7 +136,7 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 			continue
 		}
 		l.configure(settings)
-		a := assignment(t, t.Partitions[i], im)
+		a := Assignment(t, t.Partitions[i], im)
 		a.MayLeadDamaged = l.mayLeadDamaged(t.Partitions[i])
 		l.finish(l.assign(a))
 	}
@@ -152,9 +152,9 @@ func (l *localReplica) mayLeadDamaged(p *metadata.Partition) bool {
 	return l.damaged && mine != nil && p.Leader == l.b.cfg.NodeID && mine.Damage == metadata.DamageNone
 }
 
-// assignment is what an image says of a partition, in the words of its state
+// Assignment is what an image says of a partition, in the words of its state
 // machine.
-func assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *partition.Assignment {
+func Assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *partition.Assignment {
 	a := &partition.Assignment{
 		Leader: p.Leader, LeaderEpoch: record.Epoch(p.LeaderEpoch), PartitionEpoch: p.PartitionEpoch,
 		Replicas: make([]partition.Assigned, len(p.Replicas)),
@@ -163,6 +163,7 @@ func assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *p
 		// acknowledged until a leader shows that it holds the partition: as long as
 		// it is there, followers may hold what the leader lost.
 		MayTruncate: len(p.LastISR) > 0,
+		LossyEpoch:  record.Epoch(p.LossyEpoch),
 	}
 	for i := range p.Replicas {
 		node := p.Replicas[i].NodeID

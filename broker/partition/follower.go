@@ -90,7 +90,7 @@ func (r *Replica) truncate(to record.Offset, out *Effects) {
 	switch {
 	case to >= r.end:
 		r.again(out)
-	case to < r.hw && !r.assigned.MayTruncate:
+	case to < r.hw && !r.assigned.MayTruncate && f.lastEpoch >= r.assigned.LossyEpoch:
 		f.phase, f.session = phaseRefused, 0
 		out.add(Effect{Kind: EffectRefusedTruncation, Offset: to, HW: r.hw, End: r.end, Epoch: r.Epoch()})
 	case to < r.logStart:

@@ -116,7 +116,7 @@ func (a args) assignment() *Assignment {
 	as := &Assignment{
 		Leader: int32(a.num("leader", 1)), LeaderEpoch: a.epoch("epoch", 1), PartitionEpoch: int32(a.num("pe", 1)),
 		MinISR: int(a.num("min", 2)), Synced: !a.has("durability"),
-		MayTruncate: a.has("maytruncate"), MayLeadDamaged: a.has("mayleaddamaged"),
+		MayTruncate: a.has("maytruncate"), LossyEpoch: a.epoch("lossy", 0), MayLeadDamaged: a.has("mayleaddamaged"),
 	}
 	for _, n := range a.nodes("replicas") {
 		r := Assigned{

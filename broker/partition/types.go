@@ -132,6 +132,10 @@ type Assignment struct {
 	// MayTruncate: the leader was elected uncleanly, from lastISR, or is a damaged
 	// last holder, so that followers may truncate below their HW.
 	MayTruncate bool
+	// LossyEpoch is the last leader epoch whose election may have lost records; 0:
+	// none. A replica whose log ends in an older epoch may truncate below its HW: it
+	// was away then, and holds what is lost.
+	LossyEpoch record.Epoch
 	// MayLeadDamaged: the election was an explicit order to lead with what there is.
 	MayLeadDamaged bool
 }

@@ -108,3 +108,9 @@ func (r *Replica) Followers(dst []FollowerState) []FollowerState {
 	}
 	return dst
 }
+
+// Session is the session that a follower has opened, or asked for; 0: none. on says
+// that the logs match and pushes are taken.
+func (r *Replica) Session() (session uint64, on bool) {
+	return r.follow.session, r.follow.phase == phaseOn
+}

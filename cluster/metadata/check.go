@@ -22,7 +22,8 @@ import (
 //  8. The ISR is empty only if LastISR is not; a damaged replica is in neither
 //     ISR nor ELR.
 //  9. The ELR is empty while the ISR has its minimum.
-//  10. Epochs are not negative, and a partition epoch is at least its leader epoch.
+//  10. Epochs are not negative; a partition epoch is at least its leader epoch, a
+//     lossy epoch at most.
 //  11. Remembered outcomes are at most MemorySize, of indexes up to the image's.
 //  12. Counters agree with what they count; the next producer id is not negative.
 func (im *Image) Check() error {
@@ -126,6 +127,8 @@ func (im *Image) checkPartition(t *Topic, p *Partition) error {
 		return fmt.Errorf("invariant 9: isr %v has its minimum %d, elr %v", p.ISR, t.MinISR(), p.ELR)
 	case p.LeaderEpoch < 0 || p.PartitionEpoch < p.LeaderEpoch:
 		return fmt.Errorf("invariant 10: leader epoch %d, partition epoch %d", p.LeaderEpoch, p.PartitionEpoch)
+	case p.LossyEpoch < 0 || p.LossyEpoch > p.LeaderEpoch:
+		return fmt.Errorf("invariant 10: lossy epoch %d, leader epoch %d", p.LossyEpoch, p.LeaderEpoch)
 	}
 	return nil
 }

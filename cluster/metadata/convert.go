@@ -33,7 +33,7 @@ func topicState(t *Topic) *metav1.TopicState {
 	for i, p := range t.Partitions {
 		ps := &metav1.PartitionState{
 			Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
+			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
 		}
 		for j := range p.Replicas {
 			r := &p.Replicas[j]
@@ -115,7 +115,7 @@ func (im *Image) addTopic(s *metav1.TopicState) error {
 	for i, ps := range s.GetPartitions() {
 		p := &Partition{
 			Leader: ps.GetLeader(), LeaderEpoch: ps.GetLeaderEpoch(), PartitionEpoch: ps.GetPartitionEpoch(),
-			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), Replicas: make([]Replica, len(ps.GetReplicas())),
+			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), LossyEpoch: ps.GetLossyEpoch(), Replicas: make([]Replica, len(ps.GetReplicas())),
 		}
 		for j, rs := range ps.GetReplicas() {
 			storage, ok := ParseID(rs.GetStorageId())

@@ -171,6 +171,7 @@ func (p *Partition) lead(c Choice) {
 	case FromLastISR:
 		// From here on its log is the partition, whatever it lost.
 		p.ISR, p.ELR, p.LastISR = []int32{c.Leader}, nil, nil
+		p.LossyEpoch = p.LeaderEpoch
 		p.Replicas = slices.Clone(p.Replicas)
 		p.Replica(c.Leader).Damage = DamageNone
 	case FromISR, FromRestarted:

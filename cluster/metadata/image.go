@@ -112,6 +112,11 @@ type Partition struct {
 	// from the moment a member came back without what it had acknowledged until
 	// a leader shows that it holds the partition.
 	LastISR []int32
+	// LossyEpoch is the last leader epoch whose election may have lost
+	// acknowledged records; 0: there was none, for epoch 0 has nothing before it.
+	// Replicas whose log ends in an older epoch may hold what was lost, however many
+	// epochs they miss before they are back.
+	LossyEpoch int32
 }
 
 // Replica is one replica and what the last registration of its broker told.

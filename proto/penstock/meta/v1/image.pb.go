@@ -438,8 +438,10 @@ type PartitionState struct {
 	Isr            []int32                `protobuf:"varint,5,rep,packed,name=isr,proto3" json:"isr,omitempty"`
 	Elr            []int32                `protobuf:"varint,6,rep,packed,name=elr,proto3" json:"elr,omitempty"`
 	LastIsr        []int32                `protobuf:"varint,7,rep,packed,name=last_isr,json=lastIsr,proto3" json:"last_isr,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The last leader epoch whose election may have lost acknowledged records; 0: none.
+	LossyEpoch    int32 `protobuf:"varint,8,opt,name=lossy_epoch,json=lossyEpoch,proto3" json:"lossy_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PartitionState) Reset() {
@@ -519,6 +521,13 @@ func (x *PartitionState) GetLastIsr() []int32 {
 		return x.LastIsr
 	}
 	return nil
+}
+
+func (x *PartitionState) GetLossyEpoch() int32 {
+	if x != nil {
+		return x.LossyEpoch
+	}
+	return 0
 }
 
 // ReplicaState is what the last registration of a replica's broker told.
@@ -887,7 +896,7 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\rcreated_index\x18\x06 \x01(\x04R\fcreatedIndex\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x02\n" +
 	"\x0ePartitionState\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12!\n" +
 	"\fleader_epoch\x18\x02 \x01(\x05R\vleaderEpoch\x12'\n" +
@@ -895,7 +904,9 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\breplicas\x18\x04 \x03(\v2\x1e.penstock.meta.v1.ReplicaStateR\breplicas\x12\x10\n" +
 	"\x03isr\x18\x05 \x03(\x05R\x03isr\x12\x10\n" +
 	"\x03elr\x18\x06 \x03(\x05R\x03elr\x12\x19\n" +
-	"\blast_isr\x18\a \x03(\x05R\alastIsr\"\xf3\x01\n" +
+	"\blast_isr\x18\a \x03(\x05R\alastIsr\x12\x1f\n" +
+	"\vlossy_epoch\x18\b \x01(\x05R\n" +
+	"lossyEpoch\"\xf3\x01\n" +
 	"\fReplicaState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
