@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image clean
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ fuzz-corpora: ## The seed corpora of every fuzz target
 
 fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
+
+sim: ## Simulated clusters: SEEDS=2000 of them from FIRST=1 on, or SEED=n alone with its trace
+	go test ./internal/sim -run TestSeeds -count=1 -v -timeout 60m -sim.seeds=$(or $(SEEDS),2000) -sim.first=$(or $(FIRST),1) -sim.seed=$(or $(SEED),0)
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	scripts/fuzz $(FUZZTIME)

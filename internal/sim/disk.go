@@ -1,0 +1,110 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/log/record"
+)
+
+// entry is a record in a log, at the offset that is its place.
+type entry struct {
+	epoch    record.Epoch
+	value    int64
+	producer int64
+	sequence int32
+}
+
+// disk is what a node's disk and page cache hold of one partition; it outlives
+// the process.
+type disk struct {
+	entries []entry
+	durable int // entries below survive a power cut
+	// promised and watermark are what the checkpoint says.
+	promised, watermark int
+	damage              partition.Damage
+	// wounded: bytes that were durable were taken away, by a fault.
+	wounded bool
+	// version changes with every truncation: a flush that began before counts for nothing.
+	version int
+}
+
+// epochEnd is what a log answers for an epoch: its largest one at or below, and
+// the end of that (KIP-101).
+func (d *disk) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	for i, have := range slices.Backward(d.entries) {
+		if have.epoch <= e {
+			return have.epoch, record.Offset(i + 1)
+		}
+	}
+	return record.UnknownEpoch, 0
+}
+
+func (d *disk) lastEpoch() record.Epoch {
+	if n := len(d.entries); n > 0 {
+		return d.entries[n-1].epoch
+	}
+	return record.UnknownEpoch
+}
+
+// find returns where a producer's sequence is, and the producer's last sequence.
+func (d *disk) find(producer int64, sequence int32) (at int, last int32) {
+	at, last = -1, -1
+	for i, e := range slices.Backward(d.entries) {
+		if e.producer != producer {
+			continue
+		}
+		if last < 0 {
+			last = e.sequence
+		}
+		if e.sequence == sequence {
+			return i, last
+		}
+		if e.sequence < sequence {
+			return -1, last
+		}
+	}
+	return at, last
+}
+
+// truncate cuts the log; the checkpoint goes first.
+func (d *disk) truncate(to int) {
+	d.entries = d.entries[:to:to]
+	d.durable, d.promised, d.watermark = min(d.durable, to), min(d.promised, to), min(d.watermark, to)
+	d.version++
+}
+
+// wound takes durable bytes away; the checkpoint does not know.
+func (d *disk) wound(to int) {
+	d.entries = d.entries[:to:to]
+	d.durable, d.wounded = min(d.durable, to), true
+	d.version++
+}
+
+// powerCut keeps some of what was not durable.
+func (d *disk) powerCut(w *World) {
+	if n := len(d.entries) - d.durable; n > 0 {
+		d.entries = d.entries[:d.durable+w.rng.IntN(n+1)]
+	}
+	d.version++
+}
+
+// recover is the start of a process: what is readable is written again and
+// durable; what was durable and is gone is damage.
+func (d *disk) recover() {
+	d.durable = len(d.entries)
+	d.version++
+	if d.damage == partition.DamageNone && len(d.entries) < d.promised {
+		d.damage = partition.DamageLostBytes
+	}
+	if d.damage == partition.DamageNone {
+		d.watermark = min(d.watermark, len(d.entries))
+	}
+}
+
+func (d *disk) state() partition.LogState {
+	return partition.LogState{
+		End: record.Offset(len(d.entries)), Flushed: record.Offset(d.durable), LastEpoch: d.lastEpoch(),
+		HW: record.Offset(min(d.watermark, len(d.entries))), MustHave: record.Offset(d.promised), Damage: d.damage,
+	}
+}

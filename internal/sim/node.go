@@ -1,0 +1,309 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/penstock/penstock/broker"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster/metadata"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+const (
+	sessionTimeout = 3 * time.Second
+	heartbeatEvery = 250 * time.Millisecond
+	tickEvery      = 200 * time.Millisecond
+	flushStall     = 5 * time.Second
+)
+
+// node is a broker: a process that comes and goes, and a disk that stays.
+type node struct {
+	w     *World
+	id    int32
+	disks []*disk // by partition; nil: none
+	// clean is the broker epoch in the marker of a clean stop; -1: none.
+	clean int64
+	// failing: the next flush of some partition fails; hung: flushes wait until then.
+	failing bool
+	hung    time.Time
+	skew    time.Duration
+
+	up         bool
+	paused     bool
+	stopping   bool
+	generation int // of the process
+	backlog    []func()
+
+	image       *metadata.Image
+	brokerEpoch int64 // 0: not registered
+	replicas    []*replica
+	sessions    uint64
+	heard       time.Time // when a controller last answered
+	suspended   bool
+	flushSince  time.Time // of the oldest flush under way; zero: none
+}
+
+func newNode(w *World, id int32) *node {
+	return &node{w: w, id: id, clean: -1, image: metadata.Empty()}
+}
+
+// log returns what the node holds of a partition.
+func (n *node) log(part int) []entry {
+	if part >= len(n.disks) || n.disks[part] == nil {
+		return nil
+	}
+	return n.disks[part].entries
+}
+
+func (n *node) storage() []byte {
+	b := make([]byte, 16)
+	b[0], b[15] = 0xd1, byte(n.id+1)
+	return b
+}
+
+// run does something in the process now, or when it goes on.
+func (n *node) run(do func()) {
+	if n.paused {
+		n.backlog = append(n.backlog, do)
+		return
+	}
+	do()
+}
+
+// after schedules something in this process: it does not happen in the next one.
+func (n *node) after(d time.Duration, what string, do func()) {
+	generation := n.generation
+	n.w.after(d, fmt.Sprintf("%d %s", n.id, what), func() {
+		if n.up && n.generation == generation {
+			n.run(do)
+		}
+	})
+}
+
+func (n *node) every(d time.Duration, what string, do func()) {
+	n.after(d, what, func() {
+		do()
+		n.every(d, what, do)
+	})
+}
+
+// clock is what the process believes the time is.
+func (n *node) clock() time.Time { return n.w.now.Add(n.skew) }
+
+// start begins a process: it recovers its logs and registers.
+func (n *node) start() {
+	if n.up {
+		return
+	}
+	n.generation++
+	n.up, n.paused, n.stopping, n.backlog = true, false, false, nil
+	n.brokerEpoch, n.sessions, n.suspended = 0, 0, false
+	n.failing, n.hung, n.flushSince = false, time.Time{}, time.Time{}
+	n.heard = n.w.now
+	n.replicas = make([]*replica, len(n.w.parts))
+	r := &metav1.RegisterBroker{NodeId: n.id, StorageId: n.storage(), CleanStop: n.clean >= 0, CleanStopEpoch: max(n.clean, 0)}
+	n.clean = -1
+	for i, d := range n.disks {
+		if d == nil {
+			continue
+		}
+		d.recover()
+		n.open(i, partition.DamageNone)
+		r.Replicas = append(r.Replicas, &metav1.RecoveredReplica{
+			TopicId: n.w.parts[i].topic[:], Partition: 0,
+			LastEpoch: int32(d.lastEpoch()), LogEndOffset: int64(len(d.entries)), Damage: metav1.Damage(d.damage),
+		})
+	}
+	cmd := n.w.meta.command(&metav1.Command{Kind: &metav1.Command_RegisterBroker{RegisterBroker: r}})
+	n.after(n.w.between(10*time.Millisecond, 300*time.Millisecond), "registers", func() { n.register(cmd) })
+	n.every(heartbeatEvery, "heartbeat", n.heartbeat)
+	n.every(tickEvery, "tick", n.tick)
+}
+
+// register proposes the registration until its outcome is known.
+func (n *node) register(cmd *metav1.Command) {
+	n.w.meta.propose(n, cmd, func(o outcome) {
+		if !o.known || o.err != nil {
+			n.after(n.w.between(50*time.Millisecond, 400*time.Millisecond), "registers again", func() { n.register(cmd) })
+			return
+		}
+		n.brokerEpoch = int64(o.result.Index)
+		n.heard = n.w.now
+		n.reconcile()
+	})
+}
+
+// open makes the shell of a replica.
+func (n *node) open(part int, damage partition.Damage) *replica {
+	for len(n.disks) < len(n.w.parts) {
+		n.disks = append(n.disks, nil)
+	}
+	d := n.disks[part]
+	if d == nil {
+		d = &disk{damage: damage}
+		n.disks[part] = d
+	}
+	for len(n.replicas) < len(n.w.parts) {
+		n.replicas = append(n.replicas, nil)
+	}
+	r := newReplica(n, part, d)
+	n.replicas[part] = r
+	return r
+}
+
+// reconcile brings the replicas in line with the image. Nothing is led or
+// followed before the node's own registration is in it.
+func (n *node) reconcile() {
+	if n.brokerEpoch == 0 || int64(n.image.Index()) < n.brokerEpoch {
+		return
+	}
+	for i, p := range n.w.parts {
+		t := n.image.TopicByID(p.topic)
+		if t == nil || t.Partitions[0].Replica(n.id) == nil {
+			continue
+		}
+		mine := t.Partitions[0].Replica(n.id)
+		r := n.replicas[i]
+		if r == nil {
+			damage := partition.DamageNone
+			if mine.RecoveredEpoch == n.brokerEpoch {
+				damage = partition.Damage(mine.Damage)
+			}
+			r = n.open(i, damage)
+		}
+		a := broker.Assignment(t, t.Partitions[0], n.image)
+		a.MayLeadDamaged = r.damaged && t.Partitions[0].Leader == n.id && mine.Damage == metadata.DamageNone
+		r.step(partition.Assign(a))
+		r.follow()
+	}
+}
+
+// learn takes a newer image.
+func (n *node) learn(im *metadata.Image) {
+	if im.Index() <= n.image.Index() {
+		return
+	}
+	if im.Index() > n.image.Index()+1 {
+		n.w.counts.SkippedImages++
+	}
+	n.image = im
+	if b := im.Broker(n.id); n.brokerEpoch != 0 && b != nil && b.Epoch > n.brokerEpoch {
+		// A registration of an earlier process came late: what this one recovered
+		// is no longer what the metadata goes by. It ends.
+		n.kill()
+		n.w.counts.Superseded++
+		n.w.restart(n, n.w.between(10*time.Millisecond, 500*time.Millisecond))
+		return
+	}
+	n.reconcile()
+}
+
+// heartbeat asks the controller to go on believing in this broker. Only what is
+// answered counts, on both sides.
+func (n *node) heartbeat() {
+	if n.brokerEpoch != 0 {
+		n.w.meta.heartbeat(n)
+	}
+}
+
+func (n *node) tick() {
+	lost := n.w.now.Sub(n.heard) > sessionTimeout
+	if lost != n.suspended {
+		n.suspended = lost
+		for _, r := range n.replicas {
+			if r != nil {
+				r.step(partition.Suspend(lost))
+			}
+		}
+	}
+	for _, r := range n.replicas {
+		if r == nil {
+			continue
+		}
+		if r.state.Role() == partition.RoleLeader {
+			r.step(partition.Tick(nil))
+			r.pushAll()
+		} else {
+			r.follow()
+		}
+	}
+	n.w.meta.catchUp(n)
+}
+
+// kill ends the process as SIGKILL does: the page cache stays.
+func (n *node) kill() {
+	n.up, n.paused, n.backlog = false, false, nil
+	n.generation++
+	for _, r := range n.replicas {
+		if r != nil {
+			r.die()
+		}
+	}
+	n.replicas = nil
+}
+
+// powerCut ends the machine: what was not synced goes, in part.
+func (n *node) powerCut() {
+	n.kill()
+	for _, d := range n.disks {
+		if d != nil {
+			d.powerCut(n.w)
+		}
+	}
+}
+
+// pause is SIGSTOP.
+func (n *node) pause() { n.paused = true }
+
+// resume is SIGCONT: what waited happens now.
+func (n *node) resume() {
+	if !n.paused {
+		return
+	}
+	n.paused = false
+	backlog := n.backlog
+	n.backlog = nil
+	for i, do := range backlog {
+		if n.paused || !n.up {
+			n.backlog = append(n.backlog, backlog[i:]...)
+			return
+		}
+		do()
+	}
+}
+
+// stop asks for a clean stop, which the controller grants by fencing.
+func (n *node) stop() {
+	n.stopping = true
+	n.w.counts.CleanStops++
+	n.waitForStop(20)
+}
+
+func (n *node) waitForStop(tries int) {
+	n.after(200*time.Millisecond, "waits to stop", func() {
+		b := n.image.Broker(n.id)
+		if b == nil || b.Epoch != n.brokerEpoch || !b.Fenced {
+			if tries > 0 {
+				n.waitForStop(tries - 1)
+				return
+			}
+			n.kill() // nobody fenced it in time
+			return
+		}
+		for _, r := range n.replicas {
+			if r == nil {
+				continue
+			}
+			if r.failed {
+				n.kill() // no clean stop with a failed log
+				return
+			}
+			r.disk.durable = len(r.disk.entries)
+			r.checkpoint()
+		}
+		epoch := n.brokerEpoch
+		n.kill()
+		n.clean = epoch
+	})
+}

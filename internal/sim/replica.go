@@ -1,0 +1,436 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// replica is the shell around one state machine, as package broker's is.
+type replica struct {
+	n     *node
+	part  int
+	disk  *disk
+	state *partition.Replica
+	out   partition.Effects
+
+	// pushing are the sessions of followers, by node.
+	pushing  []*pushing
+	waiters  map[uint64]*produce
+	handles  uint64
+	beginDue bool
+	session  uint64        // as follower: the newest begun
+	asked    record.Offset // as leader: the log end in the handshake that is answered
+	flushing bool
+	cutting  bool
+	failed   bool
+	damaged  bool
+	// shown is the watermark that this process showed in the present epoch.
+	shown      record.Offset
+	shownEpoch record.Epoch
+}
+
+type pushing struct {
+	node    int32
+	session uint64
+	epoch   record.Epoch
+	next    record.Offset
+	queued  bool
+}
+
+func newReplica(n *node, part int, d *disk) *replica {
+	return &replica{
+		n: n, part: part, disk: d, waiters: map[uint64]*produce{}, damaged: d.damage != partition.DamageNone,
+		state:      partition.New(partition.Config{Node: n.id, SessionTimeout: sessionTimeout, Log: d.state()}),
+		shownEpoch: record.UnknownEpoch,
+	}
+}
+
+func (r *replica) w() *World { return r.n.w }
+
+// step feeds an event and carries out what follows.
+func (r *replica) step(ev partition.Event) {
+	r.out.Reset()
+	r.state.Step(r.n.clock(), ev, &r.out)
+	effects := slices.Clone(r.out.List)
+	members, damaged := slices.Clone(r.out.Members), slices.Clone(r.out.Damaged)
+	for i := range effects {
+		r.carryOut(&effects[i], members, damaged)
+	}
+}
+
+func (r *replica) carryOut(e *partition.Effect, members []partition.Member, damaged []int32) {
+	switch e.Kind {
+	case partition.EffectRole:
+		r.pushing = nil
+		if e.Role == partition.RoleLeader {
+			r.w().counts.Failovers++
+			r.w().checkLeader(r, e.Epoch)
+		}
+		if e.Role == partition.RoleFollower {
+			r.follow()
+		}
+	case partition.EffectComplete:
+		r.complete(e.Handle, e.Outcome)
+	case partition.EffectWatermark:
+		r.w().checkWatermark(r, e.HW)
+		r.pushAll()
+	case partition.EffectPushable:
+		r.pushAll()
+	case partition.EffectHandshakeReply:
+		r.sendReply(e)
+	case partition.EffectEndSession:
+		r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == e.Node && p.session == e.Session })
+	case partition.EffectProposeISR:
+		r.propose(e, members, damaged)
+	case partition.EffectHandshake:
+		r.sendHandshake(e)
+	case partition.EffectTruncate, partition.EffectReset:
+		r.cut(int(e.Offset))
+	case partition.EffectRefusedTruncation:
+		r.w().counts.RefusedTruncations++
+		r.w().checkRefused(r, e)
+	case partition.EffectAppend:
+		// push appends
+	case partition.EffectAck:
+		r.sendAck(partition.Ack(r.n.id, e.Epoch, e.Session, e.Offset, e.Flushed))
+	case partition.EffectAgain:
+		r.followAfter(r.w().between(time.Millisecond, 100*time.Millisecond))
+	case partition.EffectRebuild:
+		r.rebuild()
+	case partition.EffectOffline:
+		r.failed = true
+		r.withdraw()
+	case partition.EffectFollowerDamaged, partition.EffectDrained, partition.EffectRefusedLead, partition.EffectFollowing,
+		partition.EffectLogStart, partition.EffectDrop, partition.EffectHold:
+	}
+}
+
+// die is the end of the process: requests get no answer.
+func (r *replica) die() {
+	for _, h := range sortedHandles(r.waiters) {
+		r.waiters[h].lost()
+	}
+	r.waiters = nil
+}
+
+func sortedHandles(m map[uint64]*produce) []uint64 {
+	out := make([]uint64, 0, len(m))
+	for h := range m {
+		out = append(out, h)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// follow opens a session if none is open.
+func (r *replica) follow() {
+	r.followAfter(r.w().between(0, 20*time.Millisecond))
+}
+
+func (r *replica) followAfter(d time.Duration) {
+	if r.beginDue || r.cutting || r.failed || r.state.Role() != partition.RoleFollower {
+		return
+	}
+	r.beginDue = true
+	r.n.after(d, "begins", func() {
+		r.beginDue = false
+		if r.following() {
+			return
+		}
+		r.n.sessions++
+		r.session = r.n.sessions
+		r.step(partition.Begin(r.session, r.disk.lastEpoch()))
+	})
+}
+
+// following says that the newest session is open, or being opened.
+func (r *replica) following() bool {
+	session, _ := r.state.Session()
+	return session != 0
+}
+
+// at is the same partition's replica in another node's present process.
+func (r *replica) at(id int32) *replica {
+	if n := r.w().nodes[id]; n.up && r.part < len(n.replicas) {
+		return n.replicas[r.part]
+	}
+	return nil
+}
+
+func (r *replica) sendHandshake(e *partition.Effect) {
+	id, ev, session := r.state.Leader(), *e, e.Session
+	from, brokerEpoch := r.n.id, r.n.brokerEpoch
+	r.toLeader(id, session, "handshake", func(l *replica) {
+		epoch, end := l.disk.epochEnd(ev.AnswerEpoch)
+		l.asked = ev.Offset
+		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end))
+	})
+	// A leader that does not answer is asked again.
+	r.n.after(2*time.Second, "waits for an answer", func() {
+		if now, on := r.state.Session(); now == session && !on {
+			r.step(partition.StreamGone(session))
+			r.follow()
+		}
+	})
+}
+
+func (r *replica) sendAck(ev partition.Event) {
+	r.toLeader(r.state.Leader(), ev.Session, "ack", func(l *replica) { l.step(ev) })
+}
+
+// toLeader sends something on the stream of a session.
+func (r *replica) toLeader(id int32, session uint64, what string, do func(*replica)) {
+	if id < 0 {
+		return
+	}
+	to := r.w().nodes[id]
+	generation := r.n.generation
+	broken := func() { r.broken(generation, id, session) }
+	r.w().net.send(r.n, to, r.part, what, func() {
+		if l := r.at(id); l != nil {
+			do(l)
+		}
+	}, broken)
+}
+
+// broken lets both ends of a session's stream find out, each in its time.
+func (r *replica) broken(generation int, leader int32, session uint64) {
+	n := r.n
+	if n.up && n.generation == generation {
+		n.after(n.w.between(10*time.Millisecond, 1500*time.Millisecond), "stream is gone", func() {
+			if r.session == session {
+				r.step(partition.StreamGone(session))
+				r.follow()
+			}
+		})
+	}
+	// The leader's end of it belongs to this process of the follower alone.
+	l := r.at(leader)
+	if l == nil {
+		return
+	}
+	for _, p := range l.pushing {
+		if p.node == n.id && p.session == session {
+			l.n.after(n.w.between(10*time.Millisecond, 2500*time.Millisecond), "session is gone", func() {
+				if slices.Contains(l.pushing, p) {
+					l.dropPushing(n.id, session)
+					l.step(partition.SessionGone(n.id, session, false))
+				}
+			})
+		}
+	}
+}
+
+func (r *replica) dropPushing(node int32, session uint64) {
+	r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == node && p.session == session })
+}
+
+// sendReply answers a handshake.
+func (r *replica) sendReply(e *partition.Effect) {
+	f := r.at(e.Node)
+	if f == nil {
+		return
+	}
+	ev := *e
+	if ev.Matched {
+		r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == ev.Node })
+		r.pushing = append(r.pushing, &pushing{node: ev.Node, session: ev.Session, epoch: ev.Epoch, next: r.asked})
+		r.w().checkMatched(r, f, ev.Session)
+	}
+	r.toFollower(f, ev.Session, "reply", func() {
+		epoch, end := f.disk.epochEnd(ev.AnswerEpoch)
+		f.step(partition.Reply(ev.Epoch, ev.Session, ev.Outcome, ev.Matched, ev.Begin, ev.AnswerEpoch, ev.Offset, ev.LogStart, ev.HW, epoch, end))
+	})
+	if ev.Matched {
+		r.pushAll()
+	}
+}
+
+func (r *replica) toFollower(f *replica, session uint64, what string, do func()) {
+	generation := f.n.generation
+	r.w().net.send(r.n, f.n, r.part, what, func() {
+		if f.n.replicas != nil && f.n.replicas[r.part] == f {
+			do()
+		}
+	}, func() { f.broken(generation, r.n.id, session) })
+}
+
+// pushAll sends each open session what is new, soon.
+func (r *replica) pushAll() {
+	for _, p := range r.pushing {
+		if p.queued {
+			continue
+		}
+		p.queued = true
+		r.n.after(r.w().between(0, time.Millisecond), "pushes", func() {
+			p.queued = false
+			r.push(p)
+		})
+	}
+}
+
+func (r *replica) push(p *pushing) {
+	epoch, session, ok := r.state.SessionOf(p.node)
+	if !slices.Contains(r.pushing, p) || !ok || epoch != p.epoch || session != p.session || int(p.next) > len(r.disk.entries) {
+		return
+	}
+	f := r.at(p.node)
+	if f == nil {
+		return
+	}
+	to := min(int(p.next)+1+r.w().rng.IntN(16), len(r.disk.entries))
+	from, entries := p.next, slices.Clone(r.disk.entries[p.next:to])
+	p.next = record.Offset(to)
+	ev := partition.Push(epoch, session, from, p.next, r.state.HighWatermark(), 0)
+	r.toFollower(f, session, "push", func() { f.pushed(ev, entries) })
+	if to < len(r.disk.entries) {
+		r.pushAll()
+	}
+}
+
+// pushed takes a push.
+func (r *replica) pushed(ev partition.Event, entries []entry) {
+	r.out.Reset()
+	r.state.Step(r.n.clock(), ev, &r.out)
+	effects := slices.Clone(r.out.List)
+	for i := range effects {
+		if effects[i].Kind != partition.EffectAppend {
+			r.carryOut(&effects[i], nil, nil)
+			continue
+		}
+		if int(ev.From) != len(r.disk.entries) {
+			r.w().fail("partition %d: node %d was let append at %d, its log ends at %d", r.part, r.n.id, ev.From, len(r.disk.entries))
+			return
+		}
+		r.disk.entries = append(r.disk.entries, entries...)
+		r.step(partition.AppendedFollower(ev.To))
+		r.flush()
+	}
+}
+
+// propose asks the controller for another in-sync set.
+func (r *replica) propose(e *partition.Effect, members []partition.Member, damaged []int32) {
+	c := &metav1.IsrChange{
+		TopicId: r.w().parts[r.part].topic[:], LeaderEpoch: int32(e.Epoch), PartitionEpoch: e.PartitionEpoch, Damaged: damaged,
+	}
+	for _, m := range members {
+		c.Isr = append(c.Isr, &metav1.IsrMember{NodeId: m.Node, BrokerEpoch: m.BrokerEpoch})
+	}
+	cmd := &metav1.Command{Kind: &metav1.Command_ChangeIsr{ChangeIsr: &metav1.ChangeIsr{
+		NodeId: r.n.id, BrokerEpoch: r.n.brokerEpoch, Changes: []*metav1.IsrChange{c},
+	}}}
+	pe := e.PartitionEpoch
+	r.w().meta.propose(r.n, r.w().meta.command(cmd), func(o outcome) {
+		out := partition.OutcomeUnknown
+		switch {
+		case !o.known || o.err != nil:
+			r.w().counts.UnknownISR++
+		case len(o.result.Refused) == 0 || o.result.Refused[0] == nil:
+			out = partition.OutcomeOK
+			r.w().counts.ISRChanges++
+		default:
+			switch o.result.Refused[0].Code {
+			case metadata.CodeInvalidUpdateVersion, metadata.CodeFencedLeaderEpoch, metadata.CodeUnknownLeaderEpoch:
+			default:
+				out = partition.OutcomeRefused
+			}
+		}
+		r.step(partition.ProposalResult(pe, out))
+	})
+}
+
+// cut truncates the log a little later, as a disk does.
+func (r *replica) cut(to int) {
+	r.cutting = true
+	r.n.after(r.w().between(time.Millisecond, 50*time.Millisecond), "truncates", func() {
+		r.w().counts.Truncations++
+		r.disk.truncate(min(to, len(r.disk.entries)))
+		r.cutting = false
+		r.step(partition.Truncated(r.disk.state()))
+		r.follow()
+	})
+}
+
+// rebuild empties a damaged log that nobody counts on any more.
+func (r *replica) rebuild() {
+	r.w().counts.Rebuilds++
+	*r.disk = disk{version: r.disk.version + 1}
+	r.damaged = false
+	r.step(partition.Opened(r.disk.state()))
+	r.follow()
+}
+
+// withdraw tells the leader that this log takes nothing any more.
+func (r *replica) withdraw() {
+	session, from := r.session, r.n.id
+	if r.state.Role() == partition.RoleFollower && session != 0 {
+		r.toLeader(r.state.Leader(), session, "withdraws", func(l *replica) {
+			l.dropPushing(from, session)
+			l.step(partition.SessionGone(from, session, true))
+		})
+	}
+}
+
+// flush makes durable what is there, some time later. One flush at a time.
+func (r *replica) flush() {
+	if r.flushing || r.failed || r.disk.durable >= len(r.disk.entries) {
+		return
+	}
+	r.flushing = true
+	if r.n.flushSince.IsZero() {
+		r.n.flushSince = r.w().now
+	}
+	wait := r.w().between(100*time.Microsecond, 3*time.Millisecond)
+	if !r.w().parts[r.part].synced {
+		wait = r.w().between(100*time.Millisecond, time.Second)
+	}
+	if r.n.hung.After(r.w().now) {
+		wait = r.n.hung.Sub(r.w().now) + wait
+	}
+	to, version := len(r.disk.entries), r.disk.version
+	r.n.after(wait, "flushed", func() {
+		r.flushing = false
+		r.n.flushSince = time.Time{}
+		if r.failed {
+			return
+		}
+		if r.n.failing {
+			r.n.failing = false
+			r.w().counts.FailedFlushes++
+			r.step(partition.LogFailed())
+			return
+		}
+		if r.disk.version == version {
+			r.disk.durable = max(r.disk.durable, to)
+		}
+		r.step(partition.Progress(record.Offset(len(r.disk.entries)), record.Offset(r.disk.durable)))
+		if r.w().chance(20) {
+			r.checkpoint()
+		}
+		r.flush()
+	})
+}
+
+// checkpoint writes down what is promised.
+func (r *replica) checkpoint() {
+	if r.disk.damage == partition.DamageNone {
+		r.disk.promised = r.disk.durable
+		r.disk.watermark = int(min(r.state.HighWatermark(), record.Offset(len(r.disk.entries))))
+	}
+}
+
+// complete answers a produce request.
+func (r *replica) complete(handle uint64, o partition.Outcome) {
+	if p := r.waiters[handle]; p != nil {
+		delete(r.waiters, handle)
+		if o == partition.OutcomeOK {
+			r.w().checkAck(r, p)
+		}
+		p.answer(o)
+	}
+}
