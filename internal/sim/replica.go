@@ -97,7 +97,7 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 	case partition.EffectAppend:
 		// push appends
 	case partition.EffectAck:
-		r.sendAck(partition.Ack(r.n.id, e.Epoch, e.Session, e.Offset, e.Flushed))
+		r.sendAck(partition.Ack(r.n.id, e.Epoch, e.Session, e.Offset, e.Flushed, e.LogStart))
 	case partition.EffectAgain:
 		r.followAfter(r.w().between(time.Millisecond, 100*time.Millisecond))
 	case partition.EffectRebuild:
