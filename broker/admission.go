@@ -116,6 +116,13 @@ func (d *admission) fits(n, waiting int64) bool {
 	return d.inFlight == 0 && d.unwritten() <= d.alone
 }
 
+// heldBack is how many bytes wait.
+func (d *admission) heldBack() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waiting
+}
+
 // release takes back what was admitted.
 func (d *admission) release(n int64) {
 	d.mu.Lock()

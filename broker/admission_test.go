@@ -28,6 +28,7 @@ const (
 func TestAdmission(t *testing.T) {
 	for name, try := range map[string]func(*testing.T, *admission, *atomic.Int64){
 		"up to what may be in flight": func(t *testing.T, d *admission, _ *atomic.Int64) {
+			t.Helper()
 			for range 4 {
 				require.True(t, d.enter(t.Context(), unit, time.Second))
 			}
@@ -36,6 +37,7 @@ func TestAdmission(t *testing.T) {
 			require.True(t, d.enter(t.Context(), unit, time.Second))
 		},
 		"up to the memory beside what replication is kept": func(t *testing.T, d *admission, _ *atomic.Int64) {
+			t.Helper()
 			bufs := hold(d.arena, 5)
 			mine := hold(d.arena, 1)
 			require.True(t, d.enter(t.Context(), unit, time.Second), "the sixth of eight")
@@ -47,6 +49,7 @@ func TestAdmission(t *testing.T) {
 			releaseAll(more)
 		},
 		"what waits at the door does not keep the first in line out": func(t *testing.T, d *admission, _ *atomic.Int64) {
+			t.Helper()
 			full := hold(d.arena, 6)
 			require.True(t, d.enter(t.Context(), unit, time.Second), "nothing is in flight: alone")
 			waiting := hold(d.arena, 3)
@@ -70,6 +73,7 @@ func TestAdmission(t *testing.T) {
 			releaseAll(waiting)
 		},
 		"one that is too large passes alone": func(t *testing.T, d *admission, unwritten *atomic.Int64) {
+			t.Helper()
 			big := d.arena.Get(20 << 20)
 			require.True(t, d.enter(t.Context(), big.Footprint(), time.Second))
 			require.False(t, d.enter(t.Context(), big.Footprint(), time.Second))
@@ -81,6 +85,7 @@ func TestAdmission(t *testing.T) {
 			big.Release()
 		},
 		"a long line is refused at once": func(t *testing.T, d *admission, _ *atomic.Int64) {
+			t.Helper()
 			require.True(t, d.enter(t.Context(), 4*unit, time.Second))
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
@@ -97,6 +102,7 @@ func TestAdmission(t *testing.T) {
 			require.Empty(t, d.queue)
 		},
 		"who gives up lets the next one in": func(t *testing.T, d *admission, _ *atomic.Int64) {
+			t.Helper()
 			require.True(t, d.enter(t.Context(), 3*unit, time.Second))
 			var in atomic.Bool
 			var wg sync.WaitGroup

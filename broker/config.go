@@ -81,7 +81,8 @@ type Config struct {
 	OffsetsReplicas   int32         // of __consumer_offsets; 3
 	OffsetsPartitions int32         // 50
 	// MaxInFlight bounds the bytes of produce requests that are not yet
-	// acknowledged; more wait at the door. Half the arena.
+	// acknowledged; more wait at the door, as they do while the arena is full.
+	// Half the arena.
 	MaxInFlight int64
 }
 

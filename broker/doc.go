@@ -32,6 +32,20 @@
 // process was deleted, and its data goes; data on disk at the start that no
 // image mentions is set aside.
 //
+// # Memory
+//
+// Batches lie in one arena a node, from the wire to the tail of a log, and are
+// shared by counted references. Nobody in the arena waits; who may hold how much is
+// settled here, at two doors (record.Arena has the shares):
+//
+//	admission.go  producers wait while the arena is full but for the share that
+//	              replication receives into
+//	fetch.go      readers wait (shortage) while other readers hold all that they may
+//
+// Replication waits at neither. What a leader may send is bounded by credit, which
+// comes back when the own log has written it; so two brokers that lead for each
+// other never wait for each other's memory.
+//
 // # Goroutines
 //
 // All are owned by Broker, started by Start and awaited by Close:
@@ -51,8 +65,11 @@
 // Taken in this order; none is held while a lock to its left is taken:
 //
 //	localReplica.mu -> log's own, replica's own (Wake, End, Follow, Ack, Stop)
-//	                -> api.Pending's -> inFlight
-//	                -> readers.mu, proposer.mu (leaves)
+//	                -> api.Pending's -> admission.mu
+//	                -> readers.mu, shortage.mu, proposer.mu (leaves)
+//
+// admission.mu and shortage.mu are also taken by whoever gives the last reference
+// to a buffer back, with any lock held.
 //
 // The flush worker calls progress with none of the log's locks held, and package
 // replica calls localReplica with none of its own.

@@ -16,6 +16,7 @@ type metrics struct {
 	replicas, leaders, uncommitted, offline, waiting *prometheus.Desc
 	arenaBytes, logBytes, suspended                  *prometheus.Desc
 	diskFull, diskFree, diskReserve                  *prometheus.Desc
+	pinnedBytes, heldBack, shortReaders              *prometheus.Desc
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -35,6 +36,9 @@ func newMetrics(b *Broker) *metrics {
 		offline:      desc("offline_replicas", "Replicas out of service because of damage or a failed write."),
 		waiting:      desc("produce_waiting", "Produce requests that wait for acknowledgements."),
 		arenaBytes:   desc("arena_bytes", "Bytes of batches held in memory."),
+		pinnedBytes:  desc("arena_pinned_bytes", "The part of arena_bytes that readers hold."),
+		heldBack:     desc("produce_held_back_bytes", "Bytes of produce requests that wait at the door for memory."),
+		shortReaders: desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
 		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
 		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
 		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
@@ -47,7 +51,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders} {
 		ch <- d
 	}
 }
@@ -83,6 +87,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.offline, float64(offline))
 	gauge(m.waiting, float64(waiting))
 	gauge(m.arenaBytes, float64(m.b.cfg.Arena.InUse()))
+	gauge(m.pinnedBytes, float64(m.b.cfg.Arena.Pinned()))
+	gauge(m.heldBack, float64(m.b.admission.heldBack()))
+	gauge(m.shortReaders, float64(m.b.short.waiting.Load()))
 	gauge(m.logBytes, float64(bytes))
 	gauge(m.suspended, boolean(m.b.suspended.Load()))
 	gauge(m.diskFull, boolean(m.b.diskFull.Load()))

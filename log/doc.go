@@ -40,6 +40,15 @@
 // the segments before anything looks at them. docs/decisions/0001-flush.md compares
 // this with syncfs and early writeback.
 //
+// # Memory
+//
+// The buffers of the last batches are the tail, which reads share. It holds what is
+// not written, and of what is written as much as the arena has room for: the oldest
+// groups of all logs give way to writes, to cold reads and to producers that wait
+// (Dir.Reclaim). A reader may keep what it got; the arena counts that as pinned, and
+// reads that ask to be bounded (ReadOptions) stay within its shares. In the steady
+// state an append and a read of the tail allocate nothing.
+//
 // # Offsets, all exclusive
 //
 //	start <= high watermark <= end

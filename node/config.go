@@ -37,7 +37,8 @@ type Config struct {
 	Rack string
 
 	// TailMemory is the memory for batches, in bytes: recent data that is
-	// served without a system call, and what is in flight.
+	// served without a system call, what is in flight, and what consumers have not
+	// taken.
 	TailMemory int64
 	// DiskReserve is the free space in bytes below which produce is refused; 0:
 	// the larger of 2 GiB and 5 % of the disk.
