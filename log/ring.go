@@ -47,14 +47,17 @@ func (r *ring[T]) dropBack(i int) {
 
 // shrink gives room back that a burst took.
 func (r *ring[T]) shrink() {
-	if len(r.items) <= ringKept || r.n > len(r.items)/8 {
-		return
+	size := len(r.items)
+	for size > ringKept && r.n <= size/8 {
+		size /= 4
 	}
-	if r.n == 0 {
+	switch {
+	case size == len(r.items):
+	case r.n == 0:
 		r.items, r.head = nil, 0
-		return
+	default:
+		r.resize(size)
 	}
-	r.resize(len(r.items) / 4)
 }
 
 func (r *ring[T]) resize(size int) {
