@@ -2,10 +2,17 @@ package log
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"math"
+	"path"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -149,5 +156,81 @@ func FuzzDamage(f *testing.F) {
 				slices[i].Release()
 			}
 		}
+	})
+}
+
+// Names are taken apart into what they were put together from, and nothing else is
+// taken for one of ours: what is not is left alone.
+func FuzzNames(f *testing.F) {
+	for _, name := range []string{
+		"orders-0", "a-b-12", "-1", "x-007", "orders-0.0a010203.stray", "orders-0.0a010203.2.deleted", "orders-0.deleted",
+		"00000000000000000042.log", "00000000000000000042.log.17.torn", "00000000000000000042.log.17.3.torn", "99999999999999999999.index",
+		"leader-epoch-checkpoint.tmp", "flushed-checkpoint.0", "lost+found", "..", "", ".log", "0.log", "00000000000000000000.log/",
+	} {
+		f.Add(name, true)
+		f.Add(name, false)
+	}
+	f.Fuzz(func(t *testing.T, name string, folder bool) {
+		e := vfs.Entry{Name: name, Folder: folder}
+		kind, off := logKind(e)
+		ext := map[FileKind]string{KindSegment: logExt, KindIndex: indexExt, KindTimeIndex: timeExt, KindSnapshot: snapshotExt}[kind]
+		if ext != "" {
+			require.False(t, folder)
+			require.Equal(t, offsetName(off)+ext, name)
+		}
+		if kind == KindTorn {
+			require.True(t, strings.HasPrefix(name, offsetName(off)+logExt+"."))
+		}
+		switch rootKind(e, nil) {
+		case KindPartition:
+			topic, partition, ok := parseFolderName(name)
+			require.True(t, ok && folder)
+			require.Equal(t, name, folderName(topic, partition))
+		case KindSetAside, KindDeleted:
+			require.True(t, folder)
+			topic, partition, ok := parsePutAway(name, path.Ext(name))
+			require.True(t, ok)
+			require.True(t, strings.HasPrefix(name, folderName(topic, partition)+"."))
+		default:
+		}
+	})
+}
+
+// Whatever a leader sends, a follower's log takes whole batches that continue it,
+// or refuses with an error that says why and takes nothing.
+func FuzzAppendFollower(f *testing.F) {
+	one := batch(f, 5, "value")
+	f.Add(one, int64(0), int64(1))
+	f.Add(append(bytes.Clone(one), one...), int64(0), int64(2))
+	f.Add(one[:70], int64(0), int64(1))
+	f.Add([]byte{}, int64(0), int64(0))
+	negative := bytes.Clone(one)
+	binary.BigEndian.PutUint32(negative[23:], 1<<31) // last offset delta
+	f.Add(negative, int64(0), int64(1))
+	far := bytes.Clone(one)
+	record.Patch(far, math.MaxInt64, 1)
+	f.Add(far, int64(math.MaxInt64), int64(math.MinInt64))
+	mem := vfs.NewMem()
+	opts := testOptions(mem)
+	d := openTestDir(f, opts)
+	f.Cleanup(func() { _ = d.Close(-1) })
+	l, err := d.Open(testSpec(Config{}, nil))
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, b []byte, from, to int64) {
+		if len(b) >= record.HeaderSize { // a wrong CRC would hide what is behind it
+			binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+		}
+		end := l.End()
+		buf := inArena(l, b)
+		defer buf.Release()
+		err := l.AppendFollower(record.Offset(from), record.Offset(to), 0, []*record.Buf{buf})
+		if err != nil {
+			require.Equal(t, end, l.End())
+			known := errors.Is(err, ErrInvalidBatch) || errors.Is(err, ErrNotContiguous) || errors.Is(err, ErrStaleEpoch)
+			require.True(t, known, "%v", err)
+			return
+		}
+		require.Equal(t, record.Offset(to), l.End())
+		require.NoError(t, l.Reset(0))
 	})
 }

@@ -141,7 +141,8 @@ func (m *timeModel) look() {
 	for _, r := range m.records {
 		if r.off >= m.l.Start() && r.off < limit && r.ms >= ms {
 			require.True(m.t, found, "%d ms below %d: the record at %d has %d", ms, limit, r.off, r.ms)
-			require.Equal(m.t, r, stamped{off, at}, "%d ms below %d", ms, limit)
+			require.Equal(m.t, r.off, off, "%d ms below %d", ms, limit)
+			require.Equal(m.t, r.ms, at, "%d ms below %d", ms, limit)
 			return
 		}
 	}
