@@ -74,6 +74,9 @@ func (v *verifier) folder(head InspectedFile, files []InspectedFile) error {
 	bases = p.swapped(files, bases)
 	p.listed(files, segments)
 	p.promise(head, len(bases))
+	if p.resetting(files) {
+		return nil // what lies here counts no more
+	}
 	if err := p.readEpochs(len(bases)); err != nil {
 		return err
 	}
@@ -129,8 +132,6 @@ func (p *partitionCheck) listed(files []InspectedFile, segments map[record.Offse
 			p.v.whole(SeverityStrange, f.Kind, f.Path, "nothing of ours has that name", "it is left alone")
 		case KindTorn:
 			p.note(f.Kind, f.Path, "cut off the end of the log by an earlier start", "delete it when nobody asks for it any more")
-		case KindReset:
-			p.note(f.Kind, f.Path, "the log was being reset: what lies here counts no more", "the next start finishes it")
 		case KindTemporary:
 			p.note(f.Kind, f.Path, "unfinished", "the next start removes it")
 		case KindIndex, KindTimeIndex:
@@ -140,6 +141,26 @@ func (p *partitionCheck) listed(files []InspectedFile, segments map[record.Offse
 		default:
 		}
 	}
+}
+
+// resetting says whether the log was being reset, which the next start finishes.
+func (p *partitionCheck) resetting(files []InspectedFile) bool {
+	for _, f := range files {
+		if f.Kind != KindReset {
+			continue
+		}
+		b, err := p.v.in.read(f.Path, maxSmallFile)
+		if err == nil {
+			_, err = decodeReset(b)
+		}
+		if err != nil {
+			p.note(f.Kind, f.Path, err.Error(), "the log may have been in the middle of a reset")
+			return false
+		}
+		p.note(f.Kind, f.Path, "the log was being reset: what lies here counts no more", "the next start finishes it")
+		return true
+	}
+	return false
 }
 
 func (p *partitionCheck) note(kind FileKind, path, problem, want string) {
