@@ -49,24 +49,25 @@ func BenchmarkTailRead(b *testing.B) {
 // record whenever it has come to the end. One round is one such pair.
 func BenchmarkReplayBesideWriters(b *testing.B) {
 	const (
-		size, partitions, writers = 64 << 10, 6, 12
-		window                    = 3 * time.Second
-		kept                      = 512 << 20 // bytes of a partition
+		size, partitions = 64 << 10, 6
+		outstanding      = 16 // batches of a partition, at most
+		window           = 3 * time.Second
+		kept             = 512 << 20 // bytes of a partition
 	)
 	cfg := Config{Synced: true, SegmentBytes: kept / 4, RetentionBytes: kept}
 	p := openBenchParts(b, vfs.OS{}, partitions, size, cfg)
 	p.whole = true
 	warmMemory(b, 3<<30)
-	require.NoError(b, together(writers, func(i int) error {
-		return p.write(p.parts[i%partitions], kept/size*partitions/writers)
+	require.NoError(b, together(partitions*outstanding, func(i int) error {
+		return p.write(p.parts[i%partitions], kept/size/outstanding)
 	}))
-	perSecond := p.most(b, writers, 2*time.Second)
-	every := time.Duration(float64(writers) / (perSecond / 2) * float64(time.Second))
+	perSecond := p.most(b, partitions*outstanding, 2*time.Second)
+	every := time.Duration(partitions / (perSecond / 2) * float64(time.Second))
 
 	var alone, beside, ratios, replayed []float64
 	for b.Loop() {
 		p.retain(b)
-		a := p.open(b, writers, every, window)
+		a := p.open(b, outstanding, every, window)
 		p.retain(b)
 		stop := make(chan struct{})
 		var (
@@ -76,7 +77,7 @@ func BenchmarkReplayBesideWriters(b *testing.B) {
 		)
 		begin := time.Now()
 		wg.Go(func() { bytes, err = p.replay(stop) })
-		w := p.open(b, writers, every, window)
+		w := p.open(b, outstanding, every, window)
 		took := time.Since(begin)
 		close(stop)
 		wg.Wait()
@@ -123,22 +124,38 @@ func (p *benchParts) most(b *testing.B, writers int, window time.Duration) float
 	return float64(sum) / window.Seconds()
 }
 
-// open runs writers in open loops and returns the p99 in ms.
-func (p *benchParts) open(b *testing.B, writers int, every, window time.Duration) float64 {
+// open appends to every partition on a schedule, whatever the flushes do, up to a
+// bound on what is under way, and returns the p99 in ms.
+func (p *benchParts) open(b *testing.B, outstanding int, every, window time.Duration) float64 {
 	b.Helper()
+	type appended struct {
+		next record.Offset
+		due  time.Time
+	}
 	begin := time.Now()
-	all := make([][]time.Duration, writers)
-	require.NoError(b, together(writers, func(i int) error {
-		l := p.parts[i%len(p.parts)]
-		due := begin.Add(every * time.Duration(i) / time.Duration(writers))
+	all := make([][]time.Duration, len(p.parts))
+	require.NoError(b, together(len(p.parts), func(i int) error {
+		l, underWay := p.parts[i], make(chan appended, outstanding)
+		var wg sync.WaitGroup
+		var failed, refused error
+		wg.Go(func() {
+			for a := range underWay {
+				failed = l.progress.waitFlushed(a.next).Err
+				all[i] = append(all[i], time.Since(a.due))
+			}
+		})
+		due := begin.Add(every * time.Duration(i) / time.Duration(len(p.parts)))
 		for ; due.Before(begin.Add(window)); due = due.Add(every) {
 			time.Sleep(time.Until(due))
-			if err := p.write(l, 1); err != nil {
-				return err
+			var next record.Offset
+			if next, refused = p.append(l.Log); refused != nil {
+				break
 			}
-			all[i] = append(all[i], time.Since(due))
+			underWay <- appended{next, due}
 		}
-		return nil
+		close(underWay)
+		wg.Wait()
+		return errors.Join(failed, refused)
 	}))
 	took := slices.Concat(all...)
 	slices.Sort(took)
