@@ -85,10 +85,10 @@ func BenchmarkReplayBesideWriters(b *testing.B) {
 		alone, beside, ratios = append(alone, a), append(beside, w), append(ratios, w/a)
 		replayed = append(replayed, float64(bytes)/1e6/took.Seconds())
 	}
-	b.ReportMetric(medianOf(ratios), "ratio")
-	b.ReportMetric(medianOf(alone), "alone-p99-ms")
-	b.ReportMetric(medianOf(beside), "beside-p99-ms")
-	b.ReportMetric(medianOf(replayed), "replay-MB/s")
+	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(alone), "alone-p99-ms")
+	b.ReportMetric(median(beside), "beside-p99-ms")
+	b.ReportMetric(median(replayed), "replay-MB/s")
 	b.ReportMetric(perSecond/2*size/1e6, "write-MB/s")
 	b.ReportMetric(0, "ns/op")
 }

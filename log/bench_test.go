@@ -71,7 +71,7 @@ type benchParts struct {
 	parts  []*benchPart
 	batch  []byte
 	whole  bool // batches are read from disk: their bodies must be right
-	size   int    // of a batch
+	size   int  // of a batch
 }
 
 // openBenchParts opens so many partitions for batches of one size.
@@ -197,20 +197,12 @@ func (r *rounds) report(b *testing.B) {
 	for i := range ratios {
 		ratios[i] = r.log.mbPerSecond[i] / r.raw.mbPerSecond[i]
 	}
-	b.ReportMetric(medianOf(ratios), "ratio")
-	b.ReportMetric(medianOf(r.log.mbPerSecond), "MB/s")
-	b.ReportMetric(medianOf(r.raw.mbPerSecond), "raw-MB/s")
-	b.ReportMetric(medianOf(r.log.cpuPerGB), "CPU-s/GB")
-	b.ReportMetric(medianOf(r.raw.cpuPerGB), "raw-CPU-s/GB")
+	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(r.log.mbPerSecond), "MB/s")
+	b.ReportMetric(median(r.raw.mbPerSecond), "raw-MB/s")
+	b.ReportMetric(median(r.log.cpuPerGB), "CPU-s/GB")
+	b.ReportMetric(median(r.raw.cpuPerGB), "raw-CPU-s/GB")
 	b.ReportMetric(0, "ns/op")
-}
-
-func medianOf(values []float64) float64 {
-	v := slices.Sorted(slices.Values(values))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
 }
 
 // Batches of 1 MiB that no flush follows, against writes of 1 MiB.
@@ -331,13 +323,13 @@ func BenchmarkFlushLatency(b *testing.B) {
 				perSecond = append(perSecond, float64(len(took))/window.Seconds())
 			}
 			if partitions == 1 {
-				p99OfOne = medianOf(p99)
+				p99OfOne = median(p99)
 			} else if p99OfOne > 0 {
-				b.ReportMetric(medianOf(p99)/p99OfOne, "p99-of-1")
+				b.ReportMetric(median(p99)/p99OfOne, "p99-of-1")
 			}
-			b.ReportMetric(medianOf(p50), "p50-ms")
-			b.ReportMetric(medianOf(p99), "p99-ms")
-			b.ReportMetric(medianOf(perSecond), "appends/s")
+			b.ReportMetric(median(p50), "p50-ms")
+			b.ReportMetric(median(p99), "p99-ms")
+			b.ReportMetric(median(perSecond), "appends/s")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
