@@ -33,7 +33,7 @@ func benchFolder(b *testing.B) string {
 	folder := b.TempDir()
 	if parent := os.Getenv(benchDirEnv); parent != "" {
 		var err error
-		folder, err = os.MkdirTemp(parent, "penstock-log-bench-")
+		folder, err = os.MkdirTemp(parent, "penstock-log-bench-") //nolint:usetesting // where the caller says
 		require.NoError(b, err)
 		b.Cleanup(func() { require.NoError(b, os.RemoveAll(folder)) })
 	}

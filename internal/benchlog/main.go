@@ -66,7 +66,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return fmt.Errorf("build the benchmarks: %w", err)
 	}
 	found := results{}
-	for _, g := range groups {
+	for _, g := range groups() {
 		if !strings.Contains(g.name, o.only) {
 			continue
 		}
@@ -104,7 +104,7 @@ func (o *options) print(out io.Writer, found results) error {
 	heading := fmt.Sprintf("%d CPUs, %s, %s, revision %s", runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format(time.DateOnly), revision())
 	var missed []string
 	var rows [][]string
-	for _, f := range figures {
+	for _, f := range figures() {
 		values := found[key{f.bench, f.metric}]
 		if len(values) == 0 {
 			continue
