@@ -96,17 +96,17 @@ func (l *Log) mustRoll(e tailEntry, cfg Config) bool {
 // writeGroup writes as many entries as fit into the active segment.
 func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 	s := l.active()
-	l.vec = l.vec[:0]
+	vec := l.dir.lendVector()
+	defer l.dir.takeVector(vec)
 	var bytes int64
 	for _, e := range group {
 		n := int64(e.buf.Len())
-		if len(l.vec) > 0 && (s.size+bytes+n > cfg.SegmentBytes || e.next-s.base > maxSegmentOffsets || bytes+n > groupBytes) {
+		if len(*vec) > 0 && (s.size+bytes+n > cfg.SegmentBytes || e.next-s.base > maxSegmentOffsets || bytes+n > groupBytes) {
 			break
 		}
-		l.vec = append(l.vec, e.buf.Bytes())
+		*vec = append(*vec, e.buf.Bytes())
 		bytes += n
 	}
-	defer clear(l.vec)
 	if err := l.needIndex(s); err != nil {
 		return 0, err
 	}
@@ -115,7 +115,7 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 		return 0, err
 	}
 	l.atRest = false
-	if _, err := file.WriteVecAt(l.vec, s.size); err != nil {
+	if _, err := file.WriteVecAt(*vec, s.size); err != nil {
 		l.dir.files.release(s.file)
 		return 0, fmt.Errorf("%s: %w", s.path+logExt, err)
 	}
@@ -125,7 +125,7 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 	if s.size == 0 {
 		s.created = l.dir.now()
 	}
-	for _, b := range l.vec {
+	for _, b := range *vec {
 		for len(b) > 0 {
 			info, ok := record.Peek(b)
 			if !ok {
@@ -135,9 +135,23 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 			b = b[info.Size:]
 		}
 	}
-	l.tail.wrote(len(l.vec))
+	l.tail.wrote(len(*vec))
 	l.written = s.next
 	return bytes, nil
+}
+
+// lendVector lends an array for a write call; a log that is idle has none.
+func (d *Dir) lendVector() *[][]byte {
+	if vec, ok := d.vectors.Get().(*[][]byte); ok {
+		return vec
+	}
+	return new([][]byte)
+}
+
+func (d *Dir) takeVector(vec *[][]byte) {
+	clear(*vec)
+	*vec = (*vec)[:0]
+	d.vectors.Put(vec)
 }
 
 // flushWritten syncs the active segment if it is due. The caller holds io.

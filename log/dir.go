@@ -43,6 +43,7 @@ type Dir struct {
 	scratch sync.Pool // of *appendScratch
 
 	collected map[logKey]logState // belongs to collect
+	vectors   sync.Pool           // of *[][]byte, for writeGroup
 
 	marker sync.Mutex // held while the clean-stop marker is read and removed
 

@@ -31,8 +31,6 @@ type Log struct {
 	// atRest: the index files and the snapshot of the active segment are as a
 	// close would write them. Guarded by io.
 	atRest bool
-	// vec is the flush worker's scratch space; guarded by io.
-	vec [][]byte
 	// closed: the files are closed, everything in them synced; guarded by io.
 	closed bool
 

@@ -157,6 +157,39 @@ func TestIdleLogs(t *testing.T) {
 	require.NoError(t, d.Close(-1))
 }
 
+// What a burst took is given back: the index of what was written stays, 24 bytes
+// for each index interval at most.
+func TestIdleLogsAfterABurst(t *testing.T) {
+	const count, batches = 50, 3000
+	opts := testOptions(hasty{})
+	opts.Path = filepath.Join(t.TempDir(), "data")
+	opts.TailBytes, opts.CheckpointInterval, opts.OpenFiles = 16<<10, time.Hour, 1
+	d := openTestDir(t, opts)
+	logs := make([]*Log, count)
+	for i := range logs {
+		var err error
+		logs[i], err = d.Open(manySpec(i, Config{}))
+		require.NoError(t, err)
+	}
+	payload := batch(t, 0, "a value")
+	before := heap()
+	for _, l := range logs {
+		for range batches {
+			add(t, l, 1, payload)
+		}
+	}
+	for _, l := range logs {
+		for l.Written() < l.End() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	evictAll(d)
+	perLog := (heap() - before) / count
+	t.Logf("%d bytes each", perLog)
+	require.Less(t, perLog, int64(10<<10))
+	require.NoError(t, d.Close(-1))
+}
+
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()
