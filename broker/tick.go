@@ -124,7 +124,13 @@ func (b *Broker) retain(ctx context.Context) {
 		}
 		b.advanceStarts()
 		for _, l := range b.table.all() {
-			if !due || l.role() != partition.RoleLeader {
+			if !due {
+				continue
+			}
+			if err := l.log.Rest(); err != nil {
+				l.logger.Warn("the index of an idle log stays in memory", "error", err)
+			}
+			if l.role() != partition.RoleLeader {
 				continue
 			}
 			removed, err := l.log.Retain(b.cfg.Now())

@@ -101,6 +101,13 @@
 // for checking costs as much as reading (sound.go). An index is a hint: if it leads to no batch, the
 // segment is read from its front.
 //
+// # Idle logs
+//
+// A node may have 10,000 logs of which few are busy. An idle one holds some two
+// kilobytes and no open file: opening reads the ends of the index files only, the
+// arrays for write calls are lent, tails give way, and Rest puts the index of what was
+// written into its files.
+//
 // # Goroutines
 //
 // The Dir owns them all and Close waits for them: the flush workers, which end

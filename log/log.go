@@ -64,6 +64,8 @@ type Log struct {
 	// resume holds where cold readers ended; resumed counts those that took another's place.
 	resume  []resumePoint
 	resumed int
+	// rested is the end at the last call of Rest.
+	rested record.Offset
 	// flushDue: sync with the next turn though the topic is not synced.
 	flushDue   bool
 	flushTimer *time.Timer

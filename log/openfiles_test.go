@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -122,11 +123,15 @@ func TestFewFilesForManyLogs(t *testing.T) {
 				Synced: synced, FlushInterval: time.Hour, SegmentBytes: 600, IndexInterval: 100, RetentionBytes: 1500,
 			})
 			a.forget()
+			payload := batch(t, 0, "a value of some length")
 			var wg sync.WaitGroup
 			for i, l := range logs {
 				wg.Go(func() {
 					for range appends {
-						add(t, l, 0, batch(t, 0, "a value of some length"))
+						if _, _, err := tryAdd(l, 0, payload); err != nil {
+							t.Error(err)
+							return
+						}
 						ears[i].waitWritten(l.End())
 					}
 				})
@@ -312,7 +317,7 @@ func TestHangingReadersHoldNoWriterBack(t *testing.T) {
 		})
 	}
 	for faults.Held() < 6 {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	fill(t, l, n, 40)
 	l.SetHighWatermark(l.Flushed())

@@ -115,7 +115,14 @@ func (s *segment) seal(fsys vfs.FS) error {
 
 // removeFiles deletes a segment's files; those that are gone already do not matter.
 func (s *segment) removeFiles(fsys vfs.FS) error {
-	for _, ext := range []string{logExt, indexExt, timeExt} {
+	if err := fsys.Remove(s.path + logExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.removeIndex(fsys)
+}
+
+func (s *segment) removeIndex(fsys vfs.FS) error {
+	for _, ext := range []string{indexExt, timeExt} {
 		if err := fsys.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

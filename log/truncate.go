@@ -1,8 +1,6 @@
 package log
 
 import (
-	"errors"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -157,10 +155,8 @@ func (l *Log) truncateFiles(old []*segment) error {
 		}
 		l.forgetFiles([]*segment{later})
 	}
-	for _, ext := range []string{indexExt, timeExt} {
-		if err := l.fs.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := s.removeIndex(l.fs); err != nil {
+		return err
 	}
 	if err := l.truncateFile(s); err != nil {
 		return err
