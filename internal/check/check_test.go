@@ -55,6 +55,20 @@ func TestEachAnomaly(t *testing.T) {
 			},
 		},
 		{
+			"an index comes twice",
+			kinds{check.Malformed, check.Unseen},
+			check.Options{},
+			func(b *builder) { b.send(1, 0, 7); b.poll(2, 0, 7); b.h[3].Index = 3 },
+			func(b *builder) { b.send(1, 0, 7); b.poll(2, 0, 7); b.h[3].Index = 9 },
+		},
+		{
+			"a record at no offset",
+			kinds{check.Malformed},
+			check.Options{},
+			func(b *builder) { b.send(1, 0, 7); b.poll(2, 0, 7, unknown, 8) },
+			func(b *builder) { b.send(1, 0, 7); b.poll(2, 0, 7) },
+		},
+		{
 			"two readers see different values",
 			kinds{check.InconsistentOffsets},
 			check.Options{},
@@ -126,6 +140,25 @@ func TestEachAnomaly(t *testing.T) {
 				b.poll(2, 0, 7)
 				b.poll(3, 1, 8)
 			},
+		},
+		{
+			"unread, and a later copy might still be read",
+			kinds{check.Duplicate, check.Unseen},
+			check.Options{},
+			func(b *builder) {
+				b.send(1, 1, 7)
+				b.pair(check.Op{Process: 2, Type: check.Info, F: check.FPoll, Parts: []check.Part{part(9, 7)}})
+				b.invoke(1, 5, 8)
+				b.poll(3, 5, 8)
+			},
+			func(b *builder) { b.send(1, 1, 7); b.invoke(1, 5, 8); b.poll(3, 1, 7, 5, 8) },
+		},
+		{
+			"unread below a record whose first copy is lower still",
+			kinds{check.Duplicate, check.Unseen},
+			check.Options{},
+			func(b *builder) { b.send(1, 5, 7); b.invoke(1, 2, 8); b.poll(3, 9, 8); b.poll(4, 2, 8) },
+			func(b *builder) { b.send(1, 5, 7); b.invoke(1, 2, 8); b.poll(3, 5, 7); b.poll(4, 2, 8) },
 		},
 		{
 			"a tail that nobody reads",
@@ -270,6 +303,21 @@ func TestEachAnomaly(t *testing.T) {
 				b.invoke(1, 1, 8)
 				b.done(1, check.OK, 0, 7)
 				b.done(1, check.OK, 1, 8)
+				b.poll(2, 0, 7, 1, 8)
+			},
+		},
+		{
+			"sends change places, one after the other, without idempotence",
+			kinds{check.NonmonotonicSend, check.StaleSend},
+			check.Options{},
+			func(b *builder) {
+				b.sendAs(check.Op{Process: 1, Plain: true}, 1, 7)
+				b.sendAs(check.Op{Process: 1, Plain: true}, 0, 8)
+				b.poll(2, 0, 8, 1, 7)
+			},
+			func(b *builder) {
+				b.sendAs(check.Op{Process: 1, Plain: true}, 0, 7)
+				b.sendAs(check.Op{Process: 1, Plain: true}, 1, 8)
 				b.poll(2, 0, 7, 1, 8)
 			},
 		},
@@ -427,6 +475,30 @@ func TestEachAnomaly(t *testing.T) {
 			},
 		},
 		{
+			"a commit is gone that a look-up overlapped",
+			kinds{check.CommittedRegress},
+			check.Options{},
+			func(b *builder) { b.overlapped(); b.committed(3, 3) },
+			func(b *builder) { b.overlapped(); b.committed(3, 5) },
+		},
+		{
+			"a refused commit is found",
+			kinds{check.CommittedUnwritten},
+			check.Options{},
+			func(b *builder) {
+				refused := member(1, check.FCommit, 1, 3)
+				refused.Type = check.Fail
+				b.pair(refused)
+				b.committed(2, 3)
+			},
+			func(b *builder) {
+				unclear := member(1, check.FCommit, 1, 3)
+				unclear.Type = check.Info
+				b.pair(unclear)
+				b.committed(2, 3)
+			},
+		},
+		{
 			"a committed offset that nobody committed",
 			kinds{check.CommittedUnwritten},
 			check.Options{},
@@ -529,6 +601,7 @@ func TestAllowed(t *testing.T) {
 		}},
 		{"a group whose rebalances nobody recorded", "", check.Options{}, func(b *builder) {
 			b.send(1, 0, 7, 1, 8, 2, 9)
+			b.poll(2, 0, 7)
 			b.add(check.Op{Process: 2, Type: check.OK, F: check.FSubscribe, Topics: []string{"orders"}})
 			b.poll(2, 0, 7, 1, 8, 2, 9)
 			b.poll(2, 1, 8)
@@ -543,7 +616,21 @@ func TestAllowed(t *testing.T) {
 			b.revoked(2, 1)
 			b.assigned(2, 3, 0)
 			b.add(check.Op{Process: 2, Type: check.OK, F: check.FPoll, Parts: []check.Part{part(1, 8, 0, 7)}})
-			b.poll(2, 1, 8, 2, 9)
+			b.poll(2, 2, 9) // who knows: 0 may have come first, and then 1
+		}},
+		{"a poll without an end, in two parts", "", check.Options{}, func(b *builder) {
+			b.send(1, 0, 7, 1, 8, 2, 9)
+			b.assign(2, 0)
+			b.pair(check.Op{Process: 2, Type: check.Info, F: check.FPoll, Parts: []check.Part{part(0, 7, 1, 8), part(2, 9)}})
+			b.poll(2, 0, 7, 1, 8, 2, 9)
+		}},
+		{"look-ups of bounds that overlap", "", check.Options{}, func(b *builder) {
+			b.add(check.Op{Process: 4, Type: check.Invoke, F: check.FOffsets})
+			b.send(1, 0, 7, 1, 8)
+			b.poll(2, 0, 7, 1, 8)
+			b.offsets(3, 2, 2, 1)
+			late := check.Op{Process: 4, Type: check.OK, F: check.FOffsets, Parts: []check.Part{bounds(0, 0, unknown), bounds(0, 0, 1)}}
+			b.add(late)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -155,7 +155,6 @@ func (c *Checker) event(p *process, op *Op) {
 		clear(p.open)
 		clear(p.cursors)
 		clear(p.disturbed)
-		c.abandon(p)
 	case FAssigned:
 		c.assigned(p, op)
 	case FRevoked, FLost:

@@ -60,6 +60,10 @@ func (c *Checker) read(p *process, k *partition, op *Op, part *Part) {
 		next, inside = cur.next, cur.op == op.Index
 	}
 	for _, r := range part.Reads {
+		if r.Offset < 0 {
+			c.malformed(op, "value %d of %s is read at offset %d", r.Value, k.key, r.Offset)
+			continue
+		}
 		if next >= 0 && r.Offset != next && judged {
 			c.jump(k, p, op, next, r.Offset, inside)
 		}
@@ -115,7 +119,7 @@ func (c *Checker) lag(p *process, inv *invocation, op *Op) {
 			continue
 		}
 		there, ok := cur.k.high.reached(cur.next + 1)
-		if !ok || there.op >= inv.index {
+		if !ok {
 			continue
 		}
 		l := Lag{Key: cur.k.key, Process: p.id, Op: op.Index, Behind: inv.time - there.time}

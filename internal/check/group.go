@@ -18,9 +18,7 @@ type holding struct {
 	stints  []*stint         // not ended
 	newest  map[string]int32 // member -> epoch of its latest stint
 	byEpoch map[int32]string // epoch -> the member that was given the partition in it
-	// The two stints of the highest epochs, by different members: one of them is
-	// another's, whoever asks.
-	top, second stint
+	top     stint            // of the highest epoch; op 0: none
 
 	writes   []*commit // by invoke
 	recorded bool      // some commit is in the history
@@ -28,11 +26,10 @@ type holding struct {
 
 // stint is the time in which a member believes to hold the partition.
 type stint struct {
-	member  string
-	process int32
-	epoch   int32
-	op      int64
-	rival   int64 // op that gave the partition to another in a later epoch; 0: none
+	member string
+	epoch  int32
+	op     int64
+	rival  int64 // op that gave the partition to another in a later epoch; 0: none
 }
 
 // commit is a value of the register that a committed offset is: stored by a
@@ -41,6 +38,7 @@ type commit struct {
 	invoke, done int64 // done is math.MaxInt64 while it may still take effect
 	offset       int64
 	failed       bool
+	echo         bool // found there, and another explains it
 }
 
 type pendingCommit struct {
@@ -60,14 +58,6 @@ func (c *Checker) holding(group string, key Key) *holding {
 	return h
 }
 
-// other is the stint of the highest epoch by another member; op 0: none.
-func (h *holding) other(member string) stint {
-	if h.top.member == member {
-		return h.second
-	}
-	return h.top
-}
-
 func (c *Checker) assigned(p *process, op *Op) {
 	p.grouped = true
 	for _, at := range op.Keys {
@@ -76,13 +66,13 @@ func (c *Checker) assigned(p *process, op *Op) {
 			p.disturbed[at.Key] = true
 		}
 		p.cursors[at.Key] = &cursor{k: k, next: at.Offset}
-		if other := h.other(op.Member); at.Offset >= 0 && op.Epoch > other.epoch {
+		if at.Offset >= 0 && op.Epoch > h.top.epoch {
 			// Whoever held the partition before cannot commit any more, so all that
 			// was accepted from them is older than what the member found. After a
 			// later owner, the event is only late, and shows nothing.
 			c.fetched(op, h, op.Index, at)
 		}
-		c.begin(h, stint{member: op.Member, process: p.id, epoch: op.Epoch, op: op.Index})
+		c.begin(h, stint{member: op.Member, epoch: op.Epoch, op: op.Index})
 	}
 }
 
@@ -104,14 +94,8 @@ func (c *Checker) begin(h *holding, s stint) {
 			o.rival = s.op
 		}
 	}
-	switch {
-	case s.epoch >= h.top.epoch:
-		if h.top.member != s.member {
-			h.second = h.top
-		}
+	if s.epoch >= h.top.epoch {
 		h.top = s
-	case s.epoch > h.second.epoch && s.member != h.top.member:
-		h.second = s
 	}
 }
 
@@ -134,23 +118,15 @@ func (c *Checker) revoked(p *process, op *Op) {
 	}
 }
 
-// abandon ends the stints of a process that crashed.
-func (c *Checker) abandon(p *process) {
-	for _, h := range c.holdings {
-		h.stints = slices.DeleteFunc(h.stints, func(s *stint) bool { return s.process == p.id })
-	}
-}
-
 func (c *Checker) beginCommit(op *Op, inv *invocation) {
 	for _, at := range op.Keys {
 		h := c.holding(op.Group, at.Key)
 		pc := pendingCommit{h: h, at: at, w: &commit{invoke: op.Index, done: math.MaxInt64, offset: at.Offset}}
 		h.writes, h.recorded = append(h.writes, pc.w), true
 		if op.Member != "" {
-			other := h.other(op.Member)
 			own, ever := h.newest[op.Member]
-			if other.op != 0 && (!ever || other.epoch > own) {
-				pc.current = other
+			if h.top.op != 0 && (!ever || h.top.epoch > own) {
+				pc.current = h.top
 			}
 		}
 		inv.commits = append(inv.commits, pc)
@@ -182,10 +158,10 @@ func (c *Checker) fetched(op *Op, h *holding, invoke int64, at Position) {
 	var newest *commit // of those done before the look-up, the one begun last
 	found, ever := false, false
 	for _, w := range slices.Backward(h.writes) {
-		if newest == nil && w.done < invoke && !w.failed {
+		if newest == nil && w.done < invoke && !w.failed && (!w.echo || w.offset != at.Offset) {
 			newest = w
 		}
-		if w.offset == at.Offset && !w.failed {
+		if w.offset == at.Offset && !w.failed && !w.echo {
 			ever = true
 			if newest == nil || w.done >= newest.invoke {
 				found = true
@@ -204,7 +180,7 @@ func (c *Checker) fetched(op *Op, h *holding, invoke int64, at Position) {
 		c.report(CommittedUnwritten, ex, "group %s: op %d found committed offset %d, which nobody committed", h.group, op.Index, at.Offset)
 	}
 	if at.Offset >= 0 {
-		w := &commit{invoke: invoke, done: op.Index, offset: at.Offset}
+		w := &commit{invoke: invoke, done: op.Index, offset: at.Offset, echo: found}
 		i, _ := slices.BinarySearchFunc(h.writes, invoke, func(w *commit, index int64) int { return cmp.Compare(w.invoke, index) })
 		h.writes = slices.Insert(h.writes, i, w)
 	}

@@ -413,7 +413,7 @@ func TestInjectedAnomaliesAreFound(t *testing.T) {
 					rt.Fatalf("%s is not found:\n%s", a, r.Text())
 				}
 			})
-			assert.Greater(t, tried, 10)
+			assert.Positive(t, tried)
 		})
 	}
 }

@@ -40,6 +40,6 @@ func TestHealthyClustersAreClean(t *testing.T) {
 		"acked": int(total.acked), "commits": int(total.commits), "duplicates of plain producers": total.plain, "losses of acks=1": total.weak,
 		"indefinite sends": total.indefinite, "refused commits": total.failedCommits, "lost partitions": total.losses,
 	} {
-		assert.Greater(t, n, 20, "the model shows too few %s", name)
+		assert.Positive(t, n, "the model shows too few %s", name)
 	}
 }
