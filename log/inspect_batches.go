@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,15 +117,15 @@ func (w *batchWalker) next(ctx context.Context) (*InspectedBatch, error) {
 	w.b.BatchInfo = info
 	switch left := w.size - w.at; {
 	case len(b) < record.HeaderSize:
-		return w.broken(fmt.Sprintf("%d bytes, too few for a batch header", len(b)))
+		return w.broken(ctx, fmt.Sprintf("%d bytes, too few for a batch header", len(b)))
 	case !ok:
-		return w.broken("no batch header")
+		return w.broken(ctx, "no batch header")
 	case info.LastDelta < 0:
-		return w.broken(fmt.Sprintf("last offset delta is %d", info.LastDelta))
+		return w.broken(ctx, fmt.Sprintf("last offset delta is %d", info.LastDelta))
 	case info.BaseOffset < 0 || info.NextOffset() <= info.BaseOffset:
-		return w.broken(fmt.Sprintf("base offset is %d", info.BaseOffset))
+		return w.broken(ctx, fmt.Sprintf("base offset is %d", info.BaseOffset))
 	case int64(info.Size) > left:
-		return w.broken(fmt.Sprintf("batch of %d bytes, %d left", info.Size, left))
+		return w.broken(ctx, fmt.Sprintf("batch of %d bytes, %d left", info.Size, left))
 	}
 	if info.NextOffset() > w.from {
 		if err := w.content(); err != nil {
@@ -137,10 +138,21 @@ func (w *batchWalker) next(ctx context.Context) (*InspectedBatch, error) {
 }
 
 // broken ends the walk: what follows is no batch.
-func (w *batchWalker) broken(problem string) (*InspectedBatch, error) {
-	zero, err := allZero(w.file, w.at, w.size)
-	if err != nil {
-		return nil, err
+func (w *batchWalker) broken(ctx context.Context, problem string) (*InspectedBatch, error) {
+	zero := true
+	for at := w.at; zero && at < w.size; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		b, err := w.bytes(at, int(min(inspectWindow, w.size-at)))
+		if err != nil {
+			return nil, err
+		}
+		zero = bytes.Count(b, []byte{0}) == len(b)
+		at += int64(len(b))
+		if w.in.opts.Progress != nil {
+			w.in.opts.Progress(w.in.done+at-w.at, w.in.total)
+		}
 	}
 	w.b.Problem, w.b.Rest, w.b.Zero = problem, w.size-w.at, zero
 	if zero {

@@ -373,6 +373,8 @@ func (p *partitionCheck) batch(file string, b *InspectedBatch, last bool) verdic
 // fault says what is wrong with a batch, and the offset that it is about.
 func (p *partitionCheck) fault(b *InspectedBatch) (problem, want string, off record.Offset) {
 	switch {
+	case b.Zero:
+		return b.Problem, fmt.Sprintf("the batch of offset %d", p.next), p.next
 	case b.Rest > 0:
 		return fmt.Sprintf("%s; %d bytes are not read", b.Problem, b.Rest), fmt.Sprintf("the batch of offset %d", p.next), p.next
 	case b.Problem != "":

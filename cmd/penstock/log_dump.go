@@ -143,7 +143,11 @@ func (d *dump) segment(ctx context.Context, f commitlog.InspectedFile) error {
 			return err
 		}
 		if b.Rest > 0 {
-			return d.put(dumpProblem{Type: "problem", Path: f.Path, Position: &b.Position, Rest: b.Rest, Problem: b.Problem})
+			line := dumpProblem{Type: "problem", Path: f.Path, Position: &b.Position, Problem: b.Problem}
+			if !b.Zero {
+				line.Rest = b.Rest
+			}
+			return d.put(line)
 		}
 		if d.full() || d.opts.to >= 0 && int64(b.BaseOffset) >= d.opts.to {
 			return nil
