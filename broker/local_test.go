@@ -6,8 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
@@ -17,6 +21,7 @@ import (
 	"github.com/penstock/penstock/internal/vfs"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
 // unreachable is a transport on which no leader answers.
@@ -254,6 +259,92 @@ func produce(t *testing.T, l *localReplica) *api.Pending {
 	l.append(p, 0, &req.Partitions[0], record.UnknownEpoch, api.AcksAll, deadline)
 	releaseAll(req.Partitions[0].Batches)
 	return p
+}
+
+// A leader whose log failed, whoever found out, refuses, resigns in favour of the
+// in-sync followers, and shows it.
+func TestLeaderWithAFailedLogResigns(t *testing.T) {
+	for name, fail := range map[string]func(l *localReplica, faults *vfs.Faults){
+		"at a flush": func(l *localReplica, faults *vfs.Faults) {
+			faults.Inject(vfs.Fault{Op: vfs.OpSync, Pattern: "*.log", Err: syscall.EIO})
+			results, err := produce(t, l).Wait(t.Context())
+			if err != nil || api.CodeOf(asError(results[0].Err)) != api.CodeStorageFailed {
+				t.Errorf("waiting for the flush: %v, %v", results, err)
+			}
+		},
+		"when it removes old segments": func(l *localReplica, faults *vfs.Faults) {
+			faults.Inject(vfs.Fault{Op: vfs.OpRemove, Err: syscall.EIO})
+			if err := l.log.AdvanceStart(4); !errors.Is(err, commitlog.ErrFailed) {
+				t.Errorf("%v", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			faults := vfs.NewFaults(vfs.NewMem())
+			settings := testSettings(t)
+			settings.SegmentBytes = 1 // a segment a batch
+			l, closeAll := newLocalOn(t, faults, "/d", -1, settings)
+			defer func() {
+				defer func() { faults.Heal() }()
+				l.stop()
+				_ = l.b.cfg.Dir.Close(-1) // the failure is in it
+				closeAll()
+			}()
+			l.b.metrics = newMetrics(l.b)
+			l.finish(l.assign(led(1, 1)))
+			for node := int32(2); node <= 3; node++ {
+				l.mu.Lock()
+				l.step(partition.Handshake(node, int64(node), 1, 1, -1, 0, 0, -1, 0))
+				l.mu.Unlock()
+			}
+			for range 5 {
+				end := l.log.End() + 1
+				p := produce(t, l)
+				for node := int32(2); node <= 3; node++ {
+					l.mu.Lock()
+					l.step(partition.Ack(node, 1, 1, end, end, 0))
+					l.mu.Unlock()
+				}
+				if results, err := p.Wait(t.Context()); err != nil || results[0].Err != nil {
+					t.Fatalf("%v %v", results, err)
+				}
+			}
+			fail(l, faults)
+			var change []*metav1.IsrChange
+			until(t, "the resignation", func() bool {
+				change = append(change, l.b.proposer.change(l.b.proposer.take()).GetChanges()...)
+				return len(change) > 0
+			})
+			isr := change[0].GetIsr()
+			if len(isr) != 2 || isr[0].GetNodeId() != 2 || isr[1].GetNodeId() != 3 || !slices.Equal(change[0].GetDamaged(), []int32{1}) {
+				t.Errorf("proposed %v, damaged %v", isr, change[0].GetDamaged())
+			}
+			if results, err := produce(t, l).Wait(t.Context()); err != nil || api.CodeOf(asError(results[0].Err)) != api.CodeStorageFailed {
+				t.Errorf("produce after the failure: %v, %v", results, err)
+			}
+			if got := gauge(t, l.b.metrics, "penstock_offline_replicas"); got != 1 {
+				t.Errorf("offline replicas: %v", got)
+			}
+		})
+	}
+}
+
+// gauge reads one value of the metrics.
+func gauge(t *testing.T, m prometheus.Collector, name string) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }
 
 // The last holder of a partition whose log is damaged serves what is left when

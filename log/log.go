@@ -229,12 +229,16 @@ func (l *Log) usable() error {
 	return nil
 }
 
-// latch makes a failure terminal and returns it. The caller holds no lock but io.
+// latch makes a failure terminal and returns it. Notify is told by the log's turn
+// in the flush pool, the one under way or another. The caller holds no lock but io.
 func (l *Log) latch(op string, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed == nil {
 		l.failed = &FailedError{Path: l.path, Op: op, Err: err}
+		if !l.closing {
+			l.dir.pool.submit(l)
+		}
 	}
 	return l.failed
 }
