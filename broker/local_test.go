@@ -291,6 +291,7 @@ func TestLeaderWithAFailedLogResigns(t *testing.T) {
 				closeAll()
 			}()
 			l.b.metrics = newMetrics(l.b)
+			l.b.admission = newAdmission(l.b.cfg.Arena, 1<<20, l.b.cfg.Dir.Unwritten, l.b.cfg.Dir.Reclaim)
 			l.finish(l.assign(led(1, 1)))
 			for node := int32(2); node <= 3; node++ {
 				l.mu.Lock()

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"math"
 
 	"github.com/penstock/penstock/log/record"
@@ -12,6 +13,10 @@ func (l *Log) OffsetForTime(ms int64, limit record.Offset) (off record.Offset, a
 	from := l.timeStart(ms)
 	for {
 		slices, err := l.Read(from, limit, readChunk)
+		if e, ok := errors.AsType[*OffsetError](err); ok && from < e.Start {
+			from = e.Start // removed meanwhile
+			continue
+		}
 		if err != nil || len(slices) == 0 {
 			return record.UnknownOffset, -1, false, err
 		}
