@@ -46,6 +46,10 @@
 // comes back when the own log has written it; so two brokers that lead for each
 // other never wait for each other's memory.
 //
+// A replica whose log failed for want of space or open files is closed and opened
+// anew by the reconciler once there is some, if nobody counts on it (retire.go); every
+// other failure of a log waits for a restart.
+//
 // # Goroutines
 //
 // All are owned by Broker, started by Start and awaited by Close:

@@ -34,6 +34,8 @@ type localReplica struct {
 	// startDue is a log start that the leader told and the log does not have yet;
 	// 0: none.
 	startDue atomic.Int64
+	// passing: the log failed for want of a resource that comes back.
+	passing atomic.Bool
 	// maxMessageBytes is the topic's max.message.bytes.
 	maxMessageBytes atomic.Int64
 	// How far from now the records' own timestamps may lie, in ms.
@@ -60,6 +62,9 @@ type localReplica struct {
 	paused bool
 	// inSync: the image last applied has the replica in the in-sync set.
 	inSync bool
+	// unsafe: the topic was not synced at some time, so that this replica may have
+	// acknowledged what its log had not flushed.
+	unsafe bool
 	// closed: the topic was deleted or the broker stops; nothing is stepped any more.
 	closed bool
 
@@ -207,7 +212,8 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectRefusedLead:
 		l.logger.Error("refused to lead: the log holds less than was acknowledged", "end", e.Offset, "acknowledged", e.End, "damage", e.Damage)
 	case partition.EffectOffline:
-		l.logger.Error("the log failed: the replica is out of service until a restart", "error", l.log.Err())
+		l.passing.Store(passing(l.log.Err()))
+		l.logger.Error("the log failed: the replica is out of service", "error", l.log.Err(), "until", l.outUntil())
 		l.readers.wake()
 		if l.sub != nil {
 			// The leader must not wait for this replica until it counts as lagging.
@@ -292,6 +298,7 @@ func (l *localReplica) configure(settings metadata.TopicSettings) {
 func (l *localReplica) assign(a *partition.Assignment) after {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.unsafe = l.unsafe || !a.Synced
 	todo := l.step(partition.Assign(a))
 	left := l.inSync && !l.state.InSync()
 	l.inSync = l.state.InSync()

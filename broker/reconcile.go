@@ -24,6 +24,8 @@ type reconciler struct {
 	last *metadata.Image
 	// failed: some replica could not be opened.
 	failed bool
+	// waiting: some replica's log failed and may be opened again later.
+	waiting bool
 }
 
 func (r *reconciler) run(ctx context.Context) {
@@ -31,7 +33,7 @@ func (r *reconciler) run(ctx context.Context) {
 		im := r.b.cfg.Images.Image()
 		r.reconcile(im)
 		var retry <-chan time.Time
-		if r.failed {
+		if r.failed || r.waiting {
 			retry = time.After(retryOpen)
 		}
 		select {
@@ -45,7 +47,8 @@ func (r *reconciler) run(ctx context.Context) {
 }
 
 func (r *reconciler) reconcile(im *metadata.Image) {
-	all := r.last == nil || r.failed || brokersDiffer(r.last, im)
+	r.drop(im) // First: a new topic may want the folder of an old one of its name.
+	all := r.retire(im) || r.last == nil || r.failed || brokersDiffer(r.last, im)
 	r.failed = false
 	var changed []*metadata.Topic
 	for t := range im.Topics() {
@@ -53,7 +56,6 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 			changed = append(changed, t)
 		}
 	}
-	r.drop(im) // First: a new topic may want the folder of an old one of its name.
 	r.adopt(changed, im)
 	for _, t := range changed {
 		r.assign(t, im)

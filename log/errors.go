@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -104,6 +105,17 @@ type FailedError struct {
 
 func (e *FailedError) Error() string {
 	return fmt.Sprintf("log %s failed for good: %s: %v", e.Path, e.Op, e.Err)
+}
+
+// Passing reports whether what failed for is a resource that comes back: space,
+// quota, open files. Opening the log again may then succeed.
+func (e *FailedError) Passing() bool {
+	for _, errno := range [...]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(e.Err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // Is matches ErrFailed.
