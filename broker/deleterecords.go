@@ -80,7 +80,7 @@ type trimWait struct {
 
 func (w *trimWait) result(o partition.Outcome) (record.Offset, *api.Error) {
 	l := w.l
-	switch o { //nolint:exhaustive // The others have the same words for every request.
+	switch o {
 	case partition.OutcomeOK:
 		l.mu.Lock()
 		defer l.mu.Unlock()

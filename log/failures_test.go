@@ -67,6 +67,7 @@ func TestFailures(t *testing.T) {
 }
 
 func (f *failure) run(t *testing.T) {
+	t.Helper()
 	mem := vfs.NewMem()
 	faults := vfs.NewFaults(mem)
 	d := openTestDir(t, testOptions(faults))

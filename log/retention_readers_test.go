@@ -34,6 +34,7 @@ func TestRetentionUnderReaders(t *testing.T) {
 }
 
 func runRetentionUnderReaders(t *testing.T, opts DirOptions) {
+	t.Helper()
 	d := openTestDir(t, opts)
 	n := newListener()
 	l, err := d.Open(testSpec(Config{Synced: true, SegmentBytes: 1000, RetentionBytes: 4000, IndexInterval: 200}, n))
@@ -97,6 +98,7 @@ func runRetentionUnderReaders(t *testing.T, opts DirOptions) {
 
 // readUnderRetention reads until it is stopped. Each record says its offset.
 func readUnderRetention(t *testing.T, l *Log, next func(record.Offset) record.Offset, stop <-chan struct{}) {
+	t.Helper()
 	from := record.Offset(0)
 	for {
 		select {

@@ -239,14 +239,22 @@ func TestDuplicateOnAFullDisk(t *testing.T) {
 // What is dropped before it is written counts no longer.
 func TestDroppedBytesTakeNoSpace(t *testing.T) {
 	for name, drop := range map[string]func(t *testing.T, d *Dir, l *Log, faults *vfs.Faults){
-		"truncated": func(t *testing.T, _ *Dir, l *Log, _ *vfs.Faults) { require.NoError(t, l.TruncateTo(1)) },
-		"reset":     func(t *testing.T, _ *Dir, l *Log, _ *vfs.Faults) { require.NoError(t, l.Reset(5)) },
+		"truncated": func(t *testing.T, _ *Dir, l *Log, _ *vfs.Faults) {
+			t.Helper()
+			require.NoError(t, l.TruncateTo(1))
+		},
+		"reset": func(t *testing.T, _ *Dir, l *Log, _ *vfs.Faults) {
+			t.Helper()
+			require.NoError(t, l.Reset(5))
+		},
 		"refused": func(t *testing.T, _ *Dir, l *Log, _ *vfs.Faults) {
+			t.Helper()
 			_, _, err := tryAdd(l, 0, batch(t, 1, "x"))
 			require.ErrorIs(t, err, ErrStaleEpoch)
 			require.ErrorIs(t, l.AppendFollower(9, 9, 0, nil), ErrNotContiguous)
 		},
-		"failed and closed": func(t *testing.T, d *Dir, l *Log, faults *vfs.Faults) {
+		"failed and closed": func(t *testing.T, _ *Dir, l *Log, faults *vfs.Faults) {
+			t.Helper()
 			faults.Inject(vfs.Fault{Op: vfs.OpWrite, Pattern: "*.log", Err: syscall.ENOSPC, Partial: 9})
 			add(t, l, 1, batch(t, 1, "lost"))
 			require.ErrorIs(t, l.Close(), ErrFailed)

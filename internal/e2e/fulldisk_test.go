@@ -34,6 +34,7 @@ const (
 // smallDisks gives each data directory a file system of its own, or says why it
 // cannot be. They go after the nodes have ended.
 func smallDisks(t *testing.T, kind string) func(nodes *chaos.Cluster) {
+	t.Helper()
 	return func(nodes *chaos.Cluster) {
 		t.Helper()
 		if os.Geteuid() != 0 {
