@@ -50,7 +50,7 @@ func newAdmission(arena *record.Arena, maxInFlight int64, unwritten func() int64
 	limit := arena.Limit()
 	return &admission{
 		arena: arena, maxInFlight: maxInFlight, unwritten: unwritten, reclaim: reclaim,
-		memory: limit - arena.ReceiveShare(), alone: limit / 8, maxWaiting: limit / 2,
+		memory: limit - arena.ReceiveShare(), alone: limit / 8, maxWaiting: limit,
 	}
 }
 

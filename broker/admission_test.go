@@ -89,7 +89,7 @@ func TestAdmission(t *testing.T) {
 			require.True(t, d.enter(t.Context(), 4*unit, time.Second))
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			for range 4 {
+			for range 9 {
 				wg.Go(func() { d.enter(ctx, unit, time.Minute) })
 			}
 			synctest.Wait()
