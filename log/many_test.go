@@ -2,6 +2,8 @@ package log
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -102,6 +104,7 @@ func reopenMany(tb testing.TB, path string, count int) (*Dir, []*Log) {
 	tb.Helper()
 	opts := testOptions(vfs.OS{})
 	opts.Path, opts.CheckpointInterval = path, 0
+	opts.Logger = slog.New(slog.NewJSONHandler(io.Discard, nil)) // each log has one with its name
 	d := openTestDir(tb, opts)
 	logs := make([]*Log, count)
 	require.NoError(tb, forMany(count, func(i int) (err error) {
@@ -136,7 +139,7 @@ func BenchmarkOpen10000(b *testing.B) {
 // An idle partition takes little memory and no open file. PENSTOCK_TEST_LOGS=10000
 // makes it the figure that docs/performance.md quotes.
 func TestIdleLogs(t *testing.T) {
-	count := 1000
+	count := 300
 	if testing.Short() {
 		count = 200
 	}

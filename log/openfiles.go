@@ -272,6 +272,11 @@ func (p patientFS) SyncFolder(name string) error {
 	return err
 }
 
+func (p patientFS) RemoveAll(name string) error {
+	_, err := patiently(p, name, func(name string) (struct{}, error) { return struct{}{}, p.FS.RemoveAll(name) })
+	return err
+}
+
 func patiently[T any](p patientFS, name string, do func(string) (T, error)) (T, error) {
 	for {
 		out, err := do(name)
