@@ -36,14 +36,22 @@ func (w *crashWorld) changed(e vfs.Event) {
 		}
 	}
 	v := &crashCheck{world: w, logs: logs, clean: w.clean, stray: w.stray, depth: 2}
-	var random *rand.Rand
-	if w.crash.IntN(3) > 0 {
-		random = w.crash
-	}
-	clone := w.mem.CrashClone(random)
-	untouched := clone.CrashClone(nil)
+	clone, how := strike(w.mem, w.crash)
+	untouched := clone.KillClone()
 	if err := v.verify(clone); err != nil {
-		w.failure = fmt.Errorf("crash at %q (done: %v, random: %v): %w\nOn disk:\n%s", kind, e.Done, random != nil, err, listing(untouched))
+		w.failure = fmt.Errorf("%s at %q (done: %v): %w\nOn disk:\n%s", how, kind, e.Done, err, listing(untouched))
+	}
+}
+
+// strike ends the process, and mostly the power too.
+func strike(mem *vfs.Mem, random *rand.Rand) (clone *vfs.Mem, how string) {
+	switch random.IntN(6) {
+	case 0:
+		return mem.KillClone(), "kill"
+	case 1, 2:
+		return mem.CrashClone(nil), "power cut that leaves what was synced"
+	default:
+		return mem.CrashClone(random), "power cut"
 	}
 }
 
@@ -73,11 +81,7 @@ func (v *crashCheck) verify(mem *vfs.Mem) error {
 		mem.Watch(func(e vfs.Event) {
 			if in--; in == 0 {
 				v.world.kinds[kindOf("recovery", e)]++
-				var r *rand.Rand
-				if random.IntN(2) == 0 {
-					r = random
-				}
-				again = mem.CrashClone(r)
+				again, _ = strike(mem, random)
 			}
 		})
 	}
@@ -197,8 +201,9 @@ func (v *crashCheck) goOn(d *Dir, mem *vfs.Mem, after []expected) error {
 	}
 	deeper := *v
 	deeper.logs, deeper.clean, deeper.depth = after, false, v.depth-1
-	if err := deeper.verify(mem.CrashClone(nil)); err != nil {
-		return fmt.Errorf("a second crash: %w", err)
+	clone, how := strike(mem, v.world.crash)
+	if err := deeper.verify(clone); err != nil {
+		return fmt.Errorf("a second %s: %w", how, err)
 	}
 	return nil
 }

@@ -99,3 +99,40 @@ func resize(b []byte, size int) []byte {
 	}
 	return append(b, make([]byte, size-len(b))...)
 }
+
+// KillClone returns the file system as the death of the process at this moment
+// would leave it: all that was written is there, and what was not synced is still
+// at risk.
+func (m *Mem) KillClone() *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := NewMem()
+	c.free, c.total = m.free, m.total
+	c.root = m.root.kill(map[*node]*node{})
+	return c
+}
+
+func (n *node) kill(seen map[*node]*node) *node {
+	if n == nil || seen[n] != nil {
+		return seen[n]
+	}
+	c := &node{
+		folder: n.folder, data: slices.Clone(n.data), durable: slices.Clone(n.durable),
+		dirty: maps.Clone(n.dirty), lost: maps.Clone(n.lost),
+	}
+	seen[n] = c
+	if !n.folder {
+		return c
+	}
+	c.entries, c.durableEntries = map[string]*node{}, map[string]*node{}
+	for name, child := range n.entries {
+		c.entries[name] = child.kill(seen)
+	}
+	for name, child := range n.durableEntries {
+		c.durableEntries[name] = child.kill(seen)
+	}
+	for _, ch := range n.pending {
+		c.pending = append(c.pending, change{ch.name, ch.from, ch.n.kill(seen)})
+	}
+	return c
+}

@@ -7,7 +7,7 @@
 //     what was synced. CrashClone returns what a power cut would leave: by
 //     default only what was synced, with a seed also an arbitrary part of the
 //     rest, whole pages or torn ones. Watch tells of every change, so that a test
-//     can cut the power at each.
+//     can cut the power at each. KillClone is what the death of the process leaves.
 //   - Faults wraps another one and fails chosen operations, or lets them hang. A failed Datasync on
 //     a Mem loses the pages it should have written although a later Datasync
 //     succeeds, as Linux does (LWN "PostgreSQL's fsync() surprise").

@@ -386,3 +386,25 @@ func TestFaultsCountBytes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int64{6, 4}, []int64{faults.Bytes(OpWrite), faults.Bytes(OpRead)})
 }
+
+func TestKillKeepsWhatWasWrittenAndAtRisk(t *testing.T) {
+	m := NewMem()
+	f := write(t, m, "/f", "abc")
+	require.NoError(t, f.Datasync())
+	require.NoError(t, m.SyncFolder("/"))
+	_, err := f.WriteAt([]byte("def"), 3)
+	require.NoError(t, err)
+	require.NoError(t, m.Rename("/f", "/g"))
+	c := m.KillClone()
+	_, err = f.WriteAt([]byte("ghi"), 6)
+	require.NoError(t, err)
+	require.NoError(t, m.Remove("/g"))
+	require.Equal(t, "abcdef", content(t, c, "/g"))
+	require.Equal(t, "abc", content(t, c.CrashClone(nil), "/f"))
+	require.NoError(t, c.SyncFolder("/"))
+	require.Equal(t, "abc", content(t, c.CrashClone(nil), "/g"))
+	g, err := c.Open("/g")
+	require.NoError(t, err)
+	require.NoError(t, g.Datasync())
+	require.Equal(t, "abcdef", content(t, c.CrashClone(nil), "/g"))
+}
