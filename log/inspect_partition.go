@@ -181,8 +181,8 @@ func (p *partitionCheck) promise(head InspectedFile, segments int) {
 		id, err = decodeMetadata(b)
 	}
 	if err != nil {
-		if segments == 0 && isMissing(err) {
-			p.note(KindMetadata, head.Path, "a folder without topic id and without segments: what a crash left of a creation", "")
+		if segments == 0 {
+			p.note(KindMetadata, head.Path, "a folder without a readable topic id and without segments: what a crash left of a creation", "")
 		} else {
 			p.damage(KindMetadata, name, record.UnknownOffset, err.Error(), "without a topic id the folder is not opened")
 		}
@@ -256,6 +256,8 @@ func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error)
 		file = path + logExt
 	}
 	p.last = file
+	// The next start reads it and makes its indexes anew.
+	unsettled := last || !p.promised(due-1)
 	w, err := p.v.in.walk(file, 0)
 	if err != nil {
 		return p.unreadable(file, err)
@@ -273,9 +275,9 @@ func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error)
 		if kind == KindTimeIndex {
 			ext = timeExt
 		}
-		p.index(Finding{Kind: kind, Path: path + ext, Position: at, Offset: off, Problem: problem, Want: want}, last)
+		p.index(Finding{Kind: kind, Path: path + ext, Position: at, Offset: off, Problem: problem, Want: want}, unsettled)
 	}
-	if !last && !swapped {
+	if !unsettled && !swapped {
 		p.indexesThere(path, x)
 	}
 	for {
@@ -296,7 +298,7 @@ func (p *partitionCheck) segment(base, due record.Offset, last bool) (err error)
 		}
 	}
 	if p.next >= due { // else batches are missing at its end, which others tell
-		x.end(w.size, !last || p.v.in.clean)
+		x.end(w.size, !unsettled || p.v.in.clean)
 	}
 	return nil
 }
@@ -311,11 +313,11 @@ func (p *partitionCheck) unreadable(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// index reports an index that does not fit. That of the active segment is of an
-// earlier stop and counts for nothing after a crash.
-func (p *partitionCheck) index(f Finding, last bool) {
+// index reports an index that does not fit. After a crash those of segments that
+// reach above the flushed offset count for as much as is right of them.
+func (p *partitionCheck) index(f Finding, unsettled bool) {
 	f.Severity = SeverityDamage
-	if last && !p.v.in.clean && !p.alone {
+	if unsettled && !p.v.in.clean && !p.alone {
 		f.Severity = SeverityNote
 		f.Want += "; the next start builds it anew"
 	}

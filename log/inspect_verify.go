@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -170,7 +171,8 @@ func (v *verifier) root(files []InspectedFile) {
 		default:
 		}
 	}
-	if v.in.promises == promisesLost && !valid {
+	logs := slices.ContainsFunc(files, func(f InspectedFile) bool { return f.Kind == KindPartition })
+	if v.in.promises == promisesLost && !valid && logs { // before the first log it is a first start that was cut short
 		v.whole(SeverityDamage, KindCheckpoint, v.in.root, "no flushed checkpoint is readable: nobody knows what was promised",
 			"at the next start every log counts as one that may have lost records")
 	}
