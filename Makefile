@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean log-crash-long recovery-10g
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ bench: build ## Throughput and latency of three server processes on this machine
 
 bench-log: ## The partition log beside this machine's limits, on a disk (PENSTOCK_BENCH_DIR), 7 minutes
 	go run ./internal/benchlog
+
+log-crash-long: ## 2,000 random histories of logs, the power cut at every change
+	nice go test ./log -run 'TestCrash$$' -v -timeout 2h -crash.seeds 2000 -crash.steps 120 -crash.kinds
+
+recovery-10g: ## Opening a log of 10 GiB against one of 100 MiB after a kill; needs 12 GiB in /var/tmp
+	go run ./internal/recoverybench
 
 proto-release: $(TOOLS)/buf ## Make today's messages the ones that may not be broken
 	$(TOOLS)/buf build -o proto/released.binpb

@@ -20,6 +20,7 @@ func (l *Log) commit() {
 	wrote, err := l.writePending()
 	if err == nil {
 		_ = l.flushWritten() // an error is latched
+		l.markResume()
 	}
 	l.finish(before, wrote)
 }

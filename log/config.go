@@ -38,6 +38,8 @@ type DirOptions struct {
 	Logger *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+
+	resumeBytes int64 // for tests; 0: defaultResumeBytes
 }
 
 // FlusherOptions configure how dirty files reach the disk.

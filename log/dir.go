@@ -31,6 +31,9 @@ type Dir struct {
 	now     func() time.Time
 	flusher Flusher
 
+	// resumeBytes is how far apart the places are at which a recovery can begin.
+	resumeBytes int64
+
 	lock       vfs.File
 	files      *openFiles
 	pages      *pageCache
@@ -124,6 +127,9 @@ func newDir(opts DirOptions) *Dir {
 	}
 	if d.now == nil {
 		d.now = time.Now
+	}
+	if d.resumeBytes = opts.resumeBytes; d.resumeBytes <= 0 {
+		d.resumeBytes = defaultResumeBytes
 	}
 	if d.flusher == nil {
 		d.flusher = Fdatasync{}

@@ -120,20 +120,24 @@ func decodeMarker(b []byte) (brokerEpoch int64, err error) {
 	return int64(binary.BigEndian.Uint64(b[8:])), nil
 }
 
-// makeFolders makes a folder and those above it that are missing, durably.
+// makeFolders makes a data directory and the folders above it that are missing,
+// durably. Which of them an earlier process made, and died before it had synced
+// them, cannot be told: all above are synced, until there is a lock file in the
+// directory, which comes next.
 func makeFolders(fsys vfs.FS, path string) error {
-	var parents []string
-	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
-		if _, err := fsys.List(at); !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
-			break
-		}
-		parents = append(parents, filepath.Dir(at))
+	f, err := fsys.Open(filepath.Join(path, lockName))
+	if err == nil {
+		return f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if err := fsys.Mkdir(path); err != nil {
 		return err
 	}
-	for _, parent := range parents {
-		if err := fsys.SyncFolder(parent); err != nil {
+	for at := filepath.Clean(path); at != filepath.Dir(at); at = filepath.Dir(at) {
+		// Folders that we may not read are not ours, and were there before.
+		if err := fsys.SyncFolder(filepath.Dir(at)); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
@@ -171,6 +175,29 @@ func overwrite(fsys vfs.FS, name string, b []byte) error {
 		return err
 	}
 	if _, err = f.WriteAt(b, 0); err == nil {
+		err = f.Datasync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// refill gives a file, which may exist, the content b and syncs it, not its
+// folder. Bytes that do not change are never missing meanwhile; the first same are
+// known to be there.
+func refill(fsys vfs.FS, name string, b []byte, same int) error {
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(fsys, name, b)
+	}
+	if err != nil {
+		return err
+	}
+	if len(b) > same {
+		_, err = f.WriteAt(b[same:], int64(same))
+	}
+	if err == nil {
+		err = f.Truncate(int64(len(b)))
+	}
+	if err == nil {
 		err = f.Datasync()
 	}
 	return errors.Join(err, f.Close())

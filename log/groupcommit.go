@@ -122,7 +122,7 @@ func (l *Log) stage() (stagedLog, bool) {
 		for _, e := range s.entries {
 			s.bytes += int64(e.buf.Len())
 		}
-		ok = s.bytes <= smallAppend && !l.mustRoll(s.entries[0], cfg) && l.fits(s.entries, s.bytes, cfg)
+		ok = s.bytes <= smallAppend && !l.resumeDue(l.active()) && !l.mustRoll(s.entries[0], cfg) && l.fits(s.entries, s.bytes, cfg)
 	}
 	if !ok {
 		l.io.Unlock()

@@ -76,12 +76,15 @@ func (t *newestTime) note(info *record.BatchInfo) {
 }
 
 // position returns where to begin to look for the batch that holds an offset.
-func (x *index) position(relative int64) int64 {
+func (x *index) position(relative int64) int64 { return int64(x.entry(relative).position) }
+
+// entry is the last one at or below an offset; zero: the beginning.
+func (x *index) entry(relative int64) indexEntry {
 	i := sort.Search(len(x.offsets), func(i int) bool { return int64(x.offsets[i].relative) > relative })
 	if i == 0 {
-		return 0
+		return indexEntry{}
 	}
-	return int64(x.offsets[i-1].position)
+	return x.offsets[i-1]
 }
 
 // before returns an offset (relative) before which every record is older than ms.
@@ -213,29 +216,41 @@ func (x lastIndexEntries) newest(base record.Offset) newestTime {
 }
 
 // writeIndex makes both index files durable, their names in the folder excepted.
-func writeIndex(fsys vfs.FS, path string, x *index) error {
+// What is in them is extended in place: the front of an index never becomes wrong,
+// so that whatever a crash leaves leads recovery to a batch near the end. The times
+// go first, for they must reach as far as the offsets. saved is how much of x is
+// there already.
+func writeIndex(fsys vfs.FS, path string, x *index, saved savedIndex) error {
 	offsets, times := x.encode()
-	if err := create(fsys, path+indexExt, offsets); err != nil {
+	if err := refill(fsys, path+timeExt, times, timeEntrySize*saved.times); err != nil {
 		return err
 	}
-	return create(fsys, path+timeExt, times)
+	return refill(fsys, path+indexExt, offsets, indexEntrySize*saved.offsets)
 }
+
+// savedIndex counts the entries of an index that are in its files.
+type savedIndex struct{ offsets, times int }
 
 // searchIndexFile finds a position in a sealed segment's index without loading
 // it: a binary search of single entries out of the page cache. A missing index
 // means the beginning of the segment.
 func searchIndexFile(fsys vfs.FS, path string, relative int64) (position int64, err error) {
+	e, err := searchIndexEntry(fsys, path, relative)
+	return int64(e.position), err
+}
+
+func searchIndexEntry(fsys vfs.FS, path string, relative int64) (e indexEntry, err error) {
 	f, err := fsys.Open(path + indexExt)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return e, nil
 	}
 	if err != nil {
-		return 0, err
+		return e, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	size, err := f.Size()
 	if err != nil {
-		return 0, err
+		return e, err
 	}
 	var b [indexEntrySize]byte
 	i := sort.Search(int(size/indexEntrySize), func(i int) bool {
@@ -246,10 +261,10 @@ func searchIndexFile(fsys vfs.FS, path string, relative int64) (position int64, 
 		return int64(decodeIndexEntry(b[:]).relative) > relative
 	})
 	if err != nil || i == 0 {
-		return 0, err
+		return e, err
 	}
 	if _, err := f.ReadAt(b[:], int64(i-1)*indexEntrySize); err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
+		return e, err
 	}
-	return int64(decodeIndexEntry(b[:]).position), nil
+	return decodeIndexEntry(b[:]), nil
 }

@@ -31,6 +31,8 @@ type Log struct {
 	// atRest: the index files and the snapshot of the active segment are as a
 	// close would write them. Guarded by io.
 	atRest bool
+	// resumeSnapshot is where markResume last left a snapshot; guarded by io.
+	resumeSnapshot record.Offset
 	// closed: the files are closed, everything in them synced; guarded by io.
 	closed bool
 

@@ -50,7 +50,8 @@ func (r *recoverer) leaderEpochs() error {
 	if err == nil {
 		stored, err = decodeEpochs(b)
 	}
-	if err != nil && l.end > l.start {
+	rebuilt := err != nil && l.end > l.start
+	if rebuilt {
 		l.logger.Warn("leader epochs are built anew from the log", "path", l.path, "error", err)
 		if stored, err = l.scanEpochs(); err != nil {
 			if midErr := r.midway(err); midErr != nil {
@@ -69,7 +70,7 @@ func (r *recoverer) leaderEpochs() error {
 	if l.damage != DamageNone {
 		return nil
 	}
-	l.epochsDirty = len(l.epochs) != len(stored)
+	l.epochsDirty = rebuilt || len(l.epochs) != len(stored)
 	for i := 0; !l.epochsDirty && i < len(stored); i++ {
 		l.epochsDirty = stored[i] != l.epochs[i]
 	}

@@ -394,7 +394,8 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	return s, r.seal(s)
 }
 
-// endsAt checks that the batches from the last index entry on lead to the end of the segment.
+// endsAt checks that the batches from the last index entry on lead to the end of the
+// segment, and that none is newer than the last time entry says.
 func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) error {
 	last := x.offset
 	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: cleaned}
@@ -408,10 +409,15 @@ func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offse
 	}
 	sc.next = info.BaseOffset
 	for {
-		if _, err := sc.step(); errors.Is(err, io.EOF) {
+		info, err := sc.step()
+		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
+		}
+		if info.MaxTimestamp > x.time.ms { // a crash has cut the time index short
+			return fmt.Errorf("%d ms, at offset %d, have no entry in the time index", info.MaxTimestamp, info.LastOffset())
 		}
 	}
 	if sc.next != s.next {
@@ -448,7 +454,12 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 		r.settled = true
 		return s, false, nil
 	}
-	sc := &scanner{file: f, size: size, next: base, epoch: *epoch, crcFrom: r.crcFrom(base), cleaned: l.cleaned}
+	if lastOne {
+		if err := r.resume(s, f, size); err != nil {
+			return nil, false, err
+		}
+	}
+	sc := &scanner{file: f, size: size, at: s.size, next: s.next, epoch: *epoch, crcFrom: r.crcFrom(base), cleaned: l.cleaned}
 	unsure := int64(-1) // where the bytes above the checkpoint begin
 	for {
 		info, stepErr := sc.step()
@@ -507,7 +518,7 @@ func (r *recoverer) clean(s *segment, f io.ReaderAt, size int64) bool {
 	if err := r.born(s, f); err != nil {
 		return false
 	}
-	s.index, s.size, s.next, s.newest = nil, size, probe.next, last.newest(s.base)
+	s.index, s.size, s.next, s.newest, s.resumeAt = nil, size, probe.next, last.newest(s.base), size
 	r.l.atRest = true
 	return true
 }

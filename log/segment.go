@@ -35,6 +35,10 @@ type segment struct {
 	// unsynced: written since the last flush. The segment then holds its file
 	// open, see openFiles. Guarded by Log.io.
 	unsynced bool
+	// saved is how much of index is in the files, resumeAt the size at which
+	// markResume last left a place. Guarded by Log.io.
+	saved    savedIndex
+	resumeAt int64
 	// noted is how far the page cache's account reaches. Guarded by Log.io.
 	noted int64
 }
@@ -101,8 +105,8 @@ func (l *Log) forgetFiles(segments []*segment) {
 	}
 }
 
-// seal writes the index of a segment that takes no more batches, unless it is in
-// its files; the folder is not synced.
+// seal writes the index as it is by now, unless it is in its files; the folder is
+// not synced.
 func (s *segment) seal(fsys vfs.FS) error {
 	if s.index == nil {
 		return nil
@@ -110,7 +114,13 @@ func (s *segment) seal(fsys vfs.FS) error {
 	x := *s.index // readers may be in the original's times
 	x.times = slices.Clone(x.times)
 	x.noteTime(s.base, s.newest)
-	return writeIndex(fsys, s.path, &x)
+	saved := s.saved
+	s.saved = savedIndex{}
+	if err := writeIndex(fsys, s.path, &x, saved); err != nil {
+		return err
+	}
+	s.saved = savedIndex{len(s.index.offsets), len(s.index.times)}
+	return nil
 }
 
 // removeFiles deletes a segment's files; those that are gone already do not matter.

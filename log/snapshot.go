@@ -112,7 +112,7 @@ func (l *Log) replay(ps *producers, from record.Offset) error {
 		if s.next <= from || s.size == 0 {
 			continue
 		}
-		err := l.walk(s, func(info *record.BatchInfo, _ int64) {
+		err := l.walkFrom(s, from, func(info *record.BatchInfo, _ int64) {
 			if info.BaseOffset >= from {
 				ps.update(info, now)
 			}
@@ -126,12 +126,21 @@ func (l *Log) replay(ps *producers, from record.Offset) error {
 
 // walk calls visit for the header of each batch of a segment, with its position.
 func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64)) error {
+	return l.walkFrom(s, s.base, visit)
+}
+
+// walkFrom begins at an offset, or a little before.
+func (l *Log) walkFrom(s *segment, from record.Offset, visit func(info *record.BatchInfo, position int64)) error {
 	f, err := l.dir.files.acquire(s.file)
 	if err != nil {
 		return err
 	}
 	defer l.dir.files.release(s.file)
-	sc := &scanner{file: f, size: s.size, next: s.base, epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: l.Cleaned()}
+	at, next, err := l.near(s, f, from)
+	if err != nil {
+		return err
+	}
+	sc := &scanner{file: f, size: s.size, at: at, next: next, epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: l.Cleaned()}
 	for sc.at < s.size {
 		position := sc.at
 		info, err := sc.step()

@@ -167,7 +167,7 @@ func (l *Log) truncateFiles(old []*segment) error {
 	}
 	l.atRest = false
 	l.mu.Lock()
-	s.index, s.newest = x, newest
+	s.index, s.newest, s.saved, s.resumeAt = x, newest, savedIndex{}, 0
 	if s.created.IsZero() {
 		s.created = l.dir.now()
 	}
