@@ -3,7 +3,6 @@ package log
 import (
 	"flag"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func crashPoints() map[string][]string {
 		"creation":            {"remove: create folder", "remove: sync metadata", "remove: folder sync folder"},
 		"checkpoint":          {"checkpoint: write checkpoint", "checkpoint: sync checkpoint"},
 		"stop":                {"close dir: sync index", "close dir: rename snapshot", "close dir: sync marker", "close dir: remove marker"},
-		"journal":             {"hold back: write journal", "hold back: sync journal", "truncate: sync journal", "remove: sync journal"},
+		"journal":             {"group: write journal", "group: sync journal", "truncate: sync journal", "remove: sync journal", "reset: sync journal"},
 		"recovery":            {"recovery: truncate log", "recovery: sync log", "recovery: write log", "recovery: write torn", "recovery: sync checkpoint", "recovery: rename epochs"},
 		"recovery of a reset": {"recovery: remove log", "recovery: remove reset"},
 		"recovery, journal":   {"recovery: write journal", "recovery: sync journal"},
@@ -46,14 +45,14 @@ func crashPoints() map[string][]string {
 // for byte, and nothing behind a gap is believed; the start, the leader epochs and
 // the producers are those of the records; and the recovered log goes on.
 func TestCrash(t *testing.T) {
-	first, n := uint64(1), uint64(20)
+	first, n := uint64(1), uint64(16)
 	switch {
 	case *crashSeed > 0:
 		first, n = *crashSeed, 1
 	case *crashSeeds > 0:
 		n = *crashSeeds
 	case testing.Short():
-		n = 6
+		n = 4
 	}
 	clones := 0
 	kinds := map[string]int{}
@@ -65,18 +64,18 @@ func TestCrash(t *testing.T) {
 		if seed%2 == 0 { // groups go through a small journal
 			opts.Flusher.JournalAt, opts.Flusher.JournalBytes = 2, 4000
 		}
+		if seed%4 != 2 {
+			opts.resumeBytes = 1500 // places to resume at in the midst of segments
+		}
 		w := newCrashWorld(seed, opts)
-		w.often = 30
-		if *crashSeed > 0 || *crashSeeds > 0 {
-			w.often = math.MaxInt
+		w.seen = kinds
+		if *crashSeed == 0 && *crashSeeds == 0 {
+			w.often = 40
 		}
 		if err := w.run(*crashSteps); err != nil {
 			t.Errorf("run it again with -run 'TestCrash$' -crash.seed %d: %v", seed, err)
 		}
 		clones += w.clones
-		for kind, count := range w.kinds {
-			kinds[kind] += count
-		}
 	}
 	t.Logf("%d histories, %d power cuts in %v", n, clones, time.Since(began).Round(time.Second))
 	if *crashKinds {
@@ -84,7 +83,7 @@ func TestCrash(t *testing.T) {
 			t.Logf("%7d %s", kinds[kind], kind)
 		}
 	}
-	if n < 20 || *crashSteps < 60 {
+	if n < 16 || *crashSteps < 60 {
 		return
 	}
 	for what, points := range crashPoints() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path"
 	"path/filepath"
@@ -36,15 +37,16 @@ type crashWorld struct {
 	logs   []*crashLog
 	nextID byte
 	stray  int // folders set aside
-	often  int // what was hit so often is tried only now and then
-	trace  []string
+	// seen counts over several histories; what was hit so often is tried only now and then.
+	seen  map[string]int
+	often int
+	trace []string
 
 	mu      sync.Mutex // guards all below, and what is expected of the logs
-	crash   *rand.Rand // of the clones
+	events  uint64     // changes so far
 	phase   string     // what the history does at the moment
 	clean   bool       // the clean-stop marker may be there
 	clones  int
-	kinds   map[string]int
 	failure error
 }
 
@@ -100,8 +102,8 @@ const crashLogs = 3
 
 func newCrashWorld(seed uint64, opts DirOptions) *crashWorld {
 	w := &crashWorld{
-		seed: seed, random: rand.New(rand.NewPCG(seed, 1)), crash: rand.New(rand.NewPCG(seed, 2)),
-		mem: vfs.NewMem(), kinds: map[string]int{}, phase: "start",
+		seed: seed, random: rand.New(rand.NewPCG(seed, 0)),
+		mem: vfs.NewMem(), seen: map[string]int{}, often: math.MaxInt, phase: "start",
 	}
 	w.faults = vfs.NewFaults(w.mem)
 	w.now.Store(1_700_000_000_000)
@@ -147,7 +149,7 @@ func (w *crashWorld) newLog(partition int) *crashLog {
 
 func (w *crashWorld) config() Config {
 	return Config{
-		Synced:        w.random.IntN(3) > 0,
+		Synced:        w.journals() || w.random.IntN(3) > 0,
 		SegmentBytes:  []int64{300, 1500, 9000, 30_000}[w.random.IntN(4)],
 		IndexInterval: 1 + w.random.IntN(600),
 		FlushInterval: 1000 * time.Hour,
@@ -157,12 +159,16 @@ func (w *crashWorld) config() Config {
 // step does one operation and settles what it started.
 func (w *crashWorld) step() error {
 	c := w.logs[w.random.IntN(len(w.logs))]
+	grouped := 0
+	if w.journals() {
+		grouped = 12
+	}
 	ops := []struct {
 		weight int
 		name   string
 		do     func(*crashLog) error
 	}{
-		{30, "append", w.append}, {10, "follow", w.follow}, {8, "flush", w.flush}, {10, "hold back", w.holdBack},
+		{30, "append", w.append}, {10, "follow", w.follow}, {8, "flush", w.flush}, {6, "hold back", w.holdBack}, {grouped, "group", w.group},
 		{5, "truncate", w.truncate}, {4, "advance start", w.advanceStart}, {4, "retain", w.retain}, {2, "reset", w.reset},
 		{3, "configure", w.configure}, {4, "checkpoint", w.checkpoint}, {3, "close log", w.reopen}, {2, "close dir", w.reopenDir},
 		{1, "remove", w.remove}, {1, "set aside", w.setAside}, {2, "failed flush", w.failedFlush}, {3, "fault", w.fault},
@@ -367,6 +373,33 @@ func (w *crashWorld) holdBack(*crashLog) error {
 	w.let(waiting...)
 	w.settle()
 	return w.reviveAll()
+}
+
+// journals says whether small groups go through the flush journal.
+func (w *crashWorld) journals() bool { return w.opts.Flusher.JournalBytes > 0 }
+
+// group lets all logs be flushed at once; then bytes that the journal has may change.
+func (w *crashWorld) group(c *crashLog) error {
+	w.let(w.logs...)
+	w.settle()
+	for _, c := range w.logs {
+		w.hold(c)
+		if err := w.append(c); err != nil {
+			return err
+		}
+	}
+	w.let(w.logs...)
+	w.settle()
+	if err := w.reviveAll(); err != nil {
+		return err
+	}
+	changes := map[string]func(*crashLog) error{"truncate": w.truncate, "reset": w.reset, "remove": w.remove, "close log": w.reopen}
+	name := slices.Sorted(maps.Keys(changes))[w.random.IntN(len(changes))]
+	if w.random.IntN(2) == 0 {
+		return nil
+	}
+	w.enter(name)
+	return changes[name](c)
 }
 
 func (w *crashWorld) offset(c *crashLog) record.Offset {

@@ -2,8 +2,10 @@ package log
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -21,10 +23,13 @@ func (w *crashWorld) changed(e vfs.Event) {
 		return
 	}
 	kind := kindOf(w.phase, e)
-	w.kinds[kind]++
-	if w.kinds[kind] > w.often && w.crash.IntN(4) > 0 {
+	// Each cut has chances of its own, so that it is the same whichever others are tried.
+	w.events++
+	random := rand.New(rand.NewPCG(w.seed, w.events))
+	if w.seen[kind] > w.often && random.IntN(16) > 0 {
 		return
 	}
+	w.seen[kind]++
 	// What is told flushed at this moment is durable by now.
 	logs := make([]expected, len(w.logs))
 	for i, c := range w.logs {
@@ -35,8 +40,8 @@ func (w *crashWorld) changed(e vfs.Event) {
 			}
 		}
 	}
-	v := &crashCheck{world: w, logs: logs, clean: w.clean, stray: w.stray, depth: 2}
-	clone, how := strike(w.mem, w.crash)
+	v := &crashCheck{world: w, random: random, logs: logs, clean: w.clean, stray: w.stray, depth: 2}
+	clone, how := strike(w.mem, random)
 	untouched := clone.KillClone()
 	if err := v.verify(clone); err != nil {
 		w.failure = fmt.Errorf("%s at %q (done: %v): %w\nOn disk:\n%s", how, kind, e.Done, err, listing(untouched))
@@ -64,23 +69,30 @@ type expected struct {
 
 // crashCheck recovers a clone and compares.
 type crashCheck struct {
-	world *crashWorld
-	logs  []expected
-	clean bool // the marker may be there
-	stray int
-	depth int // how many more crashes
+	world  *crashWorld
+	random *rand.Rand
+	logs   []expected
+	clean  bool // the marker may be there
+	stray  int
+	depth  int // how many more crashes
+	wrong  error
 }
 
 func (v *crashCheck) verify(mem *vfs.Mem) error {
 	v.world.clones++
-	random := v.world.crash
+	random := v.random
+	if random.IntN(10) == 0 {
+		if err := v.inspect(mem, true); err != nil {
+			return fmt.Errorf("before the recovery: %w", err)
+		}
+	}
 	// A crash in the midst of the recovery: the second recovery must do as well.
 	var again *vfs.Mem
 	if v.depth > 0 && random.IntN(3) == 0 {
 		in := random.IntN(60)
 		mem.Watch(func(e vfs.Event) {
 			if in--; in == 0 {
-				v.world.kinds[kindOf("recovery", e)]++
+				v.world.seen[kindOf("recovery", e)]++
 				again, _ = strike(mem, random)
 			}
 		})
@@ -99,6 +111,9 @@ func (v *crashCheck) verify(mem *vfs.Mem) error {
 	if closeErr := d.Close(-1); err == nil {
 		err = closeErr
 	}
+	if err == nil && random.IntN(10) == 0 {
+		err = v.inspect(mem, false)
+	}
 	if err != nil || again == nil {
 		return err
 	}
@@ -108,6 +123,28 @@ func (v *crashCheck) verify(mem *vfs.Mem) error {
 		return fmt.Errorf("after a crash in the recovery: %w", err)
 	}
 	return nil
+}
+
+// inspect looks at all files from outside: nothing that was promised may be amiss.
+func (v *crashCheck) inspect(mem *vfs.Mem, unfinished bool) error {
+	for _, x := range v.logs {
+		if unfinished && x.removing { // its checkpoint may promise what has gone with its folder
+			return nil
+		}
+	}
+	in, err := Inspect(InspectOptions{FS: mem, Path: testPath, Partition: -1})
+	if errors.Is(err, ErrNotOurs) || errors.Is(err, fs.ErrNotExist) {
+		return nil // the power was cut before there was anything
+	}
+	if err != nil {
+		return err
+	}
+	_, err = in.Verify(context.Background(), func(f Finding) {
+		if f.Severity != SeverityNote && v.wrong == nil {
+			v.wrong = fmt.Errorf("%s: %s", f.Severity, f)
+		}
+	})
+	return errors.Join(err, v.wrong)
 }
 
 // recovered opens all logs of a clone and returns what must be there from now on.
@@ -201,7 +238,7 @@ func (v *crashCheck) goOn(d *Dir, mem *vfs.Mem, after []expected) error {
 	}
 	deeper := *v
 	deeper.logs, deeper.clean, deeper.depth = after, false, v.depth-1
-	clone, how := strike(mem, v.world.crash)
+	clone, how := strike(mem, v.random)
 	if err := deeper.verify(clone); err != nil {
 		return fmt.Errorf("a second %s: %w", how, err)
 	}
