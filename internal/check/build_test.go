@@ -123,11 +123,12 @@ func (b *builder) committed(p int32, offset int64) {
 	b.pair(check.Op{Process: p, F: check.FCommitted, Group: "g", Keys: at(offset)})
 }
 
-// overlapped is a look-up that found what was committed before it, while a newer
-// commit was stored.
+// overlapped is a look-up that found what was committed before it, while two newer
+// commits were stored.
 func (b *builder) overlapped() {
 	b.commit(1, 1, 3)
 	b.add(check.Op{Process: 2, Type: check.Invoke, F: check.FCommitted, Group: "g"})
+	b.commit(1, 1, 7)
 	b.commit(1, 1, 5)
 	b.add(check.Op{Process: 2, Type: check.OK, F: check.FCommitted, Group: "g", Keys: at(3)})
 }

@@ -482,6 +482,27 @@ func TestEachAnomaly(t *testing.T) {
 			func(b *builder) { b.overlapped(); b.committed(3, 5) },
 		},
 		{
+			"a commit is back that was overwritten while a look-up ran",
+			kinds{check.CommittedRegress},
+			check.Options{},
+			func(b *builder) { b.overlapped(); b.committed(3, 7) },
+			func(b *builder) { b.overlapped(); b.committed(3, 5) },
+		},
+		{
+			"a reset is undone",
+			kinds{check.CommittedRegress},
+			check.Options{},
+			func(b *builder) { b.commit(1, 1, 9); b.reset(2, 3); b.committed(3, 9) },
+			func(b *builder) { b.commit(1, 1, 9); b.reset(2, 3); b.committed(3, 3) },
+		},
+		{
+			"a former owner commits, who heard late that it was one",
+			kinds{check.ZombieCommit},
+			check.Options{},
+			func(b *builder) { b.assigned(2, 5, unknown); b.assigned(1, 4, unknown); b.commit(1, 4, 3) },
+			func(b *builder) { b.assigned(2, 5, unknown); b.assigned(1, 4, unknown); b.commit(2, 5, 3) },
+		},
+		{
 			"a refused commit is found",
 			kinds{check.CommittedUnwritten},
 			check.Options{},
@@ -617,6 +638,14 @@ func TestAllowed(t *testing.T) {
 			b.assigned(2, 3, 0)
 			b.add(check.Op{Process: 2, Type: check.OK, F: check.FPoll, Parts: []check.Part{part(1, 8, 0, 7)}})
 			b.poll(2, 2, 9) // who knows: 0 may have come first, and then 1
+		}},
+		{"an assignment that is heard of late", "", check.Options{}, func(b *builder) {
+			b.reset(3, 3)
+			b.assigned(2, 5, 3)
+			b.commit(2, 5, 9)
+			b.assigned(1, 4, 3) // looked up before member 2 had it
+			b.revoked(2, 5)
+			b.lost(1, 4)
 		}},
 		{"a poll without an end, in two parts", "", check.Options{}, func(b *builder) {
 			b.send(1, 0, 7, 1, 8, 2, 9)

@@ -66,7 +66,9 @@
 // and what was visible once and is not now has vanished.
 //
 // Records below the greatest log start that was shown are exempt, so histories of
-// topics with retention need bounds in their polls.
+// topics with retention need bounds in their polls. A run without a final phase is
+// Options.Unfinished, and even then each partition needs some reader that began at
+// its start: nobody else could have read what is called lost.
 //
 // # Not here
 //
