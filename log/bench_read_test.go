@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
@@ -54,7 +55,7 @@ func BenchmarkReplayBesideWriters(b *testing.B) {
 		window           = 3 * time.Second
 		kept             = 512 << 20 // bytes of a partition
 	)
-	cfg := Config{Synced: true, SegmentBytes: kept / 4, RetentionBytes: kept}
+	cfg := Config{Synced: true, SegmentBytes: kept, RetentionBytes: kept}
 	p := openBenchParts(b, vfs.OS{}, partitions, size, cfg)
 	p.whole = true
 	warmMemory(b, 3<<30)
@@ -192,7 +193,8 @@ func (p *benchParts) replay(stop <-chan struct{}) (bytes int64, err error) {
 	}
 }
 
-// retain removes what lies beyond the size of the partitions.
+// retain removes what lies beyond the size of the partitions, and waits until the
+// file system has given the space back: the next syncs would.
 func (p *benchParts) retain(b *testing.B) {
 	b.Helper()
 	for _, l := range p.parts {
@@ -200,4 +202,5 @@ func (p *benchParts) retain(b *testing.B) {
 		_, err := l.Retain(time.Now())
 		require.NoError(b, err)
 	}
+	unix.Sync()
 }
