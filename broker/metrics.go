@@ -17,6 +17,7 @@ type metrics struct {
 	arenaBytes, logBytes, suspended                  *prometheus.Desc
 	diskFull, diskFree, diskReserve                  *prometheus.Desc
 	pinnedBytes, heldBack, shortReaders              *prometheus.Desc
+	cachedBytes                                      *prometheus.Desc
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -40,6 +41,7 @@ func newMetrics(b *Broker) *metrics {
 		heldBack:     desc("produce_held_back_bytes", "Bytes of produce requests that wait at the door for memory."),
 		shortReaders: desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
 		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
+		cachedBytes:  desc("page_cache_bytes", "The part of log_bytes that is left in the kernel's page cache (page.cache.bytes)."),
 		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
 		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
 		diskFree:     desc("disk_free_bytes", "Bytes free in the file system of data.dir, without those that are appended and not written yet."),
@@ -51,7 +53,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes} {
 		ch <- d
 	}
 }
@@ -91,6 +93,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.heldBack, float64(m.b.admission.heldBack()))
 	gauge(m.shortReaders, float64(m.b.short.waiting.Load()))
 	gauge(m.logBytes, float64(bytes))
+	gauge(m.cachedBytes, float64(m.b.cfg.Dir.Cached()))
 	gauge(m.suspended, boolean(m.b.suspended.Load()))
 	gauge(m.diskFull, boolean(m.b.diskFull.Load()))
 	if free, reserve, err := m.b.cfg.Dir.Space(); err == nil {

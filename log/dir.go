@@ -525,6 +525,9 @@ func (d *Dir) CleanMarker() (brokerEpoch int64, ok bool, err error) {
 // OldestFlush is how long the longest outstanding write or flush takes so far.
 func (d *Dir) OldestFlush() time.Duration { return d.pool.oldest() }
 
+// Cached is how many bytes of segments are left in the page cache.
+func (d *Dir) Cached() int64 { return d.pages.held() }
+
 // Unwritten is how many bytes of memory wait to be written by the logs.
 func (d *Dir) Unwritten() int64 { return d.tail.unwritten.Load() }
 
