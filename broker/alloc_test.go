@@ -76,6 +76,28 @@ func TestLeaderAllocations(t *testing.T) {
 	require.LessOrEqual(t, got, 2.0)
 }
 
+// A fetch of recent batches allocates its results and one list, however many
+// batches there are: nothing a batch.
+func TestFetchAllocations(t *testing.T) {
+	b := newReadable(t, 20)
+	req := fetchOf(0, 0, 1)
+	const batches = 6 // of an eighth of the arena
+	fetch := func() {
+		results, err := b.Fetch(t.Context(), req)
+		if err != nil || len(results[0].Batches) != batches {
+			t.Fatal(len(results[0].Batches), err)
+		}
+		results[0].Release()
+	}
+	fetch()
+	if raceEnabled {
+		t.Skip("the race detector lets pools forget")
+	}
+	got := testing.AllocsPerRun(allocRuns, fetch)
+	t.Logf("%.0f allocations for %d batches", got, batches)
+	require.LessOrEqual(t, got, 2.0)
+}
+
 // A follower allocates nothing for a push, its write, its flush and its ack; what
 // the message costs is seen in package replica. The budget of the way is 3 a batch.
 func TestFollowerAllocations(t *testing.T) {

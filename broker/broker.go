@@ -41,6 +41,8 @@ type Broker struct {
 	onSettled func(int64)
 	// short are the fetches that wait for memory.
 	short shortage
+	// runs lends reads the list that they append to: *[]record.Slice.
+	runs sync.Pool
 	// suspended: no controller was heard for a session.
 	suspended atomic.Bool
 	// diskFull: free space is below the reserve, and the logs refuse produce.

@@ -121,8 +121,7 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	case fp.Offset >= hw || room <= 0 && !must:
 		return false
 	}
-	var readErr error
-	r.Batches, readErr = l.log.ReadInto(r.Batches, commitlog.ReadOptions{
+	readErr := b.readInto(r, l, commitlog.ReadOptions{
 		From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true,
 	})
 	if errors.Is(readErr, commitlog.ErrReadMemory) {
@@ -133,6 +132,26 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	}
 	return false
 }
+
+// readInto reads by way of a list that is used again, so that the result's own is
+// made once and in its size, however many batches there are.
+func (b *Broker) readInto(r *api.FetchResult, l *localReplica, o commitlog.ReadOptions) error {
+	runs, ok := b.runs.Get().(*[]record.Slice)
+	if !ok {
+		runs = new([]record.Slice)
+	}
+	read, err := l.log.ReadInto((*runs)[:0], o)
+	r.Batches = append(r.Batches, read...)
+	clear(read)
+	if cap(read) <= runsKept {
+		*runs = read
+		b.runs.Put(runs)
+	}
+	return err
+}
+
+// runsKept is how many batches of an answer the list of runs is kept for.
+const runsKept = 4096
 
 // mayRead checks the leader epoch and that this broker still has its session.
 func (b *Broker) mayRead(l *localReplica, fp *api.FetchPartition) *api.Error {

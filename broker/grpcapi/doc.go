@@ -25,6 +25,15 @@
 // for a long poll is a wait and the next request of a pipeline costs nothing
 // while it waits in the transport.
 //
+// # Clients that take nothing
+//
+// What a client does not read stays in the transport, and with it the broker's
+// memory for readers, which is bounded and shared: one answer that was sent and a
+// second one that waits to be sent are the most that a fetch stream holds. PublicDoor
+// follows the answers of every call (wire.Delivery). When fetches wait for memory,
+// Watch, a goroutine of the node, cuts the connections of those who have taken
+// nothing for a while.
+//
 // # Structured records
 //
 // Clients that cannot encode batches send records as messages. The door encodes

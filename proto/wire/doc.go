@@ -38,6 +38,10 @@
 //     was queued without freeing it; a cleanup that runs when the collector finds
 //     the forgotten message gives those references back.
 //
+// Until then what is sent counts in the arena: the referenced batches, for readers
+// as pinned, and the bytes that were copied beside them. [Delivery] tells whether
+// the peer takes what it was sent.
+//
 // # Reflection
 //
 // The services are registered under their real names with their real descriptors,
