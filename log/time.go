@@ -2,7 +2,6 @@ package log
 
 import (
 	"errors"
-	"math"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -90,8 +89,7 @@ func firstInBatch(b []byte, info *record.BatchInfo, ms int64, from record.Offset
 	if info.Attributes.LogAppendTime() {
 		return max(info.BaseOffset, from), info.MaxTimestamp, nil
 	}
-	lim := record.Limits{Internal: true, MaxDecompressed: math.MaxInt32}
-	for rec, err := range record.Records(b, lim) {
+	for rec, err := range record.Records(b, record.Limits{Internal: true}) {
 		if err != nil {
 			return record.UnknownOffset, -1, err
 		}
