@@ -230,6 +230,13 @@ func TestVerifySaysWhatIsWrong(t *testing.T) {
 			ps.byID[0].batches[0].base++
 			return ps.encode(at)
 		}), SeverityDamage, []string{".snapshot: offset 16: producer 0: ", "the state that the batches below lead to"}},
+		"a snapshot that lags": {edit(folder+offsetName(16)+snapshotExt, func(b []byte) []byte {
+			ps, at, err := decodeProducers(b, 10)
+			require.NoError(t, err)
+			require.Greater(t, ps.byID[0].count, 1)
+			ps.byID[0].count--
+			return ps.encode(at)
+		}), SeverityDamage, []string{".snapshot: offset 16: producer 0: epoch 0 and last a batch at offset 0 with sequences 0 to 1, the log has epoch 0, offset 12, sequences 2 to 3"}},
 		"a stranger in a snapshot": {edit(folder+offsetName(16)+snapshotExt, func(b []byte) []byte {
 			ps, at, err := decodeProducers(b, 10)
 			require.NoError(t, err)
@@ -328,6 +335,42 @@ func TestVerifyLooksIntoTheFlushJournal(t *testing.T) {
 	bad, notes, _ := findings(t, crashed, testPath)
 	require.Len(t, bad, shorter, "what was promised is gone")
 	require.Contains(t, fmt.Sprint(notes), "not a flush journal")
+}
+
+// What the journal has from before a truncation is void.
+func TestVerifyBelievesNoVoidEntries(t *testing.T) {
+	mem := vfs.NewMem()
+	c := openCrowd(t, journalOptions(mem), 3)
+	for i := range 12 {
+		c.append(i%3, fmt.Sprintf("value %d", i))
+	}
+	for i := range 3 {
+		c.hear[i].waitFlushed(4)
+		require.NoError(t, c.logs[i].TruncateTo(1))
+	}
+	_, _, sum := findings(t, mem.CrashClone(nil), testPath)
+	require.EqualValues(t, 3, sum.Batches)
+}
+
+// A time entry names the batch that was the first to reach its time.
+func TestVerifyOfTimesThatComeTwice(t *testing.T) {
+	mem := vfs.NewMem()
+	d, l, n := openTestLog(t, mem, Config{Synced: true})
+	for range 3 {
+		add(t, l, 1, batch(t, 7, "v"))
+	}
+	n.waitFlushed(3)
+	require.NoError(t, d.Close(1))
+	bad, _, _ := findings(t, mem, testPath)
+	require.Empty(t, bad)
+	name := testPath + "/orders-0/" + offsetName(0) + timeExt
+	b, err := readFile(mem, name)
+	require.NoError(t, err)
+	require.Equal(t, byte(0), b[11])
+	b[11] = 2
+	require.NoError(t, create(mem, name, b))
+	bad, _, _ = findings(t, mem, testPath)
+	require.Contains(t, fmt.Sprint(bad), "the entry says that the batch was the first to reach 7 ms (7 ms, which offset 0 was the first to reach)")
 }
 
 // Without a checkpoint nobody knows how far a log was compacted: a gap is a note.
