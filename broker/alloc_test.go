@@ -13,7 +13,14 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
-const allocRuns = 300
+// allocations counts those of a run of f, on average.
+func allocations(t *testing.T, f func()) float64 {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector lets pools forget")
+	}
+	return testing.AllocsPerRun(300, f)
+}
 
 // inArena is a batch of ten records in memory that is used again. It is large, so
 // that the tail is full soon and gives way.
@@ -71,7 +78,7 @@ func TestLeaderAllocations(t *testing.T) {
 	for range 50 {
 		produce()
 	}
-	got := testing.AllocsPerRun(allocRuns, produce)
+	got := allocations(t, produce)
 	t.Logf("%.0f allocations a batch", got)
 	require.LessOrEqual(t, got, 2.0)
 }
@@ -90,10 +97,7 @@ func TestFetchAllocations(t *testing.T) {
 		results[0].Release()
 	}
 	fetch()
-	if raceEnabled {
-		t.Skip("the race detector lets pools forget")
-	}
-	got := testing.AllocsPerRun(allocRuns, fetch)
+	got := allocations(t, fetch)
 	t.Logf("%.0f allocations for %d batches", got, batches)
 	require.LessOrEqual(t, got, 2.0)
 }
@@ -120,7 +124,7 @@ func TestFollowerAllocations(t *testing.T) {
 	for range 50 {
 		push()
 	}
-	got := testing.AllocsPerRun(allocRuns, push)
+	got := allocations(t, push)
 	t.Logf("%.0f allocations a batch", got)
 	require.Zero(t, got)
 }
