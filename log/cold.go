@@ -113,7 +113,7 @@ func (c *coldRead) end() {
 	if c.got > 0 && c.position < c.size { // else it goes on in another segment
 		c.leave()
 	}
-	if c.checked { // with the lock held: a truncation comes before or after
+	if c.checked && c.l.failed == nil { // with the lock held: a truncation or failure comes before or after
 		c.l.dir.pages.foundSound(c.file, c.first, c.position)
 	}
 }

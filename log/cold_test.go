@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,4 +206,21 @@ func TestColdReadAllocations(t *testing.T) {
 	})
 	require.LessOrEqual(t, got, 1.0)
 	require.Zero(t, d.arena.InUse())
+}
+
+// What was read before its flush failed is checked again: the kernel may have
+// dropped the pages, and the disk has others.
+func TestAFailedFlushEndsTrust(t *testing.T) {
+	faults := vfs.NewFaults(vfs.NewMem())
+	d, l, n, _ := coldLog(t, faults, Config{FlushInterval: time.Hour}, 10)
+	n.waitWritten(10)
+	evictAll(d)
+	readEverything(t, l)
+	faults.Inject(vfs.Fault{Op: vfs.OpSync, Pattern: "*.log", Err: syscall.EIO})
+	l.Configure(Config{Synced: true})
+	require.ErrorIs(t, n.waitFlushed(10).Err, syscall.EIO)
+	rot(t, faults, l, 7)
+	slices, err := l.Read(6, 10, 1<<20)
+	require.ErrorIs(t, err, ErrFailed)
+	require.Empty(t, slices)
 }

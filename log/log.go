@@ -238,6 +238,9 @@ func (l *Log) latch(op string, err error) error {
 	defer l.mu.Unlock()
 	if l.failed == nil {
 		l.failed = &FailedError{Path: l.path, Op: op, Err: err}
+		if len(l.segments) > 0 { // the kernel may have dropped pages: what was read before may read otherwise
+			l.dir.pages.unsound(l.active().file, 0)
+		}
 		if !l.closing {
 			l.dir.pool.submit(l)
 		}

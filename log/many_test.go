@@ -1,8 +1,8 @@
 package log
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -104,7 +104,7 @@ func reopenMany(tb testing.TB, path string, count int) (*Dir, []*Log) {
 	tb.Helper()
 	opts := testOptions(vfs.OS{})
 	opts.Path, opts.CheckpointInterval = path, 0
-	opts.Logger = slog.New(slog.NewJSONHandler(io.Discard, nil)) // each log has one with its name
+	opts.Logger = slog.New(slog.NewJSONHandler(new(bytes.Buffer), nil)) // each log has one with its name
 	d := openTestDir(tb, opts)
 	logs := make([]*Log, count)
 	require.NoError(tb, forMany(count, func(i int) (err error) {
