@@ -6,6 +6,7 @@ import (
 	"math"
 	"path"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,14 +52,14 @@ type timeModel struct {
 	l       *Log
 	n       *listener
 	cfg     Config
-	now     int64
+	now     atomic.Int64 // read by flush workers too
 	records []stamped
 	epoch   record.Epoch
 }
 
 func (m *timeModel) open() {
 	opts := testOptions(m.mem)
-	opts.Now = func() time.Time { return time.UnixMilli(m.now) }
+	opts.Now = func() time.Time { return time.UnixMilli(m.now.Load()) }
 	m.d = openTestDir(m.t, opts)
 	m.n = newListener()
 	var err error
@@ -84,12 +85,12 @@ func (m *timeModel) append() {
 	}
 	raw := timed(m.t, lie, stamps...)
 	buf := inArena(m.l, raw)
-	first, next, err := m.l.Append(m.epoch, []*record.Buf{buf}, m.now)
+	first, next, err := m.l.Append(m.epoch, []*record.Buf{buf}, m.now.Load())
 	buf.Release()
 	require.NoError(m.t, err)
 	for i, ms := range stamps {
 		if m.cfg.LogAppendTime {
-			ms = m.now
+			ms = m.now.Load()
 		}
 		m.records = append(m.records, stamped{first + record.Offset(i), ms})
 	}
@@ -154,10 +155,11 @@ func (m *timeModel) look() {
 // timestamps.
 func TestTimesModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &timeModel{t: t, mem: vfs.NewMem(), now: 1_800_000_000_000, cfg: Config{
+		m := &timeModel{t: t, mem: vfs.NewMem(), cfg: Config{
 			Synced: true, SegmentBytes: rapid.SampledFrom([]int64{100, 400, 1 << 20}).Draw(t, "segment"),
 			IndexInterval: rapid.SampledFrom([]int{1, 150, 1 << 20}).Draw(t, "interval"),
 		}}
+		m.now.Store(1_800_000_000_000)
 		m.open()
 		defer func() { _ = m.d.Close(-1) }()
 		t.Repeat(map[string]func(*rapid.T){
@@ -175,7 +177,7 @@ func TestTimesModel(t *testing.T) {
 			"reopen": func(t *rapid.T) { m.t = t; m.reopen() },
 			"type": func(t *rapid.T) {
 				m.cfg.LogAppendTime = !m.cfg.LogAppendTime
-				m.now += 1000
+				m.now.Add(1000)
 				m.l.Configure(m.cfg)
 			},
 			"look":  func(t *rapid.T) { m.t = t; m.look() },
