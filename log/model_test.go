@@ -2,11 +2,9 @@ package log
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -336,24 +334,4 @@ func (m *model) all() []byte {
 		out = append(out, b.bytes...)
 	}
 	return out
-}
-
-// The same history with other segment sizes, memory and index intervals reads the same.
-func TestLayoutDoesNotShow(t *testing.T) {
-	var want []byte
-	for i, cfg := range []Config{
-		{Synced: true}, {Synced: true, SegmentBytes: 150}, {SegmentBytes: 1000, IndexInterval: 1, FlushInterval: time.Hour},
-	} {
-		d, l, n := openTestLog(t, vfs.NewMem(), cfg)
-		for j := range 60 {
-			add(t, l, record.Epoch(j/20), batch(t, int64(j), strings.Repeat("v", j)))
-		}
-		n.waitWritten(60)
-		if i > 0 {
-			evictAll(d)
-			require.Equal(t, want, readEverything(t, l), fmt.Sprint(cfg))
-			continue
-		}
-		want = readEverything(t, l)
-	}
 }
