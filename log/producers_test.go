@@ -139,9 +139,10 @@ func TestATornSnapshotFallsBackToTheLog(t *testing.T) {
 	}
 	require.NoError(t, d.Close(1))
 	rawFile(t, mem, path.Join(testPath, "orders-0", offsetName(3)+snapshotExt), func(b []byte) []byte { return b[:len(b)-3] })
-	_, l, _ = openTestLog(t, mem, Config{Synced: true})
+	d, l, _ = openTestLog(t, mem, Config{Synced: true})
 	_, _, err := tryAdd(l, 1, idempotent(t, 7, 0, 2, "v"))
 	require.Equal(t, &DuplicateError{2, 3}, err)
+	require.NoError(t, d.Close(-1)) // unchecked: the torn snapshot is still there
 }
 
 // The snapshot of records that were truncated must not come back with a power

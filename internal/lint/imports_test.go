@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"consumergroup":             {"consumergroup/assignor"},
 	"consumergroup/assignor":    {},
 	"log":                       {"log/record", "internal/vfs"},
+	"log/logtest":               {"log", "log/record", "internal/vfs"},
 	"log/record":                {},
 	"internal/vfs":              {},
 	"client":                    {"proto/", "proto/wire", "log/record"},
