@@ -168,10 +168,23 @@ func (w *crashWorld) step() error {
 		name   string
 		do     func(*crashLog) error
 	}{
-		{30, "append", w.append}, {10, "follow", w.follow}, {8, "flush", w.flush}, {6, "hold back", w.holdBack}, {grouped, "group", w.group},
-		{5, "truncate", w.truncate}, {4, "advance start", w.advanceStart}, {4, "retain", w.retain}, {2, "reset", w.reset},
-		{3, "configure", w.configure}, {4, "checkpoint", w.checkpoint}, {3, "close log", w.reopen}, {2, "close dir", w.reopenDir},
-		{1, "remove", w.remove}, {1, "set aside", w.setAside}, {2, "failed flush", w.failedFlush}, {3, "fault", w.fault},
+		{30, "append", w.append},
+		{10, "follow", w.follow},
+		{8, "flush", w.flush},
+		{6, "hold back", w.holdBack},
+		{grouped, "group", w.group},
+		{5, "truncate", w.truncate},
+		{4, "advance start", w.advanceStart},
+		{4, "retain", w.retain},
+		{2, "reset", w.reset},
+		{3, "configure", w.configure},
+		{4, "checkpoint", w.checkpoint},
+		{3, "close log", w.reopen},
+		{2, "close dir", w.reopenDir},
+		{1, "remove", w.remove},
+		{1, "set aside", w.setAside},
+		{2, "failed flush", w.failedFlush},
+		{3, "fault", w.fault},
 		{2, "look back", w.advanceTime},
 	}
 	total := 0

@@ -128,8 +128,8 @@ func FuzzFolder(f *testing.F) {
 // servesOnly reads a log: all that comes must have been appended. false: it came
 // upon damage.
 func servesOnly(t *testing.T, l *Log, batches []byte) bool {
-	const posMagic = 16
 	t.Helper()
+	const posMagic = 16
 	for off := l.Start(); off < l.End(); {
 		got, err := l.Read(off, l.End(), 300)
 		if errors.Is(err, ErrCorrupt) {

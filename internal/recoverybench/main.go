@@ -9,7 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -122,7 +121,7 @@ func (o *options) dropCaches() (string, error) {
 }
 
 func (o *options) dirOptions(path string, fsys vfs.FS) commitlog.DirOptions {
-	return commitlog.DirOptions{FS: fsys, Path: path, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), DiskReserve: -1}
+	return commitlog.DirOptions{FS: fsys, Path: path, Logger: slog.New(slog.DiscardHandler), DiskReserve: -1}
 }
 
 func (o *options) spec() commitlog.Spec {

@@ -304,8 +304,16 @@ func TestWatchTellsOfEveryChangeTwice(t *testing.T) {
 	require.NoError(t, m.RemoveAll("/a"))
 	var want []Event
 	for _, e := range []Event{
-		{Op: OpCreate, Name: "/a"}, {Op: OpCreate, Name: "/a/f"}, {Op: OpWrite, Name: "/a/f"}, {Op: OpFolder, Name: "/a"}, {Op: OpFolder, Name: "/"},
-		{Op: OpSync, Name: "/a/f"}, {Op: OpTruncate, Name: "/a/f"}, {Op: OpRename, Name: "/a/g"}, {Op: OpRemove, Name: "/a/g"}, {Op: OpRemove, Name: "/a"},
+		{Op: OpCreate, Name: "/a"},
+		{Op: OpCreate, Name: "/a/f"},
+		{Op: OpWrite, Name: "/a/f"},
+		{Op: OpFolder, Name: "/a"},
+		{Op: OpFolder, Name: "/"},
+		{Op: OpSync, Name: "/a/f"},
+		{Op: OpTruncate, Name: "/a/f"},
+		{Op: OpRename, Name: "/a/g"},
+		{Op: OpRemove, Name: "/a/g"},
+		{Op: OpRemove, Name: "/a"},
 	} {
 		want = append(want, e)
 		e.Done = true

@@ -20,7 +20,7 @@ const Path = "/data"
 // Dir is a data directory under test.
 type Dir struct {
 	*commitlog.Dir
-	t    testing.TB
+	tb   testing.TB
 	opts commitlog.DirOptions
 	logs []*opened
 	// checked: the test has called Check itself.
@@ -34,8 +34,8 @@ type opened struct {
 
 // Open opens a data directory. When the test is over it is checked and closed, unless the
 // test has called Check itself. A missing FS is one in memory, a missing Arena one of 1 MiB.
-func Open(t testing.TB, opts commitlog.DirOptions) *Dir {
-	t.Helper()
+func Open(tb testing.TB, opts commitlog.DirOptions) *Dir {
+	tb.Helper()
 	if opts.FS == nil {
 		opts.FS = vfs.NewMem()
 	}
@@ -50,15 +50,15 @@ func Open(t testing.TB, opts commitlog.DirOptions) *Dir {
 	}
 	d, err := commitlog.OpenDir(opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	dir := &Dir{Dir: d, t: t, opts: opts}
-	t.Cleanup(func() {
+	dir := &Dir{Dir: d, tb: tb, opts: opts}
+	tb.Cleanup(func() {
 		if dir.checked {
 			return
 		}
 		if err := dir.Check(); err != nil {
-			t.Errorf("the logs of this test are not as they should be: %v", err)
+			tb.Errorf("the logs of this test are not as they should be: %v", err)
 		}
 	})
 	return dir
@@ -66,10 +66,10 @@ func Open(t testing.TB, opts commitlog.DirOptions) *Dir {
 
 // Log opens a log that takes part in the check.
 func (d *Dir) Log(spec commitlog.Spec) *commitlog.Log {
-	d.t.Helper()
+	d.tb.Helper()
 	l, err := d.Open(spec)
 	if err != nil {
-		d.t.Fatal(err)
+		d.tb.Fatal(err)
 	}
 	d.logs = append(d.logs, &opened{l, spec})
 	return l
