@@ -34,6 +34,7 @@ type Broker struct {
 	producerIDs *producerIDs
 	offsets     offsetsCreator
 	metrics     *metrics
+	cleaner     *cleaner
 	applied     *applied
 
 	admission *admission
@@ -81,6 +82,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.producerIDs = newProducerIDs(cfg)
 	b.offsets.turn = make(chan struct{}, 1)
 	b.metrics = newMetrics(b)
+	b.cleaner = newCleaner(b)
 	var err error
 	if b.coordinator, err = coordinator.New(coordinator.Config{NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
@@ -99,6 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.wg.Go(func() { b.proposer.run(run) })
 	b.wg.Go(func() { b.tick(run) })
 	b.wg.Go(func() { b.retain(run) })
+	b.wg.Go(func() { b.cleaner.run(run) })
 	return b, nil
 }
 

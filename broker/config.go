@@ -78,6 +78,10 @@ type Config struct {
 	LagTimeMax        time.Duration // replica.lag.time.max.ms; 10 s
 	FlushStall        time.Duration // flush.stall.ms; 5 s
 	RetentionInterval time.Duration // 30 s
+	// Cleaner bounds what compaction costs, and CleanerBackoff is how long it rests
+	// when nothing is dirty enough.
+	Cleaner           commitlog.CleanerOptions
+	CleanerBackoff    time.Duration // 15 s
 	OffsetsReplicas   int32         // of __consumer_offsets; 3
 	OffsetsPartitions int32         // 50
 	// MaxInFlight bounds the bytes of produce requests that are not yet
@@ -98,6 +102,7 @@ func (c *Config) ensureDefaults() {
 		{&c.LagTimeMax, 10 * time.Second},
 		{&c.FlushStall, 5 * time.Second},
 		{&c.RetentionInterval, 30 * time.Second},
+		{&c.CleanerBackoff, 15 * time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

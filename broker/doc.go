@@ -58,6 +58,7 @@
 //	proposer.run     ISR changes -> controller, one proposal at a time
 //	Broker.tick      lag, timeouts, session, disk space, stuck flushes; every 200 ms
 //	Broker.retain    old segments
+//	cleaner.run      compaction, one log at a time
 //	Broker.Drain     waits during Shutdown for what was appended
 //
 // replica.Server, replica.Follower, coordinator.Coordinator and the log directory

@@ -36,6 +36,8 @@ type localReplica struct {
 	startDue atomic.Int64
 	// passing: the log failed for want of a resource that comes back.
 	passing atomic.Bool
+	// compacted: the topic asks for a key in every record.
+	compacted atomic.Bool
 	// maxMessageBytes is the topic's max.message.bytes.
 	maxMessageBytes atomic.Int64
 	// How far from now the records' own timestamps may lie, in ms.
@@ -271,6 +273,7 @@ func (l *localReplica) drained() {
 // admit takes over what the settings say about the door.
 func (l *localReplica) admit(settings metadata.TopicSettings) {
 	l.maxMessageBytes.Store(int64(settings.MaxMessageBytes))
+	l.compacted.Store(settings.Compact)
 	before, after := settings.TimestampBefore, settings.TimestampAfter
 	if settings.LogAppendTime { // the producer's own are not kept
 		before, after = math.MaxInt64, math.MaxInt64

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -81,8 +82,11 @@ func (b *Broker) checkBatches(l *localReplica, batches []*record.Buf) *api.Error
 		return api.Errorf(api.CodeInvalidArgument, "the entry holds no batch").At(l.topic, l.partition)
 	}
 	limits := l.limits(b.cfg.Now().UnixMilli())
-	for _, buf := range batches {
+	for i, buf := range batches {
 		if _, err := record.Validate(buf.Bytes(), limits); err != nil {
+			if len(batches) > 1 {
+				err = fmt.Errorf("batch %d of %d: %w", i, len(batches), err)
+			}
 			return batchError(err).At(l.topic, l.partition)
 		}
 	}
@@ -91,7 +95,7 @@ func (b *Broker) checkBatches(l *localReplica, batches []*record.Buf) *api.Error
 
 // limits are what the door accepts now.
 func (l *localReplica) limits(nowMS int64) record.Limits {
-	lim := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load())}
+	lim := record.Limits{MaxBatchBytes: int(l.maxMessageBytes.Load()), Keys: l.compacted.Load()}
 	if before := l.timestampBefore.Load(); before < nowMS {
 		lim.MinTimestamp = nowMS - before
 	}

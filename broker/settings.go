@@ -8,28 +8,36 @@ import (
 
 // logConfig is what a topic's settings mean for the logs of its partitions.
 func logConfig(s metadata.TopicSettings) commitlog.Config {
-	return commitlog.Config{
-		SegmentBytes:   s.SegmentBytes,
-		SegmentAge:     s.SegmentAge,
-		RetentionAge:   s.RetentionAge,
-		RetentionBytes: s.RetentionBytes,
-		IndexInterval:  s.IndexInterval,
-		Synced:         synced(s),
-		FlushInterval:  s.FlushInterval,
-		LogAppendTime:  s.LogAppendTime,
+	c := commitlog.Config{
+		SegmentBytes:     s.SegmentBytes,
+		SegmentAge:       s.SegmentAge,
+		RetentionAge:     s.RetentionAge,
+		RetentionBytes:   s.RetentionBytes,
+		IndexInterval:    s.IndexInterval,
+		Synced:           synced(s),
+		FlushInterval:    s.FlushInterval,
+		LogAppendTime:    s.LogAppendTime,
+		Compact:          s.Compact,
+		MinDirtyRatio:    s.MinDirtyRatio,
+		DeleteRetention:  s.DeleteRetention,
+		MinCompactionLag: s.MinCompactionLag,
 	}
+	if !s.Delete {
+		c.RetentionAge, c.RetentionBytes = metadata.Unlimited, metadata.Unlimited
+	}
+	return c
 }
 
 func synced(s metadata.TopicSettings) bool { return s.Durability == metadata.Synced }
 
 // offsetsConfigs are those of __consumer_offsets: an acknowledged commit is on
-// disk, and no segment is removed for its age, for an old commit may be the
-// newest of its group.
+// disk, and the newest commit of each group and partition stays, however old. The
+// segments are small, for what is in the active one is loaded whole.
 func offsetsConfigs() map[string]string {
 	return map[string]string{
-		metadata.ConfigDurability:     string(metadata.Synced),
-		metadata.ConfigRetentionMS:    "-1",
-		metadata.ConfigRetentionBytes: "-1",
+		metadata.ConfigDurability:    string(metadata.Synced),
+		metadata.ConfigCleanupPolicy: "compact",
+		metadata.ConfigSegmentBytes:  "104857600",
 	}
 }
 

@@ -56,6 +56,9 @@ type Config struct {
 	FlushStall        time.Duration // flush.stall.ms
 	FetchStall        time.Duration // fetch.stall.ms
 	RetentionInterval time.Duration // log.retention.check.interval
+	CleanerBackoff    time.Duration // log.cleaner.backoff.ms
+	CleanerMemory     int64         // log.cleaner.dedupe.buffer.size
+	CleanerRate       int64         // log.cleaner.io.max.bytes.per.second
 	ShutdownTimeout   time.Duration // how long a stop may take to hand leaderships over
 
 	// OffsetsReplicas is the replication factor of __consumer_offsets;
@@ -98,6 +101,9 @@ func DefaultConfig() Config {
 		FlushStall:        5 * time.Second,
 		FetchStall:        10 * time.Second,
 		RetentionInterval: 30 * time.Second,
+		CleanerBackoff:    15 * time.Second,
+		CleanerMemory:     commitlog.DefaultCleanerMemory,
+		CleanerRate:       commitlog.DefaultCleanerRate,
 		ShutdownTimeout:   10 * time.Second,
 		OffsetsReplicas:   3,
 		OffsetsPartitions: 50,

@@ -70,6 +70,11 @@ func Keys() []Key {
 		{"log.retention.check.interval", "duration", "30s", "How often old segments are looked for.", func(c *Config, v string) error {
 			return setDuration(&c.RetentionInterval, v, 10*time.Millisecond, 24*time.Hour)
 		}},
+		{"log.cleaner.backoff.ms", "duration", "15s", "How often logs to compact are looked for; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.CleanerBackoff, v, 10*time.Millisecond, 24*time.Hour)
+		}},
+		{"log.cleaner.dedupe.buffer.size", "size", "16MiB", "Memory for the keys of the log that is being compacted; it takes 30 bytes a key, and a log with more dirty keys is compacted in several passes.", func(c *Config, v string) error { return setSize(&c.CleanerMemory, v, 64<<10) }},
+		{"log.cleaner.io.max.bytes.per.second", "size", "64MiB", "How much compaction reads and writes a second, over all partitions.", func(c *Config, v string) error { return setSize(&c.CleanerRate, v, 4<<10) }},
 		{"shutdown.timeout", "duration", "10s", "How long a stop may take to hand leaderships over.", func(c *Config, v string) error {
 			return setDuration(&c.ShutdownTimeout, v, 0, time.Hour)
 		}},

@@ -209,6 +209,8 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 		Logger: n.logger, Registry: registry,
 		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
 		RetentionInterval: n.cfg.RetentionInterval,
+		Cleaner:           commitlog.CleanerOptions{Memory: n.cfg.CleanerMemory, BytesPerSecond: n.cfg.CleanerRate},
+		CleanerBackoff:    n.cfg.CleanerBackoff,
 		OffsetsReplicas:   n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
 	})
 	if err != nil {

@@ -43,13 +43,87 @@ func (s *fetchService) fetch(ctx context.Context, in *pb.FetchRequest, d *delive
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	results, err := s.door.services.Fetcher.Fetch(ctx, req)
+	var results []api.FetchResult
+	var records [][]*pb.Record
+	if in.GetStructured() {
+		results, records, err = s.fetchRecords(ctx, req)
+	} else {
+		results, err = s.door.services.Fetcher.Fetch(ctx, req)
+	}
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
-	out := s.response(ctx, in, results)
+	out := s.response(ctx, in, results, records)
 	out.Delivery = &d.Delivery
 	return out, nil
+}
+
+// fetchRecords fetches for a client that sees records, not batches. It could not
+// get past batches of which compaction has left no record, so they are passed over
+// here. Other clients do that themselves.
+func (s *fetchService) fetchRecords(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, [][]*pb.Record, error) {
+	for {
+		results, err := s.door.services.Fetcher.Fetch(ctx, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		records := make([][]*pb.Record, len(results))
+		answer, passed := false, false
+		for i := range results {
+			var skipped bool
+			if records[i], skipped, err = s.firstRecords(ctx, req, i, &results[i]); err != nil {
+				releaseResults(results)
+				return nil, nil, err
+			}
+			answer = answer || len(records[i]) > 0 || results[i].Err != nil
+			passed = passed || skipped
+		}
+		if answer || !passed {
+			return results, records, nil
+		}
+		releaseResults(results) // wait for what comes behind
+	}
+}
+
+// firstRecords decodes the result of a partition, and while that holds batches but
+// no records, fetches what follows, without waiting.
+func (s *fetchService) firstRecords(ctx context.Context, req *api.FetchRequest, i int, r *api.FetchResult) (records []*pb.Record, passed bool, err error) {
+	p := &req.Partitions[i]
+	for r.Err == nil && len(r.Batches) > 0 {
+		records, r.Err = decode(r.Batches, p.Offset)
+		if r.Err != nil || len(records) > 0 {
+			return records, passed, nil
+		}
+		p.Offset, passed = max(p.Offset, endOf(r.Batches)), true
+		r.Release()
+		next, err := s.door.services.Fetcher.Fetch(ctx, &api.FetchRequest{
+			MinBytes: 1, MaxBytes: req.MaxBytes, Partitions: req.Partitions[i : i+1],
+		})
+		if err != nil {
+			return nil, passed, err
+		}
+		*r = next[0]
+	}
+	return nil, passed, nil
+}
+
+// endOf is the offset after the last batch, of batches that were decoded.
+func endOf(runs []record.Slice) record.Offset {
+	end := record.Offset(0)
+	for rest := runs[len(runs)-1].Bytes; len(rest) > 0; {
+		info, ok := record.Peek(rest)
+		if !ok {
+			break
+		}
+		end, rest = info.NextOffset(), rest[min(info.Size, len(rest)):]
+	}
+	return end
+}
+
+func releaseResults(results []api.FetchResult) {
+	for i := range results {
+		results[i].Release()
+	}
 }
 
 // FetchStream answers request after request, in order.
@@ -146,8 +220,8 @@ func fetchIn(in *pb.FetchRequest) (*api.FetchRequest, error) {
 }
 
 // response moves the batches of results into the message, one batch a
-// slice, and releases them.
-func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, results []api.FetchResult) *wire.Fetched {
+// slice, or the records of a structured one, and releases them.
+func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, results []api.FetchResult, records [][]*pb.Record) *wire.Fetched {
 	out := &wire.Fetched{FetchResponse: &pb.FetchResponse{
 		CorrelationId: in.GetCorrelationId(),
 		Results:       make([]*pb.FetchPartitionResult, len(results)),
@@ -160,8 +234,8 @@ func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, result
 			v.TopicId = r.TopicID[:]
 		}
 		v.HighWatermark, v.LogStartOffset = int64(r.HighWatermark), int64(r.LogStartOffset)
-		if in.GetStructured() && r.Err == nil {
-			v.Records, r.Err = decode(r.Batches, record.Offset(in.GetPartitions()[i].GetFetchOffset()))
+		if in.GetStructured() {
+			v.Records = records[i]
 		} else if err := split(out, v, r.Batches); err != nil {
 			r.Err = err
 		}

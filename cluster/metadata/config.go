@@ -1,11 +1,13 @@
 package metadata
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/agnivade/levenshtein"
@@ -13,10 +15,12 @@ import (
 
 // The names of the topic configs that code refers to.
 const (
+	ConfigCleanupPolicy     = "cleanup.policy"
 	ConfigDurability        = "durability"
 	ConfigMinInSyncReplicas = "min.insync.replicas"
 	ConfigRetentionMS       = "retention.ms"
 	ConfigRetentionBytes    = "retention.bytes"
+	ConfigSegmentBytes      = "segment.bytes"
 )
 
 // Durability says what an acknowledgement means on each in-sync replica.
@@ -46,6 +50,12 @@ type TopicSettings struct {
 	MaxMessageBytes   int           // of one batch, as sent
 	IndexInterval     int           // bytes between entries of the sparse index
 	LogAppendTime     bool          // message.timestamp.type
+	// Compact and Delete are cleanup.policy: whether the newest record of each key is
+	// kept, and whether retention removes segments. One of them holds, or both.
+	Compact, Delete  bool
+	MinDirtyRatio    float64       // min.cleanable.dirty.ratio, 0 to 1
+	DeleteRetention  time.Duration // of tombstones that were compacted
+	MinCompactionLag time.Duration
 	// How far a record's own timestamp may lie before and after the leader's clock,
 	// in ms. Of a LogAppendTime topic neither matters.
 	TimestampBefore, TimestampAfter int64
@@ -67,12 +77,17 @@ type TopicConfig struct {
 // table from which values are checked and documentation is printed.
 func TopicConfigs() []TopicConfig {
 	return []TopicConfig{
-		only("cleanup.policy", "string", "delete",
-			"What happens to old segments. This version removes them by age and size; it does not compact.",
-			"this version does not compact"),
+		{
+			Name: ConfigCleanupPolicy, Type: "list", Default: "delete", Range: "delete, compact, compact,delete",
+			Doc: "What happens to old records: delete removes whole segments by age and size, compact keeps the newest record of each key.",
+			set: setCleanup,
+		},
 		only("compression.type", "string", "producer",
 			"Codec of the stored batches: the producer's own. Brokers never re-compress.",
 			"brokers keep the producer's compression"),
+		duration("delete.retention.ms", 24*60*60*1000, 0, maxMillis,
+			"Time in milliseconds for which a compacted topic keeps a tombstone once it was compacted.",
+			func(s *TopicSettings, d time.Duration) { s.DeleteRetention = d }),
 		{
 			Name: ConfigDurability, Type: "string", Default: string(Synced), Range: "synced, replicated",
 			Doc: "What acks=all means on each in-sync replica: synced is on disk, replicated is in memory.",
@@ -98,6 +113,14 @@ func TopicConfigs() []TopicConfig {
 			Doc: "Whose clock stamps records: the producer's or the leader's.",
 			set: oneOf(func(s *TopicSettings, v string) { s.LogAppendTime = v == "LogAppendTime" }, "CreateTime", "LogAppendTime"),
 		},
+		{
+			Name: "min.cleanable.dirty.ratio", Type: "double", Default: "0.5", Range: "0 to 1",
+			Doc: "Part of a compacted log that must not have been compacted yet before it is compacted again.",
+			set: setRatio(func(s *TopicSettings, v float64) { s.MinDirtyRatio = v }),
+		},
+		duration("min.compaction.lag.ms", 0, 0, maxMillis,
+			"Least age in milliseconds of a record that is compacted.",
+			func(s *TopicSettings, d time.Duration) { s.MinCompactionLag = d }),
 		integer(ConfigMinInSyncReplicas, "int", 2, 1, 127,
 			"In-sync replicas needed to acknowledge with acks=all; never more than the replication factor.",
 			func(s *TopicSettings, v int64) { s.MinInSyncReplicas = int(v) }),
@@ -107,7 +130,7 @@ func TopicConfigs() []TopicConfig {
 		duration(ConfigRetentionMS, 7*24*60*60*1000, Unlimited, maxMillis,
 			"Age in milliseconds at which a segment is removed; -1: never.",
 			func(s *TopicSettings, d time.Duration) { s.RetentionAge = d }),
-		integer("segment.bytes", "int", 1<<30, 4096, math.MaxInt32,
+		integer(ConfigSegmentBytes, "int", 1<<30, 4096, math.MaxInt32,
 			"Size of a segment file at which a new one begins.",
 			func(s *TopicSettings, v int64) { s.SegmentBytes = v }),
 		duration("segment.ms", 7*24*60*60*1000, 1, maxMillis,
@@ -176,6 +199,33 @@ func only(name, typ, value, doc, why string) TopicConfig {
 			}
 			return nil
 		},
+	}
+}
+
+// setCleanup reads cleanup.policy, in either order.
+func setCleanup(s *TopicSettings, v string) error {
+	s.Compact, s.Delete = false, false
+	for policy := range strings.SplitSeq(v, ",") {
+		switch policy = strings.TrimSpace(policy); {
+		case policy == "compact" && !s.Compact:
+			s.Compact = true
+		case policy == "delete" && !s.Delete:
+			s.Delete = true
+		default:
+			return errors.New("must be delete, compact, or both with a comma between")
+		}
+	}
+	return nil
+}
+
+func setRatio(set func(*TopicSettings, float64)) func(*TopicSettings, string) error {
+	return func(s *TopicSettings, value string) error {
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(v >= 0 && v <= 1) {
+			return errors.New("must be a number from 0 to 1")
+		}
+		set(s, v)
+		return nil
 	}
 }
 

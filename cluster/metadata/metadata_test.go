@@ -240,7 +240,7 @@ func TestTopicConfigs(t *testing.T) {
 	want := metadata.TopicSettings{
 		Durability: metadata.Synced, MinInSyncReplicas: 2, RetentionAge: 7 * 24 * time.Hour, RetentionBytes: -1,
 		SegmentBytes: 1 << 30, SegmentAge: 7 * 24 * time.Hour, FlushInterval: time.Second,
-		MaxMessageBytes: 1_048_588, IndexInterval: 4096, TimestampBefore: math.MaxInt64, TimestampAfter: 3_600_000,
+		MaxMessageBytes: 1_048_588, IndexInterval: 4096, Delete: true, MinDirtyRatio: 0.5, DeleteRetention: 24 * time.Hour, TimestampBefore: math.MaxInt64, TimestampAfter: 3_600_000,
 	}
 	if s != want {
 		t.Errorf("defaults %+v, want %+v", s, want)
@@ -267,7 +267,20 @@ func TestTopicConfigs(t *testing.T) {
 		{"segment.bytes", "4095", false},
 		{"max.message.bytes", "33554433", false},
 		{"cleanup.policy", "delete", true},
-		{"cleanup.policy", "compact,delete", false},
+		{"cleanup.policy", "compact", true},
+		{"cleanup.policy", "compact,delete", true},
+		{"cleanup.policy", "delete, compact", true},
+		{"cleanup.policy", "", false},
+		{"cleanup.policy", "compact,compact", false},
+		{"cleanup.policy", "compress", false},
+		{"min.cleanable.dirty.ratio", "0", true},
+		{"min.cleanable.dirty.ratio", "1", true},
+		{"min.cleanable.dirty.ratio", "1.01", false},
+		{"min.cleanable.dirty.ratio", "NaN", false},
+		{"delete.retention.ms", "0", true},
+		{"delete.retention.ms", "-1", false},
+		{"min.compaction.lag.ms", "60000", true},
+		{"min.compaction.lag.ms", "-1", false},
 		{"unclean.leader.election.enable", "false", true},
 	} {
 		_, err := metadata.ParseSettings(map[string]string{tc.key: tc.value})

@@ -281,5 +281,10 @@ func (c *consuming) printAll(polled *client.Polled) (done bool, err error) {
 	if err := polled.Err(); err != nil {
 		return true, err
 	}
+	// Of the last batches compaction may have left no record.
+	maps.DeleteFunc(c.ends, func(tp client.TopicPartition, end int64) bool {
+		at, ok := c.k.Position(tp)
+		return ok && at >= end
+	})
 	return c.ends != nil && len(c.ends) == 0, nil
 }
