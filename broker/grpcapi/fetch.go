@@ -92,7 +92,7 @@ func (s *fetchService) firstRecords(ctx context.Context, req *api.FetchRequest, 
 	for r.Err == nil && len(r.Batches) > 0 {
 		records, r.Err = decode(r.Batches, p.Offset)
 		if r.Err != nil || len(records) > 0 {
-			return records, passed, nil
+			break
 		}
 		p.Offset, passed = max(p.Offset, endOf(r.Batches)), true
 		r.Release()
@@ -104,7 +104,7 @@ func (s *fetchService) firstRecords(ctx context.Context, req *api.FetchRequest, 
 		}
 		*r = next[0]
 	}
-	return nil, passed, nil
+	return records, passed, nil
 }
 
 // endOf is the offset after the last batch, of batches that were decoded.

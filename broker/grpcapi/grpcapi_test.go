@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,7 @@ type fakeBroker struct {
 	starting bool // do not open the door
 	short    atomic.Bool
 	held     bool // leave requests pending
+	single   bool // fetches return the one batch that holds the offset, or follows it
 	pending  []*api.Pending
 	batches  [][]byte
 	err      *api.Error
@@ -95,6 +97,9 @@ func (f *fakeBroker) Fetch(_ context.Context, req *api.FetchRequest) ([]api.Fetc
 		results[i].Err = f.err
 		var run []byte
 		for _, b := range f.batches {
+			if info, _ := record.Peek(b); f.single && (len(run) > 0 || info.NextOffset() <= req.Partitions[i].Offset) {
+				continue
+			}
 			run = append(run, b...)
 		}
 		if len(run) > 0 && f.err == nil {
@@ -179,6 +184,49 @@ func TestStructuredRecordsComeBack(t *testing.T) {
 		if len(records) != 2 || records[0].Value != nil || string(records[1].Value) != "c" || string(records[1].Key) != "k" ||
 			records[1].GetOffset() != 2 || records[0].GetTimestampMs() == 0 || records[0].GetHeaders()[0].GetKey() != "h" {
 			t.Errorf("compression %d: %v", compression, records)
+		}
+		out.Release()
+	}
+}
+
+// Whoever sees records only gets past batches of which compaction left none, also
+// when another partition has records all the time.
+func TestStructuredFetchPassesEmptyBatches(t *testing.T) {
+	var filter record.Filter
+	batch := func(base record.Offset, kept ...record.Offset) []byte {
+		b := record.NewBuilder(record.BuilderOptions{})
+		for range 3 {
+			if err := b.Append(&record.Record{Key: []byte("k"), Value: []byte("v")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		raw, err := b.Build(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record.Patch(raw, base, 1)
+		if err := filter.Reset(raw, record.Limits{}, func(off record.Offset, _ []byte, _ bool) bool { return slices.Contains(kept, off) }); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err = filter.Append(nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	conn := dial(t, &fakeBroker{single: true, batches: [][]byte{batch(0), batch(3, 3), batch(20), batch(23), batch(30, 31)}}, "")
+	for from, want := range map[int64]int64{0: 3, 3: 3, 4: 31, 21: 31, 31: 31, 32: -1, 33: -1} {
+		out, err := wire.CallFetch(t.Context(), conn, &pb.FetchRequest{
+			Structured: true, Partitions: []*pb.FetchPartition{{Topic: "t", FetchOffset: 3}, {Topic: "t", Partition: 1, FetchOffset: from}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Results[0].GetRecords(); len(got) != 1 || got[0].GetOffset() != 3 {
+			t.Errorf("the other partition: %v", got)
+		}
+		records := out.Results[1].GetRecords()
+		if want < 0 && len(records) > 0 || want >= 0 && (len(records) != 1 || records[0].GetOffset() != want) {
+			t.Errorf("from %d: %v, want offset %d", from, records, want)
 		}
 		out.Release()
 	}
