@@ -90,8 +90,12 @@ func (s *fetchService) fetchRecords(ctx context.Context, req *api.FetchRequest) 
 func (s *fetchService) firstRecords(ctx context.Context, req *api.FetchRequest, i int, r *api.FetchResult) (records []*pb.Record, passed bool, err error) {
 	p := &req.Partitions[i]
 	for r.Err == nil && len(r.Batches) > 0 {
-		records, r.Err = decode(r.Batches, p.Offset)
-		if r.Err != nil || len(records) > 0 {
+		var damage *api.Error
+		if records, damage = decode(r.Batches, p.Offset); damage != nil {
+			r.Err = damage
+			break
+		}
+		if len(records) > 0 {
 			break
 		}
 		p.Offset, passed = max(p.Offset, endOf(r.Batches)), true
