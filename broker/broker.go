@@ -87,7 +87,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.coordinator, err = coordinator.New(coordinator.Config{NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}
-	if err := cfg.Registry.Register(b.metrics); err != nil {
+	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner)); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: metrics: %w", err), b.abandon())
 	}
 	if err := b.join(ctx); err != nil {
@@ -141,6 +141,7 @@ func (b *Broker) join(ctx context.Context) error {
 func (b *Broker) abandon() error {
 	b.stop()
 	b.cfg.Registry.Unregister(b.metrics)
+	b.cfg.Registry.Unregister(b.cleaner)
 	err := b.coordinator.Close()
 	if b.server != nil {
 		err = errors.Join(err, b.server.Close())
@@ -209,5 +210,6 @@ func (b *Broker) close() error {
 	}
 	b.drains.Wait()
 	b.cfg.Registry.Unregister(b.metrics)
+	b.cfg.Registry.Unregister(b.cleaner)
 	return errors.Join(err, b.cfg.Dir.Close(b.brokerEpoch))
 }

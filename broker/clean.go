@@ -52,6 +52,20 @@ func (c *cleaner) collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.dirtiest, c.seconds, c.read, c.written, c.reclaimed, c.dropped, c.failures}
 }
 
+// Describe implements prometheus.Collector.
+func (c *cleaner) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.collectors() {
+		m.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *cleaner) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range c.collectors() {
+		m.Collect(ch)
+	}
+}
+
 // run compacts until ctx ends.
 func (c *cleaner) run(ctx context.Context) {
 	ticker := time.NewTicker(c.b.cfg.CleanerBackoff)

@@ -139,8 +139,7 @@ func TestCleaner(t *testing.T) {
 		t.Error("a clean log was read again")
 	}
 	registry := prometheus.NewRegistry()
-	l.b.cleaner = c
-	if err := registry.Register(newMetrics(l.b)); err != nil {
+	if err := registry.Register(c); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -56,18 +56,12 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes} {
 		ch <- d
 	}
-	for _, c := range m.b.cleaner.collectors() {
-		c.Describe(ch)
-	}
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.produceBytes.Collect(ch)
 	m.fetchBytes.Collect(ch)
-	for _, c := range m.b.cleaner.collectors() {
-		c.Collect(ch)
-	}
 	var replicas, leaders, behind, offline, waiting int
 	var bytes int64
 	for _, l := range m.b.table.all() {
