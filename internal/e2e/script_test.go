@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock/penstock/internal/chaos"
+	commitlog "github.com/penstock/penstock/log"
 )
 
 // The scripts share one cluster of one node, and use topics and groups of
@@ -43,7 +45,7 @@ func TestCommandLine(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"status": status,
 			"subst":  subst,
-			"damage": damage,
+			"damage": damage, "promised": promised,
 		},
 	})
 }
@@ -93,6 +95,36 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("damage %s", args[0])
 	}
 	ts.Check(os.WriteFile(name, b, 0o600))
+}
+
+// promised waits until the checkpoint of a data directory promises a partition's
+// records below an offset: promised DIR FOLDER OFFSET.
+func promised(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: promised DIR FOLDER OFFSET")
+	}
+	want, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	in, err := commitlog.Inspect(commitlog.InspectOptions{Path: args[0], Partition: -1})
+	ts.Check(err)
+	id, err := in.TopicID(filepath.Join(args[0], args[1], "partition.metadata"))
+	ts.Check(err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(testWait); time.Now().Before(end); <-tick.C {
+		for _, slot := range []string{"flushed-checkpoint.0", "flushed-checkpoint.1"} {
+			_, all, err := in.Checkpoint(filepath.Join(args[0], slot))
+			if err != nil {
+				continue // it is being written
+			}
+			for _, e := range all {
+				if e.TopicID == id && strings.HasSuffix(args[1], fmt.Sprintf("-%d", e.Partition)) && int64(e.Flushed) >= want {
+					return
+				}
+			}
+		}
+	}
+	ts.Fatalf("%s is not promised to offset %d", args[1], want)
 }
 
 // subst replaces $NAME in a file by the script's variables.
