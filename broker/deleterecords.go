@@ -8,6 +8,7 @@ import (
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster/metadata"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
@@ -67,6 +68,10 @@ func (b *Broker) beginTrim(p *api.DeletePartition, deadline time.Time) (*trimWai
 		return nil, api.Errorf(api.CodeInvalidTopic, "the topic is internal: the brokers remove its records").At(l.topic, l.partition)
 	case p.Before < record.UnknownOffset:
 		return nil, api.Errorf(api.CodeInvalidArgument, "the offset is %d, want 0 or more, or -1 for the high watermark", p.Before).At(l.topic, l.partition)
+	}
+	if t := b.cfg.Images.Image().TopicByID(metadata.ID(l.key.Topic)); t != nil && t.Settings().Compact && !t.Settings().Delete {
+		return nil, api.Errorf(api.CodePolicyViolation,
+			"the topic is compacted (cleanup.policy=compact): the newest record of a key goes by a tombstone, or with cleanup.policy=compact,delete").At(l.topic, l.partition)
 	}
 	return l.trim(p.Before, deadline)
 }
