@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -97,11 +98,12 @@ func TestCleanupPolicyAndRetention(t *testing.T) {
 
 // dirtied returns a replica that leads alone, with a log that has ten records of
 // each key.
-func dirtied(t *testing.T, fsys vfs.FS) *localReplica {
+func dirtied(t *testing.T, fsys vfs.FS, now func() time.Time) *localReplica {
 	t.Helper()
 	l, closeAll := newLocalOn(t, fsys, "/data", -1, compactedSettings(t))
 	t.Cleanup(closeAll)
 	l.b.cfg.Cleaner.BytesPerSecond = -1
+	l.b.cfg.Now = now
 	l.finish(l.assign(&partition.Assignment{
 		Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1, MinISR: 1, Synced: true,
 		Replicas: []partition.Assigned{{Node: 1, BrokerEpoch: 1, ISR: true}},
@@ -120,7 +122,7 @@ func dirtied(t *testing.T, fsys vfs.FS) *localReplica {
 
 // The cleaner compacts what is dirty enough once, and shows what it did.
 func TestCleaner(t *testing.T) {
-	l := dirtied(t, vfs.NewMem())
+	l := dirtied(t, vfs.NewMem(), time.Now)
 	c := newCleaner(l.b)
 	before := l.log.Size()
 	c.round(t.Context())
@@ -148,9 +150,8 @@ func TestCleaner(t *testing.T) {
 // while, and is compacted then.
 func TestCleanerRestsAfterAFailure(t *testing.T) {
 	faults := vfs.NewFaults(vfs.NewMem())
-	l := dirtied(t, faults)
-	now := time.Now()
-	l.b.cfg.Now = func() time.Time { return now }
+	var passed atomic.Int64
+	l := dirtied(t, faults, func() time.Time { return time.Now().Add(time.Duration(passed.Load())) })
 	c := newCleaner(l.b)
 	faults.Inject(vfs.Fault{Op: vfs.OpWrite, Pattern: "*.cleaned", Err: syscall.ENOSPC})
 	for range 3 {
@@ -162,13 +163,13 @@ func TestCleanerRestsAfterAFailure(t *testing.T) {
 	if l.log.Err() != nil || l.role() != partition.RoleLeader {
 		t.Error("the replica is out of service")
 	}
-	now = now.Add(cleanerRest)
+	passed.Add(int64(cleanerRest))
 	c.round(t.Context())
 	if got := shown(t, c.failures); got != 2 {
 		t.Errorf("%v failures, want another try", got)
 	}
 	faults.Heal()
-	now = now.Add(cleanerRest)
+	passed.Add(int64(cleanerRest))
 	before := l.log.Size()
 	c.round(t.Context())
 	if l.log.Size() > before/2 || len(c.resting) != 0 {
@@ -178,7 +179,7 @@ func TestCleanerRestsAfterAFailure(t *testing.T) {
 
 // The cleaner ends with its context, also in the middle of a log.
 func TestCleanerEnds(t *testing.T) {
-	l := dirtied(t, vfs.NewMem())
+	l := dirtied(t, vfs.NewMem(), time.Now)
 	l.b.cfg.Cleaner.BytesPerSecond = 1
 	l.b.cfg.CleanerBackoff = time.Millisecond
 	c := newCleaner(l.b)
