@@ -285,3 +285,23 @@ func TestOldCheckpointOpens(t *testing.T) {
 		require.False(t, bytes.Equal(b, newer))
 	}
 }
+
+// A look-up by time finds a record, not a place in a batch where one was.
+func TestTimeInACompactedBatch(t *testing.T) {
+	for kept, want := range map[record.Offset]record.Offset{0: 5, 2: 2, 3: 3} {
+		_, l, n := openTestLog(t, vfs.NewMem(), Config{Synced: true})
+		first, second := at(t, 0, 1, 4), at(t, 5, 1, 1)
+		record.SetAppendTime(first.Bytes(), 2000)
+		record.SetAppendTime(second.Bytes(), 3000)
+		var f record.Filter
+		require.NoError(t, f.Reset(first.Bytes(), record.Limits{}, func(off record.Offset, _ []byte, _ bool) bool { return off == kept && kept > 0 }))
+		b, err := f.Append(nil, 0)
+		require.NoError(t, err)
+		require.NoError(t, l.AppendFollower(0, 6, 5, []*record.Buf{record.NewBuf(b), second}))
+		n.waitFlushed(6)
+		off, _, found, err := l.OffsetForTime(1500, 6)
+		require.NoError(t, err)
+		require.True(t, found)
+		require.Equal(t, want, off)
+	}
+}

@@ -86,7 +86,7 @@ func firstAtOrAfter(slices []record.Slice, ms int64, from record.Offset) (off re
 }
 
 func firstInBatch(b []byte, info *record.BatchInfo, ms int64, from record.Offset) (record.Offset, int64, error) {
-	if info.Attributes.LogAppendTime() {
+	if info.Attributes.LogAppendTime() && info.Count == info.LastDelta+1 { // else compaction took records out
 		return max(info.BaseOffset, from), info.MaxTimestamp, nil
 	}
 	for rec, err := range record.Records(b, record.Limits{Internal: true}) {
