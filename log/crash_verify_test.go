@@ -74,7 +74,8 @@ type crashCheck struct {
 	logs   []expected
 	clean  bool // the marker may be there
 	stray  int
-	depth  int // how many more crashes
+	depth  int  // how many more crashes
+	gone   bool // a log whose folder was about to go has gone
 	wrong  error
 }
 
@@ -127,10 +128,9 @@ func (v *crashCheck) verify(mem *vfs.Mem) error {
 
 // inspect looks at all files from outside: nothing that was promised may be amiss.
 func (v *crashCheck) inspect(mem *vfs.Mem, unfinished bool) error {
-	for _, x := range v.logs {
-		if unfinished && x.removing { // its checkpoint may promise what has gone with its folder
-			return nil
-		}
+	// A checkpoint may promise what has gone with its folder.
+	if v.gone || unfinished && slices.ContainsFunc(v.logs, func(x expected) bool { return x.removing }) {
+		return nil
 	}
 	in, err := Inspect(InspectOptions{FS: mem, Path: testPath, Partition: -1})
 	if errors.Is(err, ErrNotOurs) || errors.Is(err, fs.ErrNotExist) {
@@ -172,6 +172,7 @@ func (v *crashCheck) recovered(d *Dir) ([]expected, error) {
 	for _, x := range v.logs {
 		there := slices.ContainsFunc(found, func(f Found) bool { return f.Partition == x.spec.Partition && f.Topic == x.spec.Topic })
 		if x.removing && !there {
+			v.gone = true
 			continue
 		}
 		l, err := d.Open(x.spec)
