@@ -101,6 +101,7 @@ func (l *Log) needIndex(s *segment) error {
 		if x, _, err = l.buildIndex(s); err != nil {
 			return err
 		}
+		s.saved = savedIndex{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -45,6 +45,21 @@ func TestRest(t *testing.T) {
 			require.NoError(t, l.Rest())
 			require.Nil(t, l.active().index)
 		},
+		"bad files": func(t *testing.T, mem *vfs.Mem, l *Log, n *listener) {
+			t.Helper()
+			s := l.active()
+			rawFile(t, mem, s.path+indexExt, func(b []byte) []byte {
+				clear(b[indexEntrySize : 2*indexEntrySize])
+				return b
+			})
+			fill(t, l, n, 1)
+			require.Len(t, s.index.offsets, 401)
+			require.NoError(t, l.Rest())
+			require.NoError(t, l.Rest())
+			require.Nil(t, s.index)
+			_, err := loadIndex(mem, s.path, s.size)
+			require.NoError(t, err)
+		},
 		"truncation": func(t *testing.T, _ *vfs.Mem, l *Log, n *listener) {
 			t.Helper()
 			require.NoError(t, l.TruncateTo(100))
