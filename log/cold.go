@@ -170,6 +170,9 @@ func (c *coldRead) chunk(n int) error {
 	buf := c.l.dir.arena.Get(n)
 	defer buf.Release()
 	b := buf.Bytes()
+	if !c.l.dir.pages.holds(c.file, c.position, c.position+int64(n)) {
+		c.l.dir.pace.wait(n)
+	}
 	sound, piece := c.l.dir.pages.sound(c.file, c.position, c.position+int64(n)), checkPiece
 	if sound {
 		piece = n

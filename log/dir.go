@@ -37,6 +37,7 @@ type Dir struct {
 	lock       vfs.File
 	files      *openFiles
 	pages      *pageCache
+	pace       *readPace
 	pool       *flushPool
 	journal    *journal
 	tail       *tailBudget
@@ -134,6 +135,8 @@ func newDir(opts DirOptions) *Dir {
 	if d.flusher == nil {
 		d.flusher = Fdatasync{}
 	}
+	d.pace = &readPace{Flusher: d.flusher, now: d.now}
+	d.flusher = d.pace
 	tailBytes := opts.TailBytes
 	if tailBytes <= 0 && d.arena != nil {
 		tailBytes = d.arena.Limit() / 2

@@ -93,7 +93,8 @@
 //
 // What was synced or read stays in the kernel's page cache up to
 // DirOptions.PageCacheBytes over all logs; what was noted longest ago is dropped
-// first. It is advice: nothing but the speed of a read depends on it.
+// first. It is advice: nothing but the speed of a read depends on it. Readers of what
+// is not there give way to flushes: readPace.
 //
 // A read that goes on where another ended needs no index, and has the kernel read
 // the file ahead. Batches from the disk have their CRC checked; those that another read

@@ -138,6 +138,21 @@ func (p *pageCache) advise(c *cachedChunk) {
 	}
 }
 
+// holds says whether the bytes [from, to) of a file should be in the page cache.
+func (p *pageCache) holds(f *lazyFile, from, to int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for from < to {
+		key := chunkKey{f, from / cacheChunk}
+		end := min(to, (key.index+1)*cacheChunk)
+		if c := p.chunks[key]; c == nil || from < c.from || end > c.to {
+			return false
+		}
+		from = end
+	}
+	return true
+}
+
 // held returns how many bytes are noted.
 func (p *pageCache) held() int64 {
 	p.mu.Lock()
