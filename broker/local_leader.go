@@ -22,7 +22,11 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	// Under the lock: looked up before, the answer could be of the log as it was
 	// before a truncation that this replica's own election came behind.
 	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
-	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd))
+	firstBatch := l.log.Start()
+	if h.End <= firstBatch { // else the follower has the first batch
+		firstBatch = l.log.FirstBatch()
+	}
+	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch))
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()
 	l.finish(todo)
@@ -92,6 +96,9 @@ func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.
 	cleaned := record.Offset(0)
 	if end := l.log.End(); from < end {
 		var err error
+		// A follower that begins anew does so with a whole batch, whose first records
+		// may be deleted.
+		from = max(from, l.log.Start())
 		if slices, err = l.log.ReadInto(dst, commitlog.ReadOptions{From: from, Limit: end, MaxBytes: maxBytes}); err != nil {
 			return replica.Run{}, err
 		}

@@ -214,3 +214,18 @@ func (l *Log) noteDamage(err error) {
 		l.reportDamage(DamageMissing)
 	}
 }
+
+// FirstBatch is where the batch begins that holds the start of the log: at the
+// start, or below it when records inside of a batch were deleted.
+func (l *Log) FirstBatch() record.Offset {
+	start := l.Start()
+	slices, err := l.ReadInto(nil, ReadOptions{From: start, Limit: start + 1, MaxBytes: 1})
+	if err != nil || len(slices) == 0 {
+		return start // an empty log, a gap, or bytes that nobody can read
+	}
+	defer slices[0].Release()
+	if info, ok := record.Peek(slices[0].Bytes); ok {
+		return min(info.BaseOffset, start)
+	}
+	return start
+}

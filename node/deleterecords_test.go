@@ -1,6 +1,7 @@
 package node
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -163,4 +164,35 @@ func TestDeleteRecordsRefused(t *testing.T) {
 		}
 	}
 	require.Equal(t, int64(0), w.listOffsets("t", pb.OffsetQuery_OFFSET_QUERY_EARLIEST, 0).GetOffset())
+}
+
+// When the log begins inside of a batch, a replica that starts over gets that
+// batch whole and then begins where the others do.
+func TestAReplicaStartsOverInsideABatch(t *testing.T) {
+	w := startWorld(t, 3, freePorts(t, 3))
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 3})
+	conn, leader, err := w.leader("t", 0)
+	require.NoError(t, err)
+	for range 2 {
+		var records []*pb.Record
+		for range 10 {
+			records = append(records, &pb.Record{Value: []byte("v")})
+		}
+		resp, err := pb.NewProduceServiceClient(conn).Produce(t.Context(), &pb.ProduceRequest{
+			Acks: pb.Acks_ACKS_ALL, Partitions: []*pb.ProducePartition{{Topic: "t", Records: records}},
+		})
+		require.NoError(t, err)
+		require.Nil(t, resp.GetResults()[0].GetError())
+	}
+	w.mustDelete("t", 14, 14) // of [10, 20)
+
+	follower := leader%3 + 1
+	dir := w.node(follower).cfg.DataDir
+	w.stop()
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "t-0")))
+	w.start(3)
+	w.until("three in sync", 20*time.Second, func() error { return w.inSync("t", 3) })
+	w.stop()
+	start, _ := logOnDisk(t, dir, "t")
+	require.Equal(t, int64(14), start)
 }

@@ -21,7 +21,8 @@ const (
 	EffectPushable
 	// EffectHandshakeReply: send the follower Node its answer: Session, Epoch,
 	// Outcome, Matched, Begin, AnswerEpoch, Offset (end of it), LogStart, HW. If
-	// Matched, pushes follow from the follower's LEO.
+	// Matched, pushes follow from the follower's LEO. If Begin, LogStart is where the
+	// first batch begins.
 	EffectHandshakeReply
 	// EffectEndSession: the session Session of follower Node is over: push no more.
 	EffectEndSession

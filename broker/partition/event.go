@@ -62,6 +62,8 @@ type Event struct {
 	Flushed  record.Offset
 	HW       record.Offset
 	LogStart record.Offset
+	// FirstBatch is where the first batch of a log begins, at its start or below.
+	FirstBatch record.Offset
 
 	PartitionEpoch int32
 	Handle         uint64
@@ -143,13 +145,14 @@ func LogFailed() Event { return Event{Kind: EventLogFailed} }
 
 // Handshake is a follower's, to a leader. answerEpoch and answerEnd are what the
 // local log answers for lastEpoch: its largest epoch at or below, and the end of
-// that; (-1, log start) when there is none.
+// that; (-1, log start) when there is none. firstBatch is where the batch begins that holds
+// the local log start: at it, or below when records inside of a batch were deleted.
 func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64,
-	lastEpoch record.Epoch, end, flushed record.Offset, answerEpoch record.Epoch, answerEnd record.Offset,
+	lastEpoch record.Epoch, end, flushed record.Offset, answerEpoch record.Epoch, answerEnd, firstBatch record.Offset,
 ) Event {
 	return Event{
 		Kind: EventHandshake, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session,
-		LastEpoch: lastEpoch, To: end, Flushed: flushed, AnswerEpoch: answerEpoch, AnswerEnd: answerEnd,
+		LastEpoch: lastEpoch, To: end, Flushed: flushed, AnswerEpoch: answerEpoch, AnswerEnd: answerEnd, FirstBatch: firstBatch,
 	}
 }
 

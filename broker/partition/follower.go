@@ -54,7 +54,7 @@ func (r *Replica) reply(ev Event, out *Effects) {
 	switch {
 	case ev.Outcome != OutcomeOK:
 		r.again(out)
-	case ev.Begin && ev.LogStart >= r.end:
+	case ev.Begin && (ev.LogStart >= r.end || r.end == r.logStart):
 		// The leader keeps nothing that follows this log: begin where it begins.
 		f.phase = phaseTruncating
 		out.add(Effect{Kind: EffectReset, Offset: ev.LogStart})

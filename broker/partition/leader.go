@@ -200,11 +200,13 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 		f.damaged = true
 		out.add(Effect{Kind: EffectFollowerDamaged, Node: f.node, Offset: ev.To, HW: r.hw})
 	}
+	// Batches are pushed whole: a follower that begins anew begins with the first.
+	first := min(ev.FirstBatch, r.logStart)
 	switch {
 	case f.damaged:
 		reply.Outcome = OutcomeDamaged
 		r.updateISR(now, out)
-	case ev.To < r.logStart:
+	case ev.To < first, ev.LastEpoch == record.UnknownEpoch && ev.To > first && ev.To <= r.logStart:
 		reply.Begin = true
 	case ev.LastEpoch == record.UnknownEpoch:
 		// An empty log agrees with every other as far as it reaches.
@@ -214,10 +216,13 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 		// Every epoch of this log is newer than the follower's last. What the follower
 		// holds up to the log start may be of another history, which must not count
 		// as committed there: the next leader may still hold the right one.
-		reply.Offset = r.logStart
-		reply.Begin = ev.To == r.logStart
+		reply.Offset = first
+		reply.Begin = ev.To == first
 	default:
 		reply.Matched = ev.AnswerEpoch == ev.LastEpoch && ev.To <= min(ev.AnswerEnd, r.end)
+	}
+	if reply.Begin {
+		reply.LogStart = first
 	}
 	f.matched = reply.Matched
 	out.add(reply)

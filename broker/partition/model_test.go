@@ -197,7 +197,7 @@ func (w *world) start(n *simNode) {
 	for _, e := range w.step(n, Begin(n.session, lastEpoch(n.log))) {
 		if e.Kind == EffectHandshake {
 			w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Handshake(
-				n.id, n.brokerEpoch, e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed, 0, 0)})
+				n.id, n.brokerEpoch, e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed, 0, 0, 0)})
 		}
 	}
 }
@@ -329,6 +329,7 @@ func (w *world) hand(m simMessage) {
 	switch m.ev.Kind {
 	case EventHandshake:
 		m.ev.AnswerEpoch, m.ev.AnswerEnd = epochEnd(n.log, m.ev.LastEpoch)
+		m.ev.FirstBatch = n.start // entries are batches of one
 		w.answer(n, m)
 	case EventReply:
 		m.ev.LocalEpoch, m.ev.LocalEnd = epochEnd(n.log, m.ev.AnswerEpoch)

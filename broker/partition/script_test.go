@@ -183,7 +183,7 @@ func (s *script) event(a args) Event {
 		return LogStart(a.off("to", 0))
 	case "handshake":
 		return Handshake(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.epoch("last", -1),
-			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0))
+			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0), a.off("first", int64(s.r.logStart)))
 	case "ack":
 		return Ack(a.node(), epoch, a.session(), a.off("appended", a.num("flushed", 0)), a.off("flushed", 0), a.off("start", int64(s.r.logStart)))
 	case "trim":

@@ -197,7 +197,7 @@ func (m *memReplica) Handshake(s *Session, h Handshake) (HandshakeReply, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ae, end := m.epochEnd(h.LastEpoch)
-	m.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.LastEpoch, h.End, h.Flushed, ae, end))
+	m.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.LastEpoch, h.End, h.Flushed, ae, end, 0))
 	e, ok := m.find(partition.EffectHandshakeReply)
 	if !ok {
 		return HandshakeReply{}, false

@@ -168,7 +168,7 @@ func (r *replica) sendHandshake(e *partition.Effect) {
 	r.toLeader(id, session, "handshake", func(l *replica) {
 		epoch, end := l.disk.epochEnd(ev.AnswerEpoch)
 		l.asked = ev.Offset
-		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end))
+		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, 0))
 	})
 	// A leader that does not answer is asked again.
 	r.n.after(2*time.Second, "waits for an answer", func() {
