@@ -140,7 +140,8 @@ func FuzzDamage(f *testing.F) {
 			b[i] ^= flip
 			return b
 		})
-		_, l, _ := openTestLog(t, mem, Config{Synced: true})
+		d, l, _ := openTestLog(t, mem, Config{Synced: true})
+		defer func() { require.NoError(t, d.Close(-1)) }() // unchecked: it is damaged
 		for off := l.Start(); off < l.End(); {
 			slices, err := l.Read(off, l.End(), 100)
 			if err != nil {
