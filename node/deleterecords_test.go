@@ -171,18 +171,27 @@ func TestDeleteRecordsRefused(t *testing.T) {
 func TestAReplicaStartsOverInsideABatch(t *testing.T) {
 	w := startWorld(t, 3, freePorts(t, 3))
 	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 3})
-	conn, leader, err := w.leader("t", 0)
-	require.NoError(t, err)
+	var records []*pb.Record
+	for range 10 {
+		records = append(records, &pb.Record{Value: []byte("v")})
+	}
+	leader := int32(0)
 	for range 2 {
-		var records []*pb.Record
-		for range 10 {
-			records = append(records, &pb.Record{Value: []byte("v")})
-		}
-		resp, err := pb.NewProduceServiceClient(conn).Produce(t.Context(), &pb.ProduceRequest{
-			Acks: pb.Acks_ACKS_ALL, Partitions: []*pb.ProducePartition{{Topic: "t", Records: records}},
+		w.until("a batch of ten is acknowledged", 20*time.Second, func() error {
+			conn, id, err := w.leader("t", 0)
+			if err != nil {
+				return err
+			}
+			leader = id
+			resp, err := pb.NewProduceServiceClient(conn).Produce(t.Context(), &pb.ProduceRequest{
+				Acks: pb.Acks_ACKS_ALL, Partitions: []*pb.ProducePartition{{Topic: "t", Records: records}},
+			})
+			require.NoError(t, err)
+			if e := resp.GetResults()[0].GetError(); e != nil {
+				return errorf(e)
+			}
+			return nil
 		})
-		require.NoError(t, err)
-		require.Nil(t, resp.GetResults()[0].GetError())
 	}
 	w.mustDelete("t", 14, 14) // of [10, 20)
 
