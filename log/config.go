@@ -21,7 +21,7 @@ type DirOptions struct {
 	TailBytes int64
 	Flusher   FlusherOptions
 	// OpenFiles is how many segment files are kept open; more only while more are
-	// in use. 0: a quarter of the process's limit (RLIMIT_NOFILE), 64 to 4096.
+	// in use. 0: half of the process's limit (RLIMIT_NOFILE), 64 to 16384.
 	OpenFiles int
 	// DiskReserve is how many bytes Append leaves free, but for internal topics; 0:
 	// the larger of 2 GiB and 5 % of the file system; -1: none.

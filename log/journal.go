@@ -28,8 +28,9 @@ const (
 
 	defaultJournalBytes = 64 << 20
 	// journalSyncers is how many segments are synced at once to free a journal
-	// file: few, for nobody waits for them.
-	journalSyncers = 4
+	// file. Each sync alone is a commit of the file system's own journal, which holds
+	// up the groups; syncs at the same moment share one.
+	journalSyncers = 64
 )
 
 func journalNames() [2]string { return [2]string{"flush-journal.0", "flush-journal.1"} }
@@ -72,6 +73,8 @@ type journal struct {
 	failed   error  // a sync of the journal failed: it takes no groups any more
 	lacking  bool   // the last write failed, which was logged
 	starting bool   // the files are open
+	closing  bool
+	grown    *sync.Cond // groups were written, or closing
 }
 
 // journalSlot is one of the two files.
@@ -93,6 +96,7 @@ func newJournal(opts DirOptions, files *openFiles, flusher Flusher) *journal {
 	if j.limit == 0 {
 		j.limit = defaultJournalBytes
 	}
+	j.grown = sync.NewCond(&j.mu)
 	return j
 }
 
@@ -195,6 +199,7 @@ func (j *journal) put(g *group) error {
 		return j.failed
 	}
 	slot.at += int64(len(b))
+	j.grown.Broadcast()
 	j.lacking = false
 	return nil
 }
@@ -299,7 +304,8 @@ func (j *journal) release(i int, logs []*Log) {
 			}
 		})
 	}
-	for _, l := range logs {
+	for k, l := range logs {
+		j.needed(k, len(logs))
 		work <- l
 	}
 	close(work)
@@ -312,6 +318,17 @@ func (j *journal) release(i int, logs []*Log) {
 	}
 	if lost != nil {
 		j.logger.Error("a flush journal file stays in use", "file", journalNames()[i], "error", lost)
+	}
+}
+
+// needed waits until it is time to sync segment k of n: they are spread over the
+// time in which the other file fills by half, for a thousand syncs at once would
+// hold up the groups. When nothing is written there is no hurry.
+func (j *journal) needed(k, n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for !j.closing && !j.files.crowded() && j.slots[j.current].at*2*int64(n) < j.limit*int64(k) {
+		j.grown.Wait()
 	}
 }
 
@@ -346,6 +363,10 @@ func (j *journal) void(key logKey) error {
 // close ends the journal. empty: every log was closed well, so that nothing in
 // it matters any more.
 func (j *journal) close(empty bool) error {
+	j.mu.Lock()
+	j.closing = true
+	j.grown.Broadcast()
+	j.mu.Unlock()
 	j.done.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -290,10 +290,10 @@ func patiently[T any](p patientFS, name string, do func(string) (T, error)) (T, 
 	}
 }
 
-// fileLimit is how many files are kept open: as configured, or a quarter of what
+// fileLimit is how many files are kept open: as configured, or half of what
 // the process may open, for connections need them too.
 func fileLimit(configured int) int {
-	const least, most = 64, 4096
+	const least, most = 64, 16_384
 	if configured > 0 {
 		return configured
 	}
@@ -301,7 +301,7 @@ func fileLimit(configured int) int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 		return least
 	}
-	return int(min(max(r.Cur/4, least), most))
+	return int(min(max(r.Cur/2, least), most))
 }
 
 func newOpenFiles(fsys vfs.FS, configured int, logger *slog.Logger) *openFiles {

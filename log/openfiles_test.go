@@ -338,7 +338,7 @@ func TestHangingReadersHoldNoWriterBack(t *testing.T) {
 func TestFileLimit(t *testing.T) {
 	require.Equal(t, 7, fileLimit(7))
 	require.GreaterOrEqual(t, fileLimit(0), 64)
-	require.LessOrEqual(t, fileLimit(0), 4096)
+	require.LessOrEqual(t, fileLimit(0), 16384)
 	require.Contains(t, (&OpenFilesError{Path: "/d/x.log", Open: 3, Err: syscall.EMFILE}).Error(),
 		fmt.Sprintf("/d/x.log: %v; 3 segment files are in use", syscall.EMFILE))
 }

@@ -48,7 +48,7 @@ func Keys() []Key {
 		{"tail.memory", "size", "64MiB", "Memory for batches: recent ones, what producers and other brokers send, what consumers have not taken; docs/ARCHITECTURE.md says who may hold how much.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
 		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused; copies of other brokers' records stop at a half of it, internal topics at a quarter.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
 		{"page.cache.bytes", "size", "1GiB", "How much of the segments stays in the kernel's page cache, over all partitions; who lags by more reads the disk.", func(c *Config, v string) error { return setSize(&c.PageCache, v, 1<<20) }},
-		{"log.open.files", "int", "a quarter of the process's limit, 64 to 4096", "How many segment files are kept open.", func(c *Config, v string) error { return setPositive(&c.OpenFiles, v, 1<<20) }},
+		{"log.open.files", "int", "half of the process's limit, 64 to 16384", "How many segment files are kept open.", func(c *Config, v string) error { return setPositive(&c.OpenFiles, v, 1<<20) }},
 		{"broker.session.timeout", "duration", "3s", "Silence after which the controller fences a broker.", func(c *Config, v string) error {
 			return setDuration(&c.SessionTimeout, v, 100*time.Millisecond, 10*time.Minute)
 		}},
