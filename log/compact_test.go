@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -154,10 +155,11 @@ func TestCompact(t *testing.T) {
 // A tombstone stays for delete.retention.ms after its first compaction, and goes
 // with the next pass; its record is gone with the first.
 func TestTombstones(t *testing.T) {
-	now := time.UnixMilli(1_000_000)
+	var clock atomic.Int64 // ns; flush workers read it too
+	clock.Store(1_000_000 * int64(time.Millisecond))
 	mem := vfs.NewMem()
 	opts := testOptions(mem)
-	opts.Now = func() time.Time { return now }
+	opts.Now = func() time.Time { return time.Unix(0, clock.Load()) }
 	d := openTestDir(t, opts)
 	defer func() { require.NoError(t, d.Close(-1)) }()
 	n := newListener()
@@ -167,7 +169,7 @@ func TestTombstones(t *testing.T) {
 	n.listen(l)
 	step := func(records ...keyedRecord) []record.Offset {
 		for _, r := range records {
-			add(t, l, 1, keyed(t, record.CodecNone, now.UnixMilli(), -1, 0, r))
+			add(t, l, 1, keyed(t, record.CodecNone, clock.Load()/int64(time.Millisecond), -1, 0, r))
 		}
 		n.waitFlushed(l.End())
 		l.SetHighWatermark(l.End())
@@ -184,15 +186,15 @@ func TestTombstones(t *testing.T) {
 		return out
 	}
 	require.Equal(t, []record.Offset{1, 2}, step(keyedRecord{"a", "1"}, keyedRecord{"b", "1"}, keyedRecord{"a", ""}))
-	now = now.Add(time.Minute - 1)
+	clock.Add(int64(time.Minute - 1))
 	require.Equal(t, []record.Offset{1, 2, 3}, step(keyedRecord{"c", "1"}))
-	now = now.Add(1)
+	clock.Add(int64(1))
 	require.Equal(t, []record.Offset{1, 3, 4}, step(keyedRecord{"d", "1"}))
 	// One that is written again is as young as that.
 	require.Equal(t, []record.Offset{1, 3, 4, 5}, step(keyedRecord{"a", ""}))
-	now = now.Add(time.Minute / 2)
+	clock.Add(int64(time.Minute / 2))
 	require.Equal(t, []record.Offset{1, 3, 4, 6}, step(keyedRecord{"a", ""}))
-	now = now.Add(time.Minute / 2)
+	clock.Add(int64(time.Minute / 2))
 	require.Equal(t, []record.Offset{1, 3, 4, 6, 7}, step(keyedRecord{"e", "1"}))
 }
 

@@ -300,10 +300,17 @@ func TestPowerCutsDuringATruncation(t *testing.T) {
 	for _, v := range []string{"a", "b", "c"} {
 		c.append(0, v)
 	}
+	var mu sync.Mutex // guards clones; the housekeeper writes checkpoints meanwhile
 	var clones []*vfs.Mem
-	mem.Watch(func(vfs.Event) { clones = append(clones, mem.CrashClone(nil)) })
+	mem.Watch(func(vfs.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		clones = append(clones, mem.CrashClone(nil))
+	})
 	require.NoError(t, c.logs[0].TruncateTo(2))
 	mem.Watch(nil)
+	mu.Lock()
+	defer mu.Unlock()
 	require.NotEmpty(t, clones)
 	for i, clone := range clones {
 		after := openCrowd(t, journalOptions(clone), 1)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,30 +17,31 @@ import (
 
 func TestDiskReserve(t *testing.T) {
 	mem := vfs.NewMem()
-	now := time.Unix(1000, 0)
+	var clock atomic.Int64 // ns; flush workers read it too
+	clock.Store(1000e9)
 	opts := testOptions(mem)
-	opts.Now = func() time.Time { return now }
+	opts.Now = func() time.Time { return time.Unix(0, clock.Load()) }
 	d := openTestDir(t, opts)
 	defer func() { require.NoError(t, d.Close(-1)) }()
 	require.NoError(t, d.CheckReserve())
 	mem.SetSpace(3<<30, 100<<30)
 	require.NoError(t, d.CheckReserve(), "the answer is still good")
-	now = now.Add(time.Second)
+	clock.Add(int64(time.Second))
 	err := d.CheckReserve()
 	full, ok := errors.AsType[*DiskFullError](err)
 	require.True(t, ok)
 	require.Equal(t, int64(5<<30), full.Reserve)
 	require.Equal(t, int64(3<<30), full.Free)
 	mem.SetSpace(6<<30, 100<<30)
-	now = now.Add(spaceMinAge)
+	clock.Add(int64(spaceMinAge))
 	require.NoError(t, d.CheckReserve(), "without a restart, and soon")
-	now = now.Add(spaceMinAge)
+	clock.Add(int64(spaceMinAge))
 	mem.SetSpace(5<<30+1<<20, 100<<30)
 	require.NoError(t, d.CheckReserve(), "far from the reserve an answer is good for a second")
-	now = now.Add(time.Second)
+	clock.Add(int64(time.Second))
 	require.NoError(t, d.CheckReserve())
 	mem.SetSpace(5<<30-1, 100<<30)
-	now = now.Add(spaceMinAge)
+	clock.Add(int64(spaceMinAge))
 	require.ErrorIs(t, d.CheckReserve(), ErrDiskFull, "close to it, not so long")
 }
 
@@ -220,15 +222,15 @@ func patched(b []byte, off record.Offset, epoch record.Epoch) []byte {
 func TestDuplicateOnAFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	opts := testOptions(mem)
-	now := time.Unix(1000, 0)
-	opts.Now = func() time.Time { return now }
+	var later atomic.Int64 // flush workers read the clock too
+	opts.Now = func() time.Time { return time.Unix(1000+later.Load(), 0) }
 	d := openTestDir(t, opts)
 	defer func() { require.NoError(t, d.Close(-1)) }()
 	l, err := d.Open(testSpec(Config{}, nil))
 	require.NoError(t, err)
 	add(t, l, 1, idempotent(t, 7, 0, 0, "a"))
 	mem.SetSpace(0, 1<<30)
-	now = now.Add(time.Second)
+	later.Add(1)
 	_, _, err = tryAdd(l, 1, idempotent(t, 7, 0, 0, "a"))
 	require.ErrorIs(t, err, ErrDuplicate)
 	_, _, err = tryAdd(l, 1, idempotent(t, 7, 0, 1, "b"))
