@@ -57,12 +57,10 @@ func (d *Dir) commitGroup(logs []*Log) (alone, rest []*Log) {
 	if err := d.writeStaged(staged, size); err != nil {
 		for i := range staged { // written, not flushed: a turn of their own does the rest
 			s := &staged[i]
-			if s.err != nil {
-				s.log.finish(s.before, 0)
-				continue
+			s.log.finish(s.before, s.bytes)
+			if s.err == nil {
+				alone = append(alone, s.log)
 			}
-			s.log.io.Unlock()
-			alone = append(alone, s.log)
 		}
 		return alone, rest
 	}
@@ -99,7 +97,7 @@ func (d *Dir) writeStaged(staged []stagedLog, size int64) error {
 	for i := range staged {
 		s := &staged[i]
 		if _, err := s.log.writeGroup(s.entries, s.log.stagedConfig()); err != nil {
-			s.err = s.log.latch("write", err)
+			s.err, s.bytes = s.log.latch("write", err), 0
 		}
 	}
 	return <-durable
