@@ -19,6 +19,7 @@ const (
 type stagedLog struct {
 	log     *Log
 	entries []tailEntry
+	cfg     Config
 	before  record.Offset // flushed
 	bytes   int64
 	err     error
@@ -96,7 +97,7 @@ func (d *Dir) writeStaged(staged []stagedLog, size int64) error {
 	go func() { durable <- d.journal.write(g, logs) }() // awaited below
 	for i := range staged {
 		s := &staged[i]
-		if _, err := s.log.writeGroup(s.entries, s.log.stagedConfig()); err != nil {
+		if _, err := s.log.writeGroup(s.entries, s.cfg); err != nil {
 			s.err, s.bytes = s.log.latch("write", err), 0
 		}
 	}
@@ -114,13 +115,13 @@ func (l *Log) stage() (stagedLog, bool) {
 	l.mu.Lock()
 	s.entries, s.before = l.tail.pending(), l.flushed
 	ok := len(s.entries) > 0 && l.usable() == nil && l.cfg.Synced && !l.epochsDirty && l.cleaned <= l.onDisk && l.flushed == l.written
-	cfg := l.cfg
+	s.cfg = l.cfg
 	l.mu.Unlock()
 	if ok {
 		for _, e := range s.entries {
 			s.bytes += int64(e.buf.Len())
 		}
-		ok = s.bytes <= smallAppend && !l.resumeDue(l.active()) && !l.mustRoll(s.entries[0], cfg) && l.fits(s.entries, s.bytes, cfg)
+		ok = s.bytes <= smallAppend && !l.resumeDue(l.active()) && !l.mustRoll(s.entries[0], s.cfg) && l.fits(s.entries, s.bytes, s.cfg)
 	}
 	if !ok {
 		l.io.Unlock()
@@ -133,12 +134,6 @@ func (l *Log) stage() (stagedLog, bool) {
 func (l *Log) fits(entries []tailEntry, bytes int64, cfg Config) bool {
 	a := l.active()
 	return a.size+bytes <= cfg.SegmentBytes && int64(entries[len(entries)-1].next-a.base) <= 1<<31-1
-}
-
-func (l *Log) stagedConfig() Config {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.cfg
 }
 
 // flushedByJournal counts what was written as flushed: the journal has it. The

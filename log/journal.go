@@ -66,15 +66,15 @@ type journal struct {
 	logger  *slog.Logger
 	done    sync.WaitGroup // of releases
 
-	mu       sync.Mutex // guards everything below, held over the write of a group; a leaf lock
-	slots    [2]journalSlot
-	current  int
-	next     uint64 // generation
-	failed   error  // a sync of the journal failed: it takes no groups any more
-	lacking  bool   // the last write failed, which was logged
-	starting bool   // the files are open
-	closing  bool
-	grown    *sync.Cond // groups were written, or closing
+	mu      sync.Mutex // guards everything below, held over the write of a group; a leaf lock
+	slots   [2]journalSlot
+	current int
+	next    uint64 // generation
+	failed  error  // a sync of the journal failed: it takes no groups any more
+	lacking bool   // the last write failed, which was logged
+	started bool   // the files are open
+	closing bool
+	grown   *sync.Cond // groups were written, or none will be
 }
 
 // journalSlot is one of the two files.
@@ -195,6 +195,7 @@ func (j *journal) put(g *group) error {
 		// The kernel may have dropped the pages and call them clean: whatever is
 		// written here from now on proves nothing.
 		j.failed = fmt.Errorf("flush journal: %w", err)
+		j.grown.Broadcast()
 		j.logger.Error("the flush journal failed; every segment is synced by itself from now on", "error", err)
 		return j.failed
 	}
@@ -216,7 +217,7 @@ func (j *journal) lack(err error) error {
 // start makes the files on first use: a node with few partitions has none. The
 // caller holds mu.
 func (j *journal) start() error {
-	if j.starting {
+	if j.started {
 		return nil
 	}
 	for i, name := range journalNames() {
@@ -236,7 +237,7 @@ func (j *journal) start() error {
 	if err := j.fs.SyncFolder(j.folder); err != nil {
 		return err
 	}
-	j.starting = true
+	j.started = true
 	return nil
 }
 
@@ -327,9 +328,15 @@ func (j *journal) release(i int, logs []*Log) {
 func (j *journal) needed(k, n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for !j.closing && !j.files.crowded() && j.slots[j.current].at*2*int64(n) < j.limit*int64(k) {
+	for !j.due(k, n) {
 		j.grown.Wait()
 	}
+}
+
+// due says that segment k of n may be synced. A journal that failed or closes
+// grows no more, so nothing waits for that. The caller holds mu.
+func (j *journal) due(k, n int) bool {
+	return j.closing || j.failed != nil || j.files.crowded() || j.slots[j.current].at*2*int64(n) >= j.limit*int64(k)
 }
 
 // live says whether the journal holds entries of a log.

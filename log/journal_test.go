@@ -365,6 +365,34 @@ func TestATopicThatBecomesSynced(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c"}, after.values(1))
 }
 
+// The segments of a full file are synced as the other file fills: half of it is
+// the time for all. Nothing waits for a file that fills no more.
+func TestSegmentsAreSyncedAsTheOtherFileFills(t *testing.T) {
+	opts := journalOptions(vfs.NewMem())
+	opts.Flusher.JournalBytes = 1000
+	for _, tt := range []struct {
+		at              int64
+		k               int
+		closing, failed bool
+		want            bool
+	}{
+		{at: journalHeader, k: 0, want: true},
+		{at: 124, k: 1, want: false},
+		{at: 125, k: 1, want: true},
+		{at: 374, k: 3, want: false},
+		{at: 375, k: 3, want: true},
+		{at: journalHeader, k: 3, closing: true, want: true},
+		{at: journalHeader, k: 3, failed: true, want: true},
+	} {
+		j := newJournal(opts, newOpenFiles(opts.FS, 0, nil), Fdatasync{})
+		j.slots[0].at, j.closing = tt.at, tt.closing
+		if tt.failed {
+			j.failed = syscall.EIO
+		}
+		require.Equal(t, tt.want, j.due(tt.k, 4), "%+v", tt)
+	}
+}
+
 func TestACleanStopLeavesNoJournal(t *testing.T) {
 	mem := vfs.NewMem()
 	c := openCrowd(t, journalOptions(mem), 2)
