@@ -323,3 +323,26 @@ func TestShutdownWithoutAQuorumGivesUp(t *testing.T) {
 	}
 	require.ErrorIs(t, nodes[0].RequestShutdown(within(t, 15*time.Second)), ErrNoController)
 }
+
+// forgotten is a future that Raft never answers.
+type forgotten chan struct{}
+
+func (f forgotten) Error() error {
+	<-f
+	return nil
+}
+
+// Raft forgets futures whose entries it had committed and not applied when it
+// stopped: the store is well, and the node stops all the same.
+func TestAFutureWithoutAnAnswerDoesNotHoldUpTheStop(t *testing.T) {
+	nodes := newNodes(t, 1, 1)
+	startAll(nodes...)
+	f := make(forgotten)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, nodes[0].await(ctx, f), context.Canceled)
+	nodes[0].server.Stop()
+	require.NoError(t, nodes[0].Close())
+	close(f)
+	nodes[0].futures.close()
+}

@@ -349,6 +349,9 @@ func (n *Node) handOverRaft() {
 
 func (n *Node) shutdown() error {
 	n.raftLogger.hush()
+	// An entry that is committed and not applied when Raft stops is never answered:
+	// its FSM goroutine ends with it in the queue. So what is under way gets time.
+	n.futures.closeWithin(n.cfg.ElectionTimeout)
 	future := n.raft.Shutdown()
 	err := n.layer.Close()
 	n.tasks.close()
@@ -358,10 +361,14 @@ func (n *Node) shutdown() error {
 		defer close(stopped)
 		_ = future.Error() // waits for Raft's goroutines, then closes the transport
 		_ = n.trans.Close()
-		n.futures.close()
 	}()
 	select {
 	case <-stopped:
+		// Raft answered what it will. Goroutines of futures that it forgot all the
+		// same hold nothing that the node needs, and cannot be ended.
+		if !n.futures.closeWithin(n.cfg.ElectionTimeout) {
+			n.logger.Debug("raft left a future without an answer")
+		}
 		return errors.Join(err, n.store.close())
 	case <-time.After(stopTimeout):
 		// The file stays open: closing it would hang behind the same write.
@@ -431,4 +438,19 @@ func (w *waits) close() {
 	w.closed = true
 	w.mu.Unlock()
 	w.wg.Wait()
+}
+
+// closeWithin is close that gives up after a time; false: some still run.
+func (w *waits) closeWithin(limit time.Duration) bool {
+	idle := make(chan struct{})
+	go func() { // ends with the last of them
+		defer close(idle)
+		w.close()
+	}()
+	select {
+	case <-idle:
+		return true
+	case <-time.After(limit):
+		return false
+	}
 }
