@@ -116,6 +116,11 @@ func TestAddress(t *testing.T) {
 func TestAssignment(t *testing.T) {
 	im := twoBrokers(t)
 	topic := im.Topic("t")
+	lossy := *topic.Partitions[1]
+	lossy.LossyEpoch = 7
+	if a := Assignment(topic, &lossy, im); a.LossyEpoch != 7 {
+		t.Errorf("lossy epoch %d", a.LossyEpoch)
+	}
 	a := Assignment(topic, topic.Partitions[1], im)
 	if a.Leader != 2 || !a.Synced || a.MinISR != 2 || a.MayTruncate || len(a.Replicas) != 2 {
 		t.Errorf("assignment %+v", a)

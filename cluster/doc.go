@@ -68,7 +68,7 @@
 //	session.run             Register        Close; waits for its receiver
 //	streamLayer.acceptLoop  Start           streamLayer.Close
 //	streamLayer.welcome     acceptLoop      its hello, or streamLayer.Close
-//	Node.await              its caller      the answer of Raft, or Raft's end
+//	Node.await              its caller      the answer of Raft; one that Raft forgets is left behind
 //	Heartbeat's receiver    the handler     the handler's return
 //
 // Close ends them in this order: Raft leadership is handed over, tasks are told

@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -107,10 +108,27 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	return out.String() + w.describe()
 }
 
+// describe says what the image holds, and what its snapshot does not keep of it.
 func (w *world) describe() string {
+	var snapshot bytes.Buffer
+	if err := metadata.WriteSnapshot(w.im, &snapshot); err != nil {
+		return err.Error()
+	}
+	read, err := metadata.ReadSnapshot(&snapshot)
+	if err != nil {
+		return err.Error()
+	}
+	out := describe(w.im)
+	if kept := describe(read); kept != out {
+		return out + "its snapshot holds\n" + kept
+	}
+	return out
+}
+
+func describe(im *metadata.Image) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "index %d:", w.im.Index())
-	for b := range w.im.Brokers() {
+	fmt.Fprintf(&out, "index %d:", im.Index())
+	for b := range im.Brokers() {
 		fenced := ""
 		if b.Fenced {
 			fenced = " fenced"
@@ -118,7 +136,7 @@ func (w *world) describe() string {
 		fmt.Fprintf(&out, " %d@%d%s", b.NodeID, b.Epoch, fenced)
 	}
 	out.WriteString("\n")
-	for t := range w.im.Topics() {
+	for t := range im.Topics() {
 		for i, p := range t.Partitions {
 			fmt.Fprintf(&out, "%s-%d leader=%d epoch=%d version=%d isr=%v", t.Name, i, p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.ISR)
 			if len(p.ELR) > 0 {
@@ -126,6 +144,9 @@ func (w *world) describe() string {
 			}
 			if len(p.LastISR) > 0 {
 				fmt.Fprintf(&out, " last=%v", p.LastISR)
+			}
+			if p.LossyEpoch > 0 {
+				fmt.Fprintf(&out, " lossy=%d", p.LossyEpoch)
 			}
 			out.WriteString("\n")
 		}
