@@ -18,14 +18,16 @@ func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
 
 // Handshake implements replica.LeaderPartition.
 func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
-	l.mu.Lock()
-	// Under the lock: looked up before, the answer could be of the log as it was
-	// before a truncation that this replica's own election came behind.
-	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
+	// Not under the lock, for it may read the disk: where the log has moved on
+	// meanwhile, the first push does not fit, and the next handshake finds the place.
 	firstBatch := l.log.Start()
 	if h.End <= firstBatch { // else the follower has the first batch
 		firstBatch = l.log.FirstBatch()
 	}
+	l.mu.Lock()
+	// Under the lock: looked up before, the answer could be of the log as it was
+	// before a truncation that this replica's own election came behind.
+	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
 	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch))
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()
