@@ -48,7 +48,7 @@ func (d *Dir) commitGroup(logs []*Log) (alone, rest []*Log) {
 		staged = append(staged, s)
 		size += entrySize(l.folder, s.bytes)
 	}
-	if len(staged) < d.pool.journalAt/4 {
+	if len(staged) < max(d.pool.journalAt/4, 1) {
 		for _, s := range staged {
 			s.log.io.Unlock()
 			alone = append(alone, s.log)

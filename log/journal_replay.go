@@ -110,10 +110,9 @@ func (j *journal) replay() (entries int, err error) {
 		return 0, err
 	}
 	for _, f := range files {
-		if f.used == 0 {
-			continue
-		}
-		// Durably, before anything else changes a segment.
+		// Durably, before anything else changes a segment; also a file that seems to
+		// hold nothing: its header may be one that a process wrote and died before
+		// it synced it, and a power cut would bring the old one back, with its groups.
 		if err := j.renew(&journalSlot{}, f.file); err != nil {
 			return 0, err
 		}
@@ -145,7 +144,6 @@ type journalFile struct {
 	name             string
 	generation, salt uint64
 	size             int64
-	used             int // groups
 }
 
 // openExisting opens the files that exist, in the order of use.
@@ -192,7 +190,6 @@ func readJournalFile(f vfs.File, name string) (*journalFile, error) {
 func eachEntry(files []*journalFile, visit func(*journalEntry) error) error {
 	var b []byte
 	for _, f := range files {
-		f.used = 0
 		for at := int64(journalHeader); f.generation > 0 && f.size-at >= groupHeader; {
 			head := make([]byte, 4)
 			if err := readFull(f.file, head, at); err != nil {
@@ -220,7 +217,6 @@ func eachEntry(files []*journalFile, visit func(*journalEntry) error) error {
 				}
 			}
 			at += size
-			f.used++
 		}
 	}
 	return nil

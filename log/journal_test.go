@@ -476,3 +476,32 @@ func FuzzJournal(f *testing.F) {
 		require.Len(t, entries, again.count)
 	})
 }
+
+// A process that dies between writing the header of a file that it begins anew and
+// the sync of it leaves a header that only the page cache has. Behind it stand the
+// old groups, and a later power cut brings the old header back.
+func TestAHeaderThatWasNotSynced(t *testing.T) {
+	mem := vfs.NewMem()
+	c := openCrowd(t, journalOptions(mem), 1)
+	for _, v := range []string{"a", "b", "c"} {
+		c.append(0, v)
+	}
+	var killed *vfs.Mem
+	mem.Watch(func(e vfs.Event) {
+		if e.Op == vfs.OpSync && strings.HasSuffix(e.Name, journalNames()[0]) && !e.Done {
+			killed = mem.KillClone() // the header's is the last
+		}
+	})
+	require.NoError(t, c.d.Close(3))
+	mem.Watch(nil)
+	require.NotNil(t, killed)
+
+	opts := testOptions(killed) // no group is written any more
+	opts.Flusher.JournalBytes = -1
+	c = openCrowd(t, opts, 1)
+	require.NoError(t, c.logs[0].TruncateTo(1))
+	add(t, c.logs[0], 2, batch(t, 1, "X"))
+	require.NoError(t, c.hear[0].waitFlushed(2).Err)
+	after := openCrowd(t, journalOptions(killed.CrashClone(nil)), 1)
+	require.Equal(t, []string{"a", "X"}, after.values(0))
+}
