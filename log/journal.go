@@ -1,6 +1,7 @@
 package log
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/penstock/penstock/internal/vfs"
@@ -378,8 +380,10 @@ func (j *journal) close(empty bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var errs []error
-	for i := range j.slots {
-		slot := &j.slots[i]
+	// The older file first: the newer one may say what of it is void.
+	slots := []*journalSlot{&j.slots[0], &j.slots[1]}
+	slices.SortFunc(slots, func(a, b *journalSlot) int { return cmp.Compare(a.generation, b.generation) })
+	for _, slot := range slots {
 		if slot.file == nil {
 			continue
 		}

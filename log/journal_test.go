@@ -505,3 +505,39 @@ func TestAHeaderThatWasNotSynced(t *testing.T) {
 	after := openCrowd(t, journalOptions(killed.CrashClone(nil)), 1)
 	require.Equal(t, []string{"a", "X"}, after.values(0))
 }
+
+// A file that was kept because a segment of it could not be synced may hold what
+// the other one says is void: at a clean stop the older is emptied first.
+func TestTheOlderFileIsEmptiedFirst(t *testing.T) {
+	mem := vfs.NewMem()
+	c := openCrowd(t, journalOptions(mem), 1)
+	j := c.d.journal
+	c.append(0, "a") // its epoch comes first, so it is synced by itself
+	j.mu.Lock()
+	require.NoError(t, j.start())
+	require.NoError(t, j.renew(&j.slots[0], j.slots[0].file))
+	j.current = 1 // the older one now
+	j.mu.Unlock()
+	c.append(0, "b")
+	c.append(0, "c")
+	j.mu.Lock()
+	j.current, j.slots[1].releasing = 0, true
+	j.mu.Unlock()
+	require.NoError(t, c.logs[0].TruncateTo(1))
+	c.append(0, "X")
+
+	var mu sync.Mutex // guards clones
+	var clones []*vfs.Mem
+	mem.Watch(func(vfs.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		clones = append(clones, mem.CrashClone(nil))
+	})
+	require.NoError(t, c.d.Close(3))
+	mem.Watch(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	for i, clone := range clones {
+		require.Equal(t, []string{"a", "X"}, openCrowd(t, journalOptions(clone), 1).values(0), "cut %d", i)
+	}
+}
