@@ -25,6 +25,7 @@ import (
 //
 // At the end the same commands give the same image again.
 func TestModel(t *testing.T) {
+	var golden goldenRecorder
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{world: newWorld(t), held: make(map[part]map[int32]int), acked: make(map[part]int)}
 		for node := range int32(4) {
@@ -43,7 +44,9 @@ func TestModel(t *testing.T) {
 			"delete":   m.delete,
 		})
 		m.replay(rt)
+		golden.add(rt, m.commands)
 	})
+	golden.store(t)
 }
 
 type part struct {
