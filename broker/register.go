@@ -72,7 +72,7 @@ func (b *Broker) register(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("broker: scan of the data directory: %w", err)
 	}
-	req := &metav1.RegisterBroker{Rack: b.cfg.Rack, Version: b.cfg.Version, CleanStop: clean, CleanStopEpoch: cleanEpoch, FeatureLevel: 1}
+	req := &metav1.RegisterBroker{Rack: b.cfg.Rack, Version: b.cfg.Version, CleanStop: clean, CleanStopEpoch: cleanEpoch}
 	for _, e := range b.cfg.GRPC {
 		req.Grpc = append(req.Grpc, &metav1.Endpoint{Listener: e.Listener, Address: e.Address})
 	}

@@ -193,7 +193,7 @@ func finalJoin(err error) bool {
 		return true
 	}
 	code, ok := errorCode(err)
-	return ok && code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT
+	return ok && (code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT || code == pb.ErrorCode_ERROR_CODE_UNSUPPORTED)
 }
 
 func (n *Node) tryJoin(ctx context.Context) error {
@@ -209,7 +209,7 @@ func (n *Node) tryJoin(ctx context.Context) error {
 		return err
 	}
 	_, err = pb.NewClusterServiceClient(conn).Join(ctx, &pb.JoinRequest{
-		NodeId: n.cfg.NodeID, StorageId: n.storageID[:], RaftAddress: n.cfg.AdvertiseRaft, ClusterId: n.ClusterID(),
+		NodeId: n.cfg.NodeID, StorageId: n.storageID[:], RaftAddress: n.cfg.AdvertiseRaft, ClusterId: n.ClusterID(), FeatureLevel: n.cfg.featureLevel,
 	})
 	if err != nil {
 		n.finder.forget(ref)

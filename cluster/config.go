@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/penstock/penstock/cluster/metadata"
 )
 
 // Voter is a member of the metadata quorum as the configuration lists it.
@@ -71,6 +73,8 @@ type Config struct {
 	// place. Default 10 s.
 	StoreStall time.Duration
 
+	// featureLevel lets tests be an older build; metadata.Version otherwise.
+	featureLevel uint32
 	// wrapStore lets tests make the Raft log fail; nil otherwise.
 	wrapStore func(raftStore) raftStore
 }
@@ -100,6 +104,9 @@ func (c *Config) ensureDefaults() {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
+	}
+	if c.featureLevel == 0 {
+		c.featureLevel = metadata.Version
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 4096

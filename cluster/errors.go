@@ -64,6 +64,18 @@ func (e *IdentityConflictError) Error() string {
 	return fmt.Sprintf("cluster: node %d is known with storage id %x, but came with %x", e.NodeID, e.Known[:], e.Found[:])
 }
 
+// OutdatedError says that the metadata log holds a command that this build does not
+// know: the cluster was upgraded to a feature level beyond it.
+type OutdatedError struct {
+	Index      uint64 // of the command; 0: of a snapshot
+	Needs, Has uint32 // feature levels
+}
+
+func (e *OutdatedError) Error() string {
+	return fmt.Sprintf("cluster: the metadata log needs feature level %d at index %d, this build knows %d: run the release that the cluster was upgraded to",
+		e.Needs, e.Index, e.Has)
+}
+
 // refusalError is a refusal of the other side of a hello, with its reason.
 type refusalError struct {
 	address string

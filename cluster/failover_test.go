@@ -146,7 +146,7 @@ func TestSuspects(t *testing.T) {
 	fencedAfter := func(id int32, address string) time.Duration {
 		began := time.Now()
 		_, err := boss.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_Register{Register: &metav1.RegisterBroker{
-			NodeId: id, StorageId: newCommandID(), PeerAddress: address,
+			NodeId: id, StorageId: newCommandID(), PeerAddress: address, FeatureLevel: metadata.Version,
 		}}})
 		require.NoError(t, err)
 		boss.eventually("fenced", fenced(id))
@@ -300,7 +300,7 @@ func TestTheSecondOfTwoProcessesEndsTheFirst(t *testing.T) {
 	startAll(nodes...)
 	n := nodes[0]
 	_, err := n.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_Register{Register: &metav1.RegisterBroker{
-		NodeId: n.id, StorageId: n.storageID[:], PeerAddress: n.peerAddr,
+		NodeId: n.id, StorageId: n.storageID[:], PeerAddress: n.peerAddr, FeatureLevel: metadata.Version,
 	}}})
 	if err != nil { // the first may be gone before its answer is
 		require.ErrorIs(t, err, ErrSuperseded)

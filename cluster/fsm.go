@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -20,14 +21,20 @@ import (
 type fsm struct {
 	image  atomic.Pointer[metadata.Image]
 	logger *slog.Logger
+	// level is the feature level of this build.
+	level uint32
+	// outdated is called once, with the reason, when the log needs a newer build.
+	outdated func(error)
+	// stuck is set then: nothing is applied any more. Raft's goroutine alone uses it.
+	stuck error
 
 	mu sync.Mutex // guards waiters, and publishing an image against new waiters
 	// waiters are closed once the image's index is above their key.
 	waiters map[uint64]chan struct{}
 }
 
-func newFSM(logger *slog.Logger) *fsm {
-	f := &fsm{logger: logger, waiters: make(map[uint64]chan struct{})}
+func newFSM(logger *slog.Logger, level uint32, outdated func(error)) *fsm {
+	f := &fsm{logger: logger, level: level, outdated: outdated, waiters: make(map[uint64]chan struct{})}
 	f.image.Store(metadata.Empty())
 	return f
 }
@@ -40,12 +47,22 @@ type applied struct {
 
 // Apply applies one committed command. A command that cannot be decoded is
 // refused like any other bad one: it is in every node's log, so every node must
-// get past it in the same way.
+// get past it in the same way. One of a higher feature level than this build's
+// is another matter: other nodes apply it. Getting past it would make this node
+// hold another image than they do, so it applies nothing from there on, and ends.
 func (f *fsm) Apply(l *raft.Log) any {
+	if f.stuck != nil {
+		return applied{err: f.stuck}
+	}
 	cmd := new(metav1.Command)
 	if err := proto.Unmarshal(l.Data, cmd); err != nil {
 		f.logger.Error("metadata log holds a command that cannot be decoded", "index", l.Index, "error", err)
 		cmd = new(metav1.Command)
+	}
+	if cmd.GetVersion() > f.level {
+		f.stuck = &OutdatedError{Index: l.Index, Needs: cmd.GetVersion(), Has: f.level}
+		f.outdated(f.stuck)
+		return applied{err: f.stuck}
 	}
 	im, result, err := metadata.Apply(f.image.Load(), l.Index, cmd)
 	f.publish(im)
@@ -83,6 +100,9 @@ func (f *fsm) changed(after uint64) <-chan struct{} {
 // Snapshot hands out the image, which never changes, so that Apply goes on
 // while it is written.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.stuck != nil {
+		return nil, f.stuck // Raft would give the old image the index of a newer one.
+	}
 	return snapshot{image: f.image.Load()}, nil
 }
 
@@ -90,6 +110,10 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close() //nolint:errcheck // Read only.
 	im, err := metadata.ReadSnapshot(r)
+	if newer, ok := errors.AsType[*metadata.SnapshotVersionError](err); ok && newer.Version > f.level && f.stuck == nil {
+		f.stuck = &OutdatedError{Needs: newer.Version, Has: f.level}
+		f.outdated(f.stuck)
+	}
 	if err != nil {
 		return err
 	}

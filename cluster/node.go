@@ -39,6 +39,8 @@ type Node struct {
 	storageID metadata.ID
 	clusterID atomic.Pointer[string] // as stored in the identity file; "" until known
 
+	outdated <-chan error // has the reason when the metadata log needs a newer build
+
 	leaders *leaderWatch
 	finder  *controllerFinder
 	session *session
@@ -86,7 +88,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.layer.start()
 	for _, task := range []func(context.Context){
-		n.leaders.run, n.watchStore, n.recordClusterID, n.controllerLoop, n.formOrFail,
+		n.leaders.run, n.watchStore, n.watchOutdated, n.recordClusterID, n.controllerLoop, n.formOrFail,
 	} {
 		n.background(task)
 	}
@@ -120,9 +122,14 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 		store.raftStore = cfg.wrapStore(store.raftStore)
 	}
 	n := &Node{
-		cfg: cfg, logger: cfg.Logger, store: store, fsm: newFSM(cfg.Logger),
+		cfg: cfg, logger: cfg.Logger, store: store,
 		failed: make(chan struct{}), failures: make(chan error, 1),
 	}
+	// Raft may replay its log before open returns, and fail needs what open makes:
+	// watchOutdated waits for both.
+	outdated := make(chan error, 1)
+	n.outdated = outdated
+	n.fsm = newFSM(cfg.Logger, cfg.featureLevel, func(err error) { outdated <- err })
 	if err := n.openRaft(); err != nil {
 		return nil, errors.Join(err, store.close())
 	}
@@ -154,7 +161,7 @@ func (n *Node) openRaft() error {
 	n.trans = newTransport(n.layer, &n.cfg, logger)
 	n.raft, err = n.newRaft(raftConfig(&n.cfg, id.storageID, logger), snapshots)
 	if err != nil {
-		return errors.Join(fmt.Errorf("start raft: %w", err), n.trans.Close())
+		return errors.Join(fmt.Errorf("start raft: %w", err), n.fsm.stuck, n.trans.Close())
 	}
 	return nil
 }
@@ -264,6 +271,15 @@ func (n *Node) watchStore(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// watchOutdated turns a command that needs a newer build into the node's failure.
+func (n *Node) watchOutdated(ctx context.Context) {
+	select {
+	case err := <-n.outdated:
+		n.fail(err)
+	case <-ctx.Done():
 	}
 }
 

@@ -182,8 +182,8 @@ func (n *Node) notController() error {
 }
 
 // Register begins this broker's session and returns its broker epoch once this
-// node has applied it. Node id, storage id and addresses of this node are filled
-// in; a registration of many replicas goes in chunks. It waits for the quorum
+// node has applied it. Node id, storage id, addresses and feature level of this node are
+// filled in; a registration of many replicas goes in chunks. It waits for the quorum
 // and the controller until ctx ends, and returns early with the error of Failed.
 // From then on the broker heartbeats.
 //
@@ -192,6 +192,7 @@ func (n *Node) Register(ctx context.Context, r *metav1.RegisterBroker) (brokerEp
 	r = proto.CloneOf(r)
 	r.NodeId, r.StorageId = n.cfg.NodeID, n.storageID[:]
 	r.PeerAddress, r.RaftAddress = n.cfg.AdvertisePeer, n.cfg.AdvertiseRaft
+	r.FeatureLevel = n.cfg.featureLevel
 	var resp *pb.ProposeResponse
 	var asked time.Time // the controller counts our silence from when it applied, which is later
 	for _, chunk := range chunks(r) {

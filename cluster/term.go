@@ -118,8 +118,8 @@ func (t *term) prepare(ctx context.Context) bool {
 		err := t.barrier(ctx)
 		if err == nil && n.Image().ClusterID() == "" {
 			_, err = t.apply(ctx, &metav1.Command{
-				Version: metadata.Version, TimeMs: time.Now().UnixMilli(),
-				Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: newClusterID()}},
+				TimeMs: time.Now().UnixMilli(),
+				Kind:   &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: newClusterID()}},
 			})
 		}
 		if err == nil {

@@ -15,10 +15,11 @@ import (
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
-// apply puts a command into the metadata log and returns what it came to when
-// this node has applied it. A *metadata.Error with NOT_CONTROLLER says that it
+// apply puts a command into the metadata log, under the feature level that it
+// needs, and returns what it came to when this node has applied it. A *metadata.Error with NOT_CONTROLLER says that it
 // will not be applied, one with REQUEST_TIMED_OUT that it may be.
 func (t *term) apply(ctx context.Context, cmd *metav1.Command) (metadata.Result, error) {
+	cmd.Version = metadata.CommandLevel(cmd)
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		return metadata.Result{}, fmt.Errorf("encode command: %w", err)
@@ -63,7 +64,7 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		}
 		return t.respond(req, o.Result), nil
 	}
-	cmd := &metav1.Command{Version: metadata.Version, Id: req.GetCommandId(), TimeMs: time.Now().UnixMilli()}
+	cmd := &metav1.Command{Id: req.GetCommandId(), TimeMs: time.Now().UnixMilli()}
 	switch k := req.GetKind().(type) {
 	case *pb.ProposeRequest_CreateTopic:
 		return t.createTopic(ctx, req, cmd)
@@ -141,6 +142,7 @@ func (t *term) createTopic(ctx context.Context, req *pb.ProposeRequest, cmd *met
 		cmd.Kind = &metav1.Command_CreateTopic{CreateTopic: create}
 		if ask.GetValidateOnly() {
 			// What Apply would say, and nothing comes of it.
+			cmd.Version = metadata.CommandLevel(cmd)
 			_, result, err := metadata.Apply(im, im.Index()+1, cmd)
 			return result, err
 		}
@@ -256,6 +258,10 @@ func (t *term) join(ctx context.Context, r *pb.JoinRequest) error {
 	}
 	if known, conflict := n.conflict(r.GetNodeId(), id, r.GetRaftAddress()); conflict {
 		return &IdentityConflictError{NodeID: r.GetNodeId(), Known: known, Found: id}
+	}
+	if level := n.Image().FeatureLevel(); max(r.GetFeatureLevel(), 1) < level {
+		return newError(pb.ErrorCode_ERROR_CODE_UNSUPPORTED, "node %d knows feature level %d, the cluster is at %d: it needs a newer release",
+			r.GetNodeId(), max(r.GetFeatureLevel(), 1), level)
 	}
 	for _, s := range n.configuration() {
 		if s.ID == serverID(id) && string(s.Address) == r.GetRaftAddress() {

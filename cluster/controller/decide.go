@@ -35,7 +35,7 @@ func DefaultOptions() Options {
 
 // Decision is what the controller should propose, in this order.
 type Decision struct {
-	Commands []*metav1.Command // version set, ids not
+	Commands []*metav1.Command // without version and id
 	// PossibleLoss counts the elections from LastISR among them: each may lose
 	// acknowledged records and must be logged.
 	PossibleLoss int
@@ -49,8 +49,8 @@ func Decide(im *metadata.Image, live *Liveness, now time.Time, opts Options) Dec
 	out := Decision{Commands: d.fences}
 	if len(d.elections) > 0 {
 		out.Commands = append(out.Commands, &metav1.Command{
-			Version: metadata.Version, TimeMs: now.UnixMilli(),
-			Kind: &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{Changes: d.elections}},
+			TimeMs: now.UnixMilli(),
+			Kind:   &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{Changes: d.elections}},
 		})
 	}
 	for _, c := range d.elections {
@@ -150,7 +150,7 @@ func (d *decider) deathOf(n *node) string {
 func (d *decider) fence(b *metadata.Broker, reason string) {
 	d.fencing[b.NodeID], d.changing[b.NodeID] = true, true
 	d.fences = append(d.fences, &metav1.Command{
-		Version: metadata.Version, TimeMs: d.now.UnixMilli(),
+		TimeMs: d.now.UnixMilli(),
 		Kind: &metav1.Command_FenceBroker{
 			FenceBroker: &metav1.FenceBroker{NodeId: b.NodeID, BrokerEpoch: b.Epoch, Reason: reason},
 		},
@@ -160,7 +160,7 @@ func (d *decider) fence(b *metadata.Broker, reason string) {
 func (d *decider) unfence(b *metadata.Broker) {
 	d.changing[b.NodeID] = true
 	d.fences = append(d.fences, &metav1.Command{
-		Version: metadata.Version, TimeMs: d.now.UnixMilli(),
+		TimeMs: d.now.UnixMilli(),
 		Kind: &metav1.Command_UnfenceBroker{
 			UnfenceBroker: &metav1.UnfenceBroker{NodeId: b.NodeID, BrokerEpoch: b.Epoch},
 		},

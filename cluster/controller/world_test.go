@@ -47,7 +47,7 @@ func id(prefix byte, n int) []byte {
 
 func (w *world) apply(cmd *metav1.Command) {
 	w.t.Helper()
-	cmd.Version = metadata.Version
+	cmd.Version = metadata.CommandLevel(cmd)
 	next, result, err := metadata.Apply(w.im, w.im.Index()+1, cmd)
 	if err != nil {
 		w.t.Fatalf("%v: %v", cmd, err)
@@ -66,7 +66,7 @@ func (w *world) apply(cmd *metav1.Command) {
 // register starts a broker anew; ends gives the log end of each partition of topic t.
 func (w *world) register(node int32, rack string, ends []int64) {
 	w.t.Helper()
-	r := &metav1.RegisterBroker{NodeId: node, StorageId: id(1, int(node)), Rack: rack}
+	r := &metav1.RegisterBroker{NodeId: node, StorageId: id(1, int(node)), Rack: rack, FeatureLevel: metadata.Version}
 	for i, end := range ends {
 		r.Replicas = append(r.Replicas, &metav1.RecoveredReplica{TopicId: id(2, 0), Partition: int32(i), LogEndOffset: end})
 	}

@@ -6,10 +6,6 @@ import (
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
-// Version is the feature level of this build: the highest Command.version that
-// it applies.
-const Version = 1
-
 // MaxCommandBytes is the largest encoded command that may be proposed. Apply
 // does not measure: proposers split larger work (registrations into chunks).
 const MaxCommandBytes = 512 << 10
@@ -81,8 +77,8 @@ func Apply(im *Image, index uint64, cmd *metav1.Command) (*Image, Result, error)
 
 // apply changes im, a fresh copy that nobody else has seen.
 func (im *Image) apply(cmd *metav1.Command, result *Result) *Error {
-	if cmd.GetVersion() < 1 || cmd.GetVersion() > Version {
-		return Errorf(CodeUnsupported, "command version %d: this build applies 1 to %d", cmd.GetVersion(), Version)
+	if err := im.checkLevel(cmd); err != nil {
+		return err
 	}
 	if set, ok := cmd.GetKind().(*metav1.Command_SetClusterId); ok {
 		return im.setClusterID(set.SetClusterId)
@@ -125,6 +121,7 @@ func (im *Image) setClusterID(c *metav1.SetClusterId) *Error {
 		return Errorf(CodeIdentityConflict, "the cluster has the id %s, it cannot become %s", im.clusterID, c.GetClusterId())
 	}
 	im.clusterID = c.GetClusterId()
+	im.featureLevel = max(im.featureLevel, levelBase)
 	return nil
 }
 

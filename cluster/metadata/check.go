@@ -25,10 +25,15 @@ import (
 //  10. Epochs are not negative; a partition epoch is at least its leader epoch, a
 //     lossy epoch at most.
 //  11. Remembered outcomes are at most MemorySize, of indexes up to the image's.
-//  12. Counters agree with what they count; the next producer id is not negative.
+//  12. The feature level is one of this build's once the cluster id is set, and
+//     no broker's is below.
+//  13. Counters agree with what they count; the next producer id is not negative.
 func (im *Image) Check() error {
 	if im.clusterID == "" && (im.brokers.len() > 0 || im.topics.len() > 0 || im.nextProducerID != 0 || im.staged.len() > 0) {
 		return fmt.Errorf("invariant 1: there is state but no cluster id")
+	}
+	if set := im.clusterID != ""; im.featureLevel > Version || set != (im.featureLevel >= levelBase) {
+		return fmt.Errorf("invariant 12: feature level %d", im.featureLevel)
 	}
 	if err := im.checkBrokers(); err != nil {
 		return err
@@ -49,7 +54,7 @@ func (im *Image) Check() error {
 		}
 	}
 	if partitions != im.partitions || im.topics.len() != im.topicNames.len() || im.nextProducerID < 0 {
-		return fmt.Errorf("invariant 12: %d partitions counted as %d, %d topics with %d ids, next producer id %d",
+		return fmt.Errorf("invariant 13: %d partitions counted as %d, %d topics with %d ids, next producer id %d",
 			partitions, im.partitions, im.topics.len(), im.topicNames.len(), im.nextProducerID)
 	}
 	return nil
@@ -64,6 +69,8 @@ func (im *Image) checkBrokers() error {
 			return fmt.Errorf("invariant 2: broker %d has epoch %d at index %d", b.NodeID, b.Epoch, im.index)
 		case twice:
 			return fmt.Errorf("invariant 2: brokers %d and %d have storage id %s", other, b.NodeID, b.StorageID)
+		case knownLevel(b.FeatureLevel) < im.featureLevel:
+			return fmt.Errorf("invariant 12: broker %d knows level %d of %d", b.NodeID, b.FeatureLevel, im.featureLevel)
 		}
 		owner[b.StorageID] = b.NodeID
 	}
@@ -78,7 +85,7 @@ func (im *Image) checkTopic(t *Topic) error {
 		return fmt.Errorf("invariant 3: %d partitions, created at %d", n, t.CreatedIndex)
 	}
 	if name, _ := im.topicNames.get(t.ID); name != t.Name {
-		return fmt.Errorf("invariant 12: its id names %q", name)
+		return fmt.Errorf("invariant 13: its id names %q", name)
 	}
 	rf := t.ReplicationFactor()
 	for i, p := range t.Partitions {

@@ -98,7 +98,7 @@ func TestGoldenLogs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close() //nolint:errcheck // Read only.
+			defer f.Close()
 			zr, err := gzip.NewReader(f)
 			if err != nil {
 				t.Fatal(err)

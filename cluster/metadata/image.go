@@ -43,6 +43,7 @@ const NoNode int32 = -1
 type Image struct {
 	index          uint64
 	clusterID      string
+	featureLevel   uint32
 	nextProducerID int64
 	partitions     int
 	brokers        ordered[int32, *Broker]

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"cmp"
 	"slices"
 
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
@@ -44,6 +45,10 @@ func (im *Image) registerBroker(c *metav1.RegisterBroker) *Error {
 	if err := im.checkIdentity(c.GetNodeId(), storage); err != nil {
 		return err
 	}
+	if level := knownLevel(c.GetFeatureLevel()); level < im.featureLevel {
+		return Errorf(CodeUnsupported, "node %d (version %s) knows feature level %d, the cluster is at %d: it needs a newer release",
+			c.GetNodeId(), cmp.Or(clip(c.GetVersion()), "unknown"), level, im.featureLevel)
+	}
 	chunks := []*metav1.RegisterBroker{c}
 	if len(c.GetStagingId()) > 0 {
 		var err *Error
@@ -57,6 +62,7 @@ func (im *Image) registerBroker(c *metav1.RegisterBroker) *Error {
 	}
 	im.staged = im.staged.remove(c.GetNodeId())
 	im.beginSession(r)
+	im.raiseLevel()
 	return nil
 }
 

@@ -80,7 +80,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	if cmd == nil {
 		return w.describe()
 	}
-	cmd.Version = 1
+	cmd.Version = metadata.CommandLevel(cmd)
 	d.MaybeScanArgs(t, "version", &cmd.Version)
 	var id string
 	if d.MaybeScanArgs(t, "id", &id); id != "" {
@@ -134,6 +134,9 @@ func describe(im *metadata.Image) string {
 			fenced = " fenced"
 		}
 		fmt.Fprintf(&out, " %d@%d%s", b.NodeID, b.Epoch, fenced)
+	}
+	if im.FeatureLevel() < metadata.Version {
+		fmt.Fprintf(&out, " level %d", im.FeatureLevel())
 	}
 	out.WriteString("\n")
 	for t := range im.Topics() {
@@ -207,7 +210,8 @@ func (w *world) parseRegister(t *testing.T, d *datadriven.TestData, node int32) 
 	t.Helper()
 	storage := node
 	d.MaybeScanArgs(t, "storage", &storage)
-	c := &metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(storage), FeatureLevel: 1}
+	c := &metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(storage), FeatureLevel: metadata.Version}
+	d.MaybeScanArgs(t, "level", &c.FeatureLevel)
 	if d.HasArg("clean") {
 		c.CleanStop, c.CleanStopEpoch = true, w.epoch(node)
 		d.MaybeScanArgs(t, "clean-epoch", &c.CleanStopEpoch)

@@ -26,6 +26,18 @@ const (
 // and not about reading them.
 var ErrCorruptSnapshot = errors.New("metadata: corrupt snapshot")
 
+// SnapshotVersionError says that a snapshot is of a version that this build does
+// not read, that is, of a newer one. It is ErrCorruptSnapshot, too: nothing says
+// that the rest of the bytes is well.
+type SnapshotVersionError struct{ Version uint32 }
+
+func (e *SnapshotVersionError) Error() string {
+	return fmt.Sprintf("metadata: snapshot of version %d; this build reads 1 to %d", e.Version, Version)
+}
+
+// Is makes it ErrCorruptSnapshot.
+func (e *SnapshotVersionError) Is(target error) bool { return target == ErrCorruptSnapshot }
+
 // WriteSnapshot writes the image. Equal images give equal bytes.
 func WriteSnapshot(im *Image, w io.Writer) error {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
@@ -34,8 +46,8 @@ func WriteSnapshot(im *Image, w io.Writer) error {
 		return fmt.Errorf("metadata: write snapshot: %w", err)
 	}
 	sw.message(&metav1.ImageHeader{
-		Version: Version, Index: im.index, ClusterId: im.clusterID, NextProducerId: im.nextProducerID,
-		Entries: im.entries(), FeatureLevel: Version,
+		Version: im.snapshotVersion(), Index: im.index, ClusterId: im.clusterID, NextProducerId: im.nextProducerID,
+		Entries: im.entries(), FeatureLevel: max(im.featureLevel, levelBase),
 	})
 	im.writeEntries(sw)
 	if sw.err == nil {
@@ -49,6 +61,10 @@ func WriteSnapshot(im *Image, w io.Writer) error {
 	}
 	return nil
 }
+
+// snapshotVersion is that of the format: nothing that an older build cannot read
+// is in an image before its feature level says that there is none.
+func (im *Image) snapshotVersion() uint32 { return max(im.featureLevel, levelBase) }
 
 func (im *Image) entries() uint64 {
 	n := im.brokers.len() + im.topics.len() + im.memory.outcomes.len()
@@ -141,10 +157,13 @@ func (sr *snapshotReader) image() (*Image, error) {
 		return nil, err
 	}
 	if header.GetVersion() < 1 || header.GetVersion() > Version {
-		return nil, corrupt("version %d; this build reads 1 to %d", header.GetVersion(), Version)
+		return nil, &SnapshotVersionError{Version: header.GetVersion()}
 	}
 	im := Empty()
 	im.index, im.clusterID, im.nextProducerID = header.GetIndex(), header.GetClusterId(), header.GetNextProducerId()
+	if im.clusterID != "" {
+		im.featureLevel = header.GetFeatureLevel()
+	}
 	for n := range header.GetEntries() {
 		var entry metav1.ImageEntry
 		if err := sr.message(&entry); err != nil {

@@ -45,7 +45,7 @@ func (m *metalog) latest() *metadata.Image { return m.images[len(m.images)-1] }
 // command gives a command its version and id.
 func (m *metalog) command(c *metav1.Command) *metav1.Command {
 	m.ids++
-	c.Version = metadata.Version
+	c.Version = metadata.CommandLevel(c)
 	c.Id = binary.BigEndian.AppendUint64(make([]byte, 8, 16), m.ids)
 	return c
 }
