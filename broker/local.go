@@ -102,6 +102,7 @@ func (w *waiter) answer(o partition.Outcome, err func() *api.Error) {
 type after struct {
 	truncate, reset, rebuild bool
 	offset                   record.Offset // of truncate and reset
+	producers                []byte        // of reset, above offset 0
 	roleChanged              bool
 	again                    bool // open a new session
 }
@@ -402,7 +403,7 @@ func (l *localReplica) cut(a after) bool {
 	var err error
 	if a.reset {
 		l.logger.Info("the log begins anew", "at", a.offset)
-		err = l.log.Reset(a.offset)
+		err = l.begin(a)
 	} else {
 		l.logger.Info("truncating to what the leader has too", "to", a.offset, "from", l.log.End())
 		err = l.log.TruncateTo(a.offset)
@@ -420,6 +421,15 @@ func (l *localReplica) cut(a after) bool {
 	l.mu.Unlock()
 	// An assignment that came meanwhile may ask for more.
 	return l.finish(next)
+}
+
+// begin empties the log. Above offset 0 the producers come with it, for this
+// replica may lead next, and they may send again what it never saw.
+func (l *localReplica) begin(a after) error {
+	if a.offset > 0 {
+		return l.log.ResetTo(a.offset, a.producers)
+	}
+	return l.log.Reset(0)
 }
 
 // rebuild empties a damaged log once nobody counts on it.

@@ -44,11 +44,17 @@ func (f followerSide) Reply(r replica.HandshakeReply) replica.Verdict {
 	if r.Err != nil {
 		// Why does not matter here: every refusal ends in another attempt.
 		outcome = partition.OutcomeNotLeader
+	} else if r.Begin && r.LogStart > 0 {
+		if err := commitlog.CheckProducerState(r.Producers, r.LogStart); err != nil {
+			f.logger.Warn("the leader says to begin anew, without a sound producer state", "at", r.LogStart, "error", err)
+			outcome = partition.OutcomeNotLeader
+		}
 	}
 	f.mu.Lock()
 	localEpoch, localEnd := f.log.EpochEnd(r.AnswerEpoch)
 	todo := f.step(partition.Reply(r.Epoch, r.Session, outcome, r.Matched, r.Begin,
 		r.AnswerEpoch, r.AnswerEnd, r.LogStart, r.HighWatermark, localEpoch, localEnd))
+	todo.producers = r.Producers
 	verdict := f.verdict()
 	f.mu.Unlock()
 	if !f.finish(todo) {

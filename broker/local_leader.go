@@ -119,6 +119,11 @@ func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.
 	return replica.Run{Slices: slices, HighWatermark: l.state.HighWatermark(), LogStart: l.log.Start(), Cleaned: cleaned}, nil
 }
 
+// ProducerState implements replica.LeaderPartition.
+func (l *localReplica) ProducerState(at record.Offset) ([]byte, error) {
+	return l.log.ProducerState(at)
+}
+
 // Ack implements replica.LeaderPartition.
 func (l *localReplica) Ack(s *replica.Session, a replica.Ack) {
 	l.mu.Lock()

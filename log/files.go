@@ -89,17 +89,12 @@ func decodeMetadata(b []byte) (id [16]byte, err error) {
 	return [16]byte(raw), nil
 }
 
-// encodeReset says where a log that is being reset will begin.
-func encodeReset(start record.Offset) []byte {
-	return []byte(strconv.FormatInt(int64(start), 10) + "\n")
-}
-
-func decodeReset(b []byte) (record.Offset, error) {
-	start, err := strconv.ParseInt(strings.TrimSuffix(string(b), "\n"), 10, 64)
-	if err != nil || start < 0 {
-		return 0, fmt.Errorf("%q is not an offset", clip(string(b)))
+func parseOffset(text string) (record.Offset, error) {
+	off, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || off < 0 {
+		return 0, fmt.Errorf("%q is not an offset", clip(text))
 	}
-	return record.Offset(start), nil
+	return record.Offset(off), nil
 }
 
 func clip(s string) string { return s[:min(len(s), 64)] }

@@ -149,9 +149,9 @@ func (p *partitionCheck) resetting(files []InspectedFile) bool {
 		if f.Kind != KindReset {
 			continue
 		}
-		b, err := p.v.in.read(f.Path, maxSmallFile)
+		b, err := p.v.in.read(f.Path, maxSnapshotFile)
 		if err == nil {
-			_, err = decodeReset(b)
+			_, _, err = decodeReset(b)
 		}
 		if err != nil {
 			p.note(f.Kind, f.Path, err.Error(), "the log may have been in the middle of a reset")

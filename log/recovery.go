@@ -179,7 +179,7 @@ func (r *recoverer) finishReset() error {
 	if err != nil {
 		return err
 	}
-	start, err := decodeReset(b)
+	start, state, err := decodeReset(b)
 	if err != nil { // what it has removed already will count as damage
 		l.logger.Warn("reset marker is unreadable", "path", l.path, "error", err)
 		return nil
@@ -198,7 +198,11 @@ func (r *recoverer) finishReset() error {
 	}
 	r.bases, r.snapshots = nil, nil
 	l.cleaned, l.onDisk = start, start
-	return l.removeAll()
+	if err := l.removeAll(); err != nil || len(state) == 0 {
+		return err
+	}
+	r.snapshots = []record.Offset{start}
+	return l.writeProducers(start, state)
 }
 
 // begin decides where the log starts. A start or a reset is in the checkpoint

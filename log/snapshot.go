@@ -19,12 +19,7 @@ func (l *Log) writeSnapshot() error {
 	l.mu.Unlock()
 	// There may be one of this offset already, the only one that knows producers
 	// whose batches are gone: it must not be torn.
-	name := filepath.Join(l.path, offsetName(at)+snapshotExt)
-	err := create(l.fs, name+temporary, b)
-	if err == nil {
-		err = l.fs.Rename(name+temporary, name)
-	}
-	if err != nil {
+	if err := l.writeProducers(at, b); err != nil {
 		return fmt.Errorf("write producer snapshot: %w", err)
 	}
 	return nil
@@ -112,10 +107,11 @@ func (l *Log) replay(ps *producers, from record.Offset) error {
 		if s.next <= from || s.size == 0 {
 			continue
 		}
-		err := l.walkFrom(s, from, func(info *record.BatchInfo, _ int64) {
+		err := l.walkFrom(s, from, func(info *record.BatchInfo, _ int64) bool {
 			if info.BaseOffset >= from {
 				ps.update(info, now)
 			}
+			return true
 		})
 		if err != nil {
 			return err
@@ -126,11 +122,14 @@ func (l *Log) replay(ps *producers, from record.Offset) error {
 
 // walk calls visit for the header of each batch of a segment, with its position.
 func (l *Log) walk(s *segment, visit func(info *record.BatchInfo, position int64)) error {
-	return l.walkFrom(s, s.base, visit)
+	return l.walkFrom(s, s.base, func(info *record.BatchInfo, position int64) bool {
+		visit(info, position)
+		return true
+	})
 }
 
-// walkFrom begins at an offset, or a little before.
-func (l *Log) walkFrom(s *segment, from record.Offset, visit func(info *record.BatchInfo, position int64)) error {
+// walkFrom begins at an offset, or a little before, and ends when visit says false.
+func (l *Log) walkFrom(s *segment, from record.Offset, visit func(info *record.BatchInfo, position int64) bool) error {
 	f, err := l.dir.files.acquire(s.file)
 	if err != nil {
 		return err
@@ -147,7 +146,9 @@ func (l *Log) walkFrom(s *segment, from record.Offset, visit func(info *record.B
 		if err != nil {
 			return l.corruption(s.path, sc.next, err)
 		}
-		visit(&info, position)
+		if !visit(&info, position) {
+			return nil
+		}
 	}
 	return nil
 }

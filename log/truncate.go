@@ -229,9 +229,11 @@ func (l *Log) truncateState() error {
 }
 
 // Reset empties the log and lets it begin at start: for a replica that begins
-// anew at its leader's log start, or whose damage has been dealt with. It is
+// anew, or whose damage has been dealt with. It knows no producers then. It is
 // durable before it returns and ends damage, not a latched failure.
-func (l *Log) Reset(start record.Offset) error {
+func (l *Log) Reset(start record.Offset) error { return l.reset(start, nil) }
+
+func (l *Log) reset(start record.Offset, state []byte) error {
 	if start < 0 {
 		return &OffsetError{start, 0, l.End()}
 	}
@@ -246,7 +248,7 @@ func (l *Log) Reset(start record.Offset) error {
 	l.mu.Unlock()
 	defer l.leaveTruncation()
 	// Durable from here on: recovery finishes a reset that has begun.
-	if err := replace(l.fs, filepath.Join(l.path, resetName), encodeReset(start)); err != nil {
+	if err := replace(l.fs, filepath.Join(l.path, resetName), encodeReset(start, state)); err != nil {
 		return l.latch("reset", err)
 	}
 	l.mu.Lock()
@@ -257,14 +259,20 @@ func (l *Log) Reset(start record.Offset) error {
 	l.damage = DamageNone
 	l.epochs, l.epochsDirty = nil, true
 	l.producers = newProducers(l.cfg.MaxProducers)
+	if ps, _, err := decodeProducers(state, l.cfg.MaxProducers); err == nil {
+		l.producers = ps
+		for len(ps.byID) > l.cfg.MaxProducers {
+			ps.evict()
+		}
+	}
 	l.mu.Unlock()
-	if err := l.resetFiles(start); err != nil {
+	if err := l.resetFiles(start, state); err != nil {
 		return l.latch("reset", err)
 	}
 	return nil
 }
 
-func (l *Log) resetFiles(start record.Offset) error {
+func (l *Log) resetFiles(start record.Offset, state []byte) error {
 	if err := l.dir.checkpoint.write(); err != nil {
 		return err
 	}
@@ -277,6 +285,9 @@ func (l *Log) resetFiles(start record.Offset) error {
 	}
 	l.forgetFiles(l.segments)
 	l.atRest = false
+	if err := l.writeProducers(start, state); err != nil {
+		return err
+	}
 	s, err := l.createSegment(start)
 	if err != nil {
 		return err

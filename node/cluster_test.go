@@ -43,6 +43,8 @@ type world struct {
 	d     *DevCluster
 	codec *wire.Codec
 	conns map[string]*grpc.ClientConn
+	// configure changes what the nodes start with; nil: nothing.
+	configure func(*Config)
 }
 
 func testLogger() *slog.Logger {
@@ -85,6 +87,13 @@ func (w *world) start(nodes int) {
 	defer cancel()
 	opts := devOptions(nodes, w.dir)
 	opts.BasePort = w.port
+	if w.configure != nil {
+		usual := opts.Configure
+		opts.Configure = func(c *Config) {
+			usual(c)
+			w.configure(c)
+		}
+	}
 	d, err := StartDev(ctx, opts)
 	if err != nil {
 		w.t.Fatal(err)

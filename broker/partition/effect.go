@@ -47,7 +47,8 @@ const (
 	// EffectTruncate: truncate the log to Offset, sync, answer Truncated. Until
 	// then the machine defers assignments and drops everything else.
 	EffectTruncate
-	// EffectReset: empty the log, begin it at Offset, sync, answer Truncated.
+	// EffectReset: empty the log, begin it at Offset, sync, answer Truncated. Above 0
+	// it begins with the producer state that the leader sent for that offset.
 	EffectReset
 	// EffectRefusedTruncation: truncation to Offset, below HW, would lose
 	// committed records and the election was a clean one. The replica stays as it

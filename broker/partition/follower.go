@@ -94,8 +94,10 @@ func (r *Replica) truncate(to record.Offset, out *Effects) {
 		f.phase, f.session = phaseRefused, 0
 		out.add(Effect{Kind: EffectRefusedTruncation, Offset: to, HW: r.hw, End: r.end, Epoch: r.Epoch()})
 	case to < r.logStart:
+		// Nothing of this log is left, and what its producers had written below the cut
+		// is not known here: the next handshake begins it where the leader's begins.
 		f.phase = phaseTruncating
-		out.add(Effect{Kind: EffectReset, Offset: to})
+		out.add(Effect{Kind: EffectReset})
 	default:
 		f.phase = phaseTruncating
 		out.add(Effect{Kind: EffectTruncate, Offset: to})

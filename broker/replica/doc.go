@@ -40,6 +40,13 @@
 // FollowerConfig.Receive. A leader without credit keeps its sessions queued. One
 // message may overdraw the credit, so that a batch of any size passes.
 //
+// # Beginnings
+//
+// A follower that is told to begin above offset 0 never sees the batches below.
+// What they told of their producers comes with the reply, and is durable before the
+// next handshake. The leader reads it from its disk on a goroutine aside from acks
+// and pushes, one partition after the other (begin.go).
+//
 // # Failure
 //
 // A stream that breaks ends the sessions on it; it is opened again at once, then
@@ -57,6 +64,7 @@
 //	owner       goroutine                  ends when
 //	Server      handler of each stream     the stream ends or Server.Close; sends
 //	Server      receiver of each stream    the handler has returned; Close waits
+//	Server      reader of producer states  none is wanted, or the stream ends; Close waits
 //	Follower    one a stream: dials, sends no partition uses it, or Follower.Close, which waits
 //	the former  receiver                   the stream ends; its owner waits
 //	the former  handshaker                 likewise; unmatched replies, which wait for the disk

@@ -31,6 +31,7 @@ func replyToWire(k Key, r HandshakeReply) *pb.ReplicaHandshakeReply {
 		TopicId: k.Topic[:], Partition: k.Partition, LeaderEpoch: int32(r.Epoch), SessionId: r.Session,
 		Epoch: int32(r.AnswerEpoch), EpochEndOffset: int64(r.AnswerEnd), LogStartOffset: int64(r.LogStart),
 		HighWatermark: int64(r.HighWatermark), Matched: r.Matched, BeginAtLogStart: r.Begin,
+		ProducerState: r.Producers,
 	}
 	if e := r.Err; e != nil {
 		m.Matched = false
@@ -48,6 +49,7 @@ func replyFromWire(m *pb.ReplicaHandshakeReply) HandshakeReply {
 		AnswerEpoch: record.Epoch(m.GetEpoch()), AnswerEnd: record.Offset(m.GetEpochEndOffset()),
 		LogStart: record.Offset(m.GetLogStartOffset()), HighWatermark: record.Offset(m.GetHighWatermark()),
 		Matched: m.GetMatched(), Begin: m.GetBeginAtLogStart(),
+		Producers: m.GetProducerState(),
 	}
 	if e := m.GetError(); e != nil {
 		r.Err = &api.Error{

@@ -124,7 +124,7 @@ func (st *followerStream) serve(parent context.Context) error {
 		return st.recvError(stream, err)
 	}
 	st.comeUp(window)
-	r := &receiver{stream: st, in: stream, unmatched: make(chan unmatched, 64)}
+	r := &receiver{stream: st, in: stream, unmatched: make(chan unmatched, 64), heavy: make(chan struct{}, 1)}
 	received := make(chan error, 1)
 	var both sync.WaitGroup
 	both.Go(func() {

@@ -33,6 +33,9 @@ type HandshakeReply struct {
 	HighWatermark record.Offset
 	Matched       bool
 	Begin         bool // begin anew at LogStart
+	// Producers is what the leader knew of its idempotent producers at LogStart: it
+	// comes with Begin above offset 0, from LeaderPartition.ProducerState.
+	Producers []byte
 }
 
 // Push says what batches cover: [From, To). From equals To when it carries a
@@ -87,6 +90,10 @@ type LeaderPartition interface {
 	// session any more, which is checked after the bytes were read. An error ends
 	// the session, and the follower opens another.
 	Read(s *Session, dst []record.Slice, from record.Offset, maxBytes int) (Run, error)
+	// ProducerState is what the log knew of its producers at an offset that the reply
+	// to a handshake told a follower to begin at. It may read the disk. After an error
+	// the follower asks anew.
+	ProducerState(at record.Offset) ([]byte, error)
 	// Ack reports progress of s's follower.
 	Ack(s *Session, a Ack)
 	// Gone says that s is over; withdrawn, that the follower gave up.
@@ -122,7 +129,7 @@ type FollowerPartition interface {
 	// Begin returns the handshake of a new session; false: none can be sent now
 	// (as VerdictHold).
 	Begin(session uint64) (Handshake, bool)
-	// Reply takes the leader's answer. An unmatched one may truncate the log and
+	// Reply takes the leader's answer. An unmatched one may cut or empty the log and
 	// wait for the disk; it is called on a goroutine where that holds up no pushes.
 	Reply(HandshakeReply) Verdict
 	// Push appends batches. They are borrowed: what is kept needs a reference of

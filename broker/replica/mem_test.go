@@ -51,6 +51,8 @@ type memReplica struct {
 	manual   bool          // flush only when told
 	storeErr error
 	noRead   error
+	states   map[record.Offset][]byte // of producers
+	noState  error
 	sub      *Subscription
 	follows  int // subscriptions begun
 	sessions map[int32]*Session
@@ -232,6 +234,12 @@ func (m *memReplica) Read(s *Session, dst []record.Slice, from record.Offset, ma
 		run.Slices = append(run.Slices, record.SliceOf(b, 0, b.Len()))
 	}
 	return run, nil
+}
+
+func (m *memReplica) ProducerState(at record.Offset) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.states[at], m.noState
 }
 
 func (m *memReplica) Ack(s *Session, a Ack) {

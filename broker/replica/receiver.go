@@ -15,7 +15,10 @@ type receiver struct {
 	// unmatched are replies that may make a partition wait for its disk. The
 	// handshaker takes them, so that pushes of other partitions go on.
 	unmatched chan unmatched
-	bufs      []*record.Buf
+	// heavy holds back further replies while one with a large producer state waits
+	// for the handshaker; of capacity one.
+	heavy chan struct{}
+	bufs  []*record.Buf
 }
 
 type unmatched struct {
@@ -80,6 +83,9 @@ func (r *receiver) reply(k Key, reply HandshakeReply) {
 	default:
 		s.phase = subWorking
 		l.mu.Unlock()
+		if len(reply.Producers) > smallState {
+			r.heavy <- struct{}{}
+		}
 		r.unmatched <- unmatched{s, reply}
 	}
 }
@@ -128,6 +134,9 @@ func (r *receiver) handshaker() {
 		u.sub.calls.Lock()
 		verdict := u.sub.part.Reply(u.reply)
 		u.sub.calls.Unlock()
+		if len(u.reply.Producers) > smallState {
+			<-r.heavy
+		}
 		l.mu.Lock()
 		if u.sub.phase == subWorking && u.sub.session == u.reply.Session {
 			if verdict == VerdictAgain && u.reply.Err == nil && u.sub.attempts < maxTruncations {

@@ -31,8 +31,13 @@ type leaderStream struct {
 	sessions map[Key]*Session
 	ready    []*Session // woken, in order
 	replies  []*pb.ReplicaHandshakeReply
-	credit   int64 // bytes; may be overdrawn by one message
-	over     bool
+	// begins are replies that wait for the producer state they come with; beginning
+	// says that a goroutine sees to them. stateBytes is what those in replies hold.
+	begins     []beginning
+	beginning  bool
+	stateBytes int
+	credit     int64 // bytes; may be overdrawn by one message
+	over       bool
 
 	// Of the sender alone: reused from message to message.
 	tokens   tokenBucket
@@ -152,6 +157,12 @@ func (ls *leaderStream) handshake(k Key, h Handshake) {
 		return
 	}
 	ls.mu.Lock()
+	if r.Begin && r.Err == nil && r.LogStart > 0 {
+		ls.begins = append(ls.begins, beginning{k, part, r})
+		ls.prepare()
+		ls.mu.Unlock()
+		return
+	}
 	over := ls.over
 	ls.replies = append(ls.replies, replyToWire(k, r))
 	switch {
@@ -245,7 +256,7 @@ func (ls *leaderStream) gather() time.Duration {
 	ls.response.Handshakes, ls.response.Pushes = nil, ls.response.Pushes[:0]
 
 	ls.mu.Lock()
-	ls.response.Handshakes, ls.replies = ls.replies, nil
+	ls.takeReplies()
 	budget := min(int64(ls.server.cfg.MessageBytes), ls.credit)
 	wait := ls.tokens.wait(time.Now())
 	ls.turn = ls.turn[:0]

@@ -1317,8 +1317,13 @@ type ReplicaHandshakeReply struct {
 	Matched bool `protobuf:"varint,10,opt,name=matched,proto3" json:"matched,omitempty"`
 	// The follower's log end lies below the leader's log start: begin anew there.
 	BeginAtLogStart bool `protobuf:"varint,11,opt,name=begin_at_log_start,json=beginAtLogStart,proto3" json:"begin_at_log_start,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// To begin above offset 0: what the leader's log knew of its idempotent
+	// producers at log_start_offset, as the bytes of a producer snapshot
+	// (docs/FORMAT.md). The follower makes it durable together with its new
+	// beginning; without it, it does not begin.
+	ProducerState []byte `protobuf:"bytes,12,opt,name=producer_state,json=producerState,proto3" json:"producer_state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaHandshakeReply) Reset() {
@@ -1426,6 +1431,13 @@ func (x *ReplicaHandshakeReply) GetBeginAtLogStart() bool {
 		return x.BeginAtLogStart
 	}
 	return false
+}
+
+func (x *ReplicaHandshakeReply) GetProducerState() []byte {
+	if x != nil {
+		return x.ProducerState
+	}
+	return nil
 }
 
 // ReplicaPush carries batches, or only a watermark (batch_count 0, from = to).
@@ -1672,7 +1684,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"handshakes\x18\x01 \x03(\v2\".penstock.v1.ReplicaHandshakeReplyR\n" +
 	"handshakes\x120\n" +
 	"\x06pushes\x18\x02 \x03(\v2\x18.penstock.v1.ReplicaPushR\x06pushes\x12\x18\n" +
-	"\abatches\x18\x0f \x03(\fR\abatches\"\x94\x03\n" +
+	"\abatches\x18\x0f \x03(\fR\abatches\"\xbb\x03\n" +
 	"\x15ReplicaHandshakeReply\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
@@ -1686,7 +1698,8 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\x0ehigh_watermark\x18\t \x01(\x03R\rhighWatermark\x12\x18\n" +
 	"\amatched\x18\n" +
 	" \x01(\bR\amatched\x12+\n" +
-	"\x12begin_at_log_start\x18\v \x01(\bR\x0fbeginAtLogStart\"\xc5\x02\n" +
+	"\x12begin_at_log_start\x18\v \x01(\bR\x0fbeginAtLogStart\x12%\n" +
+	"\x0eproducer_state\x18\f \x01(\fR\rproducerState\"\xc5\x02\n" +
 	"\vReplicaPush\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
