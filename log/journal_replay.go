@@ -105,14 +105,20 @@ func (j *journal) replay() (entries int, err error) {
 			err = errors.Join(err, f.file.Close())
 		}
 	}()
+	for _, f := range files {
+		// The order of the files as it was read must be the order on disk, before one
+		// of them is begun anew: a process that died may have left a header that only
+		// the page cache has.
+		if err := j.flusher.Flush(f.file); err != nil {
+			return 0, err
+		}
+	}
 	r := newJournalReplay(j)
 	if err := r.run(files, func(logKey) bool { return true }); err != nil {
 		return 0, err
 	}
 	for _, f := range files {
-		// Durably, before anything else changes a segment; also a file that seems to
-		// hold nothing: its header may be one that a process wrote and died before
-		// it synced it, and a power cut would bring the old one back, with its groups.
+		// Durably, before anything else changes a segment.
 		if err := j.renew(&journalSlot{}, f.file); err != nil {
 			return 0, err
 		}

@@ -526,18 +526,30 @@ func TestTheOlderFileIsEmptiedFirst(t *testing.T) {
 	require.NoError(t, c.logs[0].TruncateTo(1))
 	c.append(0, "X")
 
-	var mu sync.Mutex // guards clones
-	var clones []*vfs.Mem
+	for i, clone := range clonesDuring(mem, func() { require.NoError(t, c.d.Close(3)) }) {
+		require.Equal(t, []string{"a", "X"}, openCrowd(t, journalOptions(clone.cut), 1).values(0), "cut %d", i)
+		// The process dies there, and the power fails while the next one recovers.
+		again := clonesDuring(clone.killed, func() {
+			require.Equal(t, []string{"a", "X"}, openCrowd(t, journalOptions(clone.killed), 1).values(0), "kill %d", i)
+		})
+		for k, clone := range again {
+			require.Equal(t, []string{"a", "X"}, openCrowd(t, journalOptions(clone.cut), 1).values(0), "kill %d, cut %d", i, k)
+		}
+	}
+}
+
+// endings are what a power cut and a kill leave at one moment.
+type endings struct{ cut, killed *vfs.Mem }
+
+// clonesDuring takes the endings at every change that do makes.
+func clonesDuring(mem *vfs.Mem, do func()) (out []endings) {
+	var mu sync.Mutex // guards out
 	mem.Watch(func(vfs.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		clones = append(clones, mem.CrashClone(nil))
+		out = append(out, endings{cut: mem.CrashClone(nil), killed: mem.KillClone()})
 	})
-	require.NoError(t, c.d.Close(3))
-	mem.Watch(nil)
-	mu.Lock()
-	defer mu.Unlock()
-	for i, clone := range clones {
-		require.Equal(t, []string{"a", "X"}, openCrowd(t, journalOptions(clone), 1).values(0), "cut %d", i)
-	}
+	defer mem.Watch(nil)
+	do()
+	return out
 }
