@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean log-crash-long recovery-10g
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean log-crash-long recovery-10g chaos chaos-short
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ log-crash-long: ## 2,000 random histories of logs, the power cut at every change
 
 recovery-10g: ## Opening a log of 10 GiB against one of 100 MiB after a kill; needs 12 GiB in /var/tmp
 	go run ./internal/recoverybench
+
+chaos: build ## Real processes broken for DURATION=30m while clients use them, root; SEED=n or SCHEDULE=file plays a run again
+	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE))
+
+chaos-short: build ## The same with quick faults, in 45 s
+	scripts/chaos chaos -short -duration 20s -seed $(or $(SEED),0)
 
 proto-release: $(TOOLS)/buf ## Make today's messages the ones that may not be broken
 	$(TOOLS)/buf build -o proto/released.binpb

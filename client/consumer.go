@@ -328,6 +328,20 @@ func (k *Consumer) Assignment() []TopicPartition {
 	return out
 }
 
+// Membership names the consumer in its group as the coordinator and its log do: the
+// member id and the member epoch, which rises with every assignment; "" and -1
+// while the consumer is not a member. Inside OnAssigned the epoch is one in which
+// the new partitions are this member's.
+func (k *Consumer) Membership() (id string, epoch int32) {
+	if k.member == nil {
+		return "", -1
+	}
+	if id, epoch = k.member.identity(); epoch <= 0 {
+		epoch = -1
+	}
+	return id, epoch
+}
+
 // Close gives the partitions up: it calls OnRevoked, commits what the application
 // moved past when auto commit is on, and leaves the group at once, unless the
 // consumer is a static member. It does not wait for records in the application's

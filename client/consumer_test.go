@@ -521,3 +521,31 @@ func TestAssignedConsumerKeepsOffsetsInAGroup(t *testing.T) {
 	none := newTestConsumer(t, cl, WithTopics("t"))
 	require.ErrorIs(t, none.Commit(t.Context()), ErrNoGroup)
 }
+
+func TestMembership(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	c.fill(tp("t", 0), "a", 10, 1)
+	cl := newTestClient(t, c)
+	type membership struct {
+		id    string
+		epoch int32
+	}
+	assigned := make(chan membership, 2)
+	k := newTestConsumer(t, cl, groupOpts(OnAssigned(func(k *Consumer, _ []TopicPartition) {
+		id, epoch := k.Membership()
+		assigned <- membership{id, epoch}
+	}))...)
+	first := <-assigned
+	require.Equal(t, []string{first.id}, c.group.memberIDs())
+	require.EqualValues(t, 1, first.epoch)
+	c.group.fence(first.id)
+	again := <-assigned
+	require.Greater(t, again.epoch, first.epoch, "every assignment has a later epoch")
+	require.NoError(t, k.Close(t.Context()))
+
+	alone := newTestConsumer(t, cl, WithPartitions(tp("t", 0)))
+	id, epoch := alone.Membership()
+	require.Empty(t, id)
+	require.EqualValues(t, -1, epoch)
+}

@@ -26,7 +26,27 @@ type Options struct {
 	Voters int
 	// Extra lines for every configuration file.
 	Config []string
+	// Hosts, one a node, give each node an address, a network namespace and a
+	// disk of its own; none: all share the loopback, on free ports.
+	Hosts []Host
+	// Env is added to the environment of every process.
+	Env []string
 }
+
+// Host is where a node runs.
+type Host struct {
+	IP        string
+	Namespace string // name of its network namespace; empty: ours
+	DataDir   string
+}
+
+// The ports of a node on a Host of its own.
+const (
+	PortGRPC = 7070
+	PortRaft = 7071
+	PortHTTP = 7072
+	PortPeer = 7073
+)
 
 // Cluster is a set of server processes. It is not safe for concurrent use.
 type Cluster struct {
@@ -37,25 +57,24 @@ type Cluster struct {
 type node struct {
 	id                     int
 	grpc, raft, http, peer string
-	config, logPath        string
+	config, logPath, data  string
+	namespace              string
 	cmd                    *exec.Cmd
 	exited                 chan struct{} // closed when the process has ended
 	err                    error         // how it ended; readable once exited is closed
 }
 
-// New lays a cluster out on free ports; nothing runs yet.
+// New lays a cluster out, on free ports of the loopback or on its hosts; nothing
+// runs yet.
 func New(opts Options) (*Cluster, error) {
-	ports, err := freePorts(4 * opts.Nodes)
+	nodes, err := places(opts)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: opts}
-	for i := range opts.Nodes {
-		addr := func(k int) string { return fmt.Sprintf("127.0.0.1:%d", ports[4*i+k]) }
-		n := &node{id: i + 1, grpc: addr(0), raft: addr(1), http: addr(2), peer: addr(3)}
+	c := &Cluster{opts: opts, nodes: nodes}
+	for _, n := range c.nodes {
 		n.config = filepath.Join(opts.Dir, fmt.Sprintf("node%d.yaml", n.id))
 		n.logPath = filepath.Join(opts.Dir, fmt.Sprintf("node%d.log", n.id))
-		c.nodes = append(c.nodes, n)
 	}
 	voters := make([]string, 0, opts.Nodes)
 	for _, n := range c.nodes[:cmp.Or(opts.Voters, opts.Nodes)] {
@@ -77,6 +96,35 @@ func New(opts Options) (*Cluster, error) {
 		}
 	}
 	return c, nil
+}
+
+// places gives each node its addresses and its disk.
+func places(opts Options) (nodes []*node, err error) {
+	if len(opts.Hosts) > 0 {
+		if len(opts.Hosts) != opts.Nodes {
+			return nil, fmt.Errorf("chaos: %d hosts for %d nodes", len(opts.Hosts), opts.Nodes)
+		}
+		for i, h := range opts.Hosts {
+			addr := func(port int) string { return fmt.Sprintf("%s:%d", h.IP, port) }
+			nodes = append(nodes, &node{
+				id: i + 1, grpc: addr(PortGRPC), raft: addr(PortRaft), http: addr(PortHTTP), peer: addr(PortPeer),
+				data: h.DataDir, namespace: h.Namespace,
+			})
+		}
+		return nodes, nil
+	}
+	ports, err := freePorts(4 * opts.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	for i := range opts.Nodes {
+		addr := func(k int) string { return fmt.Sprintf("127.0.0.1:%d", ports[4*i+k]) }
+		nodes = append(nodes, &node{
+			id: i + 1, grpc: addr(0), raft: addr(1), http: addr(2), peer: addr(3),
+			data: filepath.Join(opts.Dir, fmt.Sprintf("node%d", i+1)),
+		})
+	}
+	return nodes, nil
 }
 
 // Ports are taken from here: below the range from which Linux serves outgoing
@@ -110,9 +158,13 @@ func freePorts(n int) ([]int, error) {
 }
 
 // DataDir is the data directory of a node.
-func (c *Cluster) DataDir(id int) string {
-	return filepath.Join(c.opts.Dir, fmt.Sprintf("node%d", id))
-}
+func (c *Cluster) DataDir(id int) string { return c.nodes[id-1].data }
+
+// Nodes is how many nodes there are, running or not.
+func (c *Cluster) Nodes() int { return len(c.nodes) }
+
+// Running reports whether a node's process runs.
+func (c *Cluster) Running(id int) bool { return c.nodes[id-1].running() }
 
 // ConfigFile is the configuration file of a node.
 func (c *Cluster) ConfigFile(id int) string { return c.nodes[id-1].config }
@@ -181,9 +233,12 @@ func (c *Cluster) Start(id int) error {
 	defer out.Close() //nolint:errcheck // the child has its own descriptor
 	n.cmd = exec.CommandContext(context.Background(), c.opts.Binary, "server", "-c", n.config)
 	n.cmd.Stdout, n.cmd.Stderr = out, out
+	if len(c.opts.Env) > 0 {
+		n.cmd.Env = append(os.Environ(), c.opts.Env...)
+	}
 	// A harness that dies takes its processes along.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := n.cmd.Start(); err != nil {
+	if err := inNamespace(n.namespace, n.cmd.Start); err != nil {
 		n.cmd = nil
 		return fmt.Errorf("chaos: start node %d: %w", id, err)
 	}
@@ -195,7 +250,7 @@ func (c *Cluster) Start(id int) error {
 	return nil
 }
 
-// StartAll starts every node that does not run.
+// StartAll starts every node that does not run, whether or not it is a voter.
 func (c *Cluster) StartAll() error {
 	for _, n := range c.nodes {
 		if n.running() {

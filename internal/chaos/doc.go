@@ -7,6 +7,10 @@
 //	DIR/node1.yaml  DIR/node1/  DIR/node1.log
 //	DIR/node2.yaml  ...
 //
+// A Lab is a Cluster whose nodes have a network namespace and a disk each, so that
+// the network can be cut in any way, and a disk can lose its power, fill up, hang or
+// die; it needs root. Package load loads it, package storm breaks it.
+//
 // Processes are started, killed (SIGKILL), paused (SIGSTOP) and stopped
 // (SIGTERM) by node number, counted from 1. Everything a Cluster started ends
 // with Close. Whether the cluster is well is asked of the binary itself

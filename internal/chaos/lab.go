@@ -1,0 +1,186 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// LabOptions describe a Lab.
+type LabOptions struct {
+	Binary string
+	Parent string // the folder of the run is made in it; must be on a disk
+	Nodes  int
+	Voters int // 0: all
+	Disk   int64
+	Config []string
+	Env    []string
+}
+
+// Lab is a cluster whose nodes have a network and a disk each, which can be broken:
+//
+//	PARENT/penstock-chaos-N/node1.yaml  node1.log  node1.img  node1/ (the mount) ...
+//
+// It needs root. Everything it makes is gone after Close, and what a run that was
+// killed left behind is removed by the next one.
+type Lab struct {
+	*Cluster
+
+	Network *Network
+	Disks   []*Disk // of node 1, 2, ...
+	Dir     string
+	lock    *os.File
+}
+
+// lockFile is held by the one run there may be at a time.
+const lockFile = "/run/lock/penstock-chaos.lock"
+
+// runningMark lies in the folder of a run until it ends.
+const runningMark = "running"
+
+// ErrCannot means that this machine does not let a Lab be made, and why.
+var ErrCannot = errors.New("chaos: this machine cannot")
+
+// Probe reports what is missing for a Lab, as ErrCannot.
+func Probe(ctx context.Context) error {
+	var missing []string
+	if os.Geteuid() != 0 {
+		missing = append(missing, "root")
+	}
+	for _, tool := range []string{"ip", "iptables", "mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, "the tool "+tool)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: missing are %s", ErrCannot, strings.Join(missing, ", "))
+	}
+	const trial = netPrefix + "-trial"
+	if err := run(ctx, "ip", "netns", "add", trial); err != nil {
+		return fmt.Errorf("%w: no network namespaces: %w", ErrCannot, err)
+	}
+	err := inNamespace(trial, func() error { return run(ctx, "iptables", "-w", "-A", "INPUT", "-s", clientIP, "-j", "DROP") })
+	if err = errors.Join(err, run(ctx, "ip", "netns", "del", trial)); err != nil {
+		return fmt.Errorf("%w: no packet filter in a namespace: %w", ErrCannot, err)
+	}
+	dir, err := os.MkdirTemp("", mountMark)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	d, err := NewDisk(ctx, dir, "trial", 16<<20)
+	if err != nil {
+		return fmt.Errorf("%w: no loop-mounted ext4: %w", ErrCannot, err)
+	}
+	err = d.CutPower()
+	if err = errors.Join(err, d.Unmount(ctx)); err != nil {
+		return fmt.Errorf("%w: no way to shut an ext4 down: %w", ErrCannot, err)
+	}
+	return nil
+}
+
+// NewLab makes a Lab; nothing runs in it yet.
+func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
+	l = &Lab{}
+	if l.lock, err = os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(l.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("chaos: another run holds %s: %w", lockFile, err), l.lock.Close())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close(false))
+		}
+	}()
+	parent, err := filepath.Abs(o.Parent)
+	if err != nil {
+		return l, err
+	}
+	if err := errors.Join(removeNetwork(), removeDisks(), removeRuns(parent)); err != nil {
+		return l, fmt.Errorf("chaos: remove what an earlier run left: %w", err)
+	}
+	if l.Dir, err = os.MkdirTemp(parent, mountMark); err != nil {
+		return l, err
+	}
+	if err := os.WriteFile(filepath.Join(l.Dir, runningMark), nil, 0o600); err != nil {
+		return l, err
+	}
+	if l.Network, err = NewNetwork(ctx, o.Nodes); err != nil {
+		return l, err
+	}
+	hosts := make([]Host, 0, o.Nodes)
+	for id := 1; id <= o.Nodes; id++ {
+		d, err := NewDisk(ctx, l.Dir, fmt.Sprintf("node%d", id), o.Disk)
+		if err != nil {
+			return l, err
+		}
+		l.Disks = append(l.Disks, d)
+		hosts = append(hosts, Host{IP: nodeIP(id), Namespace: namespace(id), DataDir: filepath.Join(d.Path(), "data")})
+	}
+	l.Cluster, err = New(Options{
+		Binary: o.Binary, Dir: l.Dir, Nodes: o.Nodes, Voters: o.Voters, Config: o.Config, Env: o.Env, Hosts: hosts,
+	})
+	return l, err
+}
+
+// Close ends and removes everything; with keep, the folder stays.
+func (l *Lab) Close(keep bool) error {
+	var errs []error
+	for _, d := range l.Disks {
+		errs = append(errs, d.Thaw())
+	}
+	if l.Cluster != nil {
+		errs = append(errs, l.Cluster.Close())
+	}
+	errs = append(errs, removeNetwork(), removeDisks())
+	if l.Dir != "" {
+		errs = append(errs, os.Remove(filepath.Join(l.Dir, runningMark)))
+		if !keep {
+			errs = append(errs, os.RemoveAll(l.Dir))
+		}
+	}
+	return errors.Join(append(errs, l.lock.Close())...)
+}
+
+// removeRuns removes the folders of runs that were killed. Those that were kept
+// have no mark.
+func removeRuns(parent string) error {
+	marks, err := filepath.Glob(filepath.Join(parent, mountMark+"*", runningMark))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range marks {
+		errs = append(errs, os.RemoveAll(filepath.Dir(m)))
+	}
+	return errors.Join(errs...)
+}
+
+// CutPower cuts the power of nodes: their disks stop at once, their processes are
+// gone, and the disks are mounted again as they were at that instant. Nothing is
+// started.
+func (l *Lab) CutPower(ctx context.Context, ids ...int) error {
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, l.Disks[id-1].CutPower())
+	}
+	for _, id := range ids {
+		errs = append(errs, l.Kill(id))
+	}
+	for _, id := range ids {
+		d := l.Disks[id-1]
+		if err := d.Unmount(ctx); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, d.Mount(ctx))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,138 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/check"
+	"github.com/penstock/penstock/internal/check/record"
+)
+
+// pollWait bounds one poll, so that everything else of a client gets its turn.
+const pollWait = 300 * time.Millisecond
+
+// reader reads all partitions by itself, over many clients, each of which goes on
+// where the one before it was.
+type reader struct {
+	l     *Load
+	life  time.Duration
+	final bool
+	proc  *record.Process
+	next  map[client.TopicPartition]int64
+}
+
+func (r *reader) run(ctx context.Context) {
+	r.begin()
+	for ctx.Err() == nil {
+		r.l.note("reader", r.live(ctx, func() bool { return false }))
+		pause(ctx, 100*time.Millisecond)
+	}
+}
+
+func (r *reader) begin() {
+	r.proc = r.l.rec.Process()
+	r.next = map[client.TopicPartition]int64{}
+	for _, tp := range r.l.parts {
+		r.next[tp] = 0
+	}
+}
+
+// live is the life of one client: until its time is over, or done says so.
+func (r *reader) live(ctx context.Context, done func() bool) error {
+	c, err := r.l.client()
+	if err != nil {
+		return err
+	}
+	defer func() { r.l.note("client", c.Close()) }()
+	r.proc.Append(check.Op{Type: check.OK, F: check.FCrash})
+	keys := make([]check.Position, 0, len(r.l.parts))
+	for _, tp := range r.l.parts {
+		keys = append(keys, check.Position{Key: keyOf(tp), Offset: r.next[tp]})
+	}
+	r.proc.Append(check.Op{Type: check.OK, F: check.FAssign, Final: r.final, Keys: keys})
+	k, err := c.NewConsumer(client.WithPartitions(r.l.parts...), client.WithReset(client.ResetError), client.OnAssigned(r.seek))
+	if err != nil {
+		return err
+	}
+	until := time.Now().Add(r.life)
+	for ctx.Err() == nil && !done() && (r.final || time.Now().Before(until)) {
+		if err := poll(ctx, r.l, r.proc, k, r.next); err != nil && client.CodeOf(err) == client.CodeOffsetOutOfRange {
+			break // only a new client, or Seek, reads on
+		}
+	}
+	closing, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return k.Close(closing)
+}
+
+func (r *reader) seek(k *client.Consumer, parts []client.TopicPartition) {
+	for _, tp := range parts {
+		r.l.note("seek", k.Seek(tp, client.At(r.next[tp])))
+	}
+}
+
+// poll polls once, writes down what came, and moves next past it.
+func poll(ctx context.Context, l *Load, proc *record.Process, k *client.Consumer, next map[client.TopicPartition]int64) error {
+	ctx, cancel := context.WithTimeout(ctx, pollWait)
+	defer cancel()
+	proc.Append(check.Op{Type: check.Invoke, F: check.FPoll})
+	polled, err := k.Poll(ctx)
+	if err != nil {
+		proc.Append(check.Op{Type: check.Info, F: check.FPoll, Error: err.Error()})
+		l.note("poll", err)
+		return err
+	}
+	op := check.Op{Type: check.OK, F: check.FPoll}
+	for part := range polled.Partitions() {
+		p := check.Part{Key: keyOf(part.TopicPartition), Bounds: &check.Bounds{LogStart: -1, HighWatermark: part.HighWatermark, LeaderEpoch: -1}}
+		for r := range part.All() {
+			p.Reads = append(p.Reads, check.Read{Offset: r.Offset, Value: record.ValueOf(r.Value)})
+			next[part.TopicPartition] = r.Offset + 1
+		}
+		op.Parts = append(op.Parts, p)
+	}
+	proc.Append(op)
+	l.note("decode", polled.Err())
+	return nil
+}
+
+// Final is the final phase: new clients read everything from the start, until they
+// are past every offset that anybody was told.
+func (l *Load) Final(ctx context.Context) error {
+	c, err := l.client()
+	if err != nil {
+		return err
+	}
+	defer func() { l.note("client", c.Close()) }()
+	ends, err := c.Admin().ListOffsets(ctx, client.Latest(), l.parts...)
+	if err != nil {
+		return fmt.Errorf("final phase: ends of the logs: %w", err)
+	}
+	for _, e := range ends {
+		if e.Err != nil {
+			return fmt.Errorf("final phase: end of %s: %w", e.TopicPartition, e.Err)
+		}
+	}
+	r := &reader{l: l, final: true}
+	r.begin()
+	behind := func() (open []error) {
+		for _, e := range ends {
+			if e.Topic == Strict {
+				e.Offset = max(e.Offset, l.Outages.logEnd(e.Partition))
+			}
+			if r.next[e.TopicPartition] < e.Offset {
+				open = append(open, fmt.Errorf("final phase: %s is read up to %d of %d", e.TopicPartition, r.next[e.TopicPartition], e.Offset))
+			}
+		}
+		return open
+	}
+	for ctx.Err() == nil && len(behind()) > 0 {
+		if err := r.live(ctx, func() bool { return len(behind()) == 0 }); err != nil {
+			l.note("final", err)
+		}
+	}
+	return errors.Join(behind()...)
+}

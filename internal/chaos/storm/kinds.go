@@ -1,0 +1,72 @@
+package storm
+
+import "time"
+
+// Kind names a fault.
+type Kind string
+
+// The kinds.
+const (
+	Kill       Kind = "kill -9"
+	KillAll    Kind = "kill -9 of all"
+	Pause      Kind = "pause"     // SIGSTOP, SIGCONT
+	Cut        Kind = "cut"       // a network cut: Direction, Ports, Reset, Partial
+	PowerOne   Kind = "power cut" // what was not synced is gone
+	PowerAll   Kind = "power cut of all"
+	DiskFull   Kind = "full disk"       // Leave bytes are left
+	DiskHang   Kind = "hung disk"       // writes and syncs do not return
+	DiskDead   Kind = "dead disk"       // every call fails, and what was not synced is gone
+	FsyncFails Kind = "failed fsync"    // syncs fail, later ones succeed; then the pages are gone
+	FsyncSlow  Kind = "slow fsync"      // every sync takes longer
+	FlipBits   Kind = "flipped bits"    // in segments of a stopped node
+	Rolling    Kind = "rolling restart" // SIGTERM, one node after the other
+	Clock      Kind = "clock skew"      // the wall clock jumps
+)
+
+// Role says which node a fault hits.
+type Role string
+
+// The roles. A node may have more than one; the first that fits is taken.
+const (
+	Controller Role = "controller"
+	Leader     Role = "leader"   // leads partitions of the strict topic; not the controller if there is another
+	Follower   Role = "follower" // leads the fewest
+)
+
+// trait is what a schedule must know of a kind.
+type trait struct {
+	kind   Kind
+	whole  bool // hits all nodes
+	alone  bool // never one of a pair
+	hold   [2]time.Duration
+	weight int  // how many cards of the deck it has
+	short  bool // quick enough for a short run
+}
+
+func traits() []trait {
+	s := time.Second
+	return []trait{
+		{kind: Kill, hold: [2]time.Duration{s, 6 * s}, weight: 3, short: true},
+		{kind: KillAll, whole: true, hold: [2]time.Duration{0, s}, weight: 1},
+		{kind: Pause, hold: [2]time.Duration{s, 8 * s}, weight: 2, short: true},
+		{kind: Cut, hold: [2]time.Duration{2 * s, 10 * s}, weight: 6, short: true},
+		{kind: PowerOne, hold: [2]time.Duration{0, 4 * s}, weight: 2, short: true},
+		{kind: PowerAll, whole: true, hold: [2]time.Duration{0, s}, weight: 2, short: true},
+		{kind: DiskFull, hold: [2]time.Duration{3 * s, 10 * s}, weight: 1, short: true},
+		{kind: DiskHang, hold: [2]time.Duration{2 * s, 9 * s}, weight: 1, short: true},
+		{kind: DiskDead, hold: [2]time.Duration{s, 5 * s}, weight: 1},
+		{kind: FsyncFails, hold: [2]time.Duration{s, 3 * s}, weight: 1},
+		{kind: FsyncSlow, hold: [2]time.Duration{2 * s, 6 * s}, weight: 1},
+		{kind: FlipBits, alone: false, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
+		{kind: Rolling, whole: true, alone: true, weight: 1},
+	}
+}
+
+func traitOf(kind Kind) trait {
+	for _, t := range traits() {
+		if t.kind == kind {
+			return t
+		}
+	}
+	return trait{kind: kind}
+}

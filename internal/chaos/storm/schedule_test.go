@@ -1,0 +1,83 @@
+package storm
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func everyKind() (kinds []Kind) {
+	for _, t := range traits() {
+		kinds = append(kinds, t.kind)
+	}
+	return kinds
+}
+
+func TestASeedIsASchedule(t *testing.T) {
+	first, again := Draw(7, 200, false, everyKind()), Draw(7, 200, false, everyKind())
+	require.Equal(t, first, again)
+	require.NotEqual(t, Draw(7, 20, false, everyKind()).Steps, Draw(8, 20, false, everyKind()).Steps)
+}
+
+// What is drawn is never beyond what the cluster promises to survive, and nothing
+// that the harness cannot do.
+func TestDrawnSteps(t *testing.T) {
+	for seed := range uint64(50) {
+		for _, short := range []bool{false, true} {
+			seen, pairs := map[Kind]int{}, 0
+			for _, s := range Draw(seed, 120, short, everyKind()).Steps {
+				whole, disks := 0, 0
+				for _, a := range s.Actions {
+					seen[a.Kind]++
+					tr := traitOf(a.Kind)
+					if tr.whole {
+						whole++
+						require.Empty(t, a.Role)
+					} else {
+						require.NotEmpty(t, a.Role)
+					}
+					if touchesDisks(tr) {
+						disks++
+					}
+					require.False(t, tr.alone && len(s.Actions) > 1, "%s", s.Name())
+					require.Zero(t, a.Node, "roles are resolved while it runs")
+				}
+				if len(s.Actions) > 1 {
+					pairs++
+					require.LessOrEqual(t, whole, 1, "%s", s.Name())
+					require.False(t, whole == 1 && disks == 2, "%s", s.Name())
+				}
+				flips := slices.ContainsFunc(s.Actions, func(a Action) bool { return a.Kind == FlipBits })
+				require.False(t, flips && s.Eager, "bits may not be flipped in two nodes")
+				require.LessOrEqual(t, s.Hold, 10*time.Second)
+			}
+			require.Greater(t, pairs, 20)
+			for _, tr := range traits() {
+				require.Equal(t, !short || tr.short, seen[tr.kind] > 0, "%s in 120 steps of seed %d, short %t", tr.kind, seed, short)
+			}
+		}
+	}
+}
+
+func TestAScheduleFromAFile(t *testing.T) {
+	s := Draw(3, 30, false, everyKind())
+	s.Steps[0].Actions[0].Node = 2
+	path := filepath.Join(t.TempDir(), "schedule.json")
+	require.NoError(t, s.Write(path))
+	again, err := ReadSchedule(path)
+	require.NoError(t, err)
+	require.Equal(t, s, again)
+	_, err = ReadSchedule(filepath.Join(filepath.Dir(path), "none"))
+	require.Error(t, err)
+}
+
+func TestKindsThatCannotBeHadAreNotDrawn(t *testing.T) {
+	for _, s := range Draw(1, 50, false, []Kind{Kill, Pause}).Steps {
+		for _, a := range s.Actions {
+			require.Contains(t, []Kind{Kill, Pause}, a.Kind)
+		}
+	}
+}
