@@ -199,3 +199,31 @@ func (b *Broker) DescribeGroup(ctx context.Context, group string) (*api.GroupDes
 func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 	return b.coordinator.DeleteGroup(ctx, group)
 }
+
+// JoinClassic and the rest of the classic protocol, and ConsumerHeartbeat, are
+// what the Kafka front door serves groups with.
+
+// JoinClassic joins a group of the classic protocol.
+func (b *Broker) JoinClassic(ctx context.Context, req *api.ClassicJoin) (*api.ClassicJoined, error) {
+	return b.coordinator.JoinClassic(ctx, req)
+}
+
+// SyncClassic fetches a member's assignment, and brings everybody's.
+func (b *Broker) SyncClassic(ctx context.Context, req *api.ClassicSync) (*api.ClassicSynced, error) {
+	return b.coordinator.SyncClassic(ctx, req)
+}
+
+// HeartbeatClassic keeps a member's session.
+func (b *Broker) HeartbeatClassic(ctx context.Context, req *api.ClassicHeartbeat) error {
+	return b.coordinator.HeartbeatClassic(ctx, req)
+}
+
+// LeaveClassic removes members; the errors are theirs, in order.
+func (b *Broker) LeaveClassic(ctx context.Context, group string, members []api.ClassicLeave) ([]*api.Error, error) {
+	return b.coordinator.LeaveClassic(ctx, group, members)
+}
+
+// ConsumerHeartbeat is one heartbeat of a member that keeps no stream (KIP-848).
+func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHeartbeat) (*api.ConsumerHeartbeatResult, error) {
+	return b.coordinator.ConsumerHeartbeat(ctx, req)
+}

@@ -81,6 +81,15 @@ const (
 	CodeOverloaded                   = Code(pb.ErrorCode_ERROR_CODE_OVERLOADED)
 	CodeInvalidRecord                = Code(pb.ErrorCode_ERROR_CODE_INVALID_RECORD)
 	CodePolicyViolation              = Code(pb.ErrorCode_ERROR_CODE_POLICY_VIOLATION)
+	CodeIllegalGeneration            = Code(pb.ErrorCode_ERROR_CODE_ILLEGAL_GENERATION)
+	CodeRebalanceInProgress          = Code(pb.ErrorCode_ERROR_CODE_REBALANCE_IN_PROGRESS)
+	CodeInconsistentProtocol         = Code(pb.ErrorCode_ERROR_CODE_INCONSISTENT_PROTOCOL)
+	CodeMemberIDRequired             = Code(pb.ErrorCode_ERROR_CODE_MEMBER_ID_REQUIRED)
+	CodeInvalidSessionTimeout        = Code(pb.ErrorCode_ERROR_CODE_INVALID_SESSION_TIMEOUT)
+	CodeInvalidPattern               = Code(pb.ErrorCode_ERROR_CODE_INVALID_PATTERN)
+	CodeTooManySubscriptions         = Code(pb.ErrorCode_ERROR_CODE_TOO_MANY_SUBSCRIPTIONS)
+	CodeUnknownAssignor              = Code(pb.ErrorCode_ERROR_CODE_UNKNOWN_ASSIGNOR)
+	CodeGroupFull                    = Code(pb.ErrorCode_ERROR_CODE_GROUP_FULL)
 )
 
 // String returns the code's name in words, "not leader".

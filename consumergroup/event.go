@@ -29,7 +29,7 @@ const (
 	EventHeartbeat
 	// EventDetach: Stream of MemberID ended. Grace.
 	EventDetach
-	// EventLeave: MemberID says on Stream that it goes for good.
+	// EventLeave: MemberID says on Stream that it goes for good. Final.
 	EventLeave
 	// EventMetadata: topics grew, came or went. Metadata.
 	EventMetadata
@@ -53,6 +53,7 @@ type Event struct {
 	// Grace is how long a member that lost its stream keeps its place, if that
 	// is less than what is left of its session; 0: no less.
 	Grace time.Duration
+	Final bool // a static member that leaves does not keep its place
 }
 
 // Member is what is persisted of a member: who it is and what it wants.
@@ -140,6 +141,14 @@ const (
 	CodeAway
 	// CodeInvalid: the request contradicts itself or what is known.
 	CodeInvalid
+	// CodeIllegalGeneration: the generation is not the group's (classic).
+	CodeIllegalGeneration
+	// CodeRebalanceInProgress: join again, or wait for those who do (classic).
+	CodeRebalanceInProgress
+	// CodeInconsistentProtocol: nothing in common with the group (classic).
+	CodeInconsistentProtocol
+	// CodeMemberIDRequired: join again with the id in the reply (classic).
+	CodeMemberIDRequired
 )
 
 func (c Code) String() string {
@@ -158,6 +167,14 @@ func (c Code) String() string {
 		return "away"
 	case CodeInvalid:
 		return "invalid"
+	case CodeIllegalGeneration:
+		return "illegal generation"
+	case CodeRebalanceInProgress:
+		return "rebalance in progress"
+	case CodeInconsistentProtocol:
+		return "inconsistent protocol"
+	case CodeMemberIDRequired:
+		return "member id required"
 	}
 	return "code " + strconv.Itoa(int(c))
 }

@@ -244,7 +244,7 @@ func (g *Group) leave(now time.Time, ev Event, out *Effects) {
 		return
 	}
 	m.stream = 0
-	if m.InstanceID == "" {
+	if m.InstanceID == "" || ev.Final {
 		g.remove(m, out)
 		return
 	}

@@ -29,6 +29,18 @@ func (g *Group) Len() int { return len(g.members) }
 // Has reports whether there is a member of that id.
 func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
 
+// Awaits reports whether restored members have still to come back, so that
+// nobody is given anything.
+func (g *Group) Awaits() bool { return g.awaited > 0 }
+
+// Stream is the stream by which a member is attached; 0: none.
+func (g *Group) Stream(memberID string) uint64 {
+	if m := g.members[memberID]; m != nil {
+		return m.stream
+	}
+	return 0
+}
+
 // Assignor is the name of the assignor that made the target; empty before the first.
 func (g *Group) Assignor() string { return g.assignor }
 
@@ -83,8 +95,9 @@ func (g *Group) Subscriptions() (topics, patterns []string) {
 // MemberInfo describes a member.
 type MemberInfo struct {
 	Member
-	Epoch int32
-	Owned []TopicPartition // what it may own by its own view, ascending
+	Epoch  int32
+	Owned  []TopicPartition // what it may own by its own view, ascending
+	Target []TopicPartition // where it is headed, ascending
 }
 
 // Members describes the members, ascending by id.
@@ -92,7 +105,7 @@ func (g *Group) Members() []MemberInfo {
 	infos := make([]MemberInfo, 0, len(g.order))
 	for _, id := range g.order {
 		m := g.members[id]
-		infos = append(infos, MemberInfo{Member: m.Member, Epoch: m.epoch, Owned: m.ownedSorted()})
+		infos = append(infos, MemberInfo{Member: m.Member, Epoch: m.epoch, Owned: m.ownedSorted(), Target: sorted(m.target)})
 	}
 	return infos
 }

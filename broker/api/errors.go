@@ -61,6 +61,15 @@ const (
 	CodeOverloaded
 	CodeInvalidRecord
 	CodePolicyViolation
+	CodeIllegalGeneration
+	CodeRebalanceInProgress
+	CodeInconsistentProtocol
+	CodeMemberIDRequired
+	CodeInvalidSessionTimeout
+	CodeInvalidPattern
+	CodeTooManySubscriptions
+	CodeUnknownAssignor
+	CodeGroupFull
 )
 
 func (c Code) String() string {
@@ -77,6 +86,8 @@ func (c Code) String() string {
 		"out of order sequence", "invalid producer epoch", "unknown producer id", "request too large",
 		"shutting down", "invalid commit offset", "identity conflict", "fenced instance id",
 		"unsupported", "overloaded", "invalid record", "policy violation",
+		"illegal generation", "rebalance in progress", "inconsistent protocol", "member id required",
+		"invalid session timeout", "invalid pattern", "too many subscriptions", "unknown assignor", "group full",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]
@@ -91,7 +102,8 @@ func (c Code) Retriable() bool {
 		CodeUnknownLeaderEpoch, CodeNotEnoughReplicas, CodeNotEnoughReplicasAfterAppend,
 		CodeRequestTimedOut, CodeDiskFull, CodeStorageFailed, CodeNotController, CodeCoordinatorNotAvailable,
 		CodeCoordinatorLoading, CodeNotCoordinator, CodeShuttingDown, CodeOverloaded,
-		CodeUnknownTopic, CodeUnknownPartition, CodeInvalidUpdateVersion:
+		CodeUnknownTopic, CodeUnknownPartition, CodeInvalidUpdateVersion,
+		CodeRebalanceInProgress:
 		return true
 	default:
 		return false

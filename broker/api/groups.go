@@ -46,7 +46,8 @@ type SessionUpdate struct {
 type CommitOffsets struct {
 	Group       string
 	MemberID    string
-	MemberEpoch int32
+	InstanceID  string // of a static member of the classic protocol; may be empty
+	MemberEpoch int32  // the generation in the classic protocol
 	Offsets     []OffsetCommit
 }
 
@@ -68,22 +69,38 @@ type CommittedOffset struct {
 	CommitTime  int64 // ms
 }
 
+// GroupType says which protocol a group's members speak.
+type GroupType string
+
+// The types. A group that only has offsets is of neither.
+const (
+	GroupTypeNone     GroupType = ""
+	GroupTypeConsumer GroupType = "consumer" // the coordinator assigns (KIP-848)
+	GroupTypeClassic  GroupType = "classic"  // a member assigns
+)
+
 // GroupListing is a line of the list of groups.
 type GroupListing struct {
-	Group   string
-	State   string
-	Members int
+	Group        string
+	Type         GroupType
+	State        string // as in GroupDescription
+	ProtocolType string // of a classic group: "consumer" for consumers
+	Members      int
 }
 
 // GroupDescription is all that the coordinator knows of a group.
 type GroupDescription struct {
-	Group       string
-	State       string
-	Epoch       int32
-	Assignor    string
-	Coordinator int32
-	Members     []GroupMember
-	Offsets     []CommittedOffset
+	Group string
+	Type  GroupType
+	// State is empty, assigning, reconciling or stable; of a classic group Empty,
+	// PreparingRebalance, CompletingRebalance or Stable.
+	State        string
+	Epoch        int32  // the generation of a classic group
+	Assignor     string // the protocol of a classic group
+	ProtocolType string // of a classic group
+	Coordinator  int32
+	Members      []GroupMember
+	Offsets      []CommittedOffset
 }
 
 // GroupMember is a member of a group.
@@ -92,7 +109,16 @@ type GroupMember struct {
 	InstanceID  string
 	ClientID    string
 	Host        string
+	Rack        string
 	MemberEpoch int32
 	Assigned    []TopicPartition
-	Topics      []string
+	// Target is where the coordinator wants the member to be.
+	Target  []TopicPartition
+	Topics  []string
+	Pattern string
+	// Classic: the member speaks the classic protocol; Metadata and Assignment are
+	// its bytes.
+	Classic    bool
+	Metadata   []byte
+	Assignment []byte
 }

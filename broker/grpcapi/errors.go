@@ -77,24 +77,25 @@ func grpcCode(c api.Code) codes.Code {
 	case api.CodeInvalidTopic, api.CodeInvalidPartitions, api.CodeInvalidReplicationFactor, api.CodeInvalidConfig,
 		api.CodeInvalidArgument, api.CodeCorruptBatch, api.CodeRecordTooLarge, api.CodeUnsupportedCodec,
 		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset,
-		api.CodeInvalidRecord, api.CodePolicyViolation:
+		api.CodeInvalidRecord, api.CodePolicyViolation, api.CodeInvalidSessionTimeout, api.CodeInvalidPattern,
+		api.CodeTooManySubscriptions, api.CodeUnknownAssignor, api.CodeInconsistentProtocol:
 		return codes.InvalidArgument
 	case api.CodeOffsetOutOfRange:
 		return codes.OutOfRange
 	case api.CodeRequestTimedOut:
 		return codes.DeadlineExceeded
-	case api.CodeDiskFull, api.CodeOverloaded, api.CodeRequestTooLarge:
+	case api.CodeDiskFull, api.CodeOverloaded, api.CodeRequestTooLarge, api.CodeGroupFull:
 		return codes.ResourceExhausted
 	case api.CodeUnsupported:
 		return codes.Unimplemented
 	case api.CodeOffsetNotAvailable, api.CodeNotLeader, api.CodeLeaderNotAvailable, api.CodeNotEnoughReplicas,
 		api.CodeNotEnoughReplicasAfterAppend, api.CodeNotController, api.CodeCoordinatorNotAvailable,
-		api.CodeCoordinatorLoading, api.CodeNotCoordinator, api.CodeShuttingDown:
+		api.CodeCoordinatorLoading, api.CodeNotCoordinator, api.CodeShuttingDown, api.CodeRebalanceInProgress:
 		return codes.Unavailable
 	case api.CodeFencedLeaderEpoch, api.CodeUnknownLeaderEpoch, api.CodeStaleBrokerEpoch, api.CodeInvalidUpdateVersion,
 		api.CodeUnknownMember, api.CodeFencedMemberEpoch, api.CodeStaleMemberEpoch, api.CodeGroupNotEmpty,
 		api.CodeOutOfOrderSequence, api.CodeInvalidProducerEpoch, api.CodeUnknownProducerID, api.CodeIdentityConflict,
-		api.CodeFencedInstanceID:
+		api.CodeFencedInstanceID, api.CodeIllegalGeneration, api.CodeMemberIDRequired:
 		return codes.FailedPrecondition
 	case api.CodeStorageFailed:
 		return codes.Internal

@@ -55,13 +55,16 @@ type Config struct {
 	// SessionGrace is how long a member that lost its stream keeps its
 	// partitions; 0: its session timeout.
 	SessionGrace time.Duration
+	// InitialRebalanceDelay is how long the first rebalance of an empty group of
+	// the classic protocol waits for more members; below 0: not at all. 500 ms.
+	InitialRebalanceDelay time.Duration
 	// LoadGrace is the least time that members have to come back after a load,
 	// whatever their session timeout: longer than a broker that is cut off from
 	// the controller goes on as a coordinator. 5 s.
 	LoadGrace time.Duration
 
 	MaxMembers       int // in one group; 10,000
-	MaxSubscriptions int // topic names of one member; 10,000
+	MaxSubscriptions int // topic names of one member; 1,000
 	MaxMetadataBytes int // of one committed offset; 4,096
 	QueueLength      int // requests waiting for one shard; 4,096
 }
@@ -80,6 +83,7 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.MaxSessionTimeout, 30 * time.Minute},
 		{&c.RebalanceTimeout, time.Minute},
 		{&c.LoadGrace, 5 * time.Second},
+		{&c.InitialRebalanceDelay, 500 * time.Millisecond},
 	} {
 		if *d.value == 0 {
 			*d.value = d.def
@@ -89,7 +93,7 @@ func (c Config) withDefaults() (Config, error) {
 		value *int
 		def   int
 	}{
-		{&c.MaxMembers, 10_000}, {&c.MaxSubscriptions, 10_000}, {&c.MaxMetadataBytes, 4096}, {&c.QueueLength, 4096},
+		{&c.MaxMembers, 10_000}, {&c.MaxSubscriptions, 1000}, {&c.MaxMetadataBytes, 4096}, {&c.QueueLength, 4096},
 	} {
 		if *n.value == 0 {
 			*n.value = n.def

@@ -161,7 +161,7 @@ func (c *Coordinator) ListGroups(ctx context.Context) ([]api.GroupListing, error
 				}
 				list := make([]api.GroupListing, 0, len(s.groups))
 				for _, g := range s.groups {
-					list = append(list, api.GroupListing{Group: g.id, State: string(g.machine.State()), Members: g.machine.Len()})
+					list = append(list, g.listing())
 				}
 				reply(list, nil)
 			})

@@ -548,7 +548,7 @@ func TestListGroups(t *testing.T) {
 		mustCommit(t, b.c, adminCommit("h", 0, 2))
 		synctest.Wait()
 		groups, err := b.c.ListGroups(t.Context())
-		want := []api.GroupListing{{Group: "h", State: "empty"}, {Group: "z", State: "stable", Members: 1}}
+		want := []api.GroupListing{{Group: "h", State: "empty"}, {Group: "z", Type: api.GroupTypeConsumer, State: "stable", Members: 1}}
 		if err != nil || !slices.Equal(groups, want) {
 			t.Fatalf("%v %v", groups, err)
 		}
@@ -569,13 +569,15 @@ func TestBadInput(t *testing.T) {
 			"bad utf-8":       {api.JoinGroup{Group: "g\xff"}, api.CodeInvalidGroupID},
 			"no subscription": {api.JoinGroup{Topics: []string{}}, api.CodeInvalidArgument},
 			"long topic":      {api.JoinGroup{Topics: []string{strings.Repeat("t", 250)}}, api.CodeInvalidTopic},
-			"many topics":     {api.JoinGroup{Topics: make([]string, 10_001)}, api.CodeInvalidArgument},
-			"bad pattern":     {api.JoinGroup{TopicPattern: "a("}, api.CodeInvalidArgument},
-			"long pattern":    {api.JoinGroup{TopicPattern: strings.Repeat("a", 5000)}, api.CodeInvalidArgument},
-			"costly pattern":  {api.JoinGroup{TopicPattern: "((a{100}){100}){100}"}, api.CodeInvalidArgument},
-			"assignor":        {api.JoinGroup{Assignor: "sticky"}, api.CodeInvalidArgument},
-			"short session":   {api.JoinGroup{SessionTimeout: 1}, api.CodeInvalidArgument},
-			"long session":    {api.JoinGroup{SessionTimeout: 1 << 40}, api.CodeInvalidArgument},
+			"many topics":     {api.JoinGroup{Topics: make([]string, 10_000)}, api.CodeTooManySubscriptions},
+			"bad pattern":     {api.JoinGroup{TopicPattern: "a("}, api.CodeInvalidPattern},
+			"long pattern":    {api.JoinGroup{TopicPattern: strings.Repeat("a", 5000)}, api.CodeInvalidPattern},
+			"costly pattern":  {api.JoinGroup{TopicPattern: "((a{100}){100}){100}"}, api.CodeInvalidPattern},
+			"dear pattern":    {api.JoinGroup{TopicPattern: ".{1000}x{1000}[a-c]{1000}"}, api.CodeInvalidPattern},
+			"split pattern":   {api.JoinGroup{TopicPattern: "a)|(b"}, api.CodeInvalidPattern},
+			"assignor":        {api.JoinGroup{Assignor: "sticky"}, api.CodeUnknownAssignor},
+			"short session":   {api.JoinGroup{SessionTimeout: 1}, api.CodeInvalidSessionTimeout},
+			"long session":    {api.JoinGroup{SessionTimeout: 1 << 40}, api.CodeInvalidSessionTimeout},
 			"rebalance":       {api.JoinGroup{RebalanceTimeout: -1}, api.CodeInvalidArgument},
 			"long member id":  {api.JoinGroup{MemberID: strings.Repeat("m", 2000)}, api.CodeInvalidArgument},
 			"epoch, no id":    {api.JoinGroup{MemberEpoch: 4}, api.CodeInvalidArgument},

@@ -35,15 +35,27 @@
 // offset". Events that were decided on but not persisted are lost, and were
 // never seen.
 //
+// # Protocols
+//
+// A group is of the consumer protocol (KIP-848: a Session stream, or
+// ConsumerHeartbeat request by request) or of the classic one (JoinClassic,
+// SyncClassic, HeartbeatClassic, LeaveClassic). Who joins an empty group decides
+// which; its epoch or generation goes on. Commits carry the member epoch or the
+// generation in the same field.
+//
+// A JoinClassic or SyncClassic waits for others: it returns when the rebalance
+// does, with the outcome, and is forgotten when its context ends.
+//
 // # Records
 //
 // All keys begin with a 16-bit type. Written are, in Kafka's own schemas,
-// OffsetCommit (key 1, value version 3), ConsumerGroupMetadata (key 3: the
+// OffsetCommit (key 1, value version 3), GroupMetadata (key 2, value version 3:
+// a classic group as its leader assigned it), ConsumerGroupMetadata (key 3: the
 // group epoch) and ConsumerGroupMemberMetadata (key 5, with the session timeout
 // in a tagged field of ours). Other types are left alone.
 //
 //	key    int16 type | string group | string topic, int32 partition   (1)
-//	                                 | nothing                         (3)
+//	                                 | nothing                         (2, 3)
 //	                                 | string member                   (5)
 //
 // # Goroutines

@@ -24,6 +24,14 @@ func codeOf(code consumergroup.Code) api.Code {
 		return api.CodeCoordinatorLoading
 	case consumergroup.CodeInvalid:
 		return api.CodeInvalidArgument
+	case consumergroup.CodeIllegalGeneration:
+		return api.CodeIllegalGeneration
+	case consumergroup.CodeRebalanceInProgress:
+		return api.CodeRebalanceInProgress
+	case consumergroup.CodeInconsistentProtocol:
+		return api.CodeInconsistentProtocol
+	case consumergroup.CodeMemberIDRequired:
+		return api.CodeMemberIDRequired
 	}
 	return api.CodeUnknown
 }

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
@@ -19,9 +18,14 @@ type group struct {
 	offsets map[api.TopicPartition]committed
 	// written holds every partition with a record in the log or on its way
 	// there: what a deletion must cover.
-	written  map[api.TopicPartition]struct{}
-	patterns map[string]*regexp.Regexp
-	queued   bool // is in shard.assigning
+	written map[api.TopicPartition]struct{}
+
+	// classic is not nil while the group is of the classic protocol; machine is
+	// then one without members.
+	classic        *consumergroup.Classic
+	classicEffects consumergroup.ClassicEffects
+	classicWritten bool // it has a record
+	queued         bool // is in shard.assigning
 
 	deadline time.Time
 	place    int // in shard.deadlines; 0: not in it
@@ -31,7 +35,6 @@ func newGroup(machine *consumergroup.Group) *group {
 	return &group{
 		id: machine.ID(), machine: machine,
 		offsets: map[api.TopicPartition]committed{}, written: map[api.TopicPartition]struct{}{},
-		patterns: map[string]*regexp.Regexp{},
 	}
 }
 
@@ -54,9 +57,49 @@ func (s *shard) restore(now time.Time, id string, lg *loadedGroup) {
 		g.written[tp] = struct{}{}
 	}
 	s.groups[id] = g
+	if lg.classic != nil && len(members) == 0 {
+		g.classicWritten = true
+		g.classic = consumergroup.RestoreClassic(now, id, s.fillClassic(lg.classic), s.cfg.InitialRebalanceDelay)
+		s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
+		return
+	}
 	if len(members) > 0 {
 		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
 	}
+}
+
+// fillClassic gives restored members the timeouts that an old record may lack.
+func (s *shard) fillClassic(stored *consumergroup.StoredClassic) *consumergroup.StoredClassic {
+	for i := range stored.Members {
+		m := &stored.Members[i]
+		if m.SessionTimeout <= 0 {
+			m.SessionTimeout = s.cfg.SessionTimeout
+		}
+		if m.RebalanceTimeout <= 0 {
+			m.RebalanceTimeout = m.SessionTimeout
+		}
+	}
+	return stored
+}
+
+// groupFor returns the group that a join of the consumer protocol is for: it
+// makes one, and turns one of the classic protocol that has no members.
+func (s *shard) groupFor(join *api.JoinGroup, m *consumergroup.Member) (*group, error) {
+	g := s.groups[join.Group]
+	if g == nil {
+		g = newGroup(consumergroup.New(join.Group))
+		s.groups[join.Group] = g
+	}
+	if g.classic != nil {
+		if g.classic.Len() > 0 {
+			return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q has members of the classic protocol", join.Group)
+		}
+		s.dropClassic(time.Now(), g)
+	}
+	if n := g.machine.Len(); n >= s.cfg.MaxMembers && !g.machine.Has(m.ID) {
+		return nil, api.Errorf(api.CodeGroupFull, "group %q has %d members, the most allowed", join.Group, n)
+	}
+	return g, nil
 }
 
 // step gives a group one event and carries out the effects.
@@ -85,15 +128,28 @@ func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 		s.persist(memberKey(g.id, e.MemberID), nil, true)
 	case consumergroup.EffectUpdate:
 		s.emit(func(err error) {
-			if ses := s.sessions[e.Stream]; err == nil && ses != nil {
+			if err != nil {
+				return
+			}
+			if ses := s.sessions[e.Stream]; ses != nil {
 				ses.push(e)
+			} else if p := s.polled[e.Stream]; p != nil {
+				p.fresh = p.fresh || p.latest.Epoch == 0 || !slices.Equal(p.latest.Assigned, e.Assigned)
+				p.latest = e
 			}
 		})
 	case consumergroup.EffectDrop:
 		s.emit(func(err error) {
-			if ses := s.sessions[e.Stream]; err == nil && ses != nil {
+			if err != nil {
+				return
+			}
+			cause := api.Errorf(codeOf(e.Code), "group %q, member %q: %s", g.id, e.MemberID, e.Message)
+			if ses := s.sessions[e.Stream]; ses != nil {
 				delete(s.sessions, e.Stream)
-				ses.finish(api.Errorf(codeOf(e.Code), "group %q, member %q: %s", g.id, e.MemberID, e.Message))
+				ses.finish(cause)
+			} else if p := s.polled[e.Stream]; p != nil {
+				delete(s.polled, e.Stream)
+				p.ended = cause
 			}
 		})
 	}
@@ -112,62 +168,20 @@ func (s *shard) assign() {
 // fire gives the groups whose deadline has come their timer event.
 func (s *shard) fire(now time.Time) {
 	for g := s.deadlines.due(now); g != nil; g = s.deadlines.due(now) {
-		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventTimer})
+		if g.classic != nil {
+			s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
+		} else {
+			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventTimer})
+		}
 	}
 }
 
 func (s *shard) topicsChanged() {
+	clear(s.matches)
 	now := time.Now()
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
 		if g := s.groups[id]; g != nil && g.machine.Len() > 0 {
 			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
 		}
 	}
-}
-
-// metadata resolves what the group, and a member that joins it, subscribe to.
-func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup.Metadata {
-	topics, patterns := g.machine.Subscriptions()
-	if joining != nil {
-		topics = append(topics, joining.Topics...)
-		if joining.Pattern != "" {
-			patterns = append(patterns, joining.Pattern)
-		}
-	}
-	md := &consumergroup.Metadata{Partitions: map[string]int32{}, Matches: map[string][]string{}}
-	for _, topic := range topics {
-		if n := s.cfg.Topics.Partitions(topic); n > 0 {
-			md.Partitions[topic] = n
-		}
-	}
-	slices.Sort(patterns)
-	for _, pattern := range slices.Compact(patterns) {
-		re := g.compile(pattern)
-		if re == nil {
-			continue
-		}
-		for topic, n := range s.cfg.Topics.All() {
-			if re.MatchString(topic) {
-				md.Partitions[topic] = n
-				md.Matches[pattern] = append(md.Matches[pattern], topic)
-			}
-		}
-	}
-	return md
-}
-
-// compile returns the expression of a pattern, nil for one that does not
-// compile: joins are checked, but a log may hold what another version accepted.
-func (g *group) compile(pattern string) *regexp.Regexp {
-	re, ok := g.patterns[pattern]
-	if !ok {
-		re, _ = compilePattern(pattern)
-		g.patterns[pattern] = re
-	}
-	return re
-}
-
-// compilePattern compiles an RE2 expression that must match a whole topic name.
-func compilePattern(pattern string) (*regexp.Regexp, error) {
-	return regexp.Compile("^(?:" + pattern + ")$")
 }

@@ -15,6 +15,7 @@ const loadBytes = 1 << 20
 // loadedGroup is a group as the log has it.
 type loadedGroup struct {
 	epoch   int32
+	classic *consumergroup.StoredClassic // nil: it has no record
 	members map[string]consumergroup.Member
 	offsets map[api.TopicPartition]committed
 }
@@ -103,6 +104,8 @@ func (l *loaded) apply(rec *record.Record) {
 		} else {
 			g.offsets[e.partition] = e.committed
 		}
+	case keyClassic:
+		g.classic = e.classic // nil in a tombstone
 	case keyGroupMetadata:
 		g.epoch = e.epoch // 0 in a tombstone
 	case keyMemberMetadata:
@@ -112,7 +115,7 @@ func (l *loaded) apply(rec *record.Record) {
 			g.members[e.member.ID] = e.member
 		}
 	}
-	if g.epoch == 0 && len(g.members) == 0 && len(g.offsets) == 0 {
+	if g.epoch == 0 && g.classic == nil && len(g.members) == 0 && len(g.offsets) == 0 {
 		delete(l.groups, e.group)
 	}
 }

@@ -47,13 +47,19 @@ func (s *shard) commit(req *api.CommitOffsets, reply func([]api.CommittedOffset,
 // commitAllowed checks who commits. g is nil for a group that does not exist.
 func commitAllowed(g *group, req *api.CommitOffsets) error {
 	if req.MemberID == "" {
-		if g != nil && g.machine.Len() > 0 {
-			return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.machine.Len())
+		if g != nil && g.members() > 0 {
+			return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.members())
 		}
 		return nil
 	}
 	if g == nil {
 		return api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
+	}
+	if g.classic != nil {
+		if code, message := g.classic.CheckCommit(req.MemberID, req.InstanceID, req.MemberEpoch); code != consumergroup.CodeNone {
+			return api.Errorf(codeOf(code), "group %q: %s", req.Group, message)
+		}
+		return nil
 	}
 	if code, message := g.machine.CheckMember(req.MemberID, req.MemberEpoch); code != consumergroup.CodeNone {
 		return api.Errorf(codeOf(code), "group %q: %s", req.Group, message)
@@ -89,8 +95,8 @@ func (s *shard) checkOffset(g *group, req *api.CommitOffsets, o api.OffsetCommit
 	case o.Partition < 0 || o.Partition >= partitions:
 		return api.Errorf(api.CodeUnknownPartition, "the topic has partitions 0 to %d", partitions-1)
 	}
-	if req.MemberID == "" {
-		return nil
+	if req.MemberID == "" || g.classic != nil {
+		return nil // a classic group is fenced by its generation: who owns what, its members know
 	}
 	tp := consumergroup.TopicPartition{Topic: o.Topic, Partition: o.Partition}
 	if code, message := g.machine.CheckCommit(req.MemberID, req.MemberEpoch, tp); code != consumergroup.CodeNone {
@@ -122,17 +128,70 @@ func (s *shard) fetch(groupID string, partitions []api.TopicPartition) []api.Com
 
 // describe returns all that is known of a group.
 func (s *shard) describe(g *group) *api.GroupDescription {
+	if g.classic != nil {
+		return s.describeClassic(g)
+	}
 	d := &api.GroupDescription{
-		Group: g.id, State: string(g.machine.State()), Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
+		Group: g.id, Type: g.kind(), State: string(g.machine.State()), Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
 		Coordinator: s.cfg.NodeID, Offsets: s.fetch(g.id, nil),
 	}
 	for _, m := range g.machine.Members() {
 		d.Members = append(d.Members, api.GroupMember{
-			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch,
-			Assigned: fromMachine(m.Owned), Topics: slices.Clone(m.Topics),
+			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch, Rack: m.Rack,
+			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
 		})
 	}
 	return d
+}
+
+func (s *shard) describeClassic(g *group) *api.GroupDescription {
+	d := &api.GroupDescription{
+		Group: g.id, Type: api.GroupTypeClassic, State: string(g.classic.State()), Epoch: g.classic.Generation(),
+		Assignor: g.classic.Protocol(), ProtocolType: g.classic.ProtocolType(), Coordinator: s.cfg.NodeID, Offsets: s.fetch(g.id, nil),
+	}
+	for _, m := range g.classic.Members() {
+		out := api.GroupMember{
+			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host,
+			MemberEpoch: g.classic.Generation(), Classic: true, Assignment: m.Assignment,
+		}
+		for _, p := range m.Protocols {
+			if p.Name == g.classic.Protocol() {
+				out.Metadata = p.Metadata
+			}
+		}
+		if d.ProtocolType == consumerProtocolType {
+			describeConsumer(&out)
+		}
+		d.Members = append(d.Members, out)
+	}
+	return d
+}
+
+// members is the number of members, of either protocol.
+func (g *group) members() int {
+	if g.classic != nil {
+		return g.classic.Len()
+	}
+	return g.machine.Len()
+}
+
+// kind tells which protocol the group's members speak.
+func (g *group) kind() api.GroupType {
+	switch {
+	case g.classic != nil:
+		return api.GroupTypeClassic
+	case g.machine.Epoch() > 0:
+		return api.GroupTypeConsumer
+	}
+	return api.GroupTypeNone
+}
+
+func (g *group) listing() api.GroupListing {
+	l := api.GroupListing{Group: g.id, Type: g.kind(), State: string(g.machine.State()), Members: g.members()}
+	if g.classic != nil {
+		l.State, l.ProtocolType = string(g.classic.State()), g.classic.ProtocolType()
+	}
+	return l
 }
 
 // remove deletes an empty group: a tombstone for each of its records.
@@ -142,8 +201,8 @@ func (s *shard) remove(groupID string, reply func(error)) {
 	switch {
 	case g == nil:
 		refused = api.Errorf(api.CodeUnknownGroup, "there is no group %q", groupID)
-	case g.machine.Len() > 0:
-		refused = api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members", groupID, g.machine.Len())
+	case g.members() > 0:
+		refused = api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members", groupID, g.members())
 	}
 	if refused != nil {
 		s.emit(func(error) { reply(refused) })
@@ -154,6 +213,9 @@ func (s *shard) remove(groupID string, reply func(error)) {
 	}
 	if g.machine.Epoch() > 0 {
 		s.persist(groupKey(g.id), nil, true)
+	}
+	if g.classicWritten {
+		s.persist(classicKey(g.id), nil, true)
 	}
 	delete(s.groups, g.id)
 	s.deadlines.set(g, time.Time{})
@@ -169,7 +231,7 @@ func (s *shard) remove(groupID string, reply func(error)) {
 // forgetIfVoid drops a group that nothing was written of: a join or a commit
 // that was refused leaves no trace.
 func (s *shard) forgetIfVoid(g *group) {
-	if g.machine.Len() == 0 && g.machine.Epoch() == 0 && len(g.written) == 0 {
+	if g.members() == 0 && g.machine.Epoch() == 0 && len(g.written) == 0 && (g.classic == nil || g.classic.Void()) {
 		delete(s.groups, g.id)
 		s.deadlines.set(g, time.Time{})
 	}
@@ -180,6 +242,14 @@ func fromMachine(ps []consumergroup.TopicPartition) []api.TopicPartition {
 	for i, p := range ps {
 		out[i] = api.TopicPartition(p)
 	}
+	return out
+}
+
+func toMachineSorted(ps []api.TopicPartition) []consumergroup.TopicPartition {
+	out := toMachine(ps)
+	slices.SortFunc(out, func(a, b consumergroup.TopicPartition) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
 	return out
 }
 

@@ -19,6 +19,7 @@ import (
 const (
 	keyOffsetCommitV0 = 0
 	keyOffsetCommit   = 1
+	keyClassic        = 2 // GroupMetadata of the classic protocol
 	keyGroupMetadata  = 3 // ConsumerGroupMetadata (KIP-848)
 	keyMemberMetadata = 5 // ConsumerGroupMemberMetadata (KIP-848)
 )
@@ -95,10 +96,11 @@ type entry struct {
 	group     string
 	tombstone bool
 
-	partition api.TopicPartition   // keyOffsetCommit
-	committed committed            // keyOffsetCommit
-	epoch     int32                // keyGroupMetadata
-	member    consumergroup.Member // keyMemberMetadata; its ID also in a tombstone
+	partition api.TopicPartition           // keyOffsetCommit
+	committed committed                    // keyOffsetCommit
+	classic   *consumergroup.StoredClassic // keyClassic
+	epoch     int32                        // keyGroupMetadata
+	member    consumergroup.Member         // keyMemberMetadata; its ID also in a tombstone
 }
 
 // decode reads a record of __consumer_offsets. known is false for types that
@@ -113,6 +115,8 @@ func decode(rec *record.Record) (e entry, known bool, err error) {
 	case keyOffsetCommitV0, keyOffsetCommit:
 		err = e.decodeOffset(rec)
 		e.kind = keyOffsetCommit
+	case keyClassic:
+		err = e.decodeClassic(rec)
 	case keyGroupMetadata:
 		err = e.decodeGroup(rec)
 	case keyMemberMetadata:

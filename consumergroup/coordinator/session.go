@@ -9,12 +9,11 @@ import (
 	"github.com/penstock/penstock/consumergroup"
 )
 
-// maxPatternBytes bounds a topic pattern; maxIdentityBytes every other string
-// by which a member names itself.
+// maxIdentityBytes bounds every string by which a member names itself.
 const (
-	maxPatternBytes  = 4096
 	maxIdentityBytes = 1024
 	maxTopicBytes    = 249
+	maxClassicBytes  = 128 << 10 // of all protocols of a classic member: all members fit one record
 )
 
 // session is a member's stream between its Session call and the actor.
@@ -184,13 +183,9 @@ func (r *sessionRun) detach() {
 func (r *sessionRun) joinRequest(m *consumergroup.Member, join *api.JoinGroup) request {
 	epoch, attach, owned := join.MemberEpoch, join.AttachNumber, toMachine(join.Owned)
 	return request{run: func() {
-		g := r.s.groups[r.group]
-		if g == nil {
-			g = newGroup(consumergroup.New(r.group))
-			r.s.groups[r.group] = g
-		}
-		if g.machine.Len() >= r.c.cfg.MaxMembers && !g.machine.Has(m.ID) {
-			r.ses.finish(api.Errorf(api.CodeOverloaded, "group %q has %d members, the most allowed", r.group, g.machine.Len()))
+		g, err := r.s.groupFor(join, m)
+		if err != nil {
+			r.ses.finish(asError(err))
 			return
 		}
 		r.s.sessions[r.ses.stream] = r.ses
@@ -221,16 +216,8 @@ func (c *Coordinator) checkJoin(join *api.JoinGroup) (*consumergroup.Member, err
 	if err := ValidateGroupID(join.Group); err != nil {
 		return nil, err
 	}
-	for _, s := range []struct{ name, value string }{
-		{"member id", join.MemberID},
-		{"instance id", join.InstanceID},
-		{"client id", join.ClientID},
-		{"client host", join.ClientHost},
-		{"rack", join.Rack},
-	} {
-		if len(s.value) > maxIdentityBytes {
-			return nil, api.Errorf(api.CodeInvalidArgument, "the %s has %d bytes, at most %d are allowed", s.name, len(s.value), maxIdentityBytes)
-		}
+	if err := checkIdentity(join.MemberID, join.InstanceID, join.ClientID, join.ClientHost, join.Rack); err != nil {
+		return nil, err
 	}
 	m := &consumergroup.Member{
 		ID: join.MemberID, InstanceID: join.InstanceID, ClientID: join.ClientID, Host: join.ClientHost, Rack: join.Rack,
@@ -250,12 +237,12 @@ func (c *Coordinator) checkJoin(join *api.JoinGroup) (*consumergroup.Member, err
 }
 
 func (c *Coordinator) checkTimeouts(join *api.JoinGroup, m *consumergroup.Member) error {
-	low, high := c.cfg.MinSessionTimeout, c.cfg.MaxSessionTimeout
 	if join.SessionTimeout != 0 {
-		if join.SessionTimeout < low.Milliseconds() || join.SessionTimeout > high.Milliseconds() {
-			return api.Errorf(api.CodeInvalidArgument, "the session timeout is %d ms, allowed are %d to %d", join.SessionTimeout, low.Milliseconds(), high.Milliseconds())
+		session, err := c.checkSessionTimeout(join.SessionTimeout)
+		if err != nil {
+			return err
 		}
-		m.SessionTimeout = time.Duration(join.SessionTimeout) * time.Millisecond
+		m.SessionTimeout = session
 	}
 	if join.RebalanceTimeout != 0 {
 		const most = 24 * time.Hour
@@ -267,16 +254,33 @@ func (c *Coordinator) checkTimeouts(join *api.JoinGroup, m *consumergroup.Member
 	return nil
 }
 
+func (c *Coordinator) checkSessionTimeout(ms int64) (time.Duration, error) {
+	low, high := c.cfg.MinSessionTimeout.Milliseconds(), c.cfg.MaxSessionTimeout.Milliseconds()
+	if ms < low || ms > high {
+		return 0, api.Errorf(api.CodeInvalidSessionTimeout, "the session timeout is %d ms, allowed are %d to %d", ms, low, high)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+func checkIdentity(member, instance, client, host, rack string) error {
+	for _, s := range []struct{ name, value string }{
+		{"member id", member}, {"instance id", instance}, {"client id", client}, {"client host", host}, {"rack", rack},
+	} {
+		if len(s.value) > maxIdentityBytes {
+			return api.Errorf(api.CodeInvalidArgument, "the %s has %d bytes, at most %d are allowed", s.name, len(s.value), maxIdentityBytes)
+		}
+	}
+	return nil
+}
+
 func (c *Coordinator) checkSubscription(m *consumergroup.Member) error {
 	switch {
 	case len(m.Topics) == 0 && m.Pattern == "":
 		return api.Errorf(api.CodeInvalidArgument, "the member subscribes to nothing: name topics or a pattern")
 	case len(m.Topics) > c.cfg.MaxSubscriptions:
-		return api.Errorf(api.CodeInvalidArgument, "the member subscribes to %d topics, at most %d are allowed", len(m.Topics), c.cfg.MaxSubscriptions)
-	case len(m.Pattern) > maxPatternBytes:
-		return api.Errorf(api.CodeInvalidArgument, "the topic pattern has %d bytes, at most %d are allowed", len(m.Pattern), maxPatternBytes)
+		return api.Errorf(api.CodeTooManySubscriptions, "the member subscribes to %d topics, at most %d are allowed: use a pattern", len(m.Topics), c.cfg.MaxSubscriptions)
 	case !consumergroup.KnownAssignor(m.Assignor):
-		return api.Errorf(api.CodeInvalidArgument, "unknown assignor %q: use uniform, range or roundrobin", m.Assignor)
+		return api.Errorf(api.CodeUnknownAssignor, "%q: use uniform, range or roundrobin", m.Assignor)
 	}
 	for _, topic := range m.Topics {
 		if topic == "" || len(topic) > maxTopicBytes {
@@ -285,7 +289,7 @@ func (c *Coordinator) checkSubscription(m *consumergroup.Member) error {
 	}
 	if m.Pattern != "" {
 		if _, err := compilePattern(m.Pattern); err != nil {
-			return api.Errorf(api.CodeInvalidArgument, "the topic pattern does not compile as RE2: %w", err)
+			return err
 		}
 	}
 	return nil

@@ -44,10 +44,14 @@ type shard struct {
 
 	groups    map[string]*group // nil: loading
 	sessions  map[uint64]*session
+	polled    map[uint64]*polled     // by stream
+	calls     map[uint64]classicCall // requests of the classic protocol that wait
+	lastCall  uint64
 	deadlines deadlines
-	assigning []*group // EventAssign is due
-	inflight  *batch   // being appended; nil: none
-	pending   []*batch // to be appended, in order; the last may be empty of records
+	matches   map[string]*matched // by pattern; of the topics of now
+	assigning []*group            // EventAssign is due
+	inflight  *batch              // being appended; nil: none
+	pending   []*batch            // to be appended, in order; the last may be empty of records
 	backoff   time.Duration
 }
 
@@ -66,6 +70,9 @@ func newShard(cfg *Config, partition int32, epoch record.Epoch, log Log) *shard 
 		loadedc:  make(chan loadResult, 1),
 		appended: make(chan error, 1),
 		sessions: map[uint64]*session{},
+		polled:   map[uint64]*polled{},
+		matches:  map[string]*matched{},
+		calls:    map[uint64]classicCall{},
 	}
 }
 
@@ -167,13 +174,17 @@ func (s *shard) finishLoad(r loadResult) {
 
 // persist adds a record to the batch being gathered.
 func (s *shard) persist(key, value []byte, ofGroup bool) {
+	s.persistAt(time.Now(), key, value, ofGroup)
+}
+
+func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) {
 	b := s.gather()
 	if b.full() {
 		b = newBatch()
 		s.pending = append(s.pending, b)
 	}
 	b.groups = b.groups || ofGroup
-	b.add(time.Now(), key, value)
+	b.add(now, key, value)
 }
 
 // gather returns the batch that the next record or output joins.
@@ -274,5 +285,10 @@ func (s *shard) fail(cause error, sessions *api.Error) {
 	for _, ses := range s.sessions {
 		ses.finish(sessions)
 	}
+	for _, answer := range s.calls {
+		answer(nil, sessions)
+	}
 	clear(s.sessions)
+	clear(s.polled)
+	clear(s.calls)
 }

@@ -92,6 +92,21 @@ const (
 	ErrorCode_ERROR_CODE_INVALID_RECORD ErrorCode = 47
 	// The topic's configuration does not allow it.
 	ErrorCode_ERROR_CODE_POLICY_VIOLATION ErrorCode = 48
+	// The generation that the member names is not the group's (classic protocol).
+	ErrorCode_ERROR_CODE_ILLEGAL_GENERATION ErrorCode = 49
+	// The group is between two assignments; the member is to join again, or to wait.
+	ErrorCode_ERROR_CODE_REBALANCE_IN_PROGRESS ErrorCode = 50
+	// The member and the group have no protocol in common (classic protocol).
+	ErrorCode_ERROR_CODE_INCONSISTENT_PROTOCOL ErrorCode = 51
+	// The member is to join again with the member id that the answer names (classic protocol).
+	ErrorCode_ERROR_CODE_MEMBER_ID_REQUIRED      ErrorCode = 52
+	ErrorCode_ERROR_CODE_INVALID_SESSION_TIMEOUT ErrorCode = 53
+	// The topic pattern does not compile as RE2, is too long, or costs too much.
+	ErrorCode_ERROR_CODE_INVALID_PATTERN        ErrorCode = 54
+	ErrorCode_ERROR_CODE_TOO_MANY_SUBSCRIPTIONS ErrorCode = 55
+	ErrorCode_ERROR_CODE_UNKNOWN_ASSIGNOR       ErrorCode = 56
+	// The group has as many members as are allowed.
+	ErrorCode_ERROR_CODE_GROUP_FULL ErrorCode = 57
 )
 
 // Enum value maps for ErrorCode.
@@ -146,6 +161,15 @@ var (
 		46: "ERROR_CODE_OVERLOADED",
 		47: "ERROR_CODE_INVALID_RECORD",
 		48: "ERROR_CODE_POLICY_VIOLATION",
+		49: "ERROR_CODE_ILLEGAL_GENERATION",
+		50: "ERROR_CODE_REBALANCE_IN_PROGRESS",
+		51: "ERROR_CODE_INCONSISTENT_PROTOCOL",
+		52: "ERROR_CODE_MEMBER_ID_REQUIRED",
+		53: "ERROR_CODE_INVALID_SESSION_TIMEOUT",
+		54: "ERROR_CODE_INVALID_PATTERN",
+		55: "ERROR_CODE_TOO_MANY_SUBSCRIPTIONS",
+		56: "ERROR_CODE_UNKNOWN_ASSIGNOR",
+		57: "ERROR_CODE_GROUP_FULL",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":                      0,
@@ -197,6 +221,15 @@ var (
 		"ERROR_CODE_OVERLOADED":                       46,
 		"ERROR_CODE_INVALID_RECORD":                   47,
 		"ERROR_CODE_POLICY_VIOLATION":                 48,
+		"ERROR_CODE_ILLEGAL_GENERATION":               49,
+		"ERROR_CODE_REBALANCE_IN_PROGRESS":            50,
+		"ERROR_CODE_INCONSISTENT_PROTOCOL":            51,
+		"ERROR_CODE_MEMBER_ID_REQUIRED":               52,
+		"ERROR_CODE_INVALID_SESSION_TIMEOUT":          53,
+		"ERROR_CODE_INVALID_PATTERN":                  54,
+		"ERROR_CODE_TOO_MANY_SUBSCRIPTIONS":           55,
+		"ERROR_CODE_UNKNOWN_ASSIGNOR":                 56,
+		"ERROR_CODE_GROUP_FULL":                       57,
 	}
 )
 
@@ -663,7 +696,7 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x06_value\"D\n" +
 	"\x0eTopicPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xfc\f\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xb9\x0f\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -714,7 +747,16 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x16ERROR_CODE_UNSUPPORTED\x10-\x12\x19\n" +
 	"\x15ERROR_CODE_OVERLOADED\x10.\x12\x1d\n" +
 	"\x19ERROR_CODE_INVALID_RECORD\x10/\x12\x1f\n" +
-	"\x1bERROR_CODE_POLICY_VIOLATION\x100*\x99\x01\n" +
+	"\x1bERROR_CODE_POLICY_VIOLATION\x100\x12!\n" +
+	"\x1dERROR_CODE_ILLEGAL_GENERATION\x101\x12$\n" +
+	" ERROR_CODE_REBALANCE_IN_PROGRESS\x102\x12$\n" +
+	" ERROR_CODE_INCONSISTENT_PROTOCOL\x103\x12!\n" +
+	"\x1dERROR_CODE_MEMBER_ID_REQUIRED\x104\x12&\n" +
+	"\"ERROR_CODE_INVALID_SESSION_TIMEOUT\x105\x12\x1e\n" +
+	"\x1aERROR_CODE_INVALID_PATTERN\x106\x12%\n" +
+	"!ERROR_CODE_TOO_MANY_SUBSCRIPTIONS\x107\x12\x1f\n" +
+	"\x1bERROR_CODE_UNKNOWN_ASSIGNOR\x108\x12\x19\n" +
+	"\x15ERROR_CODE_GROUP_FULL\x109*\x99\x01\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
