@@ -7,7 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/penstock/penstock/broker/partition"
 	commitlog "github.com/penstock/penstock/log"
 )
 
@@ -140,17 +139,6 @@ func (c *cleaner) compact(ctx context.Context, l *localReplica) {
 		if !failedBefore {
 			l.logger.Warn("compaction failed and is tried again later", "error", err, "after", cleanerRest)
 		}
-		c.hurt(l)
+		l.checkDamage()
 	}
-}
-
-// hurt tells the state machine when a compaction found out that the log is no
-// longer well.
-func (c *cleaner) hurt(l *localReplica) {
-	if l.log.Err() == nil && l.log.Damage() == commitlog.DamageNone {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.step(partition.LogFailed())
 }

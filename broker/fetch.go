@@ -129,6 +129,7 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	}
 	if readErr != nil {
 		r.Err = l.readError(readErr)
+		l.checkDamage()
 	}
 	return false
 }

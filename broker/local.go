@@ -215,8 +215,12 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectRefusedLead:
 		l.logger.Error("refused to lead: the log holds less than was acknowledged", "end", e.Offset, "acknowledged", e.End, "damage", e.Damage)
 	case partition.EffectOffline:
-		l.passing.Store(passing(l.log.Err()))
-		l.logger.Error("the log failed: the replica is out of service", "error", l.log.Err(), "until", l.outUntil())
+		if e.Damage == partition.DamageFailed {
+			l.passing.Store(passing(l.log.Err()))
+			l.logger.Error("the log failed: the replica is out of service", "error", l.log.Err(), "until", l.outUntil())
+		} else {
+			l.logger.Error("the log is damaged: the replica is out of service until it is copied anew", "damage", l.log.Damage())
+		}
 		l.readers.wake()
 		if l.sub != nil {
 			// The leader must not wait for this replica until it counts as lagging.
@@ -326,6 +330,27 @@ func (l *localReplica) progress(pr commitlog.Progress) {
 		return
 	}
 	l.step(partition.Progress(l.log.Written(), l.log.Flushed()))
+}
+
+// refusal is what the state machine is told about a log that takes nothing any
+// more.
+func (l *localReplica) refusal() partition.Event {
+	if d := l.logState().Damage; l.log.Err() == nil && d != partition.DamageNone {
+		return partition.LogDamaged(d)
+	}
+	return partition.LogFailed()
+}
+
+// checkDamage tells the state machine when a read or a compaction found out that the
+// log is no longer well. The caller does not hold mu.
+func (l *localReplica) checkDamage() {
+	if l.log.Err() == nil && l.log.Damage() == commitlog.DamageNone {
+		return
+	}
+	l.mu.Lock()
+	todo := l.step(l.refusal())
+	l.mu.Unlock()
+	l.finish(todo)
 }
 
 // addWaiter returns the handle of a request. The caller holds mu.
@@ -453,8 +478,12 @@ func (l *localReplica) rebuild() bool {
 // startAgain ends the pause of a follower whose log has become another one. The
 // caller holds mu.
 func (l *localReplica) startAgain(a after) {
-	if a.again && l.sub != nil {
+	switch leader := l.state.Leader(); {
+	case !a.again:
+	case l.sub != nil:
 		l.sub.Restart()
+	case leader >= 0: // it had withdrawn
+		l.sub = l.b.follower.Follow(l.key, leader, l.state.InSync(), followerSide{l})
 	}
 }
 

@@ -89,7 +89,7 @@ func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.
 		return replica.VerdictOK
 	case errors.Is(err, commitlog.ErrFailed), errors.Is(err, commitlog.ErrDamaged):
 		f.logger.Error("the log takes no more records", "error", err)
-		f.step(partition.LogFailed())
+		f.step(f.refusal())
 		return replica.VerdictStop
 	case errors.Is(err, commitlog.ErrClosed):
 		return replica.VerdictStop

@@ -102,6 +102,7 @@ func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.
 		// may be deleted.
 		from = max(from, l.log.Start())
 		if slices, err = l.log.ReadInto(dst, commitlog.ReadOptions{From: from, Limit: end, MaxBytes: maxBytes}); err != nil {
+			l.checkDamage()
 			return replica.Run{}, err
 		}
 		cleaned = l.log.Cleaned() // asked after the read: it covers every gap that was met

@@ -125,7 +125,7 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 	if err != nil && !isDup {
 		p.Settle(i, l.appendError(err))
 		if errors.Is(err, commitlog.ErrDamaged) || errors.Is(err, commitlog.ErrFailed) {
-			l.step(partition.LogFailed()) // A log that takes nothing must not lead.
+			l.step(l.refusal()) // A log that takes nothing must not lead.
 		}
 		return
 	}

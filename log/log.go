@@ -248,14 +248,18 @@ func (l *Log) latch(op string, err error) error {
 	return l.failed
 }
 
-// reportDamage makes a log read-only because durable bytes of it are bad.
-func (l *Log) reportDamage(d Damage) {
+// reportDamage makes a log read-only because durable bytes of it are bad; first: it was
+// well until now.
+func (l *Log) reportDamage(d Damage) (first bool) {
 	l.mu.Lock()
-	if l.damage == DamageNone {
+	if first = l.damage == DamageNone; first {
 		l.damage, l.promised = d, l.flushed
 	}
 	l.mu.Unlock()
-	l.dir.checkpoint.touch(0)
+	if first {
+		l.dir.checkpoint.touch(0)
+	}
+	return first
 }
 
 // active is the segment that takes the writes. The caller holds mu or io.

@@ -208,10 +208,11 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 // noteDamage makes the log read-only if what a read of durable bytes came upon is damage.
 func (l *Log) noteDamage(err error) {
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
-		l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)
-		l.reportDamage(DamageCorrupt)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		l.reportDamage(DamageMissing)
+		if l.reportDamage(DamageCorrupt) {
+			l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)
+		}
+	} else if errors.Is(err, fs.ErrNotExist) && l.reportDamage(DamageMissing) {
+		l.logger.Error("durable data is missing", "error", err)
 	}
 }
 

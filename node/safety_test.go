@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -284,4 +286,68 @@ func TestDamagedReplicaIsRebuilt(t *testing.T) {
 	if err != nil || again.Size() != info.Size() {
 		t.Errorf("%v, %v; want %d bytes", again, err, info.Size())
 	}
+}
+
+// A leader that comes upon a flipped bit, in what it had long synced, hands over to a
+// replica that is intact, starts over from it, and comes back, while it runs.
+func TestCorruptLeaderIsRebuilt(t *testing.T) {
+	const partitions, records, victim = 3, 5, 2
+	w := startWorld(t, 3, freePorts(t, 3))
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", Partitions: partitions, ReplicationFactor: 3})
+	for p := range int32(partitions) {
+		for i := range records {
+			w.mustProduce("t", p, fmt.Sprint(i))
+		}
+	}
+	w.stop()
+	segments, err := filepath.Glob(filepath.Join(w.dir, "node-2", "t-*", "*.log"))
+	if err != nil || len(segments) != partitions {
+		t.Fatalf("%v %v", segments, err)
+	}
+	for _, path := range segments {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start(3)
+	describe := func() []*pb.PartitionInfo {
+		md, err := pb.NewAdminServiceClient(w.any()).Metadata(t.Context(), &pb.MetadataRequest{Topics: []string{"t"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return md.GetTopics()[0].GetPartitions()
+	}
+	var led int32
+	w.until("node 2 leads", 20*time.Second, func() error {
+		for _, p := range describe() {
+			if p.GetLeader() == victim && len(p.GetIsr()) == 3 {
+				led = p.GetPartition()
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", describe())
+	})
+	if got := w.readAll("t", led, records); len(got) != records {
+		t.Errorf("%v", got)
+	}
+	path := filepath.Join(w.dir, "node-%d", fmt.Sprintf("t-%d", led), filepath.Base(segments[0]))
+	w.until("node 2 is in sync again, with the bytes of the others", 20*time.Second, func() error {
+		if p := describe()[led]; len(p.GetIsr()) != 3 {
+			return fmt.Errorf("%v", p)
+		}
+		rebuilt, err := os.ReadFile(fmt.Sprintf(path, victim))
+		if err != nil {
+			return err
+		}
+		intact, err := os.ReadFile(fmt.Sprintf(path, 1))
+		if err == nil && !bytes.Equal(rebuilt, intact) {
+			err = errors.New("the files differ")
+		}
+		return err
+	})
 }

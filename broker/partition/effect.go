@@ -38,7 +38,8 @@ const (
 	// EffectRefusedLead: the replica was asked to lead but holds less (Offset)
 	// than it acknowledged (End), or is damaged (Damage). Report it.
 	EffectRefusedLead
-	// EffectOffline: the log failed. Report it; nothing more is acknowledged.
+	// EffectOffline: the log failed, or a follower's is damaged (Damage). Report it;
+	// nothing more is acknowledged.
 	EffectOffline
 
 	// EffectHandshake: the follower's opening: Epoch, Session, AnswerEpoch (of its

@@ -20,6 +20,7 @@ const (
 	EventLogStart
 	EventTrim
 	EventLogFailed
+	EventLogDamaged
 	EventHandshake
 	EventAck
 	EventSessionGone
@@ -142,6 +143,10 @@ func Trim(before record.Offset, handle uint64, deadline time.Time) Event {
 
 // LogFailed says that the local log refuses work for good (failed flush).
 func LogFailed() Event { return Event{Kind: EventLogFailed} }
+
+// LogDamaged says that durable bytes turned out not to be what was written. The log
+// still gives what is whole of it, and takes nothing.
+func LogDamaged(d Damage) Event { return Event{Kind: EventLogDamaged, Log: LogState{Damage: d}} }
 
 // Handshake is a follower's, to a leader. answerEpoch and answerEnd are what the
 // local log answers for lastEpoch: its largest epoch at or below, and the end of

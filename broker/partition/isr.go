@@ -66,7 +66,7 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 			members++
 		}
 	}
-	resign := r.damage == DamageFailed
+	resign := r.damage != DamageNone
 	if resign && members == 0 || !resign && !changed {
 		return
 	}

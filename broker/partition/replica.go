@@ -101,6 +101,8 @@ func (r *Replica) Step(now time.Time, ev Event, out *Effects) {
 		r.trim(ev, out)
 	case EventLogFailed:
 		r.logFailed(now, out)
+	case EventLogDamaged:
+		r.logDamaged(now, ev.Log.Damage, out)
 	case EventHandshake:
 		r.handshake(now, ev, out)
 	case EventAck:
@@ -189,6 +191,30 @@ func (r *Replica) logFailed(now time.Time, out *Effects) {
 	if d := r.deferred; d != nil {
 		r.deferred = nil
 		r.assign(now, d, out)
+	}
+}
+
+// logDamaged ends this replica's part for as long as it takes to get whole again. A
+// leader serves what it can until an in-sync replica that is intact has taken over;
+// the last holder goes on so. Then, and as a follower, it starts over from the leader
+// once nobody counts on what it holds.
+func (r *Replica) logDamaged(now time.Time, d Damage, out *Effects) {
+	if r.damage != DamageNone {
+		return
+	}
+	r.damage = d
+	switch r.role {
+	case RoleLeader:
+		r.updateISR(now, out)
+	case RoleFollower:
+		// The leader must not wait for acks of it.
+		out.add(Effect{Kind: EffectOffline, Damage: d, Node: r.cfg.Node, Offset: r.end})
+		if r.follow.phase != phaseStopped {
+			r.follow.phase = phaseIdle
+		}
+		r.follow.session = 0
+		r.maybeRebuild(out)
+	case RoleNone:
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 //	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [be=node:epoch,...]
 //	append to= [acks=all|1|0] [handle=] [timeout=ms]
 //	trim, admittrim before= [handle=] [timeout=ms]
-//	wait, progress, fail, logstart, handshake, ack, gone, result, tick, suspend, drain
+//	wait, progress, fail, damaged, logstart, handshake, ack, gone, result, tick, suspend, drain
 //	begin, reply, truncated, push, appended, streamgone, opened
 //	status
 func TestScripts(t *testing.T) {
@@ -179,6 +179,8 @@ func (s *script) event(a args) Event {
 		return Progress(a.off("flushed", 0), a.off("flushed", 0))
 	case "fail":
 		return LogFailed()
+	case "damaged":
+		return LogDamaged(Damage(a.num("damage", int64(DamageCorrupt))))
 	case "logstart":
 		return LogStart(a.off("to", 0))
 	case "handshake":
