@@ -64,8 +64,9 @@ type Config struct {
 	Membership Membership
 	Dialer     Dialer
 
-	// GRPC are the advertised addresses of the public listeners.
+	// GRPC and Kafka are the advertised addresses of the public listeners.
 	GRPC    []metadata.Endpoint
+	Kafka   []metadata.Endpoint
 	Rack    string
 	Version string
 	// Voters are the node ids of the metadata quorum, as configured.

@@ -20,7 +20,11 @@ func (b *Broker) listOne(q *api.ListOffset) api.ListOffsetResult {
 	r := api.ListOffsetResult{PartitionRef: q.PartitionRef, Offset: record.UnknownOffset, Timestamp: -1, LeaderEpoch: record.UnknownEpoch}
 	l, err := b.serving(&r.PartitionRef)
 	if err == nil {
-		err = b.mayRead(l, &api.FetchPartition{LeaderEpoch: record.UnknownEpoch})
+		epoch := record.UnknownEpoch
+		if q.Checked {
+			epoch = q.CurrentEpoch
+		}
+		err = b.mayRead(l, &api.FetchPartition{LeaderEpoch: epoch})
 	}
 	if err != nil {
 		r.Err = err
@@ -44,7 +48,15 @@ func (b *Broker) listOne(q *api.ListOffset) api.ListOffsetResult {
 		r.Offset = hw
 		return r
 	}
-	offset, timestamp, found, readErr := l.log.OffsetForTime(q.Timestamp, hw)
+	var offset record.Offset
+	var timestamp int64
+	var found bool
+	var readErr error
+	if q.Query == api.QueryNewest {
+		offset, timestamp, found, readErr = l.log.NewestTime(hw)
+	} else {
+		offset, timestamp, found, readErr = l.log.OffsetForTime(q.Timestamp, hw)
+	}
 	switch {
 	case readErr != nil:
 		r.Err = l.readError(readErr)

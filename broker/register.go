@@ -76,6 +76,9 @@ func (b *Broker) register(ctx context.Context) error {
 	for _, e := range b.cfg.GRPC {
 		req.Grpc = append(req.Grpc, &metav1.Endpoint{Listener: e.Listener, Address: e.Address})
 	}
+	for _, e := range b.cfg.Kafka {
+		req.Kafka = append(req.Kafka, &metav1.Endpoint{Listener: e.Listener, Address: e.Address})
+	}
 	opened, unopened := b.openFound(found)
 	b.table.change(opened, nil)
 	for _, l := range opened {

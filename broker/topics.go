@@ -147,16 +147,20 @@ func (b *Broker) Address(nodeID int32, listener string) string {
 	return address(broker, listener)
 }
 
-// address falls back to the first listener: a broker that has none of that name
-// can still be tried.
 func address(broker *metadata.Broker, listener string) string {
-	for _, e := range broker.GRPC {
+	return addressIn(broker.GRPC, listener)
+}
+
+// addressIn falls back to the first listener: a broker that has none of that name
+// can still be tried.
+func addressIn(endpoints []metadata.Endpoint, listener string) string {
+	for _, e := range endpoints {
 		if e.Listener == listener {
 			return e.Address
 		}
 	}
-	if len(broker.GRPC) > 0 {
-		return broker.GRPC[0].Address
+	if len(endpoints) > 0 {
+		return endpoints[0].Address
 	}
 	return ""
 }

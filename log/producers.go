@@ -263,3 +263,25 @@ func decodeProducers(b []byte, limit int) (*producers, record.Offset, error) {
 	}
 	return ps, record.Offset(binary.BigEndian.Uint64(b[8:])), nil
 }
+
+// ProducerInfo is what a log remembers of one idempotent producer.
+type ProducerInfo struct {
+	ID           int64
+	Epoch        int16
+	LastSequence int32
+	LastUsed     int64 // ms, by this broker's clock
+}
+
+// Producers lists the idempotent producers that the log remembers, by id.
+func (l *Log) Producers() []ProducerInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]ProducerInfo, 0, len(l.producers.byID))
+	for id, p := range l.producers.byID {
+		if p.count > 0 {
+			out = append(out, ProducerInfo{ID: id, Epoch: p.epoch, LastSequence: p.newest().lastSeq, LastUsed: p.lastUsed})
+		}
+	}
+	slices.SortFunc(out, func(a, b ProducerInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}

@@ -27,12 +27,14 @@ type Config struct {
 
 	// ListenGRPC are the listeners of the public API.
 	ListenGRPC []Endpoint
+	// ListenKafka are the listeners for Kafka clients; none: there is no such door.
+	ListenKafka []Endpoint
 	// ListenRaft, ListenHTTP and ListenPeer are host:port.
 	ListenRaft, ListenHTTP, ListenPeer string
 	// Advertised addresses, where others reach this node. Left out: what is
 	// listened on, an unspecified host (0.0.0.0) replaced by this node's host in Voters.
-	AdvertiseGRPC                []Endpoint
-	AdvertiseRaft, AdvertisePeer string
+	AdvertiseGRPC, AdvertiseKafka []Endpoint
+	AdvertiseRaft, AdvertisePeer  string
 	// Rack spreads replicas.
 	Rack string
 
@@ -64,6 +66,16 @@ type Config struct {
 	// OffsetsReplicas is the replication factor of __consumer_offsets;
 	// OffsetsPartitions how many partitions it is created with.
 	OffsetsReplicas, OffsetsPartitions int32
+
+	// NumPartitions and DefaultReplicas are those of topics that Kafka clients create
+	// without saying so; DefaultReplicas 0: min(3, brokers).
+	NumPartitions, DefaultReplicas int32
+	// AutoCreateTopics: a topic that a Kafka client asks for is made.
+	AutoCreateTopics bool
+	// MaxConnections bounds those of Kafka clients, and ConnectionIdle how long one
+	// may be idle.
+	MaxConnections int32
+	ConnectionIdle time.Duration
 
 	// Pprof serves /debug/pprof on the admin listener.
 	Pprof bool
@@ -107,6 +119,9 @@ func DefaultConfig() Config {
 		ShutdownTimeout:   10 * time.Second,
 		OffsetsReplicas:   3,
 		OffsetsPartitions: 50,
+		NumPartitions:     1,
+		MaxConnections:    20_000,
+		ConnectionIdle:    10 * time.Minute,
 	}
 }
 
@@ -138,6 +153,11 @@ func (c *Config) complete() {
 	if len(c.AdvertiseGRPC) == 0 {
 		for _, e := range c.ListenGRPC {
 			c.AdvertiseGRPC = append(c.AdvertiseGRPC, Endpoint{e.Listener, reachable(e.Address, host)})
+		}
+	}
+	if len(c.AdvertiseKafka) == 0 {
+		for _, e := range c.ListenKafka {
+			c.AdvertiseKafka = append(c.AdvertiseKafka, Endpoint{e.Listener, reachable(e.Address, host)})
 		}
 	}
 	if c.AdvertisePeer == "" {
@@ -187,18 +207,29 @@ func (c *Config) Validate() error {
 	if len(c.ListenGRPC) == 0 {
 		fault("listen.grpc", "", "is required")
 	}
-	for _, e := range c.ListenGRPC {
-		if !hasListener(c.AdvertiseGRPC, e.Listener) && len(c.AdvertiseGRPC) > 0 {
-			fault("advertise.grpc", formatEndpoints(c.AdvertiseGRPC), "has no address for the listener %q of listen.grpc", e.Listener)
-		}
-	}
-	for _, e := range c.AdvertiseGRPC {
-		if !hasListener(c.ListenGRPC, e.Listener) {
-			fault("advertise.grpc", formatEndpoints(c.AdvertiseGRPC), "names the listener %q, which listen.grpc does not have", e.Listener)
-		}
-	}
+	faults = append(faults, matching("grpc", c.ListenGRPC, c.AdvertiseGRPC), matching("kafka", c.ListenKafka, c.AdvertiseKafka))
 	if c.HeartbeatInterval*2 > c.SessionTimeout {
 		fault("broker.heartbeat.interval", c.HeartbeatInterval.String(), "must be at most half of broker.session.timeout (%s)", c.SessionTimeout)
+	}
+	return errors.Join(faults...)
+}
+
+// matching checks that what is listened on and what is advertised have the same
+// names.
+func matching(kind string, listen, advertise []Endpoint) error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, &ConfigError{"advertise." + kind, formatEndpoints(advertise), fmt.Sprintf(format, args...)})
+	}
+	for _, e := range listen {
+		if !hasListener(advertise, e.Listener) && len(advertise) > 0 {
+			fault("has no address for the listener %q of listen.%s", e.Listener, kind)
+		}
+	}
+	for _, e := range advertise {
+		if !hasListener(listen, e.Listener) {
+			fault("names the listener %q, which listen.%s does not have", e.Listener, kind)
+		}
 	}
 	return errors.Join(faults...)
 }
@@ -216,6 +247,9 @@ func (c *Config) validateAdvertised() error {
 	}
 	for _, e := range c.AdvertiseGRPC {
 		check("advertise.grpc", e.Address)
+	}
+	for _, e := range c.AdvertiseKafka {
+		check("advertise.kafka", e.Address)
 	}
 	check("advertise.peer", c.AdvertisePeer)
 	check("advertise.raft", c.AdvertiseRaft)

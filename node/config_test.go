@@ -65,7 +65,6 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		{"unknown key", "node.idd: 1", "", []string{"line 1", "node.idd", "nearest is node.id"}},
 		{"unknown variable", "", "PENSTOCK_DATADIR=/x", []string{"PENSTOCK_DATADIR", "PENSTOCK_DATA_DIR"}},
-		{"kafka", "listen.kafka: 0.0.0.0:9092", "", []string{"listen.kafka", "no Kafka listener"}},
 		{"twice", "node.id: 1\nnode.id: 2", "", []string{"line 2", "already set in line 1"}},
 		{"nested", "node:\n  id: 1", "", []string{"node", "flat"}},
 		{"list", "voters: [a, b]", "", []string{"voters", "commas"}},

@@ -22,6 +22,9 @@ type DevOptions struct {
 	// BasePort is the gRPC port of node 1; Raft, HTTP and peers follow, and node i
 	// has them 10*(i-1) higher. 0: any free ports.
 	BasePort int
+	// KafkaPort is the Kafka port of node 1; the next nodes have the next ones. 0: any
+	// free ports.
+	KafkaPort int
 	// Configure, when not nil, may change the configuration of a node before it starts.
 	Configure func(*Config)
 
@@ -164,6 +167,12 @@ func devConfig(opts DevOptions, dataDir string, i int) Config {
 	}
 	c.ListenGRPC = []Endpoint{{Address: address(0)}}
 	c.ListenRaft, c.ListenHTTP, c.ListenPeer = address(1), address(2), address(3)
+	kafkaPort := 0
+	if opts.KafkaPort != 0 {
+		kafkaPort = opts.KafkaPort + i
+	}
+	c.ListenKafka = []Endpoint{{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(kafkaPort))}}
+	c.AutoCreateTopics = true
 	c.OffsetsReplicas = int32(min(3, opts.Nodes))
 	return c
 }
@@ -195,14 +204,25 @@ func (d *DevCluster) Brokers() []string {
 	return out
 }
 
+// Kafka are the addresses for Kafka clients.
+func (d *DevCluster) Kafka() []string {
+	var out []string
+	for _, n := range d.nodes {
+		for _, e := range n.cfg.ListenKafka {
+			out = append(out, e.Address)
+		}
+	}
+	return out
+}
+
 // Line is what people need to know once the cluster is ready.
 func (d *DevCluster) Line() string {
 	var admin []string
 	for _, n := range d.nodes {
 		admin = append(admin, n.cfg.ListenHTTP)
 	}
-	return fmt.Sprintf("penstock dev: %d node(s) ready: brokers %s; metrics %s; data %s",
-		len(d.nodes), strings.Join(d.Brokers(), ","), strings.Join(admin, ","), d.dataDir)
+	return fmt.Sprintf("penstock dev: %d node(s) ready: brokers %s; kafka %s; metrics %s; data %s",
+		len(d.nodes), strings.Join(d.Brokers(), ","), strings.Join(d.Kafka(), ","), strings.Join(admin, ","), d.dataDir)
 }
 
 // Stop stops all nodes together. Nobody hands leaderships over: there is nobody

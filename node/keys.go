@@ -39,11 +39,11 @@ func Keys() []Key {
 		{"listen.raft", "host:port", "0.0.0.0:7071", "Metadata quorum.", func(c *Config, v string) error { return setAddress(&c.ListenRaft, v) }},
 		{"listen.http", "host:port", "0.0.0.0:7072", "Metrics and health; empty: none.", setHTTP},
 		{"listen.peer", "host:port", "0.0.0.0:7073", "Replication and heartbeats between brokers.", func(c *Config, v string) error { return setAddress(&c.ListenPeer, v) }},
-		{"listen.kafka", "[name=]host:port,...", "", "Not in this version.", refuseKafka},
+		{"listen.kafka", "[name=]host:port,...", "", "Kafka clients; left out: none. Kafka's own port is 9092.", func(c *Config, v string) error { return setEndpoints(&c.ListenKafka, v) }},
 		{"advertise.grpc", "[name=]host:port,...", "listen.grpc", "Where clients reach this node.", func(c *Config, v string) error { return setEndpoints(&c.AdvertiseGRPC, v) }},
 		{"advertise.raft", "host:port", "voters or listen.raft", "Where the quorum reaches a node that is not a voter.", func(c *Config, v string) error { return setAddress(&c.AdvertiseRaft, v) }},
 		{"advertise.peer", "host:port", "listen.peer", "Where brokers reach this node.", func(c *Config, v string) error { return setAddress(&c.AdvertisePeer, v) }},
-		{"advertise.kafka", "[name=]host:port,...", "", "Not in this version.", refuseKafka},
+		{"advertise.kafka", "[name=]host:port,...", "listen.kafka", "Where Kafka clients reach this node, for each listener.", func(c *Config, v string) error { return setEndpoints(&c.AdvertiseKafka, v) }},
 		{"rack", "string", "", "Replicas of a partition are spread over racks.", func(c *Config, v string) error { return setText(&c.Rack, v) }},
 		{"tail.memory", "size", "64MiB", "Memory for batches: recent ones, what producers and other brokers send, what consumers have not taken; docs/ARCHITECTURE.md says who may hold how much.", func(c *Config, v string) error { return setSize(&c.TailMemory, v, 4<<20) }},
 		{"disk.reserve", "size", "larger of 2GiB and 5%", "Free space below which produce is refused; copies of other brokers' records stop at a half of it, internal topics at a quarter.", func(c *Config, v string) error { return setSize(&c.DiskReserve, v, 1) }},
@@ -80,6 +80,13 @@ func Keys() []Key {
 		}},
 		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setPositive(&c.OffsetsReplicas, v, 100) }},
 		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setPositive(&c.OffsetsPartitions, v, 10000) }},
+		{"auto.create.topics.enable", "bool", "false", "A topic that a Kafka client asks for or writes to is created.", func(c *Config, v string) error { return setBool(&c.AutoCreateTopics, v) }},
+		{"num.partitions", "int", "1", "Partitions of topics that Kafka clients create without a number.", func(c *Config, v string) error { return setPositive(&c.NumPartitions, v, 10000) }},
+		{"default.replication.factor", "int", "3, or the number of brokers where that is less", "Replicas of topics that Kafka clients create without a number.", func(c *Config, v string) error { return setPositive(&c.DefaultReplicas, v, 100) }},
+		{"max.connections", "int", "20000", "Connections of Kafka clients; more are refused.", func(c *Config, v string) error { return setPositive(&c.MaxConnections, v, 1<<20) }},
+		{"connections.max.idle.ms", "duration", "10m", "A connection of a Kafka client that is idle for so long is closed; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.ConnectionIdle, v, time.Second, 30*24*time.Hour)
+		}},
 		{"http.pprof", "bool", "false", "Serve /debug/pprof on listen.http.", func(c *Config, v string) error { return setBool(&c.Pprof, v) }},
 		{"log.level", "debug|info|warn|error", "info", "Least level that is logged.", func(c *Config, v string) error { return setLevel(&c.LogLevel, v) }},
 		{"log.format", "text|json", "text", "Form of the log on standard error.", setLogFormat},
@@ -206,10 +213,6 @@ func setHTTP(c *Config, v string) error {
 		return nil
 	}
 	return setAddress(&c.ListenHTTP, v)
-}
-
-func refuseKafka(*Config, string) error {
-	return errors.New("this version has no Kafka listener; leave the key out and use listen.grpc")
 }
 
 func setBool(dst *bool, v string) error {

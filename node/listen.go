@@ -10,10 +10,11 @@ import (
 
 // listeners are the sockets of a node, opened before anything else.
 type listeners struct {
-	grpc []namedListener
-	raft net.Listener
-	http net.Listener // nil: none
-	peer net.Listener
+	grpc  []namedListener
+	kafka []namedListener
+	raft  net.Listener
+	http  net.Listener // nil: none
+	peer  net.Listener
 }
 
 type namedListener struct {
@@ -48,13 +49,20 @@ func listen(ctx context.Context, c *Config) (*listeners, error) {
 		}
 		return lis, nil
 	}
-	var err error
-	for _, e := range c.ListenGRPC {
-		var lis net.Listener
-		if lis, err = open("listen.grpc", e.Address); err != nil {
-			break
+	named := func(key string, endpoints []Endpoint) (out []namedListener, err error) {
+		for _, e := range endpoints {
+			lis, err := open(key, e.Address)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, namedListener{lis, e.Listener})
 		}
-		l.grpc = append(l.grpc, namedListener{lis, e.Listener})
+		return out, nil
+	}
+	var err error
+	l.grpc, err = named("listen.grpc", c.ListenGRPC)
+	if err == nil {
+		l.kafka, err = named("listen.kafka", c.ListenKafka)
 	}
 	if err == nil {
 		l.raft, err = open("listen.raft", c.ListenRaft)
@@ -74,8 +82,10 @@ func listen(ctx context.Context, c *Config) (*listeners, error) {
 
 // close closes what is open; closing a listener that its server has closed is harmless.
 func (l *listeners) close() {
-	for _, g := range l.grpc {
-		_ = g.Close()
+	for _, named := range [][]namedListener{l.grpc, l.kafka} {
+		for _, lis := range named {
+			_ = lis.Close()
+		}
 	}
 	for _, lis := range []net.Listener{l.raft, l.http, l.peer} {
 		if lis != nil {
@@ -89,6 +99,9 @@ func (l *listeners) close() {
 func (l *listeners) bound(c *Config) {
 	for i, g := range l.grpc {
 		c.ListenGRPC[i].Address = withPort(c.ListenGRPC[i].Address, g.Addr())
+	}
+	for i, k := range l.kafka {
+		c.ListenKafka[i].Address = withPort(c.ListenKafka[i].Address, k.Addr())
 	}
 	c.ListenRaft = withPort(c.ListenRaft, l.raft.Addr())
 	c.ListenPeer = withPort(c.ListenPeer, l.peer.Addr())

@@ -24,6 +24,7 @@ import (
 	"github.com/penstock/penstock/cluster"
 	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/kafka"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 	"github.com/penstock/penstock/proto/wire"
@@ -40,7 +41,7 @@ type Options struct {
 
 // Addresses are where a node listens, ports that the system chose included.
 type Addresses struct {
-	GRPC []Endpoint
+	GRPC, Kafka []Endpoint
 	// HTTP is empty when there is no admin listener.
 	Raft, HTTP, Peer string
 }
@@ -63,6 +64,7 @@ type Node struct {
 	peer      *grpc.Server
 	door      *grpcapi.PeerDoor
 	clients   *grpcapi.PublicDoor
+	kafka     *kafka.Door // nil: listen.kafka is not set
 
 	serving sync.WaitGroup // goroutines that serve a listener, and the watcher
 	ready   atomic.Bool
@@ -77,6 +79,7 @@ type Node struct {
 // long as ctx allows. When it fails it leaves nothing behind.
 func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
 	cfg.ListenGRPC, cfg.AdvertiseGRPC = slices.Clone(cfg.ListenGRPC), slices.Clone(cfg.AdvertiseGRPC)
+	cfg.ListenKafka, cfg.AdvertiseKafka = slices.Clone(cfg.ListenKafka), slices.Clone(cfg.AdvertiseKafka)
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -127,6 +130,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	for _, l := range n.listeners.grpc {
 		n.serve(n.public, grpcapi.Listener(l.Listener, l.name), "listen.grpc")
 	}
+	n.serveKafka(arena)
 	if err := n.joinCluster(ctx, codec); err != nil {
 		return err
 	}
@@ -137,10 +141,34 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker,
 		Groups: n.broker, GroupAdmin: n.broker, Now: time.Now,
 	})
+	if n.kafka != nil {
+		n.kafka.Open(kafka.Services{
+			Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
+		})
+	}
 	n.serving.Go(n.watch)
 	n.serving.Go(func() { n.clients.Watch(n.done, n.cfg.FetchStall, n.logger) })
 	n.ready.Store(true)
 	return nil
+}
+
+// serveKafka opens the door for Kafka clients, if there is to be one.
+func (n *Node) serveKafka(arena *record.Arena) {
+	if len(n.listeners.kafka) == 0 {
+		return
+	}
+	n.kafka = kafka.New(kafka.Options{
+		Arena: arena, Logger: n.logger, DataDir: n.cfg.DataDir,
+		NumPartitions: n.cfg.NumPartitions, ReplicationFactor: n.cfg.DefaultReplicas, AutoCreate: n.cfg.AutoCreateTopics,
+		MaxConnections: int(n.cfg.MaxConnections), IdleTimeout: n.cfg.ConnectionIdle, StallTimeout: n.cfg.FetchStall,
+	})
+	for _, l := range n.listeners.kafka {
+		n.serving.Go(func() {
+			if err := n.kafka.Serve(l.Listener, l.name); err != nil {
+				n.logger.Error("a listener ended", "key", "listen.kafka", "error", err)
+			}
+		})
+	}
 }
 
 // openDir makes and locks the data directory.
@@ -195,17 +223,13 @@ func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec) error {
 }
 
 func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *prometheus.Registry, version string) error {
-	endpoints := make([]metadata.Endpoint, len(n.cfg.AdvertiseGRPC))
-	for i, e := range n.cfg.AdvertiseGRPC {
-		endpoints[i] = metadata.Endpoint{Listener: e.Listener, Address: e.Address}
-	}
 	dir := n.dir
 	n.dir = nil // It is the broker's from here on, whatever comes.
 	var err error
 	n.broker, err = broker.Start(ctx, broker.Config{
 		NodeID: n.cfg.NodeID, Dir: dir, Arena: arena,
 		Images: n.cluster, Controller: n.cluster, Membership: n.cluster, Dialer: n.cluster.Peers(),
-		GRPC: endpoints, Rack: n.cfg.Rack, Version: version, Voters: n.voterIDs(),
+		GRPC: advertised(n.cfg.AdvertiseGRPC), Kafka: advertised(n.cfg.AdvertiseKafka), Rack: n.cfg.Rack, Version: version, Voters: n.voterIDs(),
 		Logger: n.logger, Registry: registry,
 		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
 		RetentionInterval: n.cfg.RetentionInterval,
@@ -218,6 +242,14 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 	}
 	n.door.OpenReplicas(n.broker)
 	return nil
+}
+
+func advertised(list []Endpoint) []metadata.Endpoint {
+	out := make([]metadata.Endpoint, len(list))
+	for i, e := range list {
+		out[i] = metadata.Endpoint{Listener: e.Listener, Address: e.Address}
+	}
+	return out
 }
 
 func (n *Node) voterIDs() []int32 {
@@ -264,7 +296,10 @@ func (n *Node) Err() error { return n.err }
 
 // Addresses are where the node listens.
 func (n *Node) Addresses() Addresses {
-	return Addresses{GRPC: slices.Clone(n.cfg.ListenGRPC), Raft: n.cfg.ListenRaft, HTTP: n.cfg.ListenHTTP, Peer: n.cfg.ListenPeer}
+	return Addresses{
+		GRPC: slices.Clone(n.cfg.ListenGRPC), Kafka: slices.Clone(n.cfg.ListenKafka),
+		Raft: n.cfg.ListenRaft, HTTP: n.cfg.ListenHTTP, Peer: n.cfg.ListenPeer,
+	}
 }
 
 // Config is the configuration in force, completed.
@@ -329,6 +364,7 @@ func (n *Node) close() error {
 	case <-time.After(goodbye):
 	}
 	n.public.Stop()
+	n.closeKafka()
 	// A follower that takes nothing any more (stopped, cut off) holds up the
 	// stream that is sending to it, until the server goes.
 	late := time.AfterFunc(goodbye, n.peer.Stop)
@@ -345,6 +381,7 @@ func (n *Node) close() error {
 // abandon undoes a start that failed, as far as it got.
 func (n *Node) abandon() error {
 	n.end(nil)
+	n.closeKafka()
 	var err error
 	if n.broker != nil {
 		err = n.broker.Close()
@@ -363,6 +400,12 @@ func (n *Node) abandon() error {
 	n.listeners.close()
 	n.serving.Wait()
 	return err
+}
+
+func (n *Node) closeKafka() {
+	if n.kafka != nil {
+		n.kafka.Close()
+	}
 }
 
 func (n *Node) stopAdmin() {

@@ -123,6 +123,8 @@ const (
 	QueryEarliest OffsetQuery = iota + 1
 	QueryLatest
 	QueryTimestamp
+	// QueryNewest is the record with the greatest timestamp.
+	QueryNewest
 )
 
 // ListOffset asks for one offset of one partition.
@@ -130,6 +132,9 @@ type ListOffset struct {
 	PartitionRef
 	Query     OffsetQuery
 	Timestamp int64 // ms, for QueryTimestamp
+	// CurrentEpoch is the leader epoch that the client believes in, when Checked.
+	CurrentEpoch record.Epoch
+	Checked      bool
 }
 
 // ListOffsetResult answers it.
@@ -139,4 +144,36 @@ type ListOffsetResult struct {
 	Offset      record.Offset // -1: no record at or after the timestamp
 	Timestamp   int64         // of the record found; -1 otherwise
 	LeaderEpoch record.Epoch
+}
+
+// EpochQuery asks where a leader epoch of a partition ends.
+type EpochQuery struct {
+	PartitionRef
+	Epoch       record.Epoch
+	LeaderEpoch record.Epoch // that the client believes in; -1: not checked
+}
+
+// EpochEnd answers it: the largest epoch at or below the one asked for, and the
+// offset after its last record. Both are -1 when there is none.
+type EpochEnd struct {
+	PartitionRef
+	Err   *Error
+	Epoch record.Epoch
+	End   record.Offset
+}
+
+// LogInfo describes the log of one replica.
+type LogInfo struct {
+	TopicPartition
+	Bytes int64
+	// Lag is how far it is behind the high watermark that is known here.
+	Lag int64
+}
+
+// ProducerState is what a partition remembers of an idempotent producer.
+type ProducerState struct {
+	ID           int64
+	Epoch        int16
+	LastSequence int32
+	LastUsed     int64 // ms
 }

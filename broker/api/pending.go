@@ -131,6 +131,13 @@ func (p *Pending) wait() <-chan struct{} {
 	return p.done
 }
 
+// Answered reports whether the results are complete.
+func (p *Pending) Answered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered
+}
+
 // Deadline is when the answer is due.
 func (p *Pending) Deadline() time.Time { return p.deadline }
 

@@ -157,7 +157,7 @@ func TestHelp(t *testing.T) {
 	}
 	walk(nil)
 	require.Greater(t, commands, 15, fmt.Sprint("commands in the help: ", commands))
-	for _, absent := range []string{"kafka", "--tls"} {
+	for _, absent := range []string{"--tls"} {
 		require.NotContains(t, w.penstock("--help")+w.penstock("dev", "--help")+w.penstock("produce", "--help"), absent, "not in this version")
 	}
 }

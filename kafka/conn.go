@@ -1,0 +1,286 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	// maxFrame is Kafka's socket.request.max.bytes. A produce request is never in
+	// memory as a whole.
+	maxFrame = 100 << 20
+	// maxBody bounds every other request.
+	maxBody = 8 << 20
+	// receiveGrace and receiveRate say how long a request may take to arrive.
+	receiveGrace = 30 * time.Second
+	receiveRate  = 16 << 10 // bytes a second
+	// sendGrace is how long a client may take nothing of an answer at all.
+	sendGrace = 2 * time.Minute
+	// writeStep is how much is handed to the kernel at once: what it takes counts
+	// as progress.
+	writeStep = 256 << 10
+)
+
+// conn is one connection. Its goroutine reads request after request and works on
+// one at a time, in order, as Kafka does. Only produce requests overlap: once
+// appended they wait for their acknowledgements in answers, and the next request
+// is read. Every other request waits until those before it are answered.
+type conn struct {
+	door     *Door
+	net      net.Conn
+	host     string // of the client
+	listener string
+	source   source
+	answers  answers
+	cancel   context.CancelFunc
+	names    map[string]string // topics written to, so that each request need not make the string again
+
+	clientID atomic.Pointer[string]
+	// Times in Unix nanoseconds, for the watcher. 0: not at that.
+	due     atomic.Int64 // when what is being read must be there
+	sending atomic.Int64 // last progress of the answer that is being sent
+	idle    atomic.Bool  // due is about the next request, not about the rest of one
+}
+
+// call is what a handler may know of a request beside its fields.
+type call struct {
+	version  int16
+	listener string
+	clientID string
+	host     string
+}
+
+func newConn(d *Door, nc net.Conn, listener string) *conn {
+	host, _, err := net.SplitHostPort(nc.RemoteAddr().String())
+	if err != nil {
+		host = nc.RemoteAddr().String()
+	}
+	c := &conn{door: d, net: nc, host: host, listener: listener, source: source{conn: nc, buffers: &d.buffers}}
+	c.answers.init(c)
+	empty := ""
+	c.clientID.Store(&empty)
+	return c
+}
+
+// cut ends the connection from outside; its goroutines find out.
+func (c *conn) cut() { _ = c.net.Close() }
+
+// overdue says why the connection should be cut; empty: it should not.
+func (c *conn) overdue(now time.Time, memoryShort bool) string {
+	t := now.UnixNano()
+	if due := c.due.Load(); due != 0 && t > due {
+		if c.idle.Load() {
+			if c.answers.waiting() || c.sending.Load() != 0 {
+				return ""
+			}
+			return "it was idle for " + c.door.opts.IdleTimeout.String()
+		}
+		return "its request came too slowly"
+	}
+	since := c.sending.Load()
+	switch stalled := time.Duration(t - since); {
+	case since == 0:
+	case memoryShort && stalled > c.door.opts.StallTimeout:
+		return "it took nothing of its answer while others waited for memory"
+	case stalled > sendGrace:
+		return "it took nothing of its answer for " + sendGrace.String()
+	}
+	return ""
+}
+
+func (c *conn) run() {
+	ctx, cancel := context.WithCancel(c.door.ctx)
+	c.cancel = cancel
+	err := c.serve(ctx)
+	_ = c.net.Close() // what the writer of answers waits for fails now
+	cancel()
+	c.answers.close()
+	c.source.drop()
+	c.door.forget(c)
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
+		c.door.logger.Debug("a Kafka connection ended", "client", c.host, "client_id", *c.clientID.Load(), "error", err)
+	}
+}
+
+// serve answers requests until one fails; the error is never nil.
+func (c *conn) serve(ctx context.Context) error {
+	for {
+		if !c.source.buffered() {
+			c.idle.Store(true)
+			c.due.Store(time.Now().Add(c.door.opts.IdleTimeout).UnixNano())
+		}
+		if err := c.source.next(maxFrame); err != nil {
+			return err
+		}
+		c.idle.Store(false)
+		c.due.Store(time.Now().Add(receiveGrace + time.Duration(c.source.left)*time.Second/receiveRate).UnixNano())
+		if err := c.request(ctx); err != nil {
+			return err
+		}
+		if err := c.answers.failed(); err != nil {
+			return err
+		}
+	}
+}
+
+// header is what precedes every request.
+type header struct {
+	key, version int16
+	correlation  int32
+	entry        *entry
+}
+
+// request reads a request and answers it, or leaves its answer to answers.
+func (c *conn) request(ctx context.Context) error {
+	h, err := c.header()
+	if err != nil {
+		return err
+	}
+	if h.key == keyProduce && h.version >= h.entry.min {
+		return c.produce(ctx, &h)
+	}
+	if h.version > h.entry.max || h.version < h.entry.min {
+		if h.key != keyApiVersions {
+			return malformed("%s version %d; versions %d to %d are served", h.entry.name, h.version, h.entry.min, h.entry.max)
+		}
+		// Whatever the version, this request is answered (KIP-511).
+		if err := c.source.skip(c.source.left); err != nil {
+			return err
+		}
+		c.due.Store(0)
+		return c.reply(&h, unsupportedVersion(c.door.listed))
+	}
+	req := h.entry.request()
+	req.SetVersion(h.version)
+	if err := c.decode(req); err != nil {
+		return err
+	}
+	c.due.Store(0)
+	if err := c.answers.drain(); err != nil {
+		return err
+	}
+	if h.key == keyFetch {
+		return c.fetch(ctx, &h, req)
+	}
+	call := &call{version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host}
+	resp, err := h.entry.handle(ctx, c.door, call, req)
+	if err != nil {
+		return err
+	}
+	resp.SetVersion(h.version)
+	return c.reply(&h, resp)
+}
+
+// header reads the request's header. Its version decides whether there are
+// tagged fields in it; the client's id is never compact.
+func (c *conn) header() (h header, err error) {
+	b, err := c.source.take(8)
+	if err != nil {
+		return h, err
+	}
+	h.key, h.version = int16(binary.BigEndian.Uint16(b)), int16(binary.BigEndian.Uint16(b[2:]))
+	h.correlation = int32(binary.BigEndian.Uint32(b[4:]))
+	if h.entry = c.door.apis[h.key]; h.entry == nil {
+		return h, malformed("API key %d is not served", h.key)
+	}
+	if h.version > h.entry.max {
+		return h, nil // its header may be another one
+	}
+	id, null, err := c.source.text(false)
+	if err != nil {
+		return h, err
+	}
+	if old := c.clientID.Load(); !null && string(id) != *old {
+		text := string(id)
+		c.clientID.Store(&text)
+	}
+	if h.entry.flexible(h.version) {
+		err = c.source.tags()
+	}
+	return h, err
+}
+
+// decode reads the body of a request that is not the hot path.
+func (c *conn) decode(req kmsg.Request) error {
+	if c.source.left > maxBody {
+		return malformed("a request of %d bytes; at most %d are accepted", c.source.left, maxBody)
+	}
+	body, err := c.source.body()
+	if err != nil {
+		return err
+	}
+	if err := req.ReadFrom(body); err != nil {
+		return malformed("%w", err)
+	}
+	return nil
+}
+
+// reply sends an answer of the goroutine that reads: nothing else is being sent.
+func (c *conn) reply(h *header, resp kmsg.Response) error {
+	b := beginFrame(make([]byte, 0, 256), h)
+	return c.write(endFrame(resp.AppendTo(b), 0))
+}
+
+// beginFrame appends the header of an answer, its length left open. The header of
+// an ApiVersions answer never has tagged fields: clients read it before they know
+// what the broker speaks.
+func beginFrame(b []byte, h *header) []byte {
+	b = append(b, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(h.correlation))
+	if h.key != keyApiVersions && h.entry.flexible(h.version) {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// endFrame fills in the length of the frame that begins at from.
+func endFrame(b []byte, from int) []byte {
+	binary.BigEndian.PutUint32(b[from:], uint32(len(b)-from-4))
+	return b
+}
+
+// write sends bytes, noting progress.
+func (c *conn) write(b []byte) error {
+	defer c.sending.Store(0)
+	for len(b) > 0 {
+		c.sending.Store(time.Now().UnixNano())
+		n, err := c.net.Write(b[:min(len(b), writeStep)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// writeVector sends buffers that lie apart with as few calls as there may be.
+func (c *conn) writeVector(v net.Buffers) error {
+	defer c.sending.Store(0)
+	for len(v) > 0 {
+		size, n := 0, 0
+		for n < len(v) && (n == 0 || size+len(v[n]) <= writeStep) {
+			size += len(v[n])
+			n++
+		}
+		c.sending.Store(time.Now().UnixNano())
+		if n == 1 {
+			if err := c.write(v[0]); err != nil {
+				return err
+			}
+		} else {
+			step := v[:n:n]
+			if _, err := step.WriteTo(c.net); err != nil {
+				return err
+			}
+		}
+		v = v[n:]
+	}
+	return nil
+}

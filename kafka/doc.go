@@ -1,0 +1,43 @@
+// Package kafka is the front door for Kafka clients. It speaks Kafka's wire
+// protocol and calls the broker through small interfaces, as package grpcapi does
+// for gRPC clients; both doors open on the same topics, groups and offsets.
+//
+//	table.go    every API that is served, its versions, its handler
+//	door.go     listeners, limits, and the watcher of connections
+//	conn.go     one connection: frame, header, dispatch
+//	source.go   what is read from a connection, bounded by its frame
+//	answers.go  produce requests that await their acknowledgements
+//	errors.go   the broker's errors as Kafka's codes
+//
+// and a file for each API, named as Kafka names it. Messages are those of package
+// kmsg; Produce and Fetch, which carry records, are read and written here.
+//
+// # Order
+//
+// A connection is answered in the order in which it asks, and one request is worked
+// on at a time: a fetch that waits for records holds up what comes behind it on
+// the same connection, as in Kafka. Produce requests alone overlap. Each is appended
+// before the next one is read, and waits for its acknowledgements afterwards.
+//
+// # Memory
+//
+// The records of a produce request go from the socket into a buffer of the arena
+// that the log keeps, but for the few that were read together with the header. Its
+// size is believed up to 128 KiB; beyond that memory is taken as bytes come. A large
+// request reaches the broker in parts. The answer to a fetch is written from where
+// the records lie, and there is one of them a connection: who does not take it gets
+// no other, and is cut off when readers wait for the memory. Everything else that a
+// request holds is bounded by its size, and that by maxBody. A connection that waits
+// for its next request holds no buffer.
+//
+// # Goroutines
+//
+//	conn.run       one a connection; Door.Close waits for it
+//	answers.write  one a connection, while produce requests await acknowledgements; conn.run waits for it
+//	Door.watch     cuts connections that are idle, too slow, or take nothing; Door.Close waits for it
+//
+// # Locks
+//
+// answers.mu and Door.mu; neither is held while the other is taken, nor while the
+// broker or the network is called.
+package kafka

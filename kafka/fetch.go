@@ -1,0 +1,276 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/log/record"
+)
+
+const (
+	defaultFetchBytes = 50 << 20
+	maxFetchWait      = 5 * time.Minute
+)
+
+// fetch reads and sends the answer, its records by reference. One connection
+// holds one answer: the next request is read once it has left.
+func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
+	req, ok := in.(*kmsg.FetchRequest)
+	if !ok {
+		return malformed("%T is not a fetch", in)
+	}
+	a := fetchAnswer{header: *h, in: req, unknown: make(map[int]bool)}
+	if req.SessionID != 0 {
+		// None was ever handed out: sessions are declined with the id 0.
+		a.code = kerr.FetchSessionIDNotFound.Code
+		a.in.Topics = nil
+		return c.writeVector(a.encode(c))
+	}
+	var err error
+	if a.results, err = c.door.services.Fetcher.Fetch(ctx, c.fetchIn(&a)); err != nil {
+		return err
+	}
+	defer a.release()
+	a.refuseZstd()
+	return c.writeVector(a.encode(c))
+}
+
+// fetchIn converts the request. Topics whose id nobody knows get no entry.
+func (c *conn) fetchIn(a *fetchAnswer) *api.FetchRequest {
+	in := a.in
+	req := &api.FetchRequest{
+		MaxWait:  min(time.Duration(max(in.MaxWaitMillis, 0))*time.Millisecond, maxFetchWait),
+		MinBytes: max(int(in.MinBytes), 0),
+		MaxBytes: min(max(int(in.MaxBytes), 0), defaultFetchBytes),
+	}
+	for i := range in.Topics {
+		t := &in.Topics[i]
+		name := t.Topic
+		if a.header.version >= 13 {
+			var known bool
+			if name, known = c.door.services.Cluster.TopicName(t.TopicID); !known {
+				a.unknown[i] = true
+				req.MaxWait = 0 // The client should hear of it.
+				continue
+			}
+		}
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			epoch := record.UnknownEpoch
+			if a.header.version >= 9 {
+				epoch = record.Epoch(p.CurrentLeaderEpoch)
+			}
+			req.Partitions = append(req.Partitions, api.FetchPartition{
+				PartitionRef: api.PartitionRef{TopicID: t.TopicID, Topic: name, Partition: p.Partition},
+				Offset:       record.Offset(p.FetchOffset),
+				MaxBytes:     min(max(int(p.PartitionMaxBytes), 0), defaultFetchBytes),
+				LeaderEpoch:  epoch,
+			})
+		}
+	}
+	return req
+}
+
+// fetchAnswer is an answer to fetch.
+type fetchAnswer struct {
+	header  header
+	in      *kmsg.FetchRequest
+	code    int16
+	unknown map[int]bool // topics of in by place that nobody knows
+	results []api.FetchResult
+}
+
+func (a *fetchAnswer) release() {
+	for i := range a.results {
+		a.results[i].Release()
+	}
+}
+
+// refuseZstd keeps records from clients that are too old to know the codec, as
+// Kafka does (KIP-110).
+func (a *fetchAnswer) refuseZstd() {
+	if a.header.version >= 10 {
+		return
+	}
+	for i := range a.results {
+		if r := &a.results[i]; usesZstd(r.Batches) {
+			r.Release()
+			r.Err = kafkaError(kerr.UnsupportedCompressionType, "zstd needs Fetch version 10, this is %d", a.header.version).At(r.Topic, r.Partition)
+		}
+	}
+}
+
+func usesZstd(runs []record.Slice) bool {
+	for _, run := range runs {
+		for rest := run.Bytes; len(rest) > 0; {
+			info, ok := record.Peek(rest)
+			if !ok || info.Size > len(rest) {
+				break
+			}
+			if info.Attributes.Codec() == record.CodecZstd {
+				return true
+			}
+			rest = rest[info.Size:]
+		}
+	}
+	return false
+}
+
+// encode lays the answer out as buffers to be sent one behind the other: what is
+// ours in one piece of memory, the records where they lie.
+func (a *fetchAnswer) encode(c *conn) net.Buffers {
+	e := fetchEncoder{flexible: a.header.entry.flexible(a.header.version), version: a.header.version}
+	e.own = beginFrame(make([]byte, 0, 128+64*len(a.results)), &a.header)
+	e.own = kbin.AppendInt32(e.own, 0) // throttle
+	if e.version >= 7 {
+		e.own = kbin.AppendInt16(e.own, a.code)
+		e.own = kbin.AppendInt32(e.own, 0) // session: none
+	}
+	e.array(len(a.in.Topics))
+	rest := a.results
+	for i := range a.in.Topics {
+		t := &a.in.Topics[i]
+		if e.version >= 13 {
+			e.own = append(e.own, t.TopicID[:]...)
+		} else {
+			e.text(t.Topic)
+		}
+		e.array(len(t.Partitions))
+		for j := range t.Partitions {
+			if a.unknown[i] {
+				err := kafkaError(kerr.UnknownTopicID, "there is no topic with the id %s", api.TopicID(t.TopicID))
+				e.partition(t.Partitions[j].Partition, &api.FetchResult{Err: err, HighWatermark: -1, LogStartOffset: -1})
+				continue
+			}
+			e.partition(t.Partitions[j].Partition, &rest[0])
+			rest = rest[1:]
+		}
+		e.noTags()
+	}
+	e.brokers(c)
+	return e.finish()
+}
+
+// fetchEncoder writes an answer. own is memory of ours; cuts say where in it
+// records belong.
+type fetchEncoder struct {
+	version  int16
+	flexible bool
+	own      []byte
+	cuts     []recordCut
+	size     int // of the records
+	leaders  leaders
+}
+
+type recordCut struct {
+	at   int // in own
+	runs []record.Slice
+}
+
+func (e *fetchEncoder) array(n int) {
+	if e.flexible {
+		e.own = kbin.AppendCompactArrayLen(e.own, n)
+	} else {
+		e.own = kbin.AppendArrayLen(e.own, n)
+	}
+}
+
+func (e *fetchEncoder) text(s string) {
+	if e.flexible {
+		e.own = kbin.AppendCompactString(e.own, s)
+	} else {
+		e.own = kbin.AppendString(e.own, s)
+	}
+}
+
+func (e *fetchEncoder) noTags() {
+	if e.flexible {
+		e.own = append(e.own, 0)
+	}
+}
+
+func (e *fetchEncoder) partition(number int32, r *api.FetchResult) {
+	b := kbin.AppendInt32(e.own, number)
+	b = kbin.AppendInt16(b, codeOf(r.Err))
+	b = kbin.AppendInt64(b, int64(r.HighWatermark))
+	b = kbin.AppendInt64(b, int64(r.HighWatermark)) // last stable offset: there are no transactions
+	if e.version >= 5 {
+		b = kbin.AppendInt64(b, int64(r.LogStartOffset))
+	}
+	e.own = b
+	e.array(0) // aborted transactions
+	if e.version >= 11 {
+		e.own = kbin.AppendInt32(e.own, -1) // preferred read replica
+	}
+	size := r.Bytes()
+	if e.flexible {
+		e.own = kbin.AppendUvarint(e.own, uint32(size)+1)
+	} else {
+		e.own = kbin.AppendInt32(e.own, int32(size))
+	}
+	if size > 0 {
+		e.cuts = append(e.cuts, recordCut{len(e.own), r.Batches})
+		e.size += size
+	}
+	if !e.flexible {
+		return
+	}
+	id, epoch := e.leaders.note(r.Err)
+	if id < 0 {
+		e.noTags()
+		return
+	}
+	// One tagged field: 1, current leader.
+	e.own = append(e.own, 1, 1, 9)
+	e.own = kbin.AppendInt32(e.own, id)
+	e.own = kbin.AppendInt32(e.own, epoch)
+	e.own = append(e.own, 0)
+}
+
+// brokers ends the message: from version 16 on it says where the leaders are that
+// it named.
+func (e *fetchEncoder) brokers(c *conn) {
+	if !e.flexible {
+		return
+	}
+	var list []endpoint
+	if e.version >= 16 {
+		list = c.door.endpoints(e.leaders.ids, c.listener)
+	}
+	if len(list) == 0 {
+		e.noTags()
+		return
+	}
+	field := kbin.AppendCompactArrayLen(nil, len(list))
+	for _, b := range list {
+		field = kbin.AppendInt32(field, b.id)
+		field = kbin.AppendCompactString(field, b.host)
+		field = kbin.AppendInt32(field, b.port)
+		field = kbin.AppendCompactNullableString(field, b.rack)
+		field = append(field, 0)
+	}
+	e.own = append(e.own, 1, 0)
+	e.own = kbin.AppendUvarint(e.own, uint32(len(field)))
+	e.own = append(e.own, field...)
+}
+
+func (e *fetchEncoder) finish() net.Buffers {
+	binary.BigEndian.PutUint32(e.own, uint32(len(e.own)-4+e.size))
+	var out net.Buffers
+	from := 0
+	for _, cut := range e.cuts {
+		out = append(out, e.own[from:cut.at])
+		for _, run := range cut.runs {
+			out = append(out, run.Bytes)
+		}
+		from = cut.at
+	}
+	return append(out, e.own[from:])
+}

@@ -1,0 +1,100 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
+)
+
+func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchRequest) (*kmsg.OffsetFetchResponse, error) {
+	resp := kmsg.NewPtrOffsetFetchResponse()
+	if c.version >= 8 {
+		for i := range req.Groups {
+			resp.Groups = append(resp.Groups, d.groupOffsets(ctx, &req.Groups[i]))
+		}
+		return resp, nil
+	}
+	group := kmsg.NewOffsetFetchRequestGroup()
+	group.Group = req.Group
+	if req.Topics != nil {
+		group.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
+	}
+	for _, t := range req.Topics {
+		group.Topics = append(group.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: t.Topic, Partitions: t.Partitions})
+	}
+	out := d.groupOffsets(ctx, &group)
+	resp.ErrorCode = out.ErrorCode
+	if out.ErrorCode != 0 && c.version < 2 {
+		out.Topics = everyPartition(&group, out.ErrorCode)
+	}
+	for _, t := range out.Topics {
+		topic := kmsg.NewOffsetFetchResponseTopic()
+		topic.Topic = t.Topic
+		for _, p := range t.Partitions {
+			topic.Partitions = append(topic.Partitions, kmsg.OffsetFetchResponseTopicPartition{
+				Partition: p.Partition, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: p.Metadata, ErrorCode: p.ErrorCode,
+			})
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	return resp, nil
+}
+
+// groupOffsets are those of one group: of the partitions named, or all when the
+// list of topics is null.
+func (d *Door) groupOffsets(ctx context.Context, g *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
+	out := kmsg.NewOffsetFetchResponseGroup()
+	out.Group = g.Group
+	var wanted []api.TopicPartition
+	for _, t := range g.Topics {
+		for _, p := range t.Partitions {
+			wanted = append(wanted, api.TopicPartition{Topic: t.Topic, Partition: p})
+		}
+	}
+	if g.Topics != nil && len(wanted) == 0 {
+		return out
+	}
+	offsets, err := d.services.Offsets.FetchOffsets(ctx, g.Group, wanted)
+	if e := asError(err); e != nil {
+		out.ErrorCode = codeOf(e)
+		return out
+	}
+	if g.Topics == nil {
+		slices.SortFunc(offsets, func(a, b api.CommittedOffset) int {
+			return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		})
+	}
+	for i := range offsets {
+		o := &offsets[i]
+		if n := len(out.Topics); n == 0 || out.Topics[n-1].Topic != o.Topic {
+			t := kmsg.NewOffsetFetchResponseGroupTopic()
+			t.Topic = o.Topic
+			out.Topics = append(out.Topics, t)
+		}
+		p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = o.Partition, int64(o.Offset), int32(o.LeaderEpoch), &o.Metadata, codeOf(o.Err)
+		t := &out.Topics[len(out.Topics)-1]
+		t.Partitions = append(t.Partitions, p)
+	}
+	return out
+}
+
+// everyPartition says an error in the oldest way, which has no place for it but
+// the partitions.
+func everyPartition(g *kmsg.OffsetFetchRequestGroup, code int16) []kmsg.OffsetFetchResponseGroupTopic {
+	var out []kmsg.OffsetFetchResponseGroupTopic
+	for _, t := range g.Topics {
+		topic := kmsg.OffsetFetchResponseGroupTopic{Topic: t.Topic}
+		for _, p := range t.Partitions {
+			part := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+			part.Partition, part.Offset, part.LeaderEpoch, part.Metadata, part.ErrorCode = p, -1, -1, new(""), code
+			topic.Partitions = append(topic.Partitions, part)
+		}
+		out = append(out, topic)
+	}
+	return out
+}

@@ -1,0 +1,325 @@
+package kafka
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/log/record"
+)
+
+const (
+	defaultProduceTimeout = 30 * time.Second
+	maxProduceTimeout     = 10 * time.Minute
+	// maxBatch is the largest batch that a topic can be set to accept.
+	maxBatch = 32 << 20
+	// partBytes is how much of a request is handed to the broker at once. A large
+	// one becomes several parts with one answer, and is never in memory whole.
+	partBytes = 8 << 20
+	// maxNames bounds the topic names that a connection remembers.
+	maxNames = 1000
+
+	magicOffset, codecOffset = 16, 22
+	zstdCodec                = 4
+)
+
+// produced is a produce request that was read: what it named, in its order, and
+// what the broker made of it.
+type produced struct {
+	header   header
+	deadline time.Time
+	topics   []producedTopic
+	parts    []*api.Pending
+}
+
+// producedTopic is a topic of a request. refused has an entry for each partition:
+// nil where the outcome comes with the parts.
+type producedTopic struct {
+	name    string
+	numbers []int32
+	refused []*api.Error
+}
+
+// produce reads a request as it comes, each batch into a buffer of its own, which
+// is what the log keeps.
+func (c *conn) produce(ctx context.Context, h *header) error {
+	p := &produced{header: *h}
+	acks, err := c.readProduce(ctx, p)
+	if err != nil {
+		return err
+	}
+	c.due.Store(0)
+	if acks == api.AcksNone {
+		return c.unanswered(ctx, p)
+	}
+	return c.answers.put(ctx, p)
+}
+
+// unanswered: with acks 0 no answer says what went wrong, so that the connection
+// ends when the client's knowledge of the cluster must be old, as in Kafka.
+func (c *conn) unanswered(ctx context.Context, p *produced) error {
+	timer := time.NewTimer(maxProduceTimeout)
+	defer timer.Stop()
+	results, err := p.wait(ctx, timer)
+	if err != nil {
+		return err
+	}
+	for i := range results {
+		if e := results[i].Err; e != nil {
+			return e
+		}
+	}
+	for i := range p.topics {
+		for _, e := range p.topics[i].refused {
+			if e != nil {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func (c *conn) readProduce(ctx context.Context, p *produced) (api.Acks, error) {
+	s, flexible := &c.source, p.header.entry.flexible(p.header.version)
+	transaction, null, err := s.text(flexible)
+	if err != nil {
+		return 0, err
+	}
+	transactional := !null && len(transaction) > 0
+	acks, err := s.int16()
+	if err != nil {
+		return 0, err
+	}
+	ms, err := s.int32()
+	if err != nil {
+		return 0, err
+	}
+	r := producing{conn: c, into: p, flexible: flexible}
+	r.req.Acks, r.req.Timeout = api.Acks(acks), min(time.Duration(max(ms, 0))*time.Millisecond, maxProduceTimeout)
+	if r.req.Timeout == 0 {
+		r.req.Timeout = defaultProduceTimeout
+	}
+	p.deadline = time.Now().Add(r.req.Timeout)
+	switch {
+	case acks < -1 || acks > 1:
+		r.refuse = kafkaError(kerr.InvalidRequiredAcks, "acks %d is none of -1, 0 and 1", acks)
+	case transactional:
+		r.refuse = kafkaError(kerr.TransactionalIDAuthorizationFailed, "transactions are not in this version")
+	}
+	topics, err := s.count(flexible)
+	if err != nil {
+		return 0, err
+	}
+	for range topics {
+		if err = r.topic(ctx); err != nil {
+			break
+		}
+	}
+	if err == nil && flexible {
+		err = s.tags()
+	}
+	if err == nil && s.left != 0 {
+		err = malformed("%d bytes are left after it", s.left)
+	}
+	if err != nil {
+		r.release()
+		return 0, err
+	}
+	r.submit(ctx)
+	return r.req.Acks, nil
+}
+
+// producing is a request that is being read.
+type producing struct {
+	conn     *conn
+	into     *produced
+	flexible bool
+	refuse   *api.Error // of every partition
+	req      api.ProduceRequest
+	bytes    int // of req
+}
+
+func (r *producing) topic(ctx context.Context) error {
+	s := &r.conn.source
+	name, null, err := s.text(r.flexible)
+	if err != nil {
+		return err
+	}
+	if null {
+		return malformed("a topic's name is null")
+	}
+	t := producedTopic{name: r.conn.topicName(name)}
+	n, err := s.count(r.flexible)
+	if err != nil {
+		return err
+	}
+	for range n {
+		if err := r.partition(ctx, &t); err != nil {
+			return err
+		}
+	}
+	r.into.topics = append(r.into.topics, t)
+	if r.flexible {
+		return s.tags()
+	}
+	return nil
+}
+
+func (r *producing) partition(ctx context.Context, t *producedTopic) error {
+	s := &r.conn.source
+	number, err := s.int32()
+	if err != nil {
+		return err
+	}
+	size, err := s.count(r.flexible)
+	if err != nil {
+		return err
+	}
+	buf, refusal, err := r.batch(size)
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		refusal = refusal.At(t.name, number)
+	}
+	t.numbers = append(t.numbers, number)
+	t.refused = append(t.refused, refusal)
+	if buf != nil {
+		r.req.Partitions = append(r.req.Partitions, api.ProducePartition{
+			PartitionRef: api.PartitionRef{Topic: t.name, Partition: number}, Batches: []*record.Buf{buf},
+		})
+		if r.bytes += size; r.bytes >= partBytes {
+			r.submit(ctx)
+		}
+	}
+	if r.flexible {
+		return s.tags()
+	}
+	return nil
+}
+
+// batch reads the records of a partition, or passes over them and says why.
+func (r *producing) batch(size int) (*record.Buf, *api.Error, error) {
+	s, refusal := &r.conn.source, r.refuse
+	switch {
+	case refusal != nil:
+	case size < record.HeaderSize:
+		refusal = kafkaError(kerr.InvalidRecord, "%d bytes of records; a batch has at least %d", size, record.HeaderSize)
+	case size > maxBatch:
+		refusal = kafkaError(kerr.MessageTooLarge, "%d bytes of records; no topic accepts more than %d", size, maxBatch)
+	}
+	if refusal != nil {
+		return nil, refusal, s.skip(max(size, 0))
+	}
+	buf, err := s.batch(r.conn.door.opts.Arena, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch b := buf.Bytes(); {
+	case b[magicOffset] != 2:
+		refusal = kafkaError(kerr.UnsupportedForMessageFormat, "records of format %d; version 2 is supported", b[magicOffset])
+	case b[codecOffset]&7 == zstdCodec && r.into.header.version < 7:
+		refusal = kafkaError(kerr.UnsupportedCompressionType, "zstd needs Produce version 7, this is %d", r.into.header.version)
+	}
+	if refusal != nil {
+		buf.Release()
+		return nil, refusal, nil
+	}
+	return buf, nil, nil
+}
+
+// submit hands over what was read.
+func (r *producing) submit(ctx context.Context) {
+	if len(r.req.Partitions) == 0 {
+		return
+	}
+	req := r.req
+	r.into.parts = append(r.into.parts, r.conn.door.services.Producer.Produce(ctx, &req))
+	r.req.Partitions, r.bytes = nil, 0
+}
+
+func (r *producing) release() {
+	for i := range r.req.Partitions {
+		for _, b := range r.req.Partitions[i].Batches {
+			b.Release()
+		}
+	}
+}
+
+// topicName is the name as a string that is kept.
+func (c *conn) topicName(b []byte) string {
+	if name, ok := c.names[string(b)]; ok {
+		return name
+	}
+	if c.names == nil || len(c.names) >= maxNames {
+		c.names = make(map[string]string)
+	}
+	name := string(b)
+	c.names[name] = name
+	return name
+}
+
+// complete reports whether the outcome is known.
+func (p *produced) complete() bool {
+	for _, part := range p.parts {
+		if !part.Answered() {
+			return false
+		}
+	}
+	return true
+}
+
+// wait returns the outcome of all parts in order.
+func (p *produced) wait(ctx context.Context, timer *time.Timer) ([]api.ProduceResult, error) {
+	var all []api.ProduceResult
+	for _, part := range p.parts {
+		results, err := part.WaitTimer(ctx, timer)
+		if err != nil {
+			return nil, err
+		}
+		if len(p.parts) == 1 {
+			return results, nil
+		}
+		all = append(all, results...)
+	}
+	return all, nil
+}
+
+// answer appends the answer to dst.
+func (p *produced) answer(c *conn, dst []byte, results []api.ProduceResult) []byte {
+	resp := kmsg.ProduceResponse{Version: p.header.version, Topics: make([]kmsg.ProduceResponseTopic, len(p.topics))}
+	var leaders leaders
+	for i := range p.topics {
+		t, out := &p.topics[i], &resp.Topics[i]
+		out.Topic = t.name
+		out.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(t.numbers))
+		for j, number := range t.numbers {
+			v := &out.Partitions[j]
+			v.Default()
+			v.Partition, v.BaseOffset, v.LogAppendTime, v.LogStartOffset = number, -1, -1, -1
+			err := t.refused[j]
+			if err == nil {
+				r := &results[0]
+				results = results[1:]
+				err = r.Err
+				v.BaseOffset, v.LogAppendTime, v.LogStartOffset = int64(r.BaseOffset), r.LogAppendTime, int64(r.LogStartOffset)
+			}
+			if err != nil {
+				v.ErrorCode, v.ErrorMessage = codeOf(err), messageOf(err)
+				v.CurrentLeader.LeaderID, v.CurrentLeader.LeaderEpoch = leaders.note(err)
+			}
+		}
+	}
+	if p.header.version >= 10 {
+		for _, b := range c.door.endpoints(leaders.ids, c.listener) {
+			node := kmsg.NewProduceResponseBroker()
+			node.NodeID, node.Host, node.Port, node.Rack = b.id, b.host, b.port, b.rack
+			resp.Brokers = append(resp.Brokers, node)
+		}
+	}
+	from := len(dst)
+	return endFrame(resp.AppendTo(beginFrame(dst, &p.header)), from)
+}

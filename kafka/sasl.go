@@ -1,0 +1,23 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// saslHandshake answers that no mechanism is enabled.
+func saslHandshake(_ context.Context, _ *Door, _ *call, _ *kmsg.SASLHandshakeRequest) (*kmsg.SASLHandshakeResponse, error) {
+	resp := kmsg.NewPtrSASLHandshakeResponse()
+	resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
+	return resp, nil
+}
+
+// saslAuthenticate is out of place: no handshake succeeds.
+func saslAuthenticate(_ context.Context, _ *Door, _ *call, _ *kmsg.SASLAuthenticateRequest) (*kmsg.SASLAuthenticateResponse, error) {
+	resp := kmsg.NewPtrSASLAuthenticateResponse()
+	resp.ErrorCode = kerr.IllegalSaslState.Code
+	resp.ErrorMessage = new("no SASL mechanism is enabled on this listener")
+	return resp, nil
+}

@@ -1,0 +1,76 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/penstock/penstock/broker/api"
+)
+
+// Producer appends records.
+type Producer interface {
+	// Produce appends what it accepts before it returns; it takes over the
+	// references to the batches. Refusals are in the results. It may wait for
+	// memory, and then ctx ends the wait.
+	Produce(ctx context.Context, req *api.ProduceRequest) *api.Pending
+	InitProducer(ctx context.Context) (id int64, epoch int16, err error)
+}
+
+// Fetcher reads records.
+type Fetcher interface {
+	// Fetch waits for records as the request says. Errors of partitions are in
+	// the results; an error ends the call.
+	Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error)
+	ListOffsets(ctx context.Context, queries []api.ListOffset) ([]api.ListOffsetResult, error)
+	// EpochEnds says where leader epochs end.
+	EpochEnds(ctx context.Context, queries []api.EpochQuery) ([]api.EpochEnd, error)
+	// MemoryShort says that fetches wait for what other readers hold.
+	MemoryShort() bool
+}
+
+// Topics changes and shows topics.
+type Topics interface {
+	CreateTopic(ctx context.Context, req *api.CreateTopic) (api.CreatedTopic, error)
+	DeleteTopic(ctx context.Context, name string) error
+	AlterTopic(ctx context.Context, req *api.AlterTopic) error
+	DescribeTopic(ctx context.Context, name string) (*api.Topic, error)
+	// DeleteRecords has the errors of partitions in the results; an error ends the call.
+	DeleteRecords(ctx context.Context, req *api.DeleteRecords) ([]api.DeletedRecords, error)
+}
+
+// Cluster shows the cluster as it is known here.
+type Cluster interface {
+	// Metadata returns the brokers and topics: those named that exist, or all.
+	Metadata(ctx context.Context, topics []string, includeInternal bool, listener string) (*api.Metadata, error)
+	// KafkaAddress is where clients of a listener reach a broker; empty when it has
+	// no Kafka door or is not known.
+	KafkaAddress(nodeID int32, listener string) string
+	// TopicName finds the topic that has an id.
+	TopicName(id api.TopicID) (name string, ok bool)
+	// NodeID names the broker that answers.
+	NodeID() int32
+}
+
+// Replicas shows what this broker holds.
+type Replicas interface {
+	// Logs lists the partitions that lie on this broker, whatever their role.
+	Logs() []api.LogInfo
+	// Producers lists the idempotent producers that a partition led here remembers.
+	Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error)
+}
+
+// Offsets are committed offsets and who keeps them.
+type Offsets interface {
+	FindCoordinator(ctx context.Context, group string) (nodeID int32, err error)
+	CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error)
+	FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error)
+}
+
+// Services are what the door calls.
+type Services struct {
+	Producer Producer
+	Fetcher  Fetcher
+	Topics   Topics
+	Cluster  Cluster
+	Replicas Replicas
+	Offsets  Offsets
+}
