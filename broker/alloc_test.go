@@ -48,7 +48,7 @@ func TestLeaderAllocations(t *testing.T) {
 	l.b.cfg.MaxInFlight = 1 << 20
 	l.b.shareMemory()
 	l.b.metrics = newMetrics(l.b)
-	l.finish(l.assign(led(1, 1)))
+	l.finish(l.assign(led(1, 1), nil))
 	l.mu.Lock()
 	for node := int32(2); node <= 3; node++ {
 		l.step(partition.Handshake(node, int64(node), 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0, 0))

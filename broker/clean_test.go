@@ -104,10 +104,11 @@ func dirtied(t *testing.T, fsys vfs.FS, now func() time.Time) *localReplica {
 	t.Cleanup(closeAll)
 	l.b.cfg.Cleaner.BytesPerSecond = -1
 	l.b.cfg.Now = now
-	l.finish(l.assign(&partition.Assignment{
+	a := &partition.Assignment{
 		Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1, MinISR: 1, Synced: true,
 		Replicas: []partition.Assigned{{Node: 1, BrokerEpoch: 1, ISR: true}},
-	}))
+	}
+	l.finish(l.assign(a, nil))
 	for i := range 200 {
 		buf := keyed(t, record.Record{Key: fmt.Append(nil, i%20), Value: []byte(strings.Repeat("v", 100))})
 		if _, _, err := l.log.Append(1, []*record.Buf{buf}, 0); err != nil {

@@ -85,6 +85,9 @@ type Config struct {
 	CleanerBackoff    time.Duration // 15 s
 	OffsetsReplicas   int32         // of __consumer_offsets; 3
 	OffsetsPartitions int32         // 50
+	// ReassignmentThrottle is the bytes a second that this broker, as a leader, sends
+	// to replicas that reassignments added; 0: no bound.
+	ReassignmentThrottle int64
 	// MaxInFlight bounds the bytes of produce requests that are not yet
 	// acknowledged; more wait at the door, as they do while the arena is full.
 	// Half the arena.

@@ -67,7 +67,10 @@ type localReplica struct {
 	// unsafe: the topic was not synced at some time, so that this replica may have
 	// acknowledged what its log had not flushed.
 	unsafe bool
-	// closed: the topic was deleted or the broker stops; nothing is stepped any more.
+	// adding are the replicas that a reassignment added: a leader sends them what
+	// they lack at the rate of reassignments.
+	adding []int32
+	// closed: the replica is gone from here or the broker stops; nothing is stepped any more.
 	closed bool
 
 	readers readers
@@ -303,9 +306,10 @@ func (l *localReplica) configure(settings metadata.TopicSettings) {
 // assign feeds what the image says. A follower that fell out of the in-sync set
 // goes back to the stream for catching up, where it holds up nobody; the way to
 // the in-sync stream package replica finds by itself.
-func (l *localReplica) assign(a *partition.Assignment) after {
+func (l *localReplica) assign(a *partition.Assignment, adding []int32) after {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.adding = adding
 	l.unsafe = l.unsafe || !a.Synced
 	todo := l.step(partition.Assign(a))
 	left := l.inSync && !l.state.InSync()

@@ -28,6 +28,7 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	// Under the lock: looked up before, the answer could be of the log as it was
 	// before a truncation that this replica's own election came behind.
 	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
+	s.SetMoving(slices.Contains(l.adding, s.Follower()))
 	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch))
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()

@@ -124,7 +124,7 @@ func until(t *testing.T, what string, ok func() bool) {
 func follow(t *testing.T, l *localReplica) followerSide {
 	t.Helper()
 	f := followerSide{l}
-	l.finish(l.assign(led(2, 1)))
+	l.finish(l.assign(led(2, 1), nil))
 	h, ok := f.Begin(1)
 	if !ok {
 		t.Fatal("no handshake")
@@ -222,17 +222,17 @@ func TestSubscriptionOutlivesTheInSyncSet(t *testing.T) {
 	}
 	a := led(2, 1)
 	a.Replicas[0].ISR = false
-	l.finish(l.assign(a))
+	l.finish(l.assign(a, nil))
 	first := sub()
 	in := led(2, 1)
 	in.PartitionEpoch = 2
-	l.finish(l.assign(in))
+	l.finish(l.assign(in, nil))
 	if sub() != first {
 		t.Error("joining the in-sync set opened another subscription")
 	}
 	out := led(2, 1)
 	out.PartitionEpoch, out.Replicas[0].ISR = 3, false
-	l.finish(l.assign(out))
+	l.finish(l.assign(out, nil))
 	if sub() == first {
 		t.Error("a follower that fell behind stays on the in-sync stream")
 	}
@@ -292,7 +292,7 @@ func TestLeaderWithAFailedLogResigns(t *testing.T) {
 			}()
 			l.b.metrics = newMetrics(l.b)
 			l.b.admission = newAdmission(l.b.cfg.Arena, 1<<20, l.b.cfg.Dir.Unwritten, l.b.cfg.Dir.Reclaim)
-			l.finish(l.assign(led(1, 1)))
+			l.finish(l.assign(led(1, 1), nil))
 			for node := int32(2); node <= 3; node++ {
 				l.mu.Lock()
 				l.step(partition.Handshake(node, int64(node), 1, 1, -1, 0, 0, -1, 0, 0))
@@ -359,7 +359,7 @@ func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
 	settings := testSettings(t)
 	settings.SegmentBytes = 1 // a segment a batch
 	l, closeAll := newLocalAt(t, dir, settings)
-	l.finish(l.assign(alone))
+	l.finish(l.assign(alone, nil))
 	for range 3 {
 		if results, err := produce(t, l).Wait(t.Context()); err != nil || results[0].Err != nil {
 			t.Fatalf("%v %v", results, err)
@@ -388,7 +388,7 @@ func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
 	}
 	image.Replicas[0].Damage = metadata.DamageNone
 	next.MayLeadDamaged = l.mayLeadDamaged(image)
-	l.finish(l.assign(&next))
+	l.finish(l.assign(&next, nil))
 	if l.role() != partition.RoleLeader {
 		t.Fatal("does not lead")
 	}
@@ -410,7 +410,7 @@ func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
 func TestDeleteRecordsWaitsForReplicas(t *testing.T) {
 	l := newLocal(t, testSettings(t))
 	l.b.cfg.Images = fixedImage{image(t)}
-	l.finish(l.assign(led(1, 1)))
+	l.finish(l.assign(led(1, 1), nil))
 	ask := func(ctx context.Context, timeout time.Duration) (api.DeletedRecords, error) {
 		results, err := l.b.DeleteRecords(ctx, &api.DeleteRecords{Timeout: timeout, Partitions: []api.DeletePartition{
 			{PartitionRef: api.PartitionRef{Topic: "t"}, Before: record.UnknownOffset},
@@ -479,10 +479,11 @@ func TestDeleteRecordsWaitsForReplicas(t *testing.T) {
 func TestDeleteRecordsAlone(t *testing.T) {
 	l := newLocal(t, testSettings(t))
 	l.b.cfg.Images = fixedImage{image(t)}
-	l.finish(l.assign(&partition.Assignment{
+	alone := &partition.Assignment{
 		Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1, MinISR: 1, Synced: true,
 		Replicas: []partition.Assigned{{Node: 1, BrokerEpoch: 1, ISR: true}},
-	}))
+	}
+	l.finish(l.assign(alone, nil))
 	for range 3 {
 		if results, err := produce(t, l).Wait(t.Context()); err != nil || results[0].Err != nil {
 			t.Fatalf("%v %v", results, err)

@@ -31,7 +31,7 @@ func newReadable(t *testing.T, batches int) *Broker {
 	b.cfg.MaxInFlight = 1 << 20
 	b.shareMemory()
 	b.metrics = newMetrics(b)
-	l.finish(l.assign(alone()))
+	l.finish(l.assign(alone(), nil))
 	batch := inArena(t, l)
 	for range batches {
 		p := b.Produce(t.Context(), &api.ProduceRequest{Acks: api.AcksAll, Partitions: []api.ProducePartition{{

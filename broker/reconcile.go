@@ -26,6 +26,9 @@ type reconciler struct {
 	failed bool
 	// waiting: some replica's log failed and may be opened again later.
 	waiting bool
+	// throttles is the lowest rate asked for among the reassignments of a topic
+	// that are led here; topics without one are not in it.
+	throttles map[metadata.ID]int64
 }
 
 func (r *reconciler) run(ctx context.Context) {
@@ -47,7 +50,7 @@ func (r *reconciler) run(ctx context.Context) {
 }
 
 func (r *reconciler) reconcile(im *metadata.Image) {
-	r.drop(im) // First: a new topic may want the folder of an old one of its name.
+	gone := r.drop(im) // First: a new topic may want the folder of an old one of its name.
 	all := r.retire(im) || r.last == nil || r.failed || brokersDiffer(r.last, im)
 	r.failed = false
 	var changed []*metadata.Topic
@@ -59,6 +62,10 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 	r.adopt(changed, im)
 	for _, t := range changed {
 		r.assign(t, im)
+	}
+	r.throttleMoves()
+	for _, l := range gone {
+		r.removeData(l)
 	}
 	r.groups(im, len(changed) > 0 || r.last == nil || r.last.TopicCount() != im.TopicCount())
 	r.last = im
@@ -104,34 +111,47 @@ func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
 	r.b.logger.Debug("opened replicas", "count", len(opened), "image", im.Index())
 }
 
-// drop removes the replicas of deleted topics. A topic that an image of this
-// process held and a newer one does not hold was deleted: images only go forward.
-// What was on disk at the start and in no image at all is set aside instead.
-func (r *reconciler) drop(im *metadata.Image) {
-	var gone []*localReplica
-	for key, l := range r.b.table.all() {
-		if im.TopicByID(metadata.ID(key.Topic)) == nil {
-			gone = append(gone, l)
+// drop takes the replicas out of service that are not placed here any more, and
+// returns those whose partition was moved away: their data goes when the rest is
+// done. A topic that an image of this process held and a newer one does not hold
+// was deleted: images only go forward. What was on disk at the start and in no
+// image at all is set aside instead.
+func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
+	var deleted, stray []*localReplica
+	for _, l := range r.b.table.all() {
+		switch r.fateOf(l, im) {
+		case fateStay:
+		case fateDelete:
+			deleted = append(deleted, l)
+		case fateMoved:
+			moved = append(moved, l)
+		case fateSetAside:
+			stray = append(stray, l)
 		}
 	}
+	gone := slices.Concat(deleted, moved, stray)
 	if len(gone) == 0 {
-		return
+		return nil
 	}
 	r.b.table.change(nil, gone)
 	for _, l := range gone {
 		l.stop()
-		if r.last == nil {
-			r.b.setAside(l)
-			continue
-		}
+	}
+	for _, l := range stray {
+		r.b.setAside(l)
+	}
+	for _, l := range deleted {
+		delete(r.throttles, metadata.ID(l.key.Topic))
 		if err := r.b.cfg.Dir.Remove(l.log); err != nil {
 			l.logger.Error("the data of a deleted topic could not be removed", "error", err)
 		}
 	}
+	return moved
 }
 
 func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 	settings := t.Settings()
+	r.noteThrottle(t)
 	for i := range t.Partitions {
 		l := r.b.table.byKey(replica.Key{Topic: api.TopicID(t.ID), Partition: int32(i)})
 		if l == nil {
@@ -140,7 +160,7 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 		l.configure(settings)
 		a := Assignment(t, t.Partitions[i], im)
 		a.MayLeadDamaged = l.mayLeadDamaged(t.Partitions[i])
-		l.finish(l.assign(a))
+		l.finish(l.assign(a, t.Partitions[i].Adding))
 	}
 }
 
@@ -160,7 +180,7 @@ func Assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *p
 	a := &partition.Assignment{
 		Leader: p.Leader, LeaderEpoch: record.Epoch(p.LeaderEpoch), PartitionEpoch: p.PartitionEpoch,
 		Replicas: make([]partition.Assigned, len(p.Replicas)),
-		MinISR:   t.MinISR(), Synced: synced(t.Settings()),
+		MinISR:   t.MinISR(p), Synced: synced(t.Settings()),
 		// lastISR is kept from the moment a member came back without what it had
 		// acknowledged until a leader shows that it holds the partition: as long as
 		// it is there, followers may hold what the leader lost.

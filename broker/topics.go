@@ -132,7 +132,7 @@ func (b *Broker) cluster(im *metadata.Image, listener string) api.Metadata {
 		md.Brokers = append(md.Brokers, api.Broker{
 			NodeID: broker.NodeID, Address: address(broker, listener), Rack: broker.Rack, Fenced: broker.Fenced,
 			BrokerEpoch: broker.Epoch, Voter: slices.Contains(b.cfg.Voters, broker.NodeID), Version: broker.Version,
-			RaftAddress: broker.RaftAddress, PeerAddress: broker.PeerAddress,
+			RaftAddress: broker.RaftAddress, PeerAddress: broker.PeerAddress, Decommissioning: broker.Decommissioning,
 		})
 	}
 	return md
@@ -176,18 +176,25 @@ func (b *Broker) Health(_ context.Context, listener string) (*api.ClusterHealth,
 			h.Brokers = append(h.Brokers, api.Broker{NodeID: id, Fenced: true, Voter: true})
 		}
 	}
+	replicas := make(map[int32]int)
 	for t := range im.Topics() {
 		for _, p := range t.Partitions {
+			for i := range p.Replicas {
+				replicas[p.Replicas[i].NodeID]++
+			}
 			if p.Leader == metadata.NoNode {
 				h.Leaderless++
 			}
-			if len(p.ISR) < len(p.Replicas) {
+			if p.UnderReplicated() {
 				h.UnderReplicated++
 			}
-			if len(p.ISR) < t.MinISR() {
+			if len(p.ISR) < t.MinISR(p) {
 				h.UnderMinISR++
 			}
 		}
+	}
+	for i := range h.Brokers {
+		h.Brokers[i].Replicas = replicas[h.Brokers[i].NodeID]
 	}
 	return h, nil
 }
@@ -198,13 +205,10 @@ func topicOut(t *metadata.Topic) api.Topic {
 		ReplicationFactor: int32(t.ReplicationFactor()), Partitions: make([]api.Partition, len(t.Partitions)),
 	}
 	for i, p := range t.Partitions {
-		replicas := make([]int32, len(p.Replicas))
-		for j := range p.Replicas {
-			replicas[j] = p.Replicas[j].NodeID
-		}
+		replicas := nodes(p)
 		out.Partitions[i] = api.Partition{
 			Partition: int32(i), Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Replicas: replicas, ISR: p.ISR, ELR: p.ELR,
+			Replicas: replicas, ISR: p.ISR, ELR: p.ELR, Adding: p.Adding, Removing: p.Removing(),
 		}
 	}
 	return out

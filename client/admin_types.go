@@ -42,6 +42,8 @@ type PartitionState struct {
 	Replicas       []int32
 	ISR            []int32 // in-sync replicas
 	ELR            []int32 // eligible leader replicas (KIP-966)
+	// Of a reassignment under way: those of Replicas that it added, and those that go.
+	Adding, Removing []int32
 }
 
 // TopicConfig is one configuration value in force.
@@ -64,6 +66,9 @@ type Broker struct {
 	Version     string
 	RaftAddress string
 	PeerAddress string
+	// Decommissioning: its replicas move away. Replicas is how many it has.
+	Decommissioning bool
+	Replicas        int
 }
 
 // Cluster is the state of a cluster in numbers.
@@ -145,6 +150,7 @@ func brokersFrom(in []*pb.BrokerInfo) []Broker {
 			NodeID: b.GetNodeId(), Address: b.GetAddress(), Rack: b.GetRack(), Fenced: b.GetFenced(),
 			BrokerEpoch: b.GetBrokerEpoch(), Voter: b.GetVoter(), Version: b.GetVersion(),
 			RaftAddress: b.GetRaftAddress(), PeerAddress: b.GetPeerAddress(),
+			Decommissioning: b.GetDecommissioning(), Replicas: int(b.GetReplicas()),
 		}
 	}
 	return out
@@ -160,6 +166,7 @@ func topicFrom(in *pb.TopicInfo) Topic {
 		out.Partitions[i] = PartitionState{
 			Partition: p.GetPartition(), Leader: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
 			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), ISR: p.GetIsr(), ELR: p.GetElr(),
+			Adding: p.GetAdding(), Removing: p.GetRemoving(),
 		}
 	}
 	return out

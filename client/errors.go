@@ -90,6 +90,11 @@ const (
 	CodeTooManySubscriptions         = Code(pb.ErrorCode_ERROR_CODE_TOO_MANY_SUBSCRIPTIONS)
 	CodeUnknownAssignor              = Code(pb.ErrorCode_ERROR_CODE_UNKNOWN_ASSIGNOR)
 	CodeGroupFull                    = Code(pb.ErrorCode_ERROR_CODE_GROUP_FULL)
+	CodeInvalidReplicaAssignment     = Code(pb.ErrorCode_ERROR_CODE_INVALID_REPLICA_ASSIGNMENT)
+	CodeNoReassignmentInProgress     = Code(pb.ErrorCode_ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS)
+	CodeElectionNotNeeded            = Code(pb.ErrorCode_ERROR_CODE_ELECTION_NOT_NEEDED)
+	CodePreferredLeaderNotAvailable  = Code(pb.ErrorCode_ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE)
+	CodeUnknownBroker                = Code(pb.ErrorCode_ERROR_CODE_UNKNOWN_BROKER)
 )
 
 // String returns the code's name in words, "not leader".

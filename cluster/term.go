@@ -292,6 +292,12 @@ func describe(cmd *metav1.Command) string {
 		return fmt.Sprintf("unfence broker %d (epoch %d)", k.UnfenceBroker.GetNodeId(), k.UnfenceBroker.GetBrokerEpoch())
 	case *metav1.Command_ElectLeaders:
 		return fmt.Sprintf("elect leaders of %d partitions", len(k.ElectLeaders.GetChanges()))
+	case *metav1.Command_FinishReassignments:
+		return fmt.Sprintf("finish the reassignment of %d partitions", len(k.FinishReassignments.GetPartitions()))
+	case *metav1.Command_ReassignPartitions:
+		return fmt.Sprintf("reassign %d partitions", len(k.ReassignPartitions.GetPartitions()))
+	case *metav1.Command_UnregisterBroker:
+		return fmt.Sprintf("unregister broker %d (epoch %d)", k.UnregisterBroker.GetNodeId(), k.UnregisterBroker.GetBrokerEpoch())
 	default:
 		return fmt.Sprintf("%T", k)
 	}

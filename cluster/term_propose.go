@@ -79,6 +79,8 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		cmd.Kind = &metav1.Command_DeleteTopic{DeleteTopic: k.DeleteTopic}
 	case *pb.ProposeRequest_AlterTopic:
 		cmd.Kind = &metav1.Command_AlterTopicConfig{AlterTopicConfig: k.AlterTopic}
+	case *pb.ProposeRequest_Reassign:
+		cmd.Kind = &metav1.Command_ReassignPartitions{ReassignPartitions: k.Reassign}
 	case *pb.ProposeRequest_AllocateProducerIds:
 		cmd.Kind = &metav1.Command_AllocateProducerIds{AllocateProducerIds: k.AllocateProducerIds}
 	default:
@@ -89,7 +91,7 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		return nil, err
 	}
 	switch cmd.GetKind().(type) {
-	case *metav1.Command_DeleteTopic, *metav1.Command_AlterTopicConfig:
+	case *metav1.Command_DeleteTopic, *metav1.Command_AlterTopicConfig, *metav1.Command_ReassignPartitions:
 		t.appliedEverywhere(ctx, result.Index)
 	}
 	return t.respond(req, result), nil
@@ -111,17 +113,27 @@ func (t *term) respond(req *pb.ProposeRequest, r metadata.Result) *pb.ProposeRes
 	if !r.TopicID.IsZero() {
 		resp.TopicId = r.TopicID[:]
 	}
-	if len(r.Refused) > 0 || req.GetChangeIsr() != nil {
-		for i := range req.GetChangeIsr().GetChanges() {
-			e := &pb.Error{Partition: -1}
-			if i < len(r.Refused) && r.Refused[i] != nil {
-				refused := r.Refused[i]
-				e.Code, e.Message, e.Retriable = pb.ErrorCode(refused.Code), refused.Message, retriable(refused.Code)
-			}
-			resp.Results = append(resp.Results, e)
+	for i := range changesOf(req) {
+		e := &pb.Error{Partition: -1}
+		if i < len(r.Refused) && r.Refused[i] != nil {
+			refused := r.Refused[i]
+			e.Code, e.Message, e.Retriable = pb.ErrorCode(refused.Code), refused.Message, retriable(refused.Code)
 		}
+		resp.Results = append(resp.Results, e)
 	}
 	return resp
+}
+
+// changesOf is the number of changes of a proposal that are answered one by one.
+func changesOf(req *pb.ProposeRequest) int {
+	switch k := req.GetKind().(type) {
+	case *pb.ProposeRequest_ChangeIsr:
+		return len(k.ChangeIsr.GetChanges())
+	case *pb.ProposeRequest_Reassign:
+		return len(k.Reassign.GetPartitions())
+	default:
+		return 0
+	}
 }
 
 // createTopic places a topic over the brokers that are alive and proposes it.
@@ -175,7 +187,7 @@ func (t *term) place(im *metadata.Image, ask *pb.CreateTopicProposal) (*metav1.C
 	}
 	if rf == 0 {
 		for b := range im.Brokers() {
-			if !b.Fenced && rf < 3 {
+			if !b.Fenced && !b.Decommissioning && rf < 3 {
 				rf++
 			}
 		}

@@ -63,6 +63,9 @@ type Config struct {
 	CleanerRate       int64         // log.cleaner.io.max.bytes.per.second
 	ShutdownTimeout   time.Duration // how long a stop may take to hand leaderships over
 
+	// ReassignmentThrottle is the bytes a second to replicas that reassignments
+	// added; 0: no bound.
+	ReassignmentThrottle int64
 	// OffsetsReplicas is the replication factor of __consumer_offsets;
 	// OffsetsPartitions how many partitions it is created with.
 	OffsetsReplicas, OffsetsPartitions int32

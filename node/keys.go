@@ -75,6 +75,7 @@ func Keys() []Key {
 		}},
 		{"log.cleaner.dedupe.buffer.size", "size", "16MiB", "Memory for the keys of the log that is being compacted; it takes 30 bytes a key, and a log with more dirty keys is compacted in several passes.", func(c *Config, v string) error { return setSize(&c.CleanerMemory, v, 64<<10) }},
 		{"log.cleaner.io.max.bytes.per.second", "size", "64MiB", "How much compaction reads and writes a second, over all partitions.", func(c *Config, v string) error { return setSize(&c.CleanerRate, v, 4<<10) }},
+		{"reassignment.throttle.bytes", "size", "0", "How much this node sends a second, as a leader, to replicas that reassignments have added, until they are in sync; 0: no bound. A reassignment may ask for another rate.", func(c *Config, v string) error { return setSize(&c.ReassignmentThrottle, v, 0) }},
 		{"shutdown.timeout", "duration", "10s", "How long a stop may take to hand leaderships over.", func(c *Config, v string) error {
 			return setDuration(&c.ShutdownTimeout, v, 0, time.Hour)
 		}},
@@ -127,6 +128,16 @@ func setDuration(dst *time.Duration, v string, least, most time.Duration) error 
 
 // setSize reads bytes: a number, with KiB, MiB, GiB or TiB after it.
 func setSize(dst *int64, v string, least int64) error {
+	n, err := ParseSize(v)
+	if err != nil || n < least {
+		return fmt.Errorf("must be a size of at least %d bytes, such as 67108864, 64MiB or 2GiB", least)
+	}
+	*dst = n
+	return nil
+}
+
+// ParseSize reads a number of bytes, which may have a unit.
+func ParseSize(v string) (int64, error) {
 	number, factor := v, int64(1)
 	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
 		if rest, ok := strings.CutSuffix(v, unit); ok {
@@ -134,11 +145,10 @@ func setSize(dst *int64, v string, least int64) error {
 		}
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/factor || n*factor < least {
-		return fmt.Errorf("must be a size of at least %d bytes, such as 67108864, 64MiB or 2GiB", least)
+	if err != nil || n < 0 || n > math.MaxInt64/factor {
+		return 0, errors.New("must be a size such as 67108864, 64MiB or 2GiB")
 	}
-	*dst = n * factor
-	return nil
+	return n * factor, nil
 }
 
 func setAddress(dst *string, v string) error {

@@ -138,7 +138,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		return err
 	}
 	n.clients.Open(grpcapi.Services{
-		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker,
+		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Placement: n.broker, Cluster: n.broker,
 		Groups: n.broker, GroupAdmin: n.broker, Now: time.Now,
 	})
 	if n.kafka != nil {
@@ -232,10 +232,11 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 		GRPC: advertised(n.cfg.AdvertiseGRPC), Kafka: advertised(n.cfg.AdvertiseKafka), Rack: n.cfg.Rack, Version: version, Voters: n.voterIDs(),
 		Logger: n.logger, Registry: registry,
 		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
-		RetentionInterval: n.cfg.RetentionInterval,
-		Cleaner:           commitlog.CleanerOptions{Memory: n.cfg.CleanerMemory, BytesPerSecond: n.cfg.CleanerRate},
-		CleanerBackoff:    n.cfg.CleanerBackoff,
-		OffsetsReplicas:   n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
+		RetentionInterval:    n.cfg.RetentionInterval,
+		Cleaner:              commitlog.CleanerOptions{Memory: n.cfg.CleanerMemory, BytesPerSecond: n.cfg.CleanerRate},
+		CleanerBackoff:       n.cfg.CleanerBackoff,
+		ReassignmentThrottle: n.cfg.ReassignmentThrottle,
+		OffsetsReplicas:      n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
 	})
 	if err != nil {
 		return err

@@ -70,6 +70,11 @@ const (
 	CodeTooManySubscriptions
 	CodeUnknownAssignor
 	CodeGroupFull
+	CodeInvalidReplicaAssignment
+	CodeNoReassignmentInProgress
+	CodeElectionNotNeeded
+	CodePreferredLeaderNotAvailable
+	CodeUnknownBroker
 )
 
 func (c Code) String() string {
@@ -88,6 +93,8 @@ func (c Code) String() string {
 		"unsupported", "overloaded", "invalid record", "policy violation",
 		"illegal generation", "rebalance in progress", "inconsistent protocol", "member id required",
 		"invalid session timeout", "invalid pattern", "too many subscriptions", "unknown assignor", "group full",
+		"invalid replica assignment", "no reassignment in progress", "election not needed",
+		"preferred leader not available", "unknown broker",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]

@@ -40,6 +40,9 @@ type Broker struct {
 	Version     string
 	RaftAddress string
 	PeerAddress string
+	// Decommissioning: its replicas move away. Replicas is how many it has.
+	Decommissioning bool
+	Replicas        int
 }
 
 // Topic describes a topic.
@@ -62,6 +65,8 @@ type Partition struct {
 	Replicas       []int32
 	ISR            []int32
 	ELR            []int32
+	// Of a reassignment under way: those of Replicas that it added, and those that go.
+	Adding, Removing []int32
 }
 
 // TopicConfig is one configuration value in force.

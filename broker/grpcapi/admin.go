@@ -139,6 +139,7 @@ func brokersOut(brokers []api.Broker) []*pb.BrokerInfo {
 		out[i] = &pb.BrokerInfo{
 			NodeId: b.NodeID, Address: b.Address, Rack: b.Rack, Fenced: b.Fenced, BrokerEpoch: b.BrokerEpoch,
 			Voter: b.Voter, Version: b.Version, RaftAddress: b.RaftAddress, PeerAddress: b.PeerAddress,
+			Decommissioning: b.Decommissioning, Replicas: int32(b.Replicas),
 		}
 	}
 	return out
@@ -153,7 +154,7 @@ func topicOut(t *api.Topic) *pb.TopicInfo {
 		p := &t.Partitions[i]
 		out.Partitions[i] = &pb.PartitionInfo{
 			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Replicas: p.Replicas, Isr: p.ISR, Elr: p.ELR,
+			Replicas: p.Replicas, Isr: p.ISR, Elr: p.ELR, Adding: p.Adding, Removing: p.Removing,
 		}
 	}
 	return out

@@ -70,7 +70,7 @@ func grpcCode(c api.Code) codes.Code {
 	switch c {
 	case api.CodeNone:
 		return codes.OK
-	case api.CodeUnknownTopic, api.CodeUnknownPartition, api.CodeUnknownGroup:
+	case api.CodeUnknownTopic, api.CodeUnknownPartition, api.CodeUnknownGroup, api.CodeUnknownBroker:
 		return codes.NotFound
 	case api.CodeTopicExists:
 		return codes.AlreadyExists
@@ -78,7 +78,7 @@ func grpcCode(c api.Code) codes.Code {
 		api.CodeInvalidArgument, api.CodeCorruptBatch, api.CodeRecordTooLarge, api.CodeUnsupportedCodec,
 		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset,
 		api.CodeInvalidRecord, api.CodePolicyViolation, api.CodeInvalidSessionTimeout, api.CodeInvalidPattern,
-		api.CodeTooManySubscriptions, api.CodeUnknownAssignor, api.CodeInconsistentProtocol:
+		api.CodeTooManySubscriptions, api.CodeUnknownAssignor, api.CodeInconsistentProtocol, api.CodeInvalidReplicaAssignment:
 		return codes.InvalidArgument
 	case api.CodeOffsetOutOfRange:
 		return codes.OutOfRange
@@ -95,7 +95,8 @@ func grpcCode(c api.Code) codes.Code {
 	case api.CodeFencedLeaderEpoch, api.CodeUnknownLeaderEpoch, api.CodeStaleBrokerEpoch, api.CodeInvalidUpdateVersion,
 		api.CodeUnknownMember, api.CodeFencedMemberEpoch, api.CodeStaleMemberEpoch, api.CodeGroupNotEmpty,
 		api.CodeOutOfOrderSequence, api.CodeInvalidProducerEpoch, api.CodeUnknownProducerID, api.CodeIdentityConflict,
-		api.CodeFencedInstanceID, api.CodeIllegalGeneration, api.CodeMemberIDRequired:
+		api.CodeFencedInstanceID, api.CodeIllegalGeneration, api.CodeMemberIDRequired,
+		api.CodeNoReassignmentInProgress, api.CodeElectionNotNeeded, api.CodePreferredLeaderNotAvailable:
 		return codes.FailedPrecondition
 	case api.CodeStorageFailed:
 		return codes.Internal

@@ -22,6 +22,7 @@ type Services struct {
 	Producer   Producer
 	Fetcher    Fetcher
 	Topics     Topics
+	Placement  Placement
 	Cluster    Cluster
 	Groups     Groups
 	GroupAdmin GroupAdmin

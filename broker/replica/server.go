@@ -37,6 +37,9 @@ type Server struct {
 	closing chan struct{}
 	streams sync.WaitGroup // handlers and receivers
 
+	// moves is the rate of all moving sessions together.
+	moves moveLimit
+
 	mu     sync.Mutex // guards what follows
 	closed bool
 	open   map[*leaderStream]struct{}
@@ -137,6 +140,10 @@ func (s *Server) leave(ls *leaderStream) {
 		s.heard[ls.follower] = at
 	}
 }
+
+// SetMoveRate bounds the bytes a second of all sessions that are moving and catch
+// up, together; 0: no bound.
+func (s *Server) SetMoveRate(bytesPerSecond int64) { s.moves.set(bytesPerSecond) }
 
 // Heard appends when each follower was last heard to dst. A follower with two
 // streams appears twice.

@@ -276,7 +276,21 @@ func (ls *leaderStream) gather() time.Duration {
 			ls.putBack(ls.turn[i:])
 			break
 		}
-		sent += ls.read(s, int(min(budget-sent, int64(ls.server.cfg.PartitionBytes))))
+		most := int(min(budget-sent, int64(ls.server.cfg.PartitionBytes)))
+		moving := ls.catchUp && s.moving
+		if moving {
+			var held time.Duration
+			if most, held = ls.server.moves.allow(most); held > 0 {
+				ls.hold(s)
+				wait = held
+				continue
+			}
+		}
+		n := ls.read(s, most)
+		if moving {
+			ls.server.moves.take(n)
+		}
+		sent += n
 	}
 	clear(ls.turn)
 	if sent > 0 {
@@ -301,6 +315,17 @@ func (ls *leaderStream) putBack(rest []*Session) {
 	}
 	rotate(ls.ready, behind)
 	ls.signal()
+}
+
+// hold puts a session in line that only the rate of reassignments holds back. The
+// sender looks again when that allows, so it is not woken.
+func (ls *leaderStream) hold(s *Session) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if !s.queued && !s.ended {
+		s.queued = true
+		ls.ready = append(ls.ready, s)
+	}
 }
 
 // rotate moves the first n elements behind the others.

@@ -19,6 +19,10 @@ type Session struct {
 	queued bool
 	ended  bool
 
+	// moving: to a replica that a reassignment added. Set before the handshake is
+	// answered.
+	moving bool
+
 	// Of the stream's sender alone.
 	next      record.Offset // what the follower's log ends at when all that was sent has arrived
 	sentHW    record.Offset
@@ -36,6 +40,11 @@ func (s *Session) ID() uint64 { return s.id }
 
 // Epoch is the leader epoch of the session.
 func (s *Session) Epoch() record.Epoch { return s.epoch }
+
+// SetMoving says that the follower's replica was added by a reassignment: while it
+// catches up, it is sent batches at the rate of SetMoveRate. To be called in
+// LeaderPartition.Handshake.
+func (s *Session) SetMoving(moving bool) { s.moving = moving }
 
 // Wake says that the log or the watermark moved. It never blocks.
 func (s *Session) Wake() {

@@ -1,6 +1,9 @@
 package replica
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // tokenBucket bounds a rate. The zero value bounds nothing. What is taken may
 // overdraw it; the debt is waited for.
@@ -20,9 +23,9 @@ func (b *tokenBucket) wait(now time.Time) time.Duration {
 	if b.perSecond == 0 {
 		return 0
 	}
-	elapsed := min(now.Sub(b.at), time.Second)
+	earned := now.Sub(b.at).Seconds() * float64(b.perSecond)
 	b.at = now
-	b.tokens = min(b.tokens+int64(elapsed.Seconds()*float64(b.perSecond)), b.perSecond/10)
+	b.tokens = int64(min(float64(b.tokens)+earned, float64(b.perSecond)/10))
 	if b.tokens > 0 {
 		return 0
 	}
@@ -33,4 +36,41 @@ func (b *tokenBucket) take(n int64) {
 	if b.perSecond > 0 {
 		b.tokens -= n
 	}
+}
+
+// moveLimit is the rate of the sessions that are moving, over all streams.
+type moveLimit struct {
+	mu     sync.Mutex // guards bucket; a leaf
+	bucket tokenBucket
+}
+
+// leastMovePart is what a moving session may read in one turn at the slowest rate.
+const leastMovePart = 4 << 10
+
+func (m *moveLimit) set(perSecond int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bucket.perSecond != perSecond {
+		m.bucket = newTokenBucket(perSecond)
+	}
+}
+
+// allow returns how many of most bytes a moving session may be sent now, or how
+// long to wait.
+func (m *moveLimit) allow(most int) (int, time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bucket.perSecond == 0 {
+		return most, 0
+	}
+	if wait := m.bucket.wait(time.Now()); wait > 0 {
+		return 0, wait
+	}
+	return int(min(int64(most), max(m.bucket.perSecond/10, leastMovePart))), 0
+}
+
+func (m *moveLimit) take(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bucket.take(n)
 }

@@ -43,9 +43,13 @@ type Decision struct {
 
 // Decide says what should be proposed now. The liveness must have observed im.
 func Decide(im *metadata.Image, live *Liveness, now time.Time, opts Options) Decision {
-	d := decider{im: im, live: live, now: now, opts: opts, leaving: make(map[int32]bool), fencing: make(map[int32]bool), changing: make(map[int32]bool)}
+	d := decider{
+		im: im, live: live, now: now, opts: opts, leaving: make(map[int32]bool),
+		fencing: make(map[int32]bool), changing: make(map[int32]bool), electing: make(map[partitionKey]bool),
+	}
 	d.judgeBrokers()
 	d.judgePartitions()
+	d.judgeMoves()
 	out := Decision{Commands: d.fences}
 	if len(d.elections) > 0 {
 		out.Commands = append(out.Commands, &metav1.Command{
@@ -53,6 +57,7 @@ func Decide(im *metadata.Image, live *Liveness, now time.Time, opts Options) Dec
 			Kind:   &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{Changes: d.elections}},
 		})
 	}
+	out.Commands = append(out.Commands, d.moves...)
 	for _, c := range d.elections {
 		if c.GetFromLastIsr() {
 			out.PossibleLoss++
@@ -80,6 +85,13 @@ type decider struct {
 	changing  map[int32]bool // fenced or unfenced in this decision
 	fences    []*metav1.Command
 	elections []*metav1.LeaderChange
+	electing  map[partitionKey]bool // in elections
+	moves     []*metav1.Command     // about reassignments
+}
+
+type partitionKey struct {
+	topic     metadata.ID
+	partition int
 }
 
 // judgeBrokers fences and unfences. Brokers that leave by their own wish are

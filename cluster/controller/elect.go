@@ -65,6 +65,7 @@ func (d *decider) touched(p *metadata.Partition) bool {
 }
 
 func (d *decider) change(t *metadata.Topic, i int, p *metadata.Partition, leader int32, reason string, lastISR bool) {
+	d.electing[partitionKey{t.ID, i}] = true
 	d.elections = append(d.elections, &metav1.LeaderChange{
 		TopicId: t.ID[:], Partition: int32(i), PartitionEpoch: p.PartitionEpoch,
 		Leader: leader, Reason: reason, FromLastIsr: lastISR,

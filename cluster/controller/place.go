@@ -9,7 +9,8 @@ import (
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
-// Place assigns the partitions of a new topic to the unfenced brokers. The
+// Place assigns the partitions of a new topic to the brokers that are neither
+// fenced nor being decommissioned. The
 // replicas of a partition are spread over racks first (a broker without a rack
 // counts as a rack of its own). Within the topic, with racks of equal size, no
 // broker has more than one replica or more than one leadership more than
@@ -67,7 +68,7 @@ func newPlacement(im *metadata.Image, seed uint64) *placement {
 	pl := &placement{}
 	byNode, byName := make(map[int32]*site), make(map[string]*rack)
 	for b := range im.Brokers() {
-		if b.Fenced {
+		if b.Fenced || b.Decommissioning {
 			continue
 		}
 		s := &site{node: b.NodeID, order: mix(seed ^ uint64(uint32(b.NodeID)))}

@@ -23,7 +23,8 @@ type Result struct {
 	ReplicationFactor int
 	// FirstProducerID begins the block of AllocateProducerIds; -1 for other commands.
 	FirstProducerID int64
-	// Refused has, for ChangeIsr and ElectLeaders, an element for each change:
+	// Refused has, for commands of many changes (ChangeIsr, ElectLeaders,
+	// ReassignPartitions, FinishReassignments), an element for each:
 	// nil where it was applied. It is nil when none was refused.
 	Refused []*Error
 }
@@ -104,6 +105,16 @@ func (im *Image) apply(cmd *metav1.Command, result *Result) *Error {
 	case *metav1.Command_ElectLeaders:
 		im.electLeaders(k.ElectLeaders, result)
 		return nil
+	case *metav1.Command_ReassignPartitions:
+		im.reassignPartitions(k.ReassignPartitions, result)
+		return nil
+	case *metav1.Command_FinishReassignments:
+		im.finishReassignments(k.FinishReassignments, result)
+		return nil
+	case *metav1.Command_DecommissionBroker:
+		return im.decommissionBroker(k.DecommissionBroker)
+	case *metav1.Command_UnregisterBroker:
+		return im.unregisterBroker(k.UnregisterBroker)
 	case *metav1.Command_AllocateProducerIds:
 		return im.allocateProducerIDs(k.AllocateProducerIds, result)
 	default:

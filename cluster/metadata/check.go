@@ -12,7 +12,8 @@ import (
 //  2. Broker epochs are between 1 and the index, node ids are not negative, and
 //     a storage id belongs to one broker.
 //  3. A topic has a valid name and valid configs, 1 to MaxPartitions
-//     partitions, all with as many replicas, and was created at or before the index.
+//     partitions with 1 to MaxReplicationFactor replicas each, and was created at or
+//     before the index.
 //  4. Replicas of a partition are on different brokers, each registered with the
 //     replica's storage id and recovered at none of its later sessions.
 //  5. ISR, ELR and LastISR ascend and are subsets of the replicas; ISR and ELR
@@ -28,6 +29,9 @@ import (
 //  12. The feature level is one of this build's once the cluster id is set, and
 //     no broker's is below.
 //  13. Counters agree with what they count; the next producer id is not negative.
+//  14. A target is 1 to MaxReplicationFactor replicas, each once; those that are
+//     being added are in it, are the last of the replicas, and there are none
+//     without a target.
 func (im *Image) Check() error {
 	if im.clusterID == "" && (im.brokers.len() > 0 || im.topics.len() > 0 || im.nextProducerID != 0 || im.staged.len() > 0) {
 		return fmt.Errorf("invariant 1: there is state but no cluster id")
@@ -87,10 +91,12 @@ func (im *Image) checkTopic(t *Topic) error {
 	if name, _ := im.topicNames.get(t.ID); name != t.Name {
 		return fmt.Errorf("invariant 13: its id names %q", name)
 	}
-	rf := t.ReplicationFactor()
 	for i, p := range t.Partitions {
-		if len(p.Replicas) != rf || rf < 1 || rf > MaxReplicationFactor {
-			return fmt.Errorf("partition %d: invariant 3: %d replicas where partition 0 has %d", i, len(p.Replicas), rf)
+		if rf := p.ReplicationFactor(); rf < 1 || rf > MaxReplicationFactor {
+			return fmt.Errorf("partition %d: invariant 3: %d replicas, %d of them added", i, len(p.Replicas), len(p.Adding))
+		}
+		if err := checkMove(p); err != nil {
+			return fmt.Errorf("partition %d: %w", i, err)
 		}
 		if err := im.checkPartition(t, p); err != nil {
 			return fmt.Errorf("partition %d: %w", i, err)
@@ -130,12 +136,26 @@ func (im *Image) checkPartition(t *Topic, p *Partition) error {
 		return fmt.Errorf("invariant 6: leader %d is fenced or not in isr %v", p.Leader, p.ISR)
 	case len(p.ISR) == 0 && len(p.LastISR) == 0:
 		return fmt.Errorf("invariant 8: isr and last isr are empty")
-	case len(p.ISR) >= t.MinISR() && len(p.ELR) > 0:
-		return fmt.Errorf("invariant 9: isr %v has its minimum %d, elr %v", p.ISR, t.MinISR(), p.ELR)
+	case len(p.ISR) >= t.MinISR(p) && len(p.ELR) > 0:
+		return fmt.Errorf("invariant 9: isr %v has its minimum %d, elr %v", p.ISR, t.MinISR(p), p.ELR)
 	case p.LeaderEpoch < 0 || p.PartitionEpoch < p.LeaderEpoch:
 		return fmt.Errorf("invariant 10: leader epoch %d, partition epoch %d", p.LeaderEpoch, p.PartitionEpoch)
 	case p.LossyEpoch < 0 || p.LossyEpoch > p.LeaderEpoch:
 		return fmt.Errorf("invariant 10: lossy epoch %d, leader epoch %d", p.LossyEpoch, p.LeaderEpoch)
+	}
+	return nil
+}
+
+func checkMove(p *Partition) error {
+	broken := len(p.Target) > MaxReplicationFactor || !p.Moving() && len(p.Adding) > 0 || p.Throttle < 0
+	for i, node := range p.Target {
+		broken = broken || p.Replica(node) == nil || slices.Contains(p.Target[:i], node)
+	}
+	for i, node := range p.Adding {
+		broken = broken || !slices.Contains(p.Target, node) || p.Replicas[p.ReplicationFactor()+i].NodeID != node
+	}
+	if broken {
+		return fmt.Errorf("invariant 14: target %v, adding %v, throttle %d", p.Target, p.Adding, p.Throttle)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ func brokerState(b *Broker) *metav1.BrokerState {
 		NodeId: b.NodeID, StorageId: b.StorageID[:], BrokerEpoch: b.Epoch, Fenced: b.Fenced,
 		Grpc: endpointStates(b.GRPC), Kafka: endpointStates(b.Kafka),
 		PeerAddress: b.PeerAddress, RaftAddress: b.RaftAddress, Rack: b.Rack, Version: b.Version, FeatureLevel: b.FeatureLevel,
+		Decommissioning: b.Decommissioning, DecommissionThrottle: b.DecommissionThrottle,
 	}
 }
 
@@ -33,7 +34,8 @@ func topicState(t *Topic) *metav1.TopicState {
 	for i, p := range t.Partitions {
 		ps := &metav1.PartitionState{
 			Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
+			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch,
+			Target: p.Target, Adding: p.Adding, ReassignmentThrottle: p.Throttle, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
 		}
 		for j := range p.Replicas {
 			r := &p.Replicas[j]
@@ -92,6 +94,7 @@ func (im *Image) addBroker(s *metav1.BrokerState) error {
 		GRPC: endpoints(s.GetGrpc()), Kafka: endpoints(s.GetKafka()),
 		PeerAddress: s.GetPeerAddress(), RaftAddress: s.GetRaftAddress(),
 		Rack: s.GetRack(), Version: s.GetVersion(), FeatureLevel: s.GetFeatureLevel(),
+		Decommissioning: s.GetDecommissioning(), DecommissionThrottle: s.GetDecommissionThrottle(),
 	})
 	return nil
 }
@@ -115,7 +118,8 @@ func (im *Image) addTopic(s *metav1.TopicState) error {
 	for i, ps := range s.GetPartitions() {
 		p := &Partition{
 			Leader: ps.GetLeader(), LeaderEpoch: ps.GetLeaderEpoch(), PartitionEpoch: ps.GetPartitionEpoch(),
-			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), LossyEpoch: ps.GetLossyEpoch(), Replicas: make([]Replica, len(ps.GetReplicas())),
+			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), LossyEpoch: ps.GetLossyEpoch(),
+			Target: ps.GetTarget(), Adding: ps.GetAdding(), Throttle: ps.GetReassignmentThrottle(), Replicas: make([]Replica, len(ps.GetReplicas())),
 		}
 		for j, rs := range ps.GetReplicas() {
 			storage, ok := ParseID(rs.GetStorageId())

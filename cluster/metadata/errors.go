@@ -38,6 +38,14 @@ const (
 	CodeIdentityConflict Code = 43
 	// CodeUnsupported: a command of a kind or version this build does not know.
 	CodeUnsupported Code = 45
+	// CodeInvalidReplicaAssignment: the replicas asked for cannot be.
+	CodeInvalidReplicaAssignment Code = 58
+	CodeNoReassignmentInProgress Code = 59
+	// CodeElectionNotNeeded: the preferred leader leads already.
+	CodeElectionNotNeeded           Code = 60
+	CodePreferredLeaderNotAvailable Code = 61
+	// CodeUnknownBroker: no broker with that node id ever registered.
+	CodeUnknownBroker Code = 62
 )
 
 func (c Code) String() string {
@@ -78,6 +86,16 @@ func (c Code) String() string {
 		return "identity conflict"
 	case CodeUnsupported:
 		return "unsupported"
+	case CodeInvalidReplicaAssignment:
+		return "invalid replica assignment"
+	case CodeNoReassignmentInProgress:
+		return "no reassignment in progress"
+	case CodeElectionNotNeeded:
+		return "election not needed"
+	case CodePreferredLeaderNotAvailable:
+		return "preferred leader not available"
+	case CodeUnknownBroker:
+		return "unknown broker"
 	default:
 		return "code " + strconv.Itoa(int(c))
 	}

@@ -67,6 +67,10 @@ type Broker struct {
 	Rack         string // empty: unknown
 	Version      string
 	FeatureLevel uint32
+	// Decommissioning: no replica is placed on it, and those that it has move away,
+	// DecommissionThrottle bytes a second of them; 0: as the leaders are configured.
+	Decommissioning      bool
+	DecommissionThrottle int64
 }
 
 // Endpoint is the advertised address of a listener; Listener is empty for the
@@ -89,12 +93,16 @@ type Topic struct {
 // Settings returns the configuration in force, defaults filled in.
 func (t *Topic) Settings() TopicSettings { return t.settings }
 
-// ReplicationFactor is the number of replicas of each partition.
-func (t *Topic) ReplicationFactor() int { return len(t.Partitions[0].Replicas) }
+// ReplicationFactor is the number of replicas of the first partition. Partitions
+// that were reassigned may have another.
+func (t *Topic) ReplicationFactor() int { return t.Partitions[0].ReplicationFactor() }
 
-// MinISR is the smallest in-sync set with which the watermark moves:
-// min(min.insync.replicas, replication factor).
-func (t *Topic) MinISR() int { return min(t.settings.MinInSyncReplicas, t.ReplicationFactor()) }
+// MinISR is the smallest in-sync set with which the watermark of p, a partition of
+// t, moves: min(min.insync.replicas, replication factor). Replicas that are being
+// added do not raise it before they are there.
+func (t *Topic) MinISR(p *Partition) int {
+	return min(t.settings.MinInSyncReplicas, p.ReplicationFactor())
+}
 
 // Partition is what the cluster agreed on about a partition. The node ids in
 // ISR, ELR and LastISR ascend.
@@ -118,6 +126,12 @@ type Partition struct {
 	// Replicas whose log ends in an older epoch may hold what was lost, however many
 	// epochs they miss before they are back.
 	LossyEpoch int32
+	// Target are the replicas of a reassignment under way, in the order of
+	// preference; nil: there is none. Adding are those of Replicas that it added,
+	// behind the others. Throttle is the bytes a second that they are sent; 0: what
+	// the leader is configured to.
+	Target, Adding []int32
+	Throttle       int64
 }
 
 // Replica is one replica and what the last registration of its broker told.

@@ -84,7 +84,7 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 			r.RecoveredEpoch, r.LastEpoch, r.LogEndOffset, r.Damage = 0, -1, -1, DamageNone
 		}
 	}
-	q.setISR(isr, t.MinISR(), c.GetDamaged())
+	q.setISR(isr, t.MinISR(p), c.GetDamaged())
 	q.LastISR = nil // a leader lives, and its set holds everything
 	q.PartitionEpoch++
 	if !slices.Contains(isr, p.Leader) {

@@ -71,7 +71,7 @@ func snapshot(t *rapid.T, im *metadata.Image) []byte {
 
 // step applies a command and checks what must hold whatever it was.
 func (m *model) step(t *rapid.T, cmd *metav1.Command) (metadata.Result, error) {
-	cmd.Version = 1
+	cmd.Version = metadata.CommandLevel(cmd)
 	old, before := m.im, snapshot(t, m.im)
 	result, err := m.apply(cmd)
 	if !bytes.Equal(before, snapshot(t, old)) {
@@ -135,7 +135,7 @@ func (m *model) holders(t *rapid.T, cmd *metav1.Command) {
 
 func (m *model) ack(t *rapid.T) {
 	k, topic, p := m.pick(t)
-	if p == nil || p.Leader == metadata.NoNode || len(p.ISR) < topic.MinISR() {
+	if p == nil || p.Leader == metadata.NoNode || len(p.ISR) < topic.MinISR(p) {
 		t.Skip("nothing can be acknowledged")
 	}
 	m.acked[k]++

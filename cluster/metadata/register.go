@@ -130,6 +130,9 @@ func (im *Image) assemble(storage ID, chunks []*metav1.RegisterBroker) (*registr
 		replicas: make(map[replicaKey]*metav1.RecoveredReplica),
 	}
 	previous := im.Broker(last.GetNodeId())
+	if previous != nil {
+		r.broker.Decommissioning, r.broker.DecommissionThrottle = previous.Decommissioning, previous.DecommissionThrottle
+	}
 	r.clean = last.GetCleanStop() && previous != nil && last.GetCleanStopEpoch() == previous.Epoch
 	for _, c := range chunks {
 		for _, rec := range c.GetReplicas() {
@@ -211,7 +214,7 @@ func (im *Image) fenceBroker(c *metav1.FenceBroker) *Error {
 		q := p.clone()
 		left := len(p.ISR) > 1 && p.InISR(b.NodeID)
 		if left {
-			q.setISR(without(p.ISR, b.NodeID), t.MinISR(), nil)
+			q.setISR(without(p.ISR, b.NodeID), t.MinISR(p), nil)
 		}
 		if !im.reelect(q, p.Leader == b.NodeID) && !left {
 			return p

@@ -133,6 +133,9 @@ func describe(im *metadata.Image) string {
 		if b.Fenced {
 			fenced = " fenced"
 		}
+		if b.Decommissioning {
+			fenced += " leaves"
+		}
 		fmt.Fprintf(&out, " %d@%d%s", b.NodeID, b.Epoch, fenced)
 	}
 	if im.FeatureLevel() < metadata.Version {
@@ -151,10 +154,24 @@ func describe(im *metadata.Image) string {
 			if p.LossyEpoch > 0 {
 				fmt.Fprintf(&out, " lossy=%d", p.LossyEpoch)
 			}
+			if p.Moving() {
+				fmt.Fprintf(&out, " replicas=%v to=%v", replicas(p), p.Target)
+				if p.Throttle > 0 {
+					fmt.Fprintf(&out, " throttle=%d", p.Throttle)
+				}
+			}
 			out.WriteString("\n")
 		}
 	}
 	return out.String()
+}
+
+func replicas(p *metadata.Partition) []int32 {
+	var out []int32
+	for i := range p.Replicas {
+		out = append(out, p.Replicas[i].NodeID)
+	}
+	return out
 }
 
 func (w *world) parse(t *testing.T, d *datadriven.TestData) *metav1.Command {
@@ -194,6 +211,22 @@ func (w *world) parse(t *testing.T, d *datadriven.TestData) *metav1.Command {
 		return &metav1.Command{Kind: &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{
 			Changes: []*metav1.LeaderChange{w.parseElect(t, d)},
 		}}}
+	case "reassign":
+		c := &metav1.ReassignPartitions{}
+		for line := range strings.Lines(d.Input) {
+			c.Partitions = append(c.Partitions, parseReassign(t, d, line))
+		}
+		return &metav1.Command{Kind: &metav1.Command_ReassignPartitions{ReassignPartitions: c}}
+	case "finish":
+		return &metav1.Command{Kind: &metav1.Command_FinishReassignments{FinishReassignments: &metav1.FinishReassignments{
+			Partitions: []*metav1.FinishedReassignment{w.parseFinish(t, d)},
+		}}}
+	case "decommission":
+		c := &metav1.DecommissionBroker{NodeId: node, Cancel: d.HasArg("cancel")}
+		d.MaybeScanArgs(t, "throttle", &c.Throttle)
+		return &metav1.Command{Kind: &metav1.Command_DecommissionBroker{DecommissionBroker: c}}
+	case "unregister":
+		return &metav1.Command{Kind: &metav1.Command_UnregisterBroker{UnregisterBroker: &metav1.UnregisterBroker{NodeId: node, BrokerEpoch: epoch}}}
 	case "producer-ids":
 		var count uint32
 		d.ScanArgs(t, "count", &count)
@@ -305,6 +338,44 @@ func (w *world) parseElect(t *testing.T, d *datadriven.TestData) *metav1.LeaderC
 		c.PartitionEpoch = topic.Partitions[partition].PartitionEpoch
 	}
 	d.ScanArgs(t, "leader", &c.Leader)
+	d.MaybeScanArgs(t, "at", &c.PartitionEpoch)
+	return c
+}
+
+// parseReassign reads: topic-partition [cancel] [NODE...] [throttle=N] [version=N].
+func parseReassign(t *testing.T, d *datadriven.TestData, line string) *metav1.PartitionReassignment {
+	t.Helper()
+	f := strings.Fields(line)
+	name, partition := splitPartition(t, f[0])
+	c := &metav1.PartitionReassignment{TopicId: topicID(name), Partition: partition}
+	for _, arg := range f[1:] {
+		key, value, given := strings.Cut(arg, "=")
+		switch {
+		case key == "cancel":
+			c.Cancel = true
+		case key == "throttle":
+			c.Throttle = number(t, value)
+		case key == "version":
+			version := int32(number(t, value))
+			c.PartitionEpoch = &version
+		case given:
+			d.Fatalf(t, "unknown argument %s", key)
+		default:
+			c.Replicas = append(c.Replicas, int32(number(t, key)))
+		}
+	}
+	return c
+}
+
+func (w *world) parseFinish(t *testing.T, d *datadriven.TestData) *metav1.FinishedReassignment {
+	t.Helper()
+	name, partition := splitPartition(t, d.CmdArgs[0].Key)
+	c := &metav1.FinishedReassignment{TopicId: topicID(name), Partition: partition}
+	if topic := w.im.Topic(name); topic != nil {
+		c.PartitionEpoch = topic.Partitions[partition].PartitionEpoch
+		c.Leader = topic.Partitions[partition].Leader
+	}
+	d.MaybeScanArgs(t, "leader", &c.Leader)
 	d.MaybeScanArgs(t, "at", &c.PartitionEpoch)
 	return c
 }

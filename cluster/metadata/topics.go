@@ -158,10 +158,10 @@ func (im *Image) alterTopicConfig(c *metav1.AlterTopicConfig, result *Result) *E
 	if t.Internal && !sameKept(t.settings, settings) {
 		return Errorf(CodeInvalidConfig, "%s is the cluster's own topic: durability and retention cannot be changed", t.Name)
 	}
-	before := t.MinISR()
+	before := t
 	t = t.withConfigs(configs, settings)
-	if t.MinISR() != before {
-		t = t.withPartitions(withoutELR(t.Partitions))
+	if t.settings.MinInSyncReplicas != before.settings.MinInSyncReplicas {
+		t = t.withPartitions(withoutELR(before, t))
 	}
 	im.setTopic(t)
 	result.TopicID, result.ReplicationFactor = t.ID, t.ReplicationFactor()
@@ -172,12 +172,12 @@ func sameKept(a, b TopicSettings) bool {
 	return a.Durability == b.Durability && a.RetentionAge == b.RetentionAge && a.RetentionBytes == b.RetentionBytes
 }
 
-// withoutELR forgets the eligible leaders: with another minimum they may lack
-// what was acknowledged since (KIP-966).
-func withoutELR(partitions []*Partition) []*Partition {
-	out := slices.Clone(partitions)
-	for i, p := range partitions {
-		if len(p.ELR) == 0 {
+// withoutELR forgets the eligible leaders where before and after have another
+// minimum: they may lack what was acknowledged since (KIP-966).
+func withoutELR(before, after *Topic) []*Partition {
+	out := slices.Clone(after.Partitions)
+	for i, p := range after.Partitions {
+		if len(p.ELR) == 0 || before.MinISR(p) == after.MinISR(p) {
 			continue
 		}
 		q := p.clone()

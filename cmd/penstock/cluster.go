@@ -12,7 +12,7 @@ import (
 )
 
 func newCluster(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("cluster", "Show brokers and health", "", newClusterStatus(s), newClusterHealth(s))))
+	return s.prints(s.connects(group("cluster", "Show brokers and health", "", newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s))))
 }
 
 // clusterJSON is the output of `cluster status -o json` and `cluster health -o json`.

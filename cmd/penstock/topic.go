@@ -15,8 +15,8 @@ import (
 )
 
 func newTopic(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim and delete topics", "",
-		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicDelete(s))))
+	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim, reassign and delete topics", "",
+		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicReassign(s), newTopicDelete(s))))
 }
 
 // connect makes a client for the brokers of -b.
@@ -174,6 +174,8 @@ type partitionJSON struct {
 	Replicas       []int32 `json:"replicas"`
 	ISR            []int32 `json:"isr"`
 	ELR            []int32 `json:"elr"`
+	Adding         []int32 `json:"adding,omitempty"`
+	Removing       []int32 `json:"removing,omitempty"`
 }
 
 type configJSON struct {
@@ -215,7 +217,7 @@ func printTopic(w io.Writer, t *client.Topic) error {
 	err := table(w, func(row func(...any)) {
 		row("PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "ELIGIBLE")
 		for _, p := range t.Partitions {
-			row(p.Partition, nodeName(p.Leader), p.LeaderEpoch, ids(p.Replicas), ids(p.ISR), ids(p.ELR))
+			row(p.Partition, nodeName(p.Leader), p.LeaderEpoch, replicas(p), ids(p.ISR), ids(p.ELR))
 		}
 	})
 	if err != nil {
@@ -232,6 +234,25 @@ func printTopic(w io.Writer, t *client.Topic) error {
 			row(c.Name, c.Value, set, c.Documentation)
 		}
 	})
+}
+
+// replicas shows what a reassignment adds and removes: 1,2,3 +4 -1.
+func replicas(p client.PartitionState) string {
+	var there []int32
+	for _, id := range p.Replicas {
+		if !slices.Contains(p.Adding, id) {
+			there = append(there, id)
+		}
+	}
+	var out strings.Builder
+	out.WriteString(ids(there))
+	for _, id := range p.Adding {
+		fmt.Fprintf(&out, " +%d", id)
+	}
+	for _, id := range p.Removing {
+		fmt.Fprintf(&out, " -%d", id)
+	}
+	return out.String()
 }
 
 func nodeName(id int32) string {

@@ -874,16 +874,20 @@ func (x *MetadataResponse) GetImageIndex() uint64 {
 }
 
 type BrokerInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Rack          string                 `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`
-	Fenced        bool                   `protobuf:"varint,4,opt,name=fenced,proto3" json:"fenced,omitempty"`
-	BrokerEpoch   int64                  `protobuf:"varint,5,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
-	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`
-	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,8,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
-	PeerAddress   string                 `protobuf:"bytes,9,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	NodeId      int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address     string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Rack        string                 `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`
+	Fenced      bool                   `protobuf:"varint,4,opt,name=fenced,proto3" json:"fenced,omitempty"`
+	BrokerEpoch int64                  `protobuf:"varint,5,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	Voter       bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`
+	Version     string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	RaftAddress string                 `protobuf:"bytes,8,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	PeerAddress string                 `protobuf:"bytes,9,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	// Its replicas move away, and none is placed there.
+	Decommissioning bool `protobuf:"varint,30,opt,name=decommissioning,proto3" json:"decommissioning,omitempty"`
+	// Replicas that it has by the metadata.
+	Replicas      int32 `protobuf:"varint,31,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -981,6 +985,20 @@ func (x *BrokerInfo) GetPeerAddress() string {
 	return ""
 }
 
+func (x *BrokerInfo) GetDecommissioning() bool {
+	if x != nil {
+		return x.Decommissioning
+	}
+	return false
+}
+
+func (x *BrokerInfo) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
 type TopicInfo struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1076,8 +1094,12 @@ type PartitionInfo struct {
 	Replicas       []int32 `protobuf:"varint,5,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
 	Isr            []int32 `protobuf:"varint,6,rep,packed,name=isr,proto3" json:"isr,omitempty"`
 	Elr            []int32 `protobuf:"varint,7,rep,packed,name=elr,proto3" json:"elr,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Of a reassignment under way: those of the replicas that it added, and those that
+	// will go.
+	Adding        []int32 `protobuf:"varint,8,rep,packed,name=adding,proto3" json:"adding,omitempty"`
+	Removing      []int32 `protobuf:"varint,9,rep,packed,name=removing,proto3" json:"removing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PartitionInfo) Reset() {
@@ -1155,6 +1177,20 @@ func (x *PartitionInfo) GetIsr() []int32 {
 func (x *PartitionInfo) GetElr() []int32 {
 	if x != nil {
 		return x.Elr
+	}
+	return nil
+}
+
+func (x *PartitionInfo) GetAdding() []int32 {
+	if x != nil {
+		return x.Adding
+	}
+	return nil
+}
+
+func (x *PartitionInfo) GetRemoving() []int32 {
+	if x != nil {
+		return x.Removing
 	}
 	return nil
 }
@@ -1303,6 +1339,533 @@ func (x *DescribeClusterResponse) GetImageIndex() uint64 {
 	return 0
 }
 
+type AlterPartitionReassignmentsRequest struct {
+	state      protoimpl.MessageState   `protogen:"open.v1"`
+	Partitions []*PartitionReassignment `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// Bytes a second that a leader sends to the replicas that catch up, all of them
+	// together; 0: what the broker is configured to. When moves under way differ, a
+	// leader keeps to the lowest of its own.
+	Throttle      int64 `protobuf:"varint,2,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterPartitionReassignmentsRequest) Reset() {
+	*x = AlterPartitionReassignmentsRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterPartitionReassignmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterPartitionReassignmentsRequest) ProtoMessage() {}
+
+func (x *AlterPartitionReassignmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterPartitionReassignmentsRequest.ProtoReflect.Descriptor instead.
+func (*AlterPartitionReassignmentsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AlterPartitionReassignmentsRequest) GetPartitions() []*PartitionReassignment {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *AlterPartitionReassignmentsRequest) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+type PartitionReassignment struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// All replicas that it is to have, the first is the preferred leader. Must be
+	// empty to cancel.
+	Replicas      []int32 `protobuf:"varint,3,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	Cancel        bool    `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionReassignment) Reset() {
+	*x = PartitionReassignment{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionReassignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionReassignment) ProtoMessage() {}
+
+func (x *PartitionReassignment) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionReassignment.ProtoReflect.Descriptor instead.
+func (*PartitionReassignment) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PartitionReassignment) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionReassignment) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionReassignment) GetReplicas() []int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *PartitionReassignment) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+type AlterPartitionReassignmentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Results       []*PartitionResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterPartitionReassignmentsResponse) Reset() {
+	*x = AlterPartitionReassignmentsResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterPartitionReassignmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterPartitionReassignmentsResponse) ProtoMessage() {}
+
+func (x *AlterPartitionReassignmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterPartitionReassignmentsResponse.ProtoReflect.Descriptor instead.
+func (*AlterPartitionReassignmentsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AlterPartitionReassignmentsResponse) GetResults() []*PartitionResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type PartitionResult struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Absent: done.
+	Error         *Error `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionResult) Reset() {
+	*x = PartitionResult{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionResult) ProtoMessage() {}
+
+func (x *PartitionResult) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionResult.ProtoReflect.Descriptor instead.
+func (*PartitionResult) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PartitionResult) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionResult) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type ListPartitionReassignmentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all.
+	Partitions    []*TopicPartition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPartitionReassignmentsRequest) Reset() {
+	*x = ListPartitionReassignmentsRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPartitionReassignmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPartitionReassignmentsRequest) ProtoMessage() {}
+
+func (x *ListPartitionReassignmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPartitionReassignmentsRequest.ProtoReflect.Descriptor instead.
+func (*ListPartitionReassignmentsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListPartitionReassignmentsRequest) GetPartitions() []*TopicPartition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type ListPartitionReassignmentsResponse struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Reassignments []*PartitionReassignmentState `protobuf:"bytes,1,rep,name=reassignments,proto3" json:"reassignments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPartitionReassignmentsResponse) Reset() {
+	*x = ListPartitionReassignmentsResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPartitionReassignmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPartitionReassignmentsResponse) ProtoMessage() {}
+
+func (x *ListPartitionReassignmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPartitionReassignmentsResponse.ProtoReflect.Descriptor instead.
+func (*ListPartitionReassignmentsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListPartitionReassignmentsResponse) GetReassignments() []*PartitionReassignmentState {
+	if x != nil {
+		return x.Reassignments
+	}
+	return nil
+}
+
+type PartitionReassignmentState struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// -1: none.
+	Leader   int32   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Replicas []int32 `protobuf:"varint,4,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	Adding   []int32 `protobuf:"varint,5,rep,packed,name=adding,proto3" json:"adding,omitempty"`
+	Removing []int32 `protobuf:"varint,6,rep,packed,name=removing,proto3" json:"removing,omitempty"`
+	// The replicas that it is to have, the first is the preferred leader.
+	Target   []int32 `protobuf:"varint,7,rep,packed,name=target,proto3" json:"target,omitempty"`
+	Isr      []int32 `protobuf:"varint,8,rep,packed,name=isr,proto3" json:"isr,omitempty"`
+	Throttle int64   `protobuf:"varint,9,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	// One an added replica, if the answering broker leads the partition; else empty.
+	Progress      []*CatchUp `protobuf:"bytes,10,rep,name=progress,proto3" json:"progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionReassignmentState) Reset() {
+	*x = PartitionReassignmentState{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionReassignmentState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionReassignmentState) ProtoMessage() {}
+
+func (x *PartitionReassignmentState) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionReassignmentState.ProtoReflect.Descriptor instead.
+func (*PartitionReassignmentState) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PartitionReassignmentState) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionReassignmentState) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionReassignmentState) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *PartitionReassignmentState) GetReplicas() []int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *PartitionReassignmentState) GetAdding() []int32 {
+	if x != nil {
+		return x.Adding
+	}
+	return nil
+}
+
+func (x *PartitionReassignmentState) GetRemoving() []int32 {
+	if x != nil {
+		return x.Removing
+	}
+	return nil
+}
+
+func (x *PartitionReassignmentState) GetTarget() []int32 {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PartitionReassignmentState) GetIsr() []int32 {
+	if x != nil {
+		return x.Isr
+	}
+	return nil
+}
+
+func (x *PartitionReassignmentState) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+func (x *PartitionReassignmentState) GetProgress() []*CatchUp {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// CatchUp is how far a replica is behind its leader.
+type CatchUp struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The next offset that it needs; -1: it has not called.
+	Offset       int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	LogEndOffset int64 `protobuf:"varint,3,opt,name=log_end_offset,json=logEndOffset,proto3" json:"log_end_offset,omitempty"`
+	// Bytes of log that it still needs: of all, in proportion to the records.
+	BytesBehind   int64 `protobuf:"varint,4,opt,name=bytes_behind,json=bytesBehind,proto3" json:"bytes_behind,omitempty"`
+	RecordsBehind int64 `protobuf:"varint,5,opt,name=records_behind,json=recordsBehind,proto3" json:"records_behind,omitempty"`
+	// Bytes of the whole log.
+	LogBytes      int64 `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CatchUp) Reset() {
+	*x = CatchUp{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CatchUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CatchUp) ProtoMessage() {}
+
+func (x *CatchUp) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CatchUp.ProtoReflect.Descriptor instead.
+func (*CatchUp) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CatchUp) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *CatchUp) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *CatchUp) GetLogEndOffset() int64 {
+	if x != nil {
+		return x.LogEndOffset
+	}
+	return 0
+}
+
+func (x *CatchUp) GetBytesBehind() int64 {
+	if x != nil {
+		return x.BytesBehind
+	}
+	return 0
+}
+
+func (x *CatchUp) GetRecordsBehind() int64 {
+	if x != nil {
+		return x.RecordsBehind
+	}
+	return 0
+}
+
+func (x *CatchUp) GetLogBytes() int64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
 var File_penstock_v1_admin_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_admin_proto_rawDesc = "" +
@@ -1377,7 +1940,7 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\abrokers\x18\x03 \x03(\v2\x17.penstock.v1.BrokerInfoR\abrokers\x12.\n" +
 	"\x06topics\x18\x04 \x03(\v2\x16.penstock.v1.TopicInfoR\x06topics\x12\x1f\n" +
 	"\vimage_index\x18\x05 \x01(\x04R\n" +
-	"imageIndex\"\x84\x02\n" +
+	"imageIndex\"\xca\x02\n" +
 	"\n" +
 	"BrokerInfo\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x18\n" +
@@ -1388,7 +1951,9 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x05voter\x18\x06 \x01(\bR\x05voter\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12!\n" +
 	"\fraft_address\x18\b \x01(\tR\vraftAddress\x12!\n" +
-	"\fpeer_address\x18\t \x01(\tR\vpeerAddress\"\xe1\x01\n" +
+	"\fpeer_address\x18\t \x01(\tR\vpeerAddress\x12(\n" +
+	"\x0fdecommissioning\x18\x1e \x01(\bR\x0fdecommissioning\x12\x1a\n" +
+	"\breplicas\x18\x1f \x01(\x05R\breplicas\"\xe1\x01\n" +
 	"\tTopicInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1a\n" +
@@ -1399,7 +1964,7 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x12replication_factor\x18\x05 \x01(\x05R\x11replicationFactor\x12:\n" +
 	"\n" +
 	"partitions\x18\x06 \x03(\v2\x1a.penstock.v1.PartitionInfoR\n" +
-	"partitions\"\xd1\x01\n" +
+	"partitions\"\x85\x02\n" +
 	"\rPartitionInfo\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\x05R\x06leader\x12!\n" +
@@ -1407,7 +1972,9 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\x05R\breplicas\x12\x10\n" +
 	"\x03isr\x18\x06 \x03(\x05R\x03isr\x12\x10\n" +
-	"\x03elr\x18\a \x03(\x05R\x03elr\"\x18\n" +
+	"\x03elr\x18\a \x03(\x05R\x03elr\x12\x16\n" +
+	"\x06adding\x18\b \x03(\x05R\x06adding\x12\x1a\n" +
+	"\bremoving\x18\t \x03(\x05R\bremoving\"\x18\n" +
 	"\x16DescribeClusterRequest\"\x92\x03\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +
@@ -1424,7 +1991,48 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x1bunder_replicated_partitions\x18\a \x01(\x05R\x19underReplicatedPartitions\x127\n" +
 	"\x18under_min_isr_partitions\x18\b \x01(\x05R\x15underMinIsrPartitions\x12\x1f\n" +
 	"\vimage_index\x18\t \x01(\x04R\n" +
-	"imageIndex2\xd8\x04\n" +
+	"imageIndex\"\x84\x01\n" +
+	"\"AlterPartitionReassignmentsRequest\x12B\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\".penstock.v1.PartitionReassignmentR\n" +
+	"partitions\x12\x1a\n" +
+	"\bthrottle\x18\x02 \x01(\x03R\bthrottle\"\x7f\n" +
+	"\x15PartitionReassignment\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1a\n" +
+	"\breplicas\x18\x03 \x03(\x05R\breplicas\x12\x16\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"]\n" +
+	"#AlterPartitionReassignmentsResponse\x126\n" +
+	"\aresults\x18\x01 \x03(\v2\x1c.penstock.v1.PartitionResultR\aresults\"o\n" +
+	"\x0fPartitionResult\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.penstock.v1.ErrorR\x05error\"`\n" +
+	"!ListPartitionReassignmentsRequest\x12;\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\x1b.penstock.v1.TopicPartitionR\n" +
+	"partitions\"s\n" +
+	"\"ListPartitionReassignmentsResponse\x12M\n" +
+	"\rreassignments\x18\x01 \x03(\v2'.penstock.v1.PartitionReassignmentStateR\rreassignments\"\xb0\x02\n" +
+	"\x1aPartitionReassignmentState\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12\x1a\n" +
+	"\breplicas\x18\x04 \x03(\x05R\breplicas\x12\x16\n" +
+	"\x06adding\x18\x05 \x03(\x05R\x06adding\x12\x1a\n" +
+	"\bremoving\x18\x06 \x03(\x05R\bremoving\x12\x16\n" +
+	"\x06target\x18\a \x03(\x05R\x06target\x12\x10\n" +
+	"\x03isr\x18\b \x03(\x05R\x03isr\x12\x1a\n" +
+	"\bthrottle\x18\t \x01(\x03R\bthrottle\x120\n" +
+	"\bprogress\x18\n" +
+	" \x03(\v2\x14.penstock.v1.CatchUpR\bprogress\"\xc7\x01\n" +
+	"\aCatchUp\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12$\n" +
+	"\x0elog_end_offset\x18\x03 \x01(\x03R\flogEndOffset\x12!\n" +
+	"\fbytes_behind\x18\x04 \x01(\x03R\vbytesBehind\x12%\n" +
+	"\x0erecords_behind\x18\x05 \x01(\x03R\rrecordsBehind\x12\x1b\n" +
+	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes2\xda\x06\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
@@ -1433,7 +2041,9 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12V\n" +
 	"\rDeleteRecords\x12!.penstock.v1.DeleteRecordsRequest\x1a\".penstock.v1.DeleteRecordsResponse\x12G\n" +
 	"\bMetadata\x12\x1c.penstock.v1.MetadataRequest\x1a\x1d.penstock.v1.MetadataResponse\x12\\\n" +
-	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
+	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponse\x12\x80\x01\n" +
+	"\x1bAlterPartitionReassignments\x12/.penstock.v1.AlterPartitionReassignmentsRequest\x1a0.penstock.v1.AlterPartitionReassignmentsResponse\x12}\n" +
+	"\x1aListPartitionReassignments\x12..penstock.v1.ListPartitionReassignmentsRequest\x1a/.penstock.v1.ListPartitionReassignmentsResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
 var (
 	file_penstock_v1_admin_proto_rawDescOnce sync.Once
@@ -1447,63 +2057,82 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_admin_proto_rawDescData
 }
 
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_penstock_v1_admin_proto_goTypes = []any{
-	(*CreateTopicRequest)(nil),      // 0: penstock.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),     // 1: penstock.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),      // 2: penstock.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),     // 3: penstock.v1.DeleteTopicResponse
-	(*AlterTopicRequest)(nil),       // 4: penstock.v1.AlterTopicRequest
-	(*AlterTopicResponse)(nil),      // 5: penstock.v1.AlterTopicResponse
-	(*DescribeTopicRequest)(nil),    // 6: penstock.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil),   // 7: penstock.v1.DescribeTopicResponse
-	(*TopicConfig)(nil),             // 8: penstock.v1.TopicConfig
-	(*DeleteRecordsRequest)(nil),    // 9: penstock.v1.DeleteRecordsRequest
-	(*DeleteRecordsPartition)(nil),  // 10: penstock.v1.DeleteRecordsPartition
-	(*DeleteRecordsResponse)(nil),   // 11: penstock.v1.DeleteRecordsResponse
-	(*DeleteRecordsResult)(nil),     // 12: penstock.v1.DeleteRecordsResult
-	(*MetadataRequest)(nil),         // 13: penstock.v1.MetadataRequest
-	(*MetadataResponse)(nil),        // 14: penstock.v1.MetadataResponse
-	(*BrokerInfo)(nil),              // 15: penstock.v1.BrokerInfo
-	(*TopicInfo)(nil),               // 16: penstock.v1.TopicInfo
-	(*PartitionInfo)(nil),           // 17: penstock.v1.PartitionInfo
-	(*DescribeClusterRequest)(nil),  // 18: penstock.v1.DescribeClusterRequest
-	(*DescribeClusterResponse)(nil), // 19: penstock.v1.DescribeClusterResponse
-	nil,                             // 20: penstock.v1.CreateTopicRequest.ConfigsEntry
-	nil,                             // 21: penstock.v1.AlterTopicRequest.SetEntry
-	(*Error)(nil),                   // 22: penstock.v1.Error
+	(*CreateTopicRequest)(nil),                  // 0: penstock.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),                 // 1: penstock.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),                  // 2: penstock.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),                 // 3: penstock.v1.DeleteTopicResponse
+	(*AlterTopicRequest)(nil),                   // 4: penstock.v1.AlterTopicRequest
+	(*AlterTopicResponse)(nil),                  // 5: penstock.v1.AlterTopicResponse
+	(*DescribeTopicRequest)(nil),                // 6: penstock.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil),               // 7: penstock.v1.DescribeTopicResponse
+	(*TopicConfig)(nil),                         // 8: penstock.v1.TopicConfig
+	(*DeleteRecordsRequest)(nil),                // 9: penstock.v1.DeleteRecordsRequest
+	(*DeleteRecordsPartition)(nil),              // 10: penstock.v1.DeleteRecordsPartition
+	(*DeleteRecordsResponse)(nil),               // 11: penstock.v1.DeleteRecordsResponse
+	(*DeleteRecordsResult)(nil),                 // 12: penstock.v1.DeleteRecordsResult
+	(*MetadataRequest)(nil),                     // 13: penstock.v1.MetadataRequest
+	(*MetadataResponse)(nil),                    // 14: penstock.v1.MetadataResponse
+	(*BrokerInfo)(nil),                          // 15: penstock.v1.BrokerInfo
+	(*TopicInfo)(nil),                           // 16: penstock.v1.TopicInfo
+	(*PartitionInfo)(nil),                       // 17: penstock.v1.PartitionInfo
+	(*DescribeClusterRequest)(nil),              // 18: penstock.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil),             // 19: penstock.v1.DescribeClusterResponse
+	(*AlterPartitionReassignmentsRequest)(nil),  // 20: penstock.v1.AlterPartitionReassignmentsRequest
+	(*PartitionReassignment)(nil),               // 21: penstock.v1.PartitionReassignment
+	(*AlterPartitionReassignmentsResponse)(nil), // 22: penstock.v1.AlterPartitionReassignmentsResponse
+	(*PartitionResult)(nil),                     // 23: penstock.v1.PartitionResult
+	(*ListPartitionReassignmentsRequest)(nil),   // 24: penstock.v1.ListPartitionReassignmentsRequest
+	(*ListPartitionReassignmentsResponse)(nil),  // 25: penstock.v1.ListPartitionReassignmentsResponse
+	(*PartitionReassignmentState)(nil),          // 26: penstock.v1.PartitionReassignmentState
+	(*CatchUp)(nil),                             // 27: penstock.v1.CatchUp
+	nil,                                         // 28: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                         // 29: penstock.v1.AlterTopicRequest.SetEntry
+	(*Error)(nil),                               // 30: penstock.v1.Error
+	(*TopicPartition)(nil),                      // 31: penstock.v1.TopicPartition
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	20, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	21, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
+	28, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	29, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
 	16, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
 	8,  // 3: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
 	10, // 4: penstock.v1.DeleteRecordsRequest.partitions:type_name -> penstock.v1.DeleteRecordsPartition
 	12, // 5: penstock.v1.DeleteRecordsResponse.results:type_name -> penstock.v1.DeleteRecordsResult
-	22, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
+	30, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
 	15, // 7: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	16, // 8: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
 	17, // 9: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
 	15, // 10: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
-	0,  // 11: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
-	2,  // 12: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
-	4,  // 13: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
-	6,  // 14: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
-	9,  // 15: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
-	13, // 16: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
-	18, // 17: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
-	1,  // 18: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	3,  // 19: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	5,  // 20: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
-	7,  // 21: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	11, // 22: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
-	14, // 23: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
-	19, // 24: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	18, // [18:25] is the sub-list for method output_type
-	11, // [11:18] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	21, // 11: penstock.v1.AlterPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.PartitionReassignment
+	23, // 12: penstock.v1.AlterPartitionReassignmentsResponse.results:type_name -> penstock.v1.PartitionResult
+	30, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
+	31, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	26, // 15: penstock.v1.ListPartitionReassignmentsResponse.reassignments:type_name -> penstock.v1.PartitionReassignmentState
+	27, // 16: penstock.v1.PartitionReassignmentState.progress:type_name -> penstock.v1.CatchUp
+	0,  // 17: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
+	2,  // 18: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
+	4,  // 19: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
+	6,  // 20: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
+	9,  // 21: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
+	13, // 22: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
+	18, // 23: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
+	20, // 24: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
+	24, // 25: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
+	1,  // 26: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	3,  // 27: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	5,  // 28: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
+	7,  // 29: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	11, // 30: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
+	14, // 31: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
+	19, // 32: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	22, // 33: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
+	25, // 34: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
+	26, // [26:35] is the sub-list for method output_type
+	17, // [17:26] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_admin_proto_init() }
@@ -1518,7 +2147,7 @@ func file_penstock_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,13 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_CreateTopic_FullMethodName     = "/penstock.v1.AdminService/CreateTopic"
-	AdminService_DeleteTopic_FullMethodName     = "/penstock.v1.AdminService/DeleteTopic"
-	AdminService_AlterTopic_FullMethodName      = "/penstock.v1.AdminService/AlterTopic"
-	AdminService_DescribeTopic_FullMethodName   = "/penstock.v1.AdminService/DescribeTopic"
-	AdminService_DeleteRecords_FullMethodName   = "/penstock.v1.AdminService/DeleteRecords"
-	AdminService_Metadata_FullMethodName        = "/penstock.v1.AdminService/Metadata"
-	AdminService_DescribeCluster_FullMethodName = "/penstock.v1.AdminService/DescribeCluster"
+	AdminService_CreateTopic_FullMethodName                 = "/penstock.v1.AdminService/CreateTopic"
+	AdminService_DeleteTopic_FullMethodName                 = "/penstock.v1.AdminService/DeleteTopic"
+	AdminService_AlterTopic_FullMethodName                  = "/penstock.v1.AdminService/AlterTopic"
+	AdminService_DescribeTopic_FullMethodName               = "/penstock.v1.AdminService/DescribeTopic"
+	AdminService_DeleteRecords_FullMethodName               = "/penstock.v1.AdminService/DeleteRecords"
+	AdminService_Metadata_FullMethodName                    = "/penstock.v1.AdminService/Metadata"
+	AdminService_DescribeCluster_FullMethodName             = "/penstock.v1.AdminService/DescribeCluster"
+	AdminService_AlterPartitionReassignments_FullMethodName = "/penstock.v1.AdminService/AlterPartitionReassignments"
+	AdminService_ListPartitionReassignments_FullMethodName  = "/penstock.v1.AdminService/ListPartitionReassignments"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -45,6 +47,11 @@ type AdminServiceClient interface {
 	// Brokers and topics, as clients need them to route requests.
 	Metadata(ctx context.Context, in *MetadataRequest, opts ...grpc.CallOption) (*MetadataResponse, error)
 	DescribeCluster(ctx context.Context, in *DescribeClusterRequest, opts ...grpc.CallOption) (*DescribeClusterResponse, error)
+	// Gives partitions other replicas, or takes that back (KIP-455). Answers when it
+	// has begun; ListPartitionReassignments shows how far it is.
+	AlterPartitionReassignments(ctx context.Context, in *AlterPartitionReassignmentsRequest, opts ...grpc.CallOption) (*AlterPartitionReassignmentsResponse, error)
+	// The reassignments under way. Only leaders know the progress of theirs.
+	ListPartitionReassignments(ctx context.Context, in *ListPartitionReassignmentsRequest, opts ...grpc.CallOption) (*ListPartitionReassignmentsResponse, error)
 }
 
 type adminServiceClient struct {
@@ -125,6 +132,26 @@ func (c *adminServiceClient) DescribeCluster(ctx context.Context, in *DescribeCl
 	return out, nil
 }
 
+func (c *adminServiceClient) AlterPartitionReassignments(ctx context.Context, in *AlterPartitionReassignmentsRequest, opts ...grpc.CallOption) (*AlterPartitionReassignmentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AlterPartitionReassignmentsResponse)
+	err := c.cc.Invoke(ctx, AdminService_AlterPartitionReassignments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListPartitionReassignments(ctx context.Context, in *ListPartitionReassignmentsRequest, opts ...grpc.CallOption) (*ListPartitionReassignmentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPartitionReassignmentsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListPartitionReassignments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -142,6 +169,11 @@ type AdminServiceServer interface {
 	// Brokers and topics, as clients need them to route requests.
 	Metadata(context.Context, *MetadataRequest) (*MetadataResponse, error)
 	DescribeCluster(context.Context, *DescribeClusterRequest) (*DescribeClusterResponse, error)
+	// Gives partitions other replicas, or takes that back (KIP-455). Answers when it
+	// has begun; ListPartitionReassignments shows how far it is.
+	AlterPartitionReassignments(context.Context, *AlterPartitionReassignmentsRequest) (*AlterPartitionReassignmentsResponse, error)
+	// The reassignments under way. Only leaders know the progress of theirs.
+	ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -172,6 +204,12 @@ func (UnimplementedAdminServiceServer) Metadata(context.Context, *MetadataReques
 }
 func (UnimplementedAdminServiceServer) DescribeCluster(context.Context, *DescribeClusterRequest) (*DescribeClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeCluster not implemented")
+}
+func (UnimplementedAdminServiceServer) AlterPartitionReassignments(context.Context, *AlterPartitionReassignmentsRequest) (*AlterPartitionReassignmentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AlterPartitionReassignments not implemented")
+}
+func (UnimplementedAdminServiceServer) ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPartitionReassignments not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -320,6 +358,42 @@ func _AdminService_DescribeCluster_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_AlterPartitionReassignments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AlterPartitionReassignmentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AlterPartitionReassignments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AlterPartitionReassignments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AlterPartitionReassignments(ctx, req.(*AlterPartitionReassignmentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListPartitionReassignments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPartitionReassignmentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListPartitionReassignments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListPartitionReassignments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListPartitionReassignments(ctx, req.(*ListPartitionReassignmentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -354,6 +428,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeCluster",
 			Handler:    _AdminService_DescribeCluster_Handler,
+		},
+		{
+			MethodName: "AlterPartitionReassignments",
+			Handler:    _AdminService_AlterPartitionReassignments_Handler,
+		},
+		{
+			MethodName: "ListPartitionReassignments",
+			Handler:    _AdminService_ListPartitionReassignments_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

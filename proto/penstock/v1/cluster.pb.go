@@ -516,6 +516,7 @@ type ProposeRequest struct {
 	//	*ProposeRequest_DeleteTopic
 	//	*ProposeRequest_AlterTopic
 	//	*ProposeRequest_AllocateProducerIds
+	//	*ProposeRequest_Reassign
 	Kind isProposeRequest_Kind `protobuf_oneof:"kind"`
 	// 16 bytes; the same for every retry of one request.
 	CommandId     []byte `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
@@ -614,6 +615,15 @@ func (x *ProposeRequest) GetAllocateProducerIds() *v1.AllocateProducerIds {
 	return nil
 }
 
+func (x *ProposeRequest) GetReassign() *v1.ReassignPartitions {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_Reassign); ok {
+			return x.Reassign
+		}
+	}
+	return nil
+}
+
 func (x *ProposeRequest) GetCommandId() []byte {
 	if x != nil {
 		return x.CommandId
@@ -649,6 +659,10 @@ type ProposeRequest_AllocateProducerIds struct {
 	AllocateProducerIds *v1.AllocateProducerIds `protobuf:"bytes,6,opt,name=allocate_producer_ids,json=allocateProducerIds,proto3,oneof"`
 }
 
+type ProposeRequest_Reassign struct {
+	Reassign *v1.ReassignPartitions `protobuf:"bytes,30,opt,name=reassign,proto3,oneof"`
+}
+
 func (*ProposeRequest_Register) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_ChangeIsr) isProposeRequest_Kind() {}
@@ -660,6 +674,8 @@ func (*ProposeRequest_DeleteTopic) isProposeRequest_Kind() {}
 func (*ProposeRequest_AlterTopic) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_AllocateProducerIds) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_Reassign) isProposeRequest_Kind() {}
 
 // CreateTopicProposal leaves placement to the controller.
 type CreateTopicProposal struct {
@@ -753,7 +769,8 @@ type ProposeResponse struct {
 	TopicId           []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	FirstProducerId   int64  `protobuf:"varint,3,opt,name=first_producer_id,json=firstProducerId,proto3" json:"first_producer_id,omitempty"`
 	ReplicationFactor int32  `protobuf:"varint,4,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
-	// Refusals of ChangeIsr, in the order of its changes; empty codes are successes.
+	// Refusals of the changes of a ChangeIsr or ReassignPartitions, in their order;
+	// empty codes are successes.
 	Results       []*Error `protobuf:"bytes,5,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1606,7 +1623,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06fenced\x18\x02 \x01(\bR\x06fenced\x12!\n" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
-	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xe4\x03\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xa8\x04\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
@@ -1615,7 +1632,8 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\fdelete_topic\x18\x04 \x01(\v2\x1d.penstock.meta.v1.DeleteTopicH\x00R\vdeleteTopic\x12E\n" +
 	"\valter_topic\x18\x05 \x01(\v2\".penstock.meta.v1.AlterTopicConfigH\x00R\n" +
 	"alterTopic\x12[\n" +
-	"\x15allocate_producer_ids\x18\x06 \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12\x1d\n" +
+	"\x15allocate_producer_ids\x18\x06 \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12B\n" +
+	"\breassign\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\breassign\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\a \x01(\fR\tcommandIdB\x06\n" +
 	"\x04kind\"\xbe\x02\n" +
@@ -1765,7 +1783,8 @@ var file_penstock_v1_cluster_proto_goTypes = []any{
 	(*v1.DeleteTopic)(nil),         // 21: penstock.meta.v1.DeleteTopic
 	(*v1.AlterTopicConfig)(nil),    // 22: penstock.meta.v1.AlterTopicConfig
 	(*v1.AllocateProducerIds)(nil), // 23: penstock.meta.v1.AllocateProducerIds
-	(*Error)(nil),                  // 24: penstock.v1.Error
+	(*v1.ReassignPartitions)(nil),  // 24: penstock.meta.v1.ReassignPartitions
+	(*Error)(nil),                  // 25: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	19, // 0: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
@@ -1774,31 +1793,32 @@ var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	21, // 3: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
 	22, // 4: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
 	23, // 5: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	18, // 6: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	24, // 7: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	11, // 8: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	12, // 9: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	13, // 10: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	14, // 11: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
-	0,  // 12: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	16, // 13: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	17, // 14: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	24, // 15: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
-	1,  // 16: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
-	3,  // 17: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
-	5,  // 18: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	7,  // 19: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	10, // 20: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	2,  // 21: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	4,  // 22: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	6,  // 23: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	9,  // 24: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	15, // 25: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	24, // 6: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
+	18, // 7: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	25, // 8: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	11, // 9: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	12, // 10: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	13, // 11: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	14, // 12: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	0,  // 13: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
+	16, // 14: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	17, // 15: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	25, // 16: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	1,  // 17: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
+	3,  // 18: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
+	5,  // 19: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
+	7,  // 20: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	10, // 21: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	2,  // 22: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	4,  // 23: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	6,  // 24: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	9,  // 25: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	15, // 26: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_cluster_proto_init() }
@@ -1814,6 +1834,7 @@ func file_penstock_v1_cluster_proto_init() {
 		(*ProposeRequest_DeleteTopic)(nil),
 		(*ProposeRequest_AlterTopic)(nil),
 		(*ProposeRequest_AllocateProducerIds)(nil),
+		(*ProposeRequest_Reassign)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -107,6 +107,15 @@ const (
 	ErrorCode_ERROR_CODE_UNKNOWN_ASSIGNOR       ErrorCode = 56
 	// The group has as many members as are allowed.
 	ErrorCode_ERROR_CODE_GROUP_FULL ErrorCode = 57
+	// The replicas asked for cannot be: none, one twice, on a broker that is unknown, fenced or
+	// decommissioned, or too few brokers for them.
+	ErrorCode_ERROR_CODE_INVALID_REPLICA_ASSIGNMENT  ErrorCode = 58
+	ErrorCode_ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS ErrorCode = 59
+	// The preferred leader leads already.
+	ErrorCode_ERROR_CODE_ELECTION_NOT_NEEDED            ErrorCode = 60
+	ErrorCode_ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE ErrorCode = 61
+	// No broker with that node id ever registered.
+	ErrorCode_ERROR_CODE_UNKNOWN_BROKER ErrorCode = 62
 )
 
 // Enum value maps for ErrorCode.
@@ -170,6 +179,11 @@ var (
 		55: "ERROR_CODE_TOO_MANY_SUBSCRIPTIONS",
 		56: "ERROR_CODE_UNKNOWN_ASSIGNOR",
 		57: "ERROR_CODE_GROUP_FULL",
+		58: "ERROR_CODE_INVALID_REPLICA_ASSIGNMENT",
+		59: "ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS",
+		60: "ERROR_CODE_ELECTION_NOT_NEEDED",
+		61: "ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE",
+		62: "ERROR_CODE_UNKNOWN_BROKER",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":                      0,
@@ -230,6 +244,11 @@ var (
 		"ERROR_CODE_TOO_MANY_SUBSCRIPTIONS":           55,
 		"ERROR_CODE_UNKNOWN_ASSIGNOR":                 56,
 		"ERROR_CODE_GROUP_FULL":                       57,
+		"ERROR_CODE_INVALID_REPLICA_ASSIGNMENT":       58,
+		"ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS":      59,
+		"ERROR_CODE_ELECTION_NOT_NEEDED":              60,
+		"ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE":   61,
+		"ERROR_CODE_UNKNOWN_BROKER":                   62,
 	}
 )
 
@@ -696,7 +715,7 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x06_value\"D\n" +
 	"\x0eTopicPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xb9\x0f\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition*\x82\x11\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -756,7 +775,12 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x1aERROR_CODE_INVALID_PATTERN\x106\x12%\n" +
 	"!ERROR_CODE_TOO_MANY_SUBSCRIPTIONS\x107\x12\x1f\n" +
 	"\x1bERROR_CODE_UNKNOWN_ASSIGNOR\x108\x12\x19\n" +
-	"\x15ERROR_CODE_GROUP_FULL\x109*\x99\x01\n" +
+	"\x15ERROR_CODE_GROUP_FULL\x109\x12)\n" +
+	"%ERROR_CODE_INVALID_REPLICA_ASSIGNMENT\x10:\x12*\n" +
+	"&ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS\x10;\x12\"\n" +
+	"\x1eERROR_CODE_ELECTION_NOT_NEEDED\x10<\x12-\n" +
+	")ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE\x10=\x12\x1d\n" +
+	"\x19ERROR_CODE_UNKNOWN_BROKER\x10>*\x99\x01\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +

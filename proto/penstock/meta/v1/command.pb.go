@@ -96,6 +96,10 @@ type Command struct {
 	//	*Command_ChangeIsr
 	//	*Command_ElectLeaders
 	//	*Command_AllocateProducerIds
+	//	*Command_ReassignPartitions
+	//	*Command_FinishReassignments
+	//	*Command_DecommissionBroker
+	//	*Command_UnregisterBroker
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Milliseconds since the Unix epoch on the controller, for people.
 	TimeMs        int64 `protobuf:"varint,14,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
@@ -244,6 +248,42 @@ func (x *Command) GetAllocateProducerIds() *AllocateProducerIds {
 	return nil
 }
 
+func (x *Command) GetReassignPartitions() *ReassignPartitions {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ReassignPartitions); ok {
+			return x.ReassignPartitions
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFinishReassignments() *FinishReassignments {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_FinishReassignments); ok {
+			return x.FinishReassignments
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDecommissionBroker() *DecommissionBroker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DecommissionBroker); ok {
+			return x.DecommissionBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUnregisterBroker() *UnregisterBroker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_UnregisterBroker); ok {
+			return x.UnregisterBroker
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
@@ -295,6 +335,22 @@ type Command_AllocateProducerIds struct {
 	AllocateProducerIds *AllocateProducerIds `protobuf:"bytes,12,opt,name=allocate_producer_ids,json=allocateProducerIds,proto3,oneof"`
 }
 
+type Command_ReassignPartitions struct {
+	ReassignPartitions *ReassignPartitions `protobuf:"bytes,30,opt,name=reassign_partitions,json=reassignPartitions,proto3,oneof"`
+}
+
+type Command_FinishReassignments struct {
+	FinishReassignments *FinishReassignments `protobuf:"bytes,31,opt,name=finish_reassignments,json=finishReassignments,proto3,oneof"`
+}
+
+type Command_DecommissionBroker struct {
+	DecommissionBroker *DecommissionBroker `protobuf:"bytes,32,opt,name=decommission_broker,json=decommissionBroker,proto3,oneof"`
+}
+
+type Command_UnregisterBroker struct {
+	UnregisterBroker *UnregisterBroker `protobuf:"bytes,33,opt,name=unregister_broker,json=unregisterBroker,proto3,oneof"`
+}
+
 func (*Command_SetClusterId) isCommand_Kind() {}
 
 func (*Command_RegisterBroker) isCommand_Kind() {}
@@ -314,6 +370,14 @@ func (*Command_ChangeIsr) isCommand_Kind() {}
 func (*Command_ElectLeaders) isCommand_Kind() {}
 
 func (*Command_AllocateProducerIds) isCommand_Kind() {}
+
+func (*Command_ReassignPartitions) isCommand_Kind() {}
+
+func (*Command_FinishReassignments) isCommand_Kind() {}
+
+func (*Command_DecommissionBroker) isCommand_Kind() {}
+
+func (*Command_UnregisterBroker) isCommand_Kind() {}
 
 // SetClusterId is the first command of a cluster.
 type SetClusterId struct {
@@ -1391,11 +1455,380 @@ func (x *AllocateProducerIds) GetCount() uint32 {
 	return 0
 }
 
+// ReassignPartitions gives partitions other replicas (KIP-455). Each stands for
+// itself. The new replicas catch up as followers; FinishReassignments switches.
+type ReassignPartitions struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Partitions    []*PartitionReassignment `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReassignPartitions) Reset() {
+	*x = ReassignPartitions{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReassignPartitions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReassignPartitions) ProtoMessage() {}
+
+func (x *ReassignPartitions) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReassignPartitions.ProtoReflect.Descriptor instead.
+func (*ReassignPartitions) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReassignPartitions) GetPartitions() []*PartitionReassignment {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type PartitionReassignment struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	TopicId   []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// All replicas that it is to have, the first is the preferred leader. Must be
+	// empty to cancel.
+	Replicas []int32 `protobuf:"varint,3,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	// Back to the replicas that it had before.
+	Cancel bool `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	// Bytes a second that its leader sends to the replicas that catch up; 0: what
+	// the broker is configured to.
+	Throttle int64 `protobuf:"varint,5,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	// When set, the only partition epoch at which it is meant.
+	PartitionEpoch *int32 `protobuf:"varint,6,opt,name=partition_epoch,json=partitionEpoch,proto3,oneof" json:"partition_epoch,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PartitionReassignment) Reset() {
+	*x = PartitionReassignment{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionReassignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionReassignment) ProtoMessage() {}
+
+func (x *PartitionReassignment) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionReassignment.ProtoReflect.Descriptor instead.
+func (*PartitionReassignment) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PartitionReassignment) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PartitionReassignment) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionReassignment) GetReplicas() []int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *PartitionReassignment) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+func (x *PartitionReassignment) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+func (x *PartitionReassignment) GetPartitionEpoch() int32 {
+	if x != nil && x.PartitionEpoch != nil {
+		return *x.PartitionEpoch
+	}
+	return 0
+}
+
+// FinishReassignments is the controller's: every replica that a partition is to
+// have is in sync, the others go.
+type FinishReassignments struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Partitions    []*FinishedReassignment `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishReassignments) Reset() {
+	*x = FinishReassignments{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishReassignments) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishReassignments) ProtoMessage() {}
+
+func (x *FinishReassignments) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishReassignments.ProtoReflect.Descriptor instead.
+func (*FinishReassignments) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FinishReassignments) GetPartitions() []*FinishedReassignment {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type FinishedReassignment struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TopicId        []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition      int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	PartitionEpoch int32                  `protobuf:"varint,3,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
+	// Who leads from here on: the present leader if it stays.
+	Leader        int32 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishedReassignment) Reset() {
+	*x = FinishedReassignment{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishedReassignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishedReassignment) ProtoMessage() {}
+
+func (x *FinishedReassignment) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishedReassignment.ProtoReflect.Descriptor instead.
+func (*FinishedReassignment) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FinishedReassignment) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *FinishedReassignment) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *FinishedReassignment) GetPartitionEpoch() int32 {
+	if x != nil {
+		return x.PartitionEpoch
+	}
+	return 0
+}
+
+func (x *FinishedReassignment) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+// DecommissionBroker lets no replica be placed on a broker any more; the
+// controller moves away those that are there.
+type DecommissionBroker struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The broker stays; moves away from it that are under way are cancelled.
+	Cancel bool `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	// As in PartitionReassignment, for the moves that follow.
+	Throttle      int64 `protobuf:"varint,3,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionBroker) Reset() {
+	*x = DecommissionBroker{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionBroker) ProtoMessage() {}
+
+func (x *DecommissionBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionBroker.ProtoReflect.Descriptor instead.
+func (*DecommissionBroker) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DecommissionBroker) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *DecommissionBroker) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+func (x *DecommissionBroker) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+// UnregisterBroker forgets a broker that is decommissioned, holds no replica and
+// has stopped.
+type UnregisterBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	BrokerEpoch   int64                  `protobuf:"varint,2,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterBroker) Reset() {
+	*x = UnregisterBroker{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterBroker) ProtoMessage() {}
+
+func (x *UnregisterBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterBroker.ProtoReflect.Descriptor instead.
+func (*UnregisterBroker) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UnregisterBroker) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *UnregisterBroker) GetBrokerEpoch() int64 {
+	if x != nil {
+		return x.BrokerEpoch
+	}
+	return 0
+}
+
 var File_penstock_meta_v1_command_proto protoreflect.FileDescriptor
 
 const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xb5\x06\n" +
+	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\x96\t\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12F\n" +
@@ -1410,7 +1843,11 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"change_isr\x18\n" +
 	" \x01(\v2\x1b.penstock.meta.v1.ChangeIsrH\x00R\tchangeIsr\x12E\n" +
 	"\relect_leaders\x18\v \x01(\v2\x1e.penstock.meta.v1.ElectLeadersH\x00R\felectLeaders\x12[\n" +
-	"\x15allocate_producer_ids\x18\f \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12\x17\n" +
+	"\x15allocate_producer_ids\x18\f \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12W\n" +
+	"\x13reassign_partitions\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\x12reassignPartitions\x12Z\n" +
+	"\x14finish_reassignments\x18\x1f \x01(\v2%.penstock.meta.v1.FinishReassignmentsH\x00R\x13finishReassignments\x12W\n" +
+	"\x13decommission_broker\x18  \x01(\v2$.penstock.meta.v1.DecommissionBrokerH\x00R\x12decommissionBroker\x12Q\n" +
+	"\x11unregister_broker\x18! \x01(\v2\".penstock.meta.v1.UnregisterBrokerH\x00R\x10unregisterBroker\x12\x17\n" +
 	"\atime_ms\x18\x0e \x01(\x03R\x06timeMsB\x06\n" +
 	"\x04kind\"-\n" +
 	"\fSetClusterId\x12\x1d\n" +
@@ -1502,7 +1939,35 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\x13AllocateProducerIds\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count*_\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"]\n" +
+	"\x12ReassignPartitions\x12G\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2'.penstock.meta.v1.PartitionReassignmentR\n" +
+	"partitions\"\xe2\x01\n" +
+	"\x15PartitionReassignment\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1a\n" +
+	"\breplicas\x18\x03 \x03(\x05R\breplicas\x12\x16\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\x12\x1a\n" +
+	"\bthrottle\x18\x05 \x01(\x03R\bthrottle\x12,\n" +
+	"\x0fpartition_epoch\x18\x06 \x01(\x05H\x00R\x0epartitionEpoch\x88\x01\x01B\x12\n" +
+	"\x10_partition_epoch\"]\n" +
+	"\x13FinishReassignments\x12F\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2&.penstock.meta.v1.FinishedReassignmentR\n" +
+	"partitions\"\x90\x01\n" +
+	"\x14FinishedReassignment\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12'\n" +
+	"\x0fpartition_epoch\x18\x03 \x01(\x05R\x0epartitionEpoch\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\x05R\x06leader\"a\n" +
+	"\x12DecommissionBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\x12\x1a\n" +
+	"\bthrottle\x18\x03 \x01(\x03R\bthrottle\"N\n" +
+	"\x10UnregisterBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
+	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch*_\n" +
 	"\x06Damage\x12\x16\n" +
 	"\x12DAMAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDAMAGE_MISSING\x10\x01\x12\x12\n" +
@@ -1522,28 +1987,34 @@ func file_penstock_meta_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_meta_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_penstock_meta_v1_command_proto_goTypes = []any{
-	(Damage)(0),                 // 0: penstock.meta.v1.Damage
-	(*Command)(nil),             // 1: penstock.meta.v1.Command
-	(*SetClusterId)(nil),        // 2: penstock.meta.v1.SetClusterId
-	(*RegisterBroker)(nil),      // 3: penstock.meta.v1.RegisterBroker
-	(*Endpoint)(nil),            // 4: penstock.meta.v1.Endpoint
-	(*RecoveredReplica)(nil),    // 5: penstock.meta.v1.RecoveredReplica
-	(*FenceBroker)(nil),         // 6: penstock.meta.v1.FenceBroker
-	(*UnfenceBroker)(nil),       // 7: penstock.meta.v1.UnfenceBroker
-	(*CreateTopic)(nil),         // 8: penstock.meta.v1.CreateTopic
-	(*PartitionAssignment)(nil), // 9: penstock.meta.v1.PartitionAssignment
-	(*DeleteTopic)(nil),         // 10: penstock.meta.v1.DeleteTopic
-	(*AlterTopicConfig)(nil),    // 11: penstock.meta.v1.AlterTopicConfig
-	(*ChangeIsr)(nil),           // 12: penstock.meta.v1.ChangeIsr
-	(*IsrChange)(nil),           // 13: penstock.meta.v1.IsrChange
-	(*IsrMember)(nil),           // 14: penstock.meta.v1.IsrMember
-	(*ElectLeaders)(nil),        // 15: penstock.meta.v1.ElectLeaders
-	(*LeaderChange)(nil),        // 16: penstock.meta.v1.LeaderChange
-	(*AllocateProducerIds)(nil), // 17: penstock.meta.v1.AllocateProducerIds
-	nil,                         // 18: penstock.meta.v1.CreateTopic.ConfigsEntry
-	nil,                         // 19: penstock.meta.v1.AlterTopicConfig.SetEntry
+	(Damage)(0),                   // 0: penstock.meta.v1.Damage
+	(*Command)(nil),               // 1: penstock.meta.v1.Command
+	(*SetClusterId)(nil),          // 2: penstock.meta.v1.SetClusterId
+	(*RegisterBroker)(nil),        // 3: penstock.meta.v1.RegisterBroker
+	(*Endpoint)(nil),              // 4: penstock.meta.v1.Endpoint
+	(*RecoveredReplica)(nil),      // 5: penstock.meta.v1.RecoveredReplica
+	(*FenceBroker)(nil),           // 6: penstock.meta.v1.FenceBroker
+	(*UnfenceBroker)(nil),         // 7: penstock.meta.v1.UnfenceBroker
+	(*CreateTopic)(nil),           // 8: penstock.meta.v1.CreateTopic
+	(*PartitionAssignment)(nil),   // 9: penstock.meta.v1.PartitionAssignment
+	(*DeleteTopic)(nil),           // 10: penstock.meta.v1.DeleteTopic
+	(*AlterTopicConfig)(nil),      // 11: penstock.meta.v1.AlterTopicConfig
+	(*ChangeIsr)(nil),             // 12: penstock.meta.v1.ChangeIsr
+	(*IsrChange)(nil),             // 13: penstock.meta.v1.IsrChange
+	(*IsrMember)(nil),             // 14: penstock.meta.v1.IsrMember
+	(*ElectLeaders)(nil),          // 15: penstock.meta.v1.ElectLeaders
+	(*LeaderChange)(nil),          // 16: penstock.meta.v1.LeaderChange
+	(*AllocateProducerIds)(nil),   // 17: penstock.meta.v1.AllocateProducerIds
+	(*ReassignPartitions)(nil),    // 18: penstock.meta.v1.ReassignPartitions
+	(*PartitionReassignment)(nil), // 19: penstock.meta.v1.PartitionReassignment
+	(*FinishReassignments)(nil),   // 20: penstock.meta.v1.FinishReassignments
+	(*FinishedReassignment)(nil),  // 21: penstock.meta.v1.FinishedReassignment
+	(*DecommissionBroker)(nil),    // 22: penstock.meta.v1.DecommissionBroker
+	(*UnregisterBroker)(nil),      // 23: penstock.meta.v1.UnregisterBroker
+	nil,                           // 24: penstock.meta.v1.CreateTopic.ConfigsEntry
+	nil,                           // 25: penstock.meta.v1.AlterTopicConfig.SetEntry
 }
 var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.Command.set_cluster_id:type_name -> penstock.meta.v1.SetClusterId
@@ -1556,21 +2027,27 @@ var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	12, // 7: penstock.meta.v1.Command.change_isr:type_name -> penstock.meta.v1.ChangeIsr
 	15, // 8: penstock.meta.v1.Command.elect_leaders:type_name -> penstock.meta.v1.ElectLeaders
 	17, // 9: penstock.meta.v1.Command.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	4,  // 10: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
-	4,  // 11: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
-	5,  // 12: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
-	0,  // 13: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
-	9,  // 14: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	18, // 15: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
-	19, // 16: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
-	13, // 17: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
-	14, // 18: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
-	16, // 19: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 10: penstock.meta.v1.Command.reassign_partitions:type_name -> penstock.meta.v1.ReassignPartitions
+	20, // 11: penstock.meta.v1.Command.finish_reassignments:type_name -> penstock.meta.v1.FinishReassignments
+	22, // 12: penstock.meta.v1.Command.decommission_broker:type_name -> penstock.meta.v1.DecommissionBroker
+	23, // 13: penstock.meta.v1.Command.unregister_broker:type_name -> penstock.meta.v1.UnregisterBroker
+	4,  // 14: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
+	4,  // 15: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
+	5,  // 16: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
+	0,  // 17: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
+	9,  // 18: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	24, // 19: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
+	25, // 20: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
+	13, // 21: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
+	14, // 22: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
+	16, // 23: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
+	19, // 24: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
+	21, // 25: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_command_proto_init() }
@@ -1589,14 +2066,19 @@ func file_penstock_meta_v1_command_proto_init() {
 		(*Command_ChangeIsr)(nil),
 		(*Command_ElectLeaders)(nil),
 		(*Command_AllocateProducerIds)(nil),
+		(*Command_ReassignPartitions)(nil),
+		(*Command_FinishReassignments)(nil),
+		(*Command_DecommissionBroker)(nil),
+		(*Command_UnregisterBroker)(nil),
 	}
+	file_penstock_meta_v1_command_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_command_proto_rawDesc), len(file_penstock_meta_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -222,20 +222,24 @@ func (*ImageEntry_AppliedCommand) isImageEntry_Kind() {}
 func (*ImageEntry_StagedRegistration) isImageEntry_Kind() {}
 
 type BrokerState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	StorageId     []byte                 `protobuf:"bytes,2,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
-	BrokerEpoch   int64                  `protobuf:"varint,3,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
-	Fenced        bool                   `protobuf:"varint,4,opt,name=fenced,proto3" json:"fenced,omitempty"`
-	Grpc          []*Endpoint            `protobuf:"bytes,5,rep,name=grpc,proto3" json:"grpc,omitempty"`
-	Kafka         []*Endpoint            `protobuf:"bytes,6,rep,name=kafka,proto3" json:"kafka,omitempty"`
-	PeerAddress   string                 `protobuf:"bytes,7,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,8,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
-	Rack          string                 `protobuf:"bytes,9,opt,name=rack,proto3" json:"rack,omitempty"`
-	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
-	FeatureLevel  uint32                 `protobuf:"varint,11,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	NodeId       int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StorageId    []byte                 `protobuf:"bytes,2,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
+	BrokerEpoch  int64                  `protobuf:"varint,3,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	Fenced       bool                   `protobuf:"varint,4,opt,name=fenced,proto3" json:"fenced,omitempty"`
+	Grpc         []*Endpoint            `protobuf:"bytes,5,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	Kafka        []*Endpoint            `protobuf:"bytes,6,rep,name=kafka,proto3" json:"kafka,omitempty"`
+	PeerAddress  string                 `protobuf:"bytes,7,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	RaftAddress  string                 `protobuf:"bytes,8,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	Rack         string                 `protobuf:"bytes,9,opt,name=rack,proto3" json:"rack,omitempty"`
+	Version      string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	FeatureLevel uint32                 `protobuf:"varint,11,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// No replicas are placed on it, and those that it has move away.
+	Decommissioning bool `protobuf:"varint,30,opt,name=decommissioning,proto3" json:"decommissioning,omitempty"`
+	// Bytes a second for the moves; 0: what the brokers are configured to.
+	DecommissionThrottle int64 `protobuf:"varint,31,opt,name=decommission_throttle,json=decommissionThrottle,proto3" json:"decommission_throttle,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *BrokerState) Reset() {
@@ -345,6 +349,20 @@ func (x *BrokerState) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *BrokerState) GetDecommissioning() bool {
+	if x != nil {
+		return x.Decommissioning
+	}
+	return false
+}
+
+func (x *BrokerState) GetDecommissionThrottle() int64 {
+	if x != nil {
+		return x.DecommissionThrottle
+	}
+	return 0
+}
+
 type TopicState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -439,9 +457,15 @@ type PartitionState struct {
 	Elr            []int32                `protobuf:"varint,6,rep,packed,name=elr,proto3" json:"elr,omitempty"`
 	LastIsr        []int32                `protobuf:"varint,7,rep,packed,name=last_isr,json=lastIsr,proto3" json:"last_isr,omitempty"`
 	// The last leader epoch whose election may have lost acknowledged records; 0: none.
-	LossyEpoch    int32 `protobuf:"varint,8,opt,name=lossy_epoch,json=lossyEpoch,proto3" json:"lossy_epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LossyEpoch int32 `protobuf:"varint,8,opt,name=lossy_epoch,json=lossyEpoch,proto3" json:"lossy_epoch,omitempty"`
+	// The replicas of a reassignment under way, in the order of preference; empty: there is none.
+	Target []int32 `protobuf:"varint,9,rep,packed,name=target,proto3" json:"target,omitempty"`
+	// Those of the replicas that it added.
+	Adding []int32 `protobuf:"varint,10,rep,packed,name=adding,proto3" json:"adding,omitempty"`
+	// Bytes a second for the replicas that catch up; 0: what the leader is configured to.
+	ReassignmentThrottle int64 `protobuf:"varint,11,opt,name=reassignment_throttle,json=reassignmentThrottle,proto3" json:"reassignment_throttle,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *PartitionState) Reset() {
@@ -526,6 +550,27 @@ func (x *PartitionState) GetLastIsr() []int32 {
 func (x *PartitionState) GetLossyEpoch() int32 {
 	if x != nil {
 		return x.LossyEpoch
+	}
+	return 0
+}
+
+func (x *PartitionState) GetTarget() []int32 {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PartitionState) GetAdding() []int32 {
+	if x != nil {
+		return x.Adding
+	}
+	return nil
+}
+
+func (x *PartitionState) GetReassignmentThrottle() int64 {
+	if x != nil {
+		return x.ReassignmentThrottle
 	}
 	return 0
 }
@@ -869,7 +914,7 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\x05topic\x18\x02 \x01(\v2\x1c.penstock.meta.v1.TopicStateH\x00R\x05topic\x12K\n" +
 	"\x0fapplied_command\x18\x03 \x01(\v2 .penstock.meta.v1.AppliedCommandH\x00R\x0eappliedCommand\x12W\n" +
 	"\x13staged_registration\x18\x04 \x01(\v2$.penstock.meta.v1.StagedRegistrationH\x00R\x12stagedRegistrationB\x06\n" +
-	"\x04kind\"\xfb\x02\n" +
+	"\x04kind\"\xda\x03\n" +
 	"\vBrokerState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -883,7 +928,9 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\x04rack\x18\t \x01(\tR\x04rack\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12#\n" +
-	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\"\xbf\x02\n" +
+	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\x12(\n" +
+	"\x0fdecommissioning\x18\x1e \x01(\bR\x0fdecommissioning\x123\n" +
+	"\x15decommission_throttle\x18\x1f \x01(\x03R\x14decommissionThrottle\"\xbf\x02\n" +
 	"\n" +
 	"TopicState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
@@ -896,7 +943,7 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\rcreated_index\x18\x06 \x01(\x04R\fcreatedIndex\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x02\n" +
 	"\x0ePartitionState\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12!\n" +
 	"\fleader_epoch\x18\x02 \x01(\x05R\vleaderEpoch\x12'\n" +
@@ -906,7 +953,11 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\x03elr\x18\x06 \x03(\x05R\x03elr\x12\x19\n" +
 	"\blast_isr\x18\a \x03(\x05R\alastIsr\x12\x1f\n" +
 	"\vlossy_epoch\x18\b \x01(\x05R\n" +
-	"lossyEpoch\"\xf3\x01\n" +
+	"lossyEpoch\x12\x16\n" +
+	"\x06target\x18\t \x03(\x05R\x06target\x12\x16\n" +
+	"\x06adding\x18\n" +
+	" \x03(\x05R\x06adding\x123\n" +
+	"\x15reassignment_throttle\x18\v \x01(\x03R\x14reassignmentThrottle\"\xf3\x01\n" +
 	"\fReplicaState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +

@@ -1,0 +1,236 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// A reassignment shows up here as an assignment with other replicas. An added one
+// is opened and follows like any follower that has to catch up; nothing else is
+// known of it. What is particular to reassignments is the end of a replica that
+// the image has taken away, and how much of a leader's time goes to those added.
+
+// maxReassigned keeps a command far below its 512 KiB.
+const maxReassigned = 4000
+
+// Reassign asks for other replicas, each partition on its own. The errors are in
+// the order of the request, nil where the change is under way; it returns once
+// this broker has applied it.
+func (b *Broker) Reassign(ctx context.Context, req *api.Reassign) ([]*api.Error, error) {
+	if len(req.Partitions) > maxReassigned {
+		return nil, api.Errorf(api.CodeRequestTooLarge, "%d partitions in one request; at most %d are taken", len(req.Partitions), maxReassigned)
+	}
+	cmd := &metav1.ReassignPartitions{}
+	results := make([]*api.Error, len(req.Partitions))
+	var asked []int
+	im := b.cfg.Images.Image()
+	for i := range req.Partitions {
+		p := &req.Partitions[i]
+		t := im.Topic(p.Topic)
+		if t == nil {
+			results[i] = api.Errorf(api.CodeUnknownTopic, "there is no topic %q", p.Topic).At(p.Topic, p.Partition)
+			continue
+		}
+		asked = append(asked, i)
+		cmd.Partitions = append(cmd.Partitions, &metav1.PartitionReassignment{
+			TopicId: t.ID[:], Partition: p.Partition, Replicas: p.Replicas, Cancel: p.Cancel, Throttle: throttleOf(req, p),
+		})
+	}
+	if len(asked) == 0 {
+		return results, nil
+	}
+	resp, err := b.cfg.Controller.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_Reassign{Reassign: cmd}})
+	if err != nil {
+		return nil, proposalError(err)
+	}
+	for k, i := range asked {
+		if k < len(resp.GetResults()) {
+			results[i] = refusal(resp.GetResults()[k], req.Partitions[i].PartitionRef)
+		}
+	}
+	return results, b.settled(ctx, resp.GetIndex())
+}
+
+func throttleOf(req *api.Reassign, p *api.ReassignPartition) int64 {
+	if p.Cancel {
+		return 0
+	}
+	return req.Throttle
+}
+
+// refusal is the error of one change of a proposal; nil: it was made.
+func refusal(e *pb.Error, ref api.PartitionRef) *api.Error {
+	if e.GetCode() == pb.ErrorCode_ERROR_CODE_UNSPECIFIED {
+		return nil
+	}
+	return (&api.Error{Code: api.Code(e.GetCode()), Message: e.GetMessage()}).At(ref.Topic, ref.Partition)
+}
+
+// Reassignments are those under way, of the partitions named or of all, with the
+// progress of those that are led here.
+func (b *Broker) Reassignments(_ context.Context, named []api.PartitionRef) ([]api.Reassignment, error) {
+	im := b.cfg.Images.Image()
+	var out []api.Reassignment
+	if len(named) > 0 {
+		for _, ref := range named {
+			t := im.Topic(ref.Topic)
+			switch {
+			case t == nil:
+				return nil, api.Errorf(api.CodeUnknownTopic, "there is no topic %q", ref.Topic).At(ref.Topic, ref.Partition)
+			case ref.Partition < 0 || int(ref.Partition) >= len(t.Partitions):
+				return nil, api.Errorf(api.CodeUnknownPartition, "the topic has the partitions 0 to %d", len(t.Partitions)-1).At(ref.Topic, ref.Partition)
+			}
+			out = b.appendReassignment(out, t, int(ref.Partition))
+		}
+		return out, nil
+	}
+	for t := range im.Topics() {
+		for i := range t.Partitions {
+			out = b.appendReassignment(out, t, i)
+		}
+	}
+	return out, nil
+}
+
+func (b *Broker) appendReassignment(out []api.Reassignment, t *metadata.Topic, i int) []api.Reassignment {
+	p := t.Partitions[i]
+	if !p.Moving() {
+		return out
+	}
+	r := api.Reassignment{
+		PartitionRef: api.PartitionRef{TopicID: api.TopicID(t.ID), Topic: t.Name, Partition: int32(i)}, Leader: p.Leader,
+		Replicas: nodes(p), Adding: p.Adding, Removing: p.Removing(), Target: p.Target, ISR: p.ISR, Throttle: p.Throttle,
+	}
+	if l := b.table.byKey(replica.Key{Topic: r.TopicID, Partition: int32(i)}); l != nil && p.Leader == b.cfg.NodeID {
+		r.Progress = l.catchUp(p.Adding)
+	}
+	return append(out, r)
+}
+
+// catchUp is how far followers are behind; nil while this replica does not lead.
+func (l *localReplica) catchUp(of []int32) []api.CatchUp {
+	l.mu.Lock()
+	var followers []partition.FollowerState
+	if l.role() == partition.RoleLeader {
+		followers = l.state.Followers(nil)
+	}
+	l.mu.Unlock()
+	start, end, size := l.log.Start(), l.log.End(), l.log.Size()
+	var out []api.CatchUp
+	for _, node := range of {
+		for _, f := range followers {
+			if f.Node != node {
+				continue
+			}
+			c := api.CatchUp{NodeID: node, Offset: f.Appended, End: end, LogBytes: size}
+			at := max(f.Appended, start)
+			if c.RecordsBehind = int64(end - at); end > start {
+				c.BytesBehind = int64(float64(size) * float64(end-at) / float64(end-start))
+			}
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func nodes(p *metadata.Partition) []int32 {
+	out := make([]int32, len(p.Replicas))
+	for i := range p.Replicas {
+		out[i] = p.Replicas[i].NodeID
+	}
+	return out
+}
+
+// fate is what becomes of a local replica with a new image.
+type fate int
+
+const (
+	// fateStay: it is placed here, or stays until the partition is well elsewhere.
+	fateStay fate = iota
+	// fateDelete: its topic was deleted.
+	fateDelete
+	// fateMoved: a reassignment took it away, and the partition is well elsewhere.
+	fateMoved
+	// fateSetAside: the image does not account for its data, which is kept.
+	fateSetAside
+)
+
+// fateOf judges a local replica by the newest image. That of a deleted topic lacks
+// it; that of a reassigned partition has a newer partition epoch and other
+// replicas. Then the data goes once the partition is led elsewhere with its minimum
+// in sync: every acknowledged record is there. A log that is ahead of the image in
+// its epochs is none that this image can have moved away.
+func (r *reconciler) fateOf(l *localReplica, im *metadata.Image) fate {
+	t := im.TopicByID(metadata.ID(l.key.Topic))
+	switch {
+	case t == nil && r.last == nil:
+		return fateSetAside
+	case t == nil:
+		return fateDelete
+	case int(l.partition) >= len(t.Partitions):
+		return fateStay
+	}
+	p := t.Partitions[l.partition]
+	switch {
+	case p.Replica(r.b.cfg.NodeID) != nil:
+		return fateStay
+	case l.log.LastEpoch() > record.Epoch(p.LeaderEpoch):
+		return fateSetAside
+	case p.Leader == metadata.NoNode || len(p.ISR) < t.MinISR(p):
+		return fateStay
+	default:
+		return fateMoved
+	}
+}
+
+// removeData deletes what a reassignment took away.
+func (r *reconciler) removeData(l *localReplica) {
+	if l.loaded != record.UnknownEpoch {
+		r.b.coordinator.Unload(l.partition)
+	}
+	if err := r.b.cfg.Dir.Remove(l.log); err != nil {
+		l.logger.Error("the data of a replica that was moved away could not be removed", "error", err)
+		return
+	}
+	l.logger.Info("removed the data of a replica that was moved away")
+}
+
+// noteThrottle takes in what a topic's reassignments ask for.
+func (r *reconciler) noteThrottle(t *metadata.Topic) {
+	lowest := int64(0)
+	for _, p := range t.Partitions {
+		if p.Throttle > 0 && p.Leader == r.b.cfg.NodeID && (lowest == 0 || p.Throttle < lowest) {
+			lowest = p.Throttle
+		}
+	}
+	switch {
+	case lowest == 0:
+		delete(r.throttles, t.ID)
+	case r.throttles == nil:
+		r.throttles = map[metadata.ID]int64{t.ID: lowest}
+	default:
+		r.throttles[t.ID] = lowest
+	}
+}
+
+// throttleMoves tells the leaders' side of replication the lowest rate among the
+// reassignments that are led here; without one, the configured rate.
+func (r *reconciler) throttleMoves() {
+	rate := int64(0)
+	for _, asked := range r.throttles {
+		if rate == 0 || asked < rate {
+			rate = asked
+		}
+	}
+	if rate == 0 {
+		rate = r.b.cfg.ReassignmentThrottle
+	}
+	r.b.server.SetMoveRate(rate)
+}
