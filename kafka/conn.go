@@ -170,6 +170,11 @@ func (c *conn) request(ctx context.Context) error {
 		return c.fetch(ctx, &h, req)
 	}
 	call := &call{version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host}
+	if h.key != keyJoinGroup && h.key != keySyncGroup { // these wait for other members
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, adminTimeout)
+		defer cancel()
+	}
 	resp, err := h.entry.handle(ctx, c.door, call, req)
 	if err != nil {
 		return err

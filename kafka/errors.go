@@ -123,6 +123,24 @@ func groupCode(c api.Code) *kerr.Error {
 		return kerr.StaleMemberEpoch
 	case api.CodeFencedInstanceID:
 		return kerr.FencedInstanceID
+	case api.CodeIllegalGeneration:
+		return kerr.IllegalGeneration
+	case api.CodeRebalanceInProgress:
+		return kerr.RebalanceInProgress
+	case api.CodeInconsistentProtocol:
+		return kerr.InconsistentGroupProtocol
+	case api.CodeMemberIDRequired:
+		return kerr.MemberIDRequired
+	case api.CodeInvalidSessionTimeout:
+		return kerr.InvalidSessionTimeout
+	case api.CodeInvalidPattern:
+		return kerr.InvalidRegularExpression
+	case api.CodeTooManySubscriptions:
+		return kerr.InvalidRequest
+	case api.CodeUnknownAssignor:
+		return kerr.UnsupportedAssignor
+	case api.CodeGroupFull:
+		return kerr.GroupMaxSizeReached
 	case api.CodeGroupNotEmpty:
 		return kerr.NonEmptyGroup
 	case api.CodeUnknownGroup:

@@ -10,7 +10,7 @@ import (
 )
 
 func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitRequest) (*kmsg.OffsetCommitResponse, error) {
-	commit := &api.CommitOffsets{Group: req.Group, MemberID: req.MemberID, MemberEpoch: req.Generation}
+	commit := &api.CommitOffsets{Group: req.Group, MemberID: req.MemberID, InstanceID: value(req.InstanceID), MemberEpoch: req.Generation}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {

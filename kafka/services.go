@@ -65,12 +65,31 @@ type Offsets interface {
 	FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error)
 }
 
+// Groups serves members of consumer groups, of the classic protocol and of KIP-848.
+type Groups interface {
+	JoinClassic(ctx context.Context, req *api.ClassicJoin) (*api.ClassicJoined, error)
+	SyncClassic(ctx context.Context, req *api.ClassicSync) (*api.ClassicSynced, error)
+	HeartbeatClassic(ctx context.Context, req *api.ClassicHeartbeat) error
+	// LeaveClassic removes members; the errors are theirs, in order.
+	LeaveClassic(ctx context.Context, group string, members []api.ClassicLeave) ([]*api.Error, error)
+	ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHeartbeat) (*api.ConsumerHeartbeatResult, error)
+}
+
+// GroupAdmin shows and removes consumer groups.
+type GroupAdmin interface {
+	ListGroups(ctx context.Context) ([]api.GroupListing, error)
+	DescribeGroup(ctx context.Context, group string) (*api.GroupDescription, error)
+	DeleteGroup(ctx context.Context, group string) error
+}
+
 // Services are what the door calls.
 type Services struct {
-	Producer Producer
-	Fetcher  Fetcher
-	Topics   Topics
-	Cluster  Cluster
-	Replicas Replicas
-	Offsets  Offsets
+	Producer   Producer
+	Fetcher    Fetcher
+	Topics     Topics
+	Cluster    Cluster
+	Replicas   Replicas
+	Offsets    Offsets
+	Groups     Groups
+	GroupAdmin GroupAdmin
 }

@@ -10,6 +10,8 @@ import (
 const (
 	keyProduce     = 0
 	keyFetch       = 1
+	keyJoinGroup   = 11
+	keySyncGroup   = 14
 	keyApiVersions = 18
 )
 
@@ -49,6 +51,12 @@ func table() []entry {
 		{key: 8, name: "OffsetCommit", min: 2, max: 9, request: request[kmsg.OffsetCommitRequest], handle: on(offsetCommit)},
 		{key: 9, name: "OffsetFetch", min: 1, max: 9, request: request[kmsg.OffsetFetchRequest], handle: on(offsetFetch)},
 		{key: 10, name: "FindCoordinator", min: 0, max: 6, request: request[kmsg.FindCoordinatorRequest], handle: on(findCoordinator)},
+		{key: keyJoinGroup, name: "JoinGroup", min: 0, max: 9, request: request[kmsg.JoinGroupRequest], handle: on(joinGroup)},
+		{key: 12, name: "Heartbeat", min: 0, max: 4, request: request[kmsg.HeartbeatRequest], handle: on(heartbeat)},
+		{key: 13, name: "LeaveGroup", min: 0, max: 5, request: request[kmsg.LeaveGroupRequest], handle: on(leaveGroup)},
+		{key: keySyncGroup, name: "SyncGroup", min: 0, max: 5, request: request[kmsg.SyncGroupRequest], handle: on(syncGroup)},
+		{key: 15, name: "DescribeGroups", min: 0, max: 6, request: request[kmsg.DescribeGroupsRequest], handle: on(describeGroups)},
+		{key: 16, name: "ListGroups", min: 0, max: 5, request: request[kmsg.ListGroupsRequest], handle: on(listGroups)},
 		{key: 17, name: "SaslHandshake", min: 0, max: 1, request: request[kmsg.SASLHandshakeRequest], handle: on(saslHandshake)},
 		{key: keyApiVersions, name: "ApiVersions", min: 0, max: 4, request: request[kmsg.ApiVersionsRequest], handle: on(apiVersions)},
 		{key: 19, name: "CreateTopics", min: 2, max: 7, request: request[kmsg.CreateTopicsRequest], handle: on(createTopics)},
@@ -60,9 +68,12 @@ func table() []entry {
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, request: request[kmsg.AlterConfigsRequest], handle: on(alterConfigs)},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 4, request: request[kmsg.DescribeLogDirsRequest], handle: on(describeLogDirs)},
 		{key: 36, name: "SaslAuthenticate", min: 0, max: 2, request: request[kmsg.SASLAuthenticateRequest], handle: on(saslAuthenticate)},
+		{key: 42, name: "DeleteGroups", min: 0, max: 2, request: request[kmsg.DeleteGroupsRequest], handle: on(deleteGroups)},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, request: request[kmsg.IncrementalAlterConfigsRequest], handle: on(incrementalAlterConfigs)},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, request: request[kmsg.DescribeClusterRequest], handle: on(describeCluster)},
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, request: request[kmsg.DescribeProducersRequest], handle: on(describeProducers)},
+		{key: 68, name: "ConsumerGroupHeartbeat", min: 0, max: 1, request: request[kmsg.ConsumerGroupHeartbeatRequest], handle: on(consumerGroupHeartbeat)},
+		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, request: request[kmsg.ConsumerGroupDescribeRequest], handle: on(consumerGroupDescribe)},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, request: request[kmsg.DescribeTopicPartitionsRequest], handle: on(describeTopicPartitions)},
 	}
 	for i := range t {

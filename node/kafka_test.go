@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // kafkaClient is one of franz-go for the cluster.
@@ -59,4 +61,92 @@ func assertNoError(t *testing.T, err error) {
 	if err != nil {
 		t.Errorf("produce: %v", err)
 	}
+}
+
+// Two members share a group's partitions, in both protocols; a third one comes, one
+// goes, and what they committed is where the next one begins.
+func TestKafkaGroupsShareAndHandOver(t *testing.T) {
+	for _, protocol := range []struct {
+		name string
+		opts []kgo.Opt
+	}{
+		{"classic", []kgo.Opt{kgo.Balancers(kgo.CooperativeStickyBalancer())}},
+		{"eager", []kgo.Opt{kgo.Balancers(kgo.RangeBalancer())}},
+		{"consumer", []kgo.Opt{kgo.WithContext(context.WithValue(context.Background(), "opt_in_kafka_next_gen_balancer_beta", true))}}, //nolint:staticcheck // franz-go's own key
+	} {
+		t.Run(protocol.name, func(t *testing.T) {
+			w := startWorld(t, 3, 0)
+			w.t = t
+			ctx := within(t, time.Minute)
+			admin := w.kafkaClient()
+			createKafkaTopic(ctx, t, admin, "orders", 6)
+			const records = 600
+			p := w.kafkaClient(kgo.DefaultProduceTopic("orders"), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+			produce := func() {
+				for i := range records {
+					p.Produce(ctx, kgo.StringRecord(fmt.Sprint(i)), func(_ *kgo.Record, err error) { assertNoError(t, err) })
+				}
+				require.NoError(t, p.Flush(ctx))
+			}
+			member := func() *kgo.Client {
+				return w.kafkaClient(append(protocol.opts, kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),
+					kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.HeartbeatInterval(200*time.Millisecond), kgo.SessionTimeout(6*time.Second))...)
+			}
+			read := func(want int, members ...*kgo.Client) map[int32]int {
+				seen := make(map[int32]int)
+				for n := 0; n < want; {
+					for _, m := range members {
+						short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+						fs := m.PollFetches(short)
+						cancel()
+						fs.EachRecord(func(r *kgo.Record) { seen[r.Partition]++; n++ })
+					}
+					require.NoError(t, ctx.Err())
+				}
+				return seen
+			}
+			a, b := member(), member()
+			produce()
+			require.Len(t, read(records, a, b), 6)
+			require.NoError(t, a.CommitUncommittedOffsets(ctx))
+			require.NoError(t, b.CommitUncommittedOffsets(ctx))
+			a.Close()
+			b.Close()
+			require.Equal(t, int64(records), committed(ctx, t, admin, "billing"))
+			c := member()
+			produce()
+			require.Len(t, read(records, c), 6)
+		})
+	}
+}
+
+func createKafkaTopic(ctx context.Context, t *testing.T, cl *kgo.Client, name string, partitions int32) {
+	t.Helper()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, -1
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Topics, req.TimeoutMillis = append(req.Topics, topic), 10_000
+	resp, err := req.RequestWith(ctx, cl)
+	require.NoError(t, err)
+	require.NoError(t, kerr.ErrorForCode(resp.Topics[0].ErrorCode))
+}
+
+// committed is the sum of what a group has committed.
+func committed(ctx context.Context, t *testing.T, cl *kgo.Client, group string) int64 {
+	t.Helper()
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = group
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group, req.Groups = group, append(req.Groups, g)
+	resp, err := req.RequestWith(ctx, cl)
+	require.NoError(t, err)
+	require.Len(t, resp.Groups, 1)
+	require.NoError(t, kerr.ErrorForCode(resp.Groups[0].ErrorCode))
+	sum := int64(0)
+	for _, topic := range resp.Groups[0].Topics {
+		for _, p := range topic.Partitions {
+			sum += p.Offset
+		}
+	}
+	return sum
 }
