@@ -84,7 +84,10 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.metrics = newMetrics(b)
 	b.cleaner = newCleaner(b)
 	var err error
-	if b.coordinator, err = coordinator.New(coordinator.Config{NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger}); err != nil {
+	if b.coordinator, err = coordinator.New(coordinator.Config{
+		NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger,
+		SessionGrace: cfg.SessionGrace, OffsetsRetention: cfg.OffsetsRetention, InitialRebalanceDelay: cfg.InitialRebalance,
+	}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}
 	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner)); err != nil {

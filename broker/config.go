@@ -88,6 +88,8 @@ type Config struct {
 	// ReassignmentThrottle is the bytes a second that this broker, as a leader, sends
 	// to replicas that reassignments added; 0: no bound.
 	ReassignmentThrottle int64
+	// Of consumer groups; zero takes the coordinator's default.
+	SessionGrace, OffsetsRetention, InitialRebalance time.Duration
 	// MaxInFlight bounds the bytes of produce requests that are not yet
 	// acknowledged; more wait at the door, as they do while the arena is full.
 	// Half the arena.

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"iter"
+	"slices"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
@@ -17,12 +18,36 @@ const offsetsTopic = "__consumer_offsets"
 // groupTopics shows the coordinator the topics that groups may subscribe to.
 type groupTopics struct{ images Images }
 
-func (g groupTopics) Partitions(topic string) int32 {
+func (g groupTopics) Topic(topic string) (api.TopicID, int32) {
 	t := g.images.Image().Topic(topic)
 	if t == nil || t.Internal {
-		return 0
+		return api.TopicID{}, 0
 	}
-	return int32(len(t.Partitions))
+	return api.TopicID(t.ID), int32(len(t.Partitions))
+}
+
+func (g groupTopics) Racks(topic string) [][]string {
+	im := g.images.Image()
+	t := im.Topic(topic)
+	if t == nil {
+		return nil
+	}
+	known := false
+	racks := make([][]string, len(t.Partitions))
+	for i, p := range t.Partitions {
+		for _, r := range p.Replicas {
+			if b := im.Broker(r.NodeID); b != nil && b.Rack != "" {
+				racks[i] = append(racks[i], b.Rack)
+				known = true
+			}
+		}
+		slices.Sort(racks[i])
+		racks[i] = slices.Compact(racks[i])
+	}
+	if !known {
+		return nil
+	}
+	return racks
 }
 
 func (g groupTopics) All() iter.Seq2[string, int32] {

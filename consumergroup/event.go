@@ -73,8 +73,9 @@ type Member struct {
 // Metadata is what the group needs to know of the topics it subscribes to.
 // The group keeps it and does not change it.
 type Metadata struct {
-	Partitions map[string]int32    // of every topic subscribed to that exists, patterns resolved
-	Matches    map[string][]string // the topics that match each pattern, ascending
+	Partitions map[string]int32      // of every topic subscribed to that exists, patterns resolved
+	Racks      map[string][][]string // of each partition, ascending; only while a member has a rack
+	Matches    map[string][]string   // the topics that match each pattern, ascending
 }
 
 // EffectKind tells effects apart.

@@ -231,11 +231,16 @@ func (g *Group) expire(now time.Time, out *Effects) {
 
 // setMetadata takes a new view of the topics; one that differs raises the epoch.
 func (g *Group) setMetadata(md *Metadata, out *Effects) {
-	if md == nil || maps.Equal(md.Partitions, g.metadata.Partitions) && maps.EqualFunc(md.Matches, g.metadata.Matches, slices.Equal[[]string]) {
+	if md == nil || md.equal(&g.metadata) {
 		return
 	}
 	g.metadata = *md
 	if len(g.members) > 0 {
 		g.bump(out)
 	}
+}
+
+func (md *Metadata) equal(other *Metadata) bool {
+	return maps.Equal(md.Partitions, other.Partitions) && maps.EqualFunc(md.Matches, other.Matches, slices.Equal[[]string]) &&
+		maps.EqualFunc(md.Racks, other.Racks, func(a, b [][]string) bool { return slices.EqualFunc(a, b, slices.Equal[[]string]) })
 }

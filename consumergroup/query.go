@@ -92,6 +92,26 @@ func (g *Group) Subscriptions() (topics, patterns []string) {
 	return slices.Sorted(maps.Keys(names)), slices.Sorted(maps.Keys(expressions))
 }
 
+// HasRacks reports whether a member said in which rack it is.
+func (g *Group) HasRacks() bool {
+	for _, m := range g.members {
+		if m.Rack != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Subscribes reports whether a member subscribes to a topic, by name or pattern.
+func (g *Group) Subscribes(topic string) bool {
+	for _, m := range g.members {
+		if slices.Contains(m.Topics, topic) || slices.Contains(g.metadata.Matches[m.Pattern], topic) {
+			return true
+		}
+	}
+	return false
+}
+
 // MemberInfo describes a member.
 type MemberInfo struct {
 	Member

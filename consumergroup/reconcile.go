@@ -92,7 +92,7 @@ func (g *Group) input() (in assignor.Input, names []string) {
 	index := make(map[string]int32, len(names))
 	for i, name := range names {
 		index[name] = int32(i)
-		in.Topics = append(in.Topics, assignor.Topic{Name: name, Partitions: g.metadata.Partitions[name]})
+		in.Topics = append(in.Topics, assignor.Topic{Name: name, Partitions: g.metadata.Partitions[name], Racks: g.metadata.Racks[name]})
 	}
 	for _, id := range g.order {
 		m := g.members[id]

@@ -69,6 +69,10 @@ type Config struct {
 	// OffsetsReplicas is the replication factor of __consumer_offsets;
 	// OffsetsPartitions how many partitions it is created with.
 	OffsetsReplicas, OffsetsPartitions int32
+	// Of consumer groups; zero: the defaults of the table of keys.
+	OffsetsRetention time.Duration // offsets.retention.minutes
+	SessionGrace     time.Duration // session.grace
+	InitialRebalance time.Duration // group.initial.rebalance.delay.ms
 
 	// NumPartitions and DefaultReplicas are those of topics that Kafka clients create
 	// without saying so; DefaultReplicas 0: min(3, brokers).
@@ -122,6 +126,8 @@ func DefaultConfig() Config {
 		ShutdownTimeout:   10 * time.Second,
 		OffsetsReplicas:   3,
 		OffsetsPartitions: 50,
+		OffsetsRetention:  7 * 24 * time.Hour,
+		InitialRebalance:  500 * time.Millisecond,
 		NumPartitions:     1,
 		MaxConnections:    20_000,
 		ConnectionIdle:    10 * time.Minute,

@@ -80,6 +80,13 @@ func Keys() []Key {
 			return setDuration(&c.ShutdownTimeout, v, 0, time.Hour)
 		}},
 		{"offsets.topic.replication.factor", "int", "3", "Replicas of __consumer_offsets; never lowered silently.", func(c *Config, v string) error { return setPositive(&c.OffsetsReplicas, v, 100) }},
+		{"offsets.retention.minutes", "minutes", "10080", "How long the offsets of a group without members are kept, from its last member or their commit on.", func(c *Config, v string) error { return setMinutes(&c.OffsetsRetention, v) }},
+		{"session.grace", "duration", "the member's session timeout", "How long a member of a consumer group that lost its stream keeps its partitions.", func(c *Config, v string) error {
+			return setDuration(&c.SessionGrace, v, time.Millisecond, time.Hour)
+		}},
+		{"group.initial.rebalance.delay.ms", "duration", "500ms", "How long the first rebalance of an empty group of the classic protocol waits for more members; a bare number is milliseconds.", func(c *Config, v string) error {
+			return setDuration(&c.InitialRebalance, v, time.Millisecond, 5*time.Minute)
+		}},
 		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setPositive(&c.OffsetsPartitions, v, 10000) }},
 		{"auto.create.topics.enable", "bool", "false", "A topic that a Kafka client asks for or writes to is created.", func(c *Config, v string) error { return setBool(&c.AutoCreateTopics, v) }},
 		{"num.partitions", "int", "1", "Partitions of topics that Kafka clients create without a number.", func(c *Config, v string) error { return setPositive(&c.NumPartitions, v, 10000) }},
@@ -123,6 +130,17 @@ func setDuration(dst *time.Duration, v string, least, most time.Duration) error 
 		return fmt.Errorf("must be a duration from %s to %s, such as 500ms, 3s or 2m", least, most)
 	}
 	*dst = d
+	return nil
+}
+
+// setMinutes reads a whole number of minutes, as in Kafka's offsets.retention.minutes.
+func setMinutes(dst *time.Duration, v string) error {
+	const most = 100 * 365 * 24 * 60
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 1 || n > most {
+		return fmt.Errorf("must be a whole number of minutes from 1 to %d", most)
+	}
+	*dst = time.Duration(n) * time.Minute
 	return nil
 }
 

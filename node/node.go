@@ -238,6 +238,7 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 		CleanerBackoff:       n.cfg.CleanerBackoff,
 		ReassignmentThrottle: n.cfg.ReassignmentThrottle,
 		OffsetsReplicas:      n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
+		SessionGrace: n.cfg.SessionGrace, OffsetsRetention: n.cfg.OffsetsRetention, InitialRebalance: n.cfg.InitialRebalance,
 	})
 	if err != nil {
 		return err

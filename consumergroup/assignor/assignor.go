@@ -11,6 +11,12 @@ import (
 type Topic struct {
 	Name       string
 	Partitions int32
+	Racks      [][]string // of each partition's replicas; nil: not known
+}
+
+// near reports whether a replica of partition p is in a rack.
+func (t *Topic) near(p int32, rack string) bool {
+	return rack != "" && int(p) < len(t.Racks) && slices.Contains(t.Racks[p], rack)
 }
 
 // Partition is a partition of Input.Topics[Topic].

@@ -12,14 +12,20 @@ import (
 func drawInput(t *rapid.T, equal bool) Input {
 	var in Input
 	for i := range rapid.IntRange(0, 5).Draw(t, "topics") {
-		in.Topics = append(in.Topics, Topic{Name: fmt.Sprintf("t%d", i), Partitions: rapid.Int32Range(0, 12).Draw(t, "partitions")})
+		topic := Topic{Name: fmt.Sprintf("t%d", i), Partitions: rapid.Int32Range(0, 12).Draw(t, "partitions")}
+		if rapid.Bool().Draw(t, "racks") {
+			for range topic.Partitions {
+				topic.Racks = append(topic.Racks, rapid.SampledFrom([][]string{nil, {"r1"}, {"r2"}, {"r1", "r3"}}).Draw(t, "rack"))
+			}
+		}
+		in.Topics = append(in.Topics, topic)
 	}
 	all := make([]int32, len(in.Topics))
 	for i := range all {
 		all[i] = int32(i)
 	}
 	for i := range rapid.IntRange(0, 8).Draw(t, "members") {
-		m := Member{ID: fmt.Sprintf("m%d", i), Topics: all}
+		m := Member{ID: fmt.Sprintf("m%d", i), Topics: all, Rack: rapid.SampledFrom([]string{"", "r1", "r2", "r3"}).Draw(t, "rack")}
 		if rapid.Bool().Draw(t, "static") {
 			m.InstanceID = fmt.Sprintf("i%d", 9-i)
 		}
@@ -197,9 +203,36 @@ func TestUniformIsStable(t *testing.T) {
 	})
 }
 
+// TestUniformPrefersTheRack: each member gets the partitions of its rack, as far
+// as balance allows, and moves none for it.
+func TestUniformPrefersTheRack(t *testing.T) {
+	racks := [][]string{{"a"}, {"a"}, {"b"}, {"b"}, {"b"}, {"b"}, {"a"}, {"b"}}
+	in := Input{
+		Topics:  []Topic{{Name: "t", Partitions: 8, Racks: racks}},
+		Members: []Member{{ID: "x", Rack: "b", Topics: []int32{0}}, {ID: "y", Rack: "a", Topics: []int32{0}}},
+	}
+	out, err := AssignUniform(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range out[0] {
+		if racks[p.Partition][0] != "b" {
+			t.Errorf("x in rack b got %d", p.Partition)
+		}
+	}
+	if len(out[0]) != 4 || len(out[1]) != 4 {
+		t.Fatalf("%v", out)
+	}
+	in.Members[0].Owned, in.Members[1].Owned = out[1], out[0]
+	again, err := AssignUniform(in)
+	if err != nil || !slices.Equal(again[0], out[1]) || !slices.Equal(again[1], out[0]) {
+		t.Fatalf("moved for the rack: %v %v", again, err)
+	}
+}
+
 func TestRangeKeepsNeighbours(t *testing.T) {
 	in := Input{
-		Topics:  []Topic{{"a", 5}, {"b", 5}},
+		Topics:  []Topic{{Name: "a", Partitions: 5}, {Name: "b", Partitions: 5}},
 		Members: []Member{{ID: "y", Topics: []int32{0, 1}}, {ID: "x", Topics: []int32{0, 1}}},
 	}
 	out, err := AssignRange(in)
@@ -220,8 +253,8 @@ func TestBadInput(t *testing.T) {
 	}
 	for _, in := range []Input{
 		{Members: []Member{{ID: "m", Topics: []int32{0}}}},
-		{Topics: []Topic{{"a", 1}, {"b", 1}}, Members: []Member{{ID: "m", Topics: []int32{1, 0}}}},
-		{Topics: []Topic{{"a", -1}}},
+		{Topics: []Topic{{Name: "a", Partitions: 1}, {Name: "b", Partitions: 1}}, Members: []Member{{ID: "m", Topics: []int32{1, 0}}}},
+		{Topics: []Topic{{Name: "a", Partitions: -1}}},
 	} {
 		for _, name := range []string{Uniform, Range, RoundRobin} {
 			assign, err := ByName(name)

@@ -27,6 +27,12 @@
 // single move makes it more even. Finding the global one is a flow problem,
 // and moves more partitions than it is worth.
 //
+// # Racks
+//
+// Where a partition has no owner yet, uniform prefers a member in whose rack one
+// of its replicas is, as far as balance allows. It moves nothing for that:
+// partitions come near with the changes that move them anyway.
+//
 // # Rejected
 //
 // Kafka's eager sticky assignor carries the last assignment in the members'

@@ -98,6 +98,7 @@ func (u *uniform) assignEqual() {
 		}
 		u.cut(m, keep)
 	}
+	extra = u.fillNear(quota, extra)
 	u.fill(quota, extra)
 }
 
@@ -110,6 +111,45 @@ func (u *uniform) cut(m, keep int) {
 		u.owner[p.Topic][p.Partition] = free
 	}
 	u.out[m] = u.out[m][:keep]
+}
+
+// fillNear gives the free partitions that have a replica in the rack of a member
+// with room to such a member, the emptiest first. It returns how many members
+// may still hold one more than the quota.
+func (u *uniform) fillNear(quota, extra int) int {
+	racks := map[string][]int{}
+	for _, m := range u.order {
+		if rack := u.in.Members[m].Rack; rack != "" {
+			racks[rack] = append(racks[rack], m)
+		}
+	}
+	if len(racks) == 0 {
+		return extra
+	}
+	for _, t := range u.in.Members[0].Topics {
+		topic := &u.in.Topics[t]
+		for p, owner := range u.owner[t] {
+			if owner != free || p >= len(topic.Racks) {
+				continue
+			}
+			best := free
+			for _, rack := range topic.Racks[p] {
+				for _, m := range racks[rack] {
+					if best == free || len(u.out[m]) < len(u.out[best]) {
+						best = m
+					}
+				}
+			}
+			switch {
+			case best == free || len(u.out[best]) > quota || len(u.out[best]) == quota && extra == 0:
+				continue
+			case len(u.out[best]) == quota:
+				extra--
+			}
+			u.give(best, Partition{Topic: t, Partition: int32(p)})
+		}
+	}
+	return extra
 }
 
 // fill gives the free partitions to the members below quota, then one each to
@@ -149,7 +189,7 @@ func (u *uniform) assignMixed() {
 	for _, t := range topics {
 		for p, owner := range u.owner[t] {
 			if owner == free {
-				m := u.lightest(t, load)
+				m := u.lightestNear(t, int32(p), load)
 				u.owner[t][p] = m
 				load[m]++
 			}
@@ -168,6 +208,21 @@ func (u *uniform) lightest(t int32, load []int) int {
 	for _, m := range u.subs[t][1:] {
 		if load[m] < load[best] {
 			best = m
+		}
+	}
+	return best
+}
+
+// lightestNear is lightest, but of several one in a rack of the partition.
+func (u *uniform) lightestNear(t, p int32, load []int) int {
+	best := u.lightest(t, load)
+	topic := &u.in.Topics[t]
+	if len(topic.Racks) == 0 || topic.near(p, u.in.Members[best].Rack) {
+		return best
+	}
+	for _, m := range u.subs[t] {
+		if load[m] == load[best] && topic.near(p, u.in.Members[m].Rack) {
+			return m
 		}
 	}
 	return best

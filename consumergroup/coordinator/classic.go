@@ -171,6 +171,7 @@ func (s *shard) carryOutClassic(now time.Time, g *group) {
 			}
 		})
 	}
+	g.notePresence(now)
 	if s.groups != nil {
 		s.deadlines.set(g, g.classicEffects.Deadline)
 	}
@@ -200,7 +201,7 @@ func (s *shard) classicFor(req *api.ClassicJoin) (*group, error) {
 // dropMachine forgets what was written of a group under the consumer protocol.
 func (s *shard) dropMachine(g *group) {
 	if g.machine.Epoch() > 0 {
-		s.persist(groupKey(g.id), nil, true)
+		s.persist(groupKey(g.id), nil)
 	}
 	g.machine = consumergroup.New(g.id)
 	g.effects.Reset()
@@ -215,7 +216,7 @@ func (s *shard) dropClassic(now time.Time, g *group) {
 	}
 	g.machine = consumergroup.Restore(now, g.id, g.classic.Generation(), nil, 0)
 	if g.classicWritten {
-		s.persist(classicKey(g.id), nil, true)
+		s.persist(classicKey(g.id), nil)
 	}
 	g.classic, g.classicWritten = nil, false
 	s.deadlines.set(g, time.Time{})

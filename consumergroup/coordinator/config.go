@@ -9,6 +9,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -35,8 +36,11 @@ type Log interface {
 // Topics is the broker's newest view of the topics that groups may subscribe
 // to: internal ones are left out.
 type Topics interface {
-	// Partitions returns the number of partitions of a topic; 0: no such topic.
-	Partitions(topic string) int32
+	// Topic returns a topic's id and number of partitions; 0: no such topic.
+	Topic(topic string) (id api.TopicID, partitions int32)
+	// Racks returns, for each partition, the racks that its replicas are in, each
+	// once, ascending; nil when no broker has one.
+	Racks(topic string) [][]string
 	// All yields every topic and its number of partitions, ascending by name.
 	All() iter.Seq2[string, int32]
 }
@@ -55,6 +59,10 @@ type Config struct {
 	// SessionGrace is how long a member that lost its stream keeps its
 	// partitions; 0: its session timeout.
 	SessionGrace time.Duration
+	// OffsetsRetention is how long the offsets of a group without members are
+	// kept, from its last member or their commit on, whichever is later; 7 days.
+	// Every OffsetsRetentionCheck (10 min) those beyond it go.
+	OffsetsRetention, OffsetsRetentionCheck time.Duration
 	// InitialRebalanceDelay is how long the first rebalance of an empty group of
 	// the classic protocol waits for more members; below 0: not at all. 500 ms.
 	InitialRebalanceDelay time.Duration
@@ -83,6 +91,8 @@ func (c Config) withDefaults() (Config, error) {
 		{&c.MaxSessionTimeout, 30 * time.Minute},
 		{&c.RebalanceTimeout, time.Minute},
 		{&c.LoadGrace, 5 * time.Second},
+		{&c.OffsetsRetention, 7 * 24 * time.Hour},
+		{&c.OffsetsRetentionCheck, 10 * time.Minute},
 		{&c.InitialRebalanceDelay, 500 * time.Millisecond},
 	} {
 		if *d.value == 0 {

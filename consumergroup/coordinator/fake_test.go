@@ -104,12 +104,26 @@ var errUnknownOutcome = errors.New("the wire broke")
 type fakeTopics struct {
 	mu     sync.Mutex
 	topics map[string]int32
+	racks  map[string][][]string
+	life   byte // part of the ids
 }
 
-func (f *fakeTopics) Partitions(topic string) int32 {
+func (f *fakeTopics) Topic(topic string) (api.TopicID, int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.topics[topic]
+	n := f.topics[topic]
+	if n == 0 {
+		return api.TopicID{}, 0
+	}
+	id := api.TopicID{1, f.life}
+	copy(id[2:], topic)
+	return id, n
+}
+
+func (f *fakeTopics) Racks(topic string) [][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.racks[topic]
 }
 
 func (f *fakeTopics) All() iter.Seq2[string, int32] {
@@ -173,9 +187,10 @@ type member struct {
 	in      chan api.SessionMessage
 	stop    context.CancelFunc
 	done    chan struct{}
-	err     error // after done
-	silent  bool  // does not beat
-	keeps   bool  // does not acknowledge
+	err     error         // after done
+	silent  bool          // does not beat
+	every   time.Duration // between beats; 0: 1 s
+	keeps   bool          // does not acknowledge
 	onOut   func()
 	mu      sync.Mutex // guards the rest
 	updates []api.SessionUpdate
@@ -200,7 +215,7 @@ func (m *member) start() *member {
 		defer close(beats)
 		for {
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(max(m.every, time.Second)):
 				if !m.silent {
 					m.send(api.SessionMessage{Heartbeat: api.GroupHeartbeat{MemberEpoch: m.epoch()}})
 				}
@@ -253,7 +268,7 @@ func (m *member) resume(c *Coordinator) *member {
 	u := m.last()
 	join := m.join
 	join.MemberID, join.MemberEpoch, join.Owned = u.MemberID, u.MemberEpoch, u.Assignment
-	return (&member{c: c, join: join, updates: []api.SessionUpdate{u}}).start()
+	return (&member{c: c, join: join, every: m.every, updates: []api.SessionUpdate{u}}).start()
 }
 
 // cut ends the stream without a leave.

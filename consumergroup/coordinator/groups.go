@@ -16,9 +16,10 @@ type group struct {
 	effects consumergroup.Effects
 	// offsets holds what is committed.
 	offsets map[api.TopicPartition]committed
-	// written holds every partition with a record in the log or on its way
-	// there: what a deletion must cover.
-	written map[api.TopicPartition]struct{}
+	// onTheWay counts the commits of a partition whose records are not committed yet.
+	onTheWay map[api.TopicPartition]int
+	// emptySince is when the last member went; zero: it has some, or never had.
+	emptySince time.Time
 
 	// classic is not nil while the group is of the classic protocol; machine is
 	// then one without members.
@@ -34,7 +35,7 @@ type group struct {
 func newGroup(machine *consumergroup.Group) *group {
 	return &group{
 		id: machine.ID(), machine: machine,
-		offsets: map[api.TopicPartition]committed{}, written: map[api.TopicPartition]struct{}{},
+		offsets: map[api.TopicPartition]committed{}, onTheWay: map[api.TopicPartition]int{},
 	}
 }
 
@@ -52,10 +53,8 @@ func (s *shard) restore(now time.Time, id string, lg *loadedGroup) {
 		members = append(members, m)
 	}
 	g := newGroup(consumergroup.Restore(now, id, lg.epoch, members, s.cfg.LoadGrace))
-	g.offsets = lg.offsets
-	for tp := range lg.offsets {
-		g.written[tp] = struct{}{}
-	}
+	s.adopt(g, lg.offsets)
+	g.emptySince = lg.changed
 	s.groups[id] = g
 	if lg.classic != nil && len(members) == 0 {
 		g.classicWritten = true
@@ -113,6 +112,7 @@ func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 		g.queued = true
 		s.assigning = append(s.assigning, g)
 	}
+	g.notePresence(now)
 	if s.groups != nil {
 		s.deadlines.set(g, g.effects.Deadline)
 	}
@@ -121,11 +121,11 @@ func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 	switch e.Kind {
 	case consumergroup.EffectPersistGroup:
-		s.persist(groupKey(g.id), groupValue(e.Epoch), true)
+		s.persist(groupKey(g.id), groupValue(e.Epoch))
 	case consumergroup.EffectPersistMember:
-		s.persist(memberKey(g.id, e.MemberID), memberValue(e.Member), true)
+		s.persist(memberKey(g.id, e.MemberID), memberValue(e.Member))
 	case consumergroup.EffectForgetMember:
-		s.persist(memberKey(g.id, e.MemberID), nil, true)
+		s.persist(memberKey(g.id, e.MemberID), nil)
 	case consumergroup.EffectUpdate:
 		s.emit(func(err error) {
 			if err != nil {
@@ -179,6 +179,7 @@ func (s *shard) fire(now time.Time) {
 func (s *shard) topicsChanged() {
 	clear(s.matches)
 	now := time.Now()
+	s.dropOffsetsOfOtherTopics(now)
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
 		if g := s.groups[id]; g != nil && g.machine.Len() > 0 {
 			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/consumergroup"
@@ -18,6 +19,7 @@ type loadedGroup struct {
 	classic *consumergroup.StoredClassic // nil: it has no record
 	members map[string]consumergroup.Member
 	offsets map[api.TopicPartition]committed
+	changed time.Time // of the last record about the group or a member
 }
 
 // loaded is the content of one partition of __consumer_offsets.
@@ -96,6 +98,9 @@ func (l *loaded) apply(rec *record.Record) {
 	if g == nil {
 		g = &loadedGroup{members: map[string]consumergroup.Member{}, offsets: map[api.TopicPartition]committed{}}
 		l.groups[e.group] = g
+	}
+	if e.kind != keyOffsetCommit {
+		g.changed = time.UnixMilli(rec.Timestamp)
 	}
 	switch e.kind {
 	case keyOffsetCommit:

@@ -25,18 +25,24 @@ func (s *shard) commit(req *api.CommitOffsets, reply func([]api.CommittedOffset,
 	}
 	now := time.Now()
 	results := make([]api.CommittedOffset, len(req.Offsets))
+	topics := make([]api.TopicID, len(req.Offsets))
 	for i := range req.Offsets {
-		results[i] = s.commitOne(now, g, req, req.Offsets[i])
+		results[i], topics[i] = s.commitOne(now, g, req, req.Offsets[i])
 	}
 	s.emit(func(err error) {
 		for i := range results {
 			r := &results[i]
+			if r.Err != nil {
+				continue
+			}
+			g.arrived(r.TopicPartition)
 			switch {
-			case r.Err != nil:
 			case err != nil:
 				r.Err = commitError(err).At(r.Topic, r.Partition)
 			default:
-				g.offsets[r.TopicPartition] = committed{offset: r.Offset, leaderEpoch: r.LeaderEpoch, metadata: r.Metadata, time: r.CommitTime}
+				s.store(g, r.TopicPartition, committed{
+					offset: r.Offset, leaderEpoch: r.LeaderEpoch, metadata: r.Metadata, time: r.CommitTime, topic: topics[i],
+				})
 			}
 		}
 		reply(results, nil)
@@ -68,23 +74,24 @@ func commitAllowed(g *group, req *api.CommitOffsets) error {
 }
 
 // commitOne checks one offset and gathers its record.
-func (s *shard) commitOne(now time.Time, g *group, req *api.CommitOffsets, o api.OffsetCommit) api.CommittedOffset {
+func (s *shard) commitOne(now time.Time, g *group, req *api.CommitOffsets, o api.OffsetCommit) (result api.CommittedOffset, topic api.TopicID) {
 	r := api.CommittedOffset{
 		TopicPartition: o.TopicPartition, Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata, CommitTime: now.UnixMilli(),
 	}
 	if err := s.checkOffset(g, req, o); err != nil {
 		r.Err, r.Offset, r.CommitTime = err.At(o.Topic, o.Partition), record.UnknownOffset, -1
-		return r
+		return r, topic
 	}
-	g.written[o.TopicPartition] = struct{}{}
-	s.persist(offsetKey(g.id, o.TopicPartition), offsetValue(committed{
-		offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, time: r.CommitTime,
+	topic, _ = s.cfg.Topics.Topic(o.Topic)
+	g.onTheWay[o.TopicPartition]++
+	s.persistAt(now, offsetKey(g.id, o.TopicPartition), offsetValue(committed{
+		offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, time: r.CommitTime, topic: topic,
 	}), false)
-	return r
+	return r, topic
 }
 
 func (s *shard) checkOffset(g *group, req *api.CommitOffsets, o api.OffsetCommit) *api.Error {
-	partitions := s.cfg.Topics.Partitions(o.Topic)
+	_, partitions := s.cfg.Topics.Topic(o.Topic)
 	switch {
 	case o.Offset < 0:
 		return api.Errorf(api.CodeInvalidCommitOffset, "the offset is %d, it must not be negative", o.Offset)
@@ -208,17 +215,10 @@ func (s *shard) remove(groupID string, reply func(error)) {
 		s.emit(func(error) { reply(refused) })
 		return
 	}
-	for tp := range g.written {
-		s.persist(offsetKey(g.id, tp), nil, true)
+	for tp := range g.written() {
+		s.persist(offsetKey(g.id, tp), nil)
 	}
-	if g.machine.Epoch() > 0 {
-		s.persist(groupKey(g.id), nil, true)
-	}
-	if g.classicWritten {
-		s.persist(classicKey(g.id), nil, true)
-	}
-	delete(s.groups, g.id)
-	s.deadlines.set(g, time.Time{})
+	s.forget(g)
 	s.emit(func(err error) {
 		if err != nil {
 			reply(commitError(err))
@@ -231,7 +231,7 @@ func (s *shard) remove(groupID string, reply func(error)) {
 // forgetIfVoid drops a group that nothing was written of: a join or a commit
 // that was refused leaves no trace.
 func (s *shard) forgetIfVoid(g *group) {
-	if g.members() == 0 && g.machine.Epoch() == 0 && len(g.written) == 0 && (g.classic == nil || g.classic.Void()) {
+	if g.members() == 0 && g.machine.Epoch() == 0 && len(g.offsets) == 0 && len(g.onTheWay) == 0 && (g.classic == nil || g.classic.Void()) {
 		delete(s.groups, g.id)
 		s.deadlines.set(g, time.Time{})
 	}

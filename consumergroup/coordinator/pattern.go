@@ -94,7 +94,7 @@ func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup
 	}
 	md := &consumergroup.Metadata{Partitions: map[string]int32{}, Matches: map[string][]string{}}
 	for _, topic := range topics {
-		if n := s.cfg.Topics.Partitions(topic); n > 0 {
+		if _, n := s.cfg.Topics.Topic(topic); n > 0 {
 			md.Partitions[topic] = n
 		}
 	}
@@ -105,6 +105,14 @@ func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup
 		}
 		if len(m.topics) > 0 {
 			md.Matches[pattern] = m.topics
+		}
+	}
+	if joining != nil && joining.Rack != "" || g.machine.HasRacks() {
+		md.Racks = map[string][][]string{}
+		for topic := range md.Partitions {
+			if racks := s.cfg.Topics.Racks(topic); racks != nil {
+				md.Racks[topic] = racks
+			}
 		}
 	}
 	return md

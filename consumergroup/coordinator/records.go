@@ -25,7 +25,7 @@ const (
 )
 
 const (
-	offsetCommitValueVersion = 3
+	offsetCommitValueVersion = 4 // from 4 on with the topic's id
 	// tagSessionTimeout is our own tagged field of a member's value: its session
 	// timeout in ms, int32. Kafka has a group-wide setting instead, and its
 	// readers pass over tags that they do not know.
@@ -40,7 +40,8 @@ type committed struct {
 	offset      record.Offset
 	leaderEpoch record.Epoch
 	metadata    string
-	time        int64 // ms
+	time        int64       // ms
+	topic       api.TopicID // zero: not known
 }
 
 func offsetKey(group string, tp api.TopicPartition) []byte {
@@ -51,7 +52,7 @@ func offsetKey(group string, tp api.TopicPartition) []byte {
 func offsetValue(c committed) []byte {
 	value := kmsg.OffsetCommitValue{
 		Version: offsetCommitValueVersion, Offset: int64(c.offset), LeaderEpoch: int32(c.leaderEpoch),
-		Metadata: c.metadata, CommitTimestamp: c.time,
+		Metadata: c.metadata, CommitTimestamp: c.time, TopicID: c.topic,
 	}
 	return value.AppendTo(nil)
 }
@@ -145,7 +146,7 @@ func (e *entry) decodeOffset(rec *record.Record) error {
 	}
 	e.committed = committed{
 		offset: record.Offset(value.Offset), leaderEpoch: record.Epoch(value.LeaderEpoch),
-		metadata: value.Metadata, time: value.CommitTimestamp,
+		metadata: value.Metadata, time: value.CommitTimestamp, topic: value.TopicID,
 	}
 	if value.Version < 3 {
 		e.committed.leaderEpoch = record.UnknownEpoch

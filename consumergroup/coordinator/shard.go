@@ -48,10 +48,12 @@ type shard struct {
 	calls     map[uint64]classicCall // requests of the classic protocol that wait
 	lastCall  uint64
 	deadlines deadlines
-	matches   map[string]*matched // by pattern; of the topics of now
-	assigning []*group            // EventAssign is due
-	inflight  *batch              // being appended; nil: none
-	pending   []*batch            // to be appended, in order; the last may be empty of records
+	topicUse  map[string]*topicUse // by name: which groups have offsets of it
+	sweeping  []string             // groups whose offsets are still to be looked at
+	matches   map[string]*matched  // by pattern; of the topics of now
+	assigning []*group             // EventAssign is due
+	inflight  *batch               // being appended; nil: none
+	pending   []*batch             // to be appended, in order; the last may be empty of records
 	backoff   time.Duration
 }
 
@@ -72,6 +74,7 @@ func newShard(cfg *Config, partition int32, epoch record.Epoch, log Log) *shard 
 		sessions: map[uint64]*session{},
 		polled:   map[uint64]*polled{},
 		matches:  map[string]*matched{},
+		topicUse: map[string]*topicUse{},
 		calls:    map[uint64]classicCall{},
 	}
 }
@@ -86,6 +89,8 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 	s.startLoad(0)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	sweep := time.NewTimer(s.cfg.OffsetsRetentionCheck)
+	defer sweep.Stop()
 	for ctx.Err() == nil {
 		s.arm(timer)
 		select {
@@ -101,6 +106,8 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 			s.finishAppend(err)
 		case <-timer.C:
 			s.fire(time.Now())
+		case <-sweep.C:
+			sweep.Reset(s.sweep(time.Now()))
 		}
 		if s.inflight == nil {
 			// Joins that arrive while an append is under way share one assignment.
@@ -169,14 +176,14 @@ func (s *shard) finishLoad(r loadResult) {
 	for id, lg := range r.loaded.groups {
 		s.restore(now, id, lg)
 	}
+	s.dropOffsetsOfOtherTopics(now)
 	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped)
 }
 
-// persist adds a record to the batch being gathered.
-func (s *shard) persist(key, value []byte, ofGroup bool) {
-	s.persistAt(time.Now(), key, value, ofGroup)
-}
+// persist adds a record about a group or a member to the batch being gathered.
+func (s *shard) persist(key, value []byte) { s.persistAt(time.Now(), key, value, true) }
 
+// persistAt adds any record: ofGroup is false for offsets.
 func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) {
 	b := s.gather()
 	if b.full() {
@@ -290,5 +297,7 @@ func (s *shard) fail(cause error, sessions *api.Error) {
 	}
 	clear(s.sessions)
 	clear(s.polled)
+	clear(s.topicUse)
+	s.sweeping = nil
 	clear(s.calls)
 }

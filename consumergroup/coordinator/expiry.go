@@ -1,0 +1,187 @@
+package coordinator
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/penstock/penstock/broker/api"
+)
+
+// topicUse is what a shard remembers of a topic that groups have offsets of.
+type topicUse struct {
+	id     api.TopicID // as it was when last looked at
+	stale  bool        // restored offsets are of another id
+	groups map[*group]struct{}
+}
+
+// store makes an offset readable: its record is committed.
+func (s *shard) store(g *group, tp api.TopicPartition, c committed) {
+	g.offsets[tp] = c
+	s.uses(g, tp.Topic)
+}
+
+// uses notes that g has offsets of a topic. It may have none later: notes are
+// taken back when the topic goes.
+func (s *shard) uses(g *group, topic string) {
+	use := s.topicUse[topic]
+	if use == nil {
+		id, _ := s.cfg.Topics.Topic(topic)
+		use = &topicUse{id: id, groups: map[*group]struct{}{}}
+		s.topicUse[topic] = use
+	}
+	use.groups[g] = struct{}{}
+}
+
+// adopt gives a restored group its offsets. Those of topics that are gone, or
+// are others by now, go when the topics are looked at next.
+func (s *shard) adopt(g *group, offsets map[api.TopicPartition]committed) {
+	g.offsets = offsets
+	for tp, c := range offsets {
+		s.uses(g, tp.Topic)
+		use := s.topicUse[tp.Topic]
+		use.stale = use.stale || !c.topic.IsZero() && c.topic != use.id
+	}
+}
+
+// arrived notes that a commit is through.
+func (g *group) arrived(tp api.TopicPartition) {
+	if g.onTheWay[tp]--; g.onTheWay[tp] <= 0 {
+		delete(g.onTheWay, tp)
+	}
+}
+
+// written yields the partitions that have a record in the log or on its way
+// there: what a deletion must cover.
+func (g *group) written() iter.Seq[api.TopicPartition] {
+	return func(yield func(api.TopicPartition) bool) {
+		for tp := range g.offsets {
+			if !yield(tp) {
+				return
+			}
+		}
+		for tp := range g.onTheWay {
+			if _, has := g.offsets[tp]; !has && !yield(tp) {
+				return
+			}
+		}
+	}
+}
+
+// notePresence keeps emptySince.
+func (g *group) notePresence(now time.Time) {
+	switch {
+	case g.members() > 0:
+		g.emptySince = time.Time{}
+	case g.emptySince.IsZero():
+		g.emptySince = now
+	}
+}
+
+// dropOffsetsOfOtherTopics removes the offsets of topics that were deleted, also
+// when another of the same name exists by now: its offsets begin anew.
+func (s *shard) dropOffsetsOfOtherTopics(now time.Time) {
+	for _, topic := range slices.Sorted(maps.Keys(s.topicUse)) {
+		use := s.topicUse[topic]
+		id, partitions := s.cfg.Topics.Topic(topic)
+		if partitions > 0 && id == use.id && !use.stale {
+			continue
+		}
+		for g := range use.groups {
+			if s.groups[g.id] == g {
+				s.drop(now, g, func(tp api.TopicPartition, c committed) bool {
+					return tp.Topic == topic && (partitions == 0 || !c.topic.IsZero() && c.topic != id)
+				})
+			}
+		}
+		use.id, use.stale = id, false
+		if partitions == 0 {
+			delete(s.topicUse, topic)
+		}
+	}
+}
+
+// sweepStep is how many offsets, about, are looked at before requests are served again.
+const sweepStep = 10_000
+
+// sweep looks at the groups for offsets that expired, some at a time, and
+// returns when to go on.
+func (s *shard) sweep(now time.Time) time.Duration {
+	if s.groups == nil {
+		return s.cfg.OffsetsRetentionCheck
+	}
+	if len(s.sweeping) == 0 {
+		s.sweeping = slices.Sorted(maps.Keys(s.groups))
+	}
+	for looked := 0; looked < sweepStep && len(s.sweeping) > 0; {
+		g := s.groups[s.sweeping[0]]
+		s.sweeping = s.sweeping[1:]
+		if g != nil {
+			looked += len(g.offsets) + 1
+			s.expireOffsets(now, g)
+		}
+	}
+	if len(s.sweeping) > 0 {
+		return time.Millisecond
+	}
+	return s.cfg.OffsetsRetentionCheck
+}
+
+// expireOffsets removes what retention says of one group: of one without members
+// everything that is older than that since it has none; of one with members what
+// nobody subscribes to any more. Then a group of which nothing is left goes.
+func (s *shard) expireOffsets(now time.Time, g *group) {
+	limit := now.Add(-s.cfg.OffsetsRetention).UnixMilli()
+	switch {
+	case g.members() == 0:
+		if g.emptySince.UnixMilli() > limit {
+			break
+		}
+		s.drop(now, g, func(_ api.TopicPartition, c committed) bool { return c.time <= limit })
+	case g.classic == nil:
+		s.drop(now, g, func(tp api.TopicPartition, c committed) bool {
+			return c.time <= limit && !g.machine.Subscribes(tp.Topic)
+		})
+	}
+	if g.members() == 0 && len(g.offsets) == 0 && len(g.onTheWay) == 0 {
+		s.forget(g)
+	}
+}
+
+// drop writes tombstones for the offsets that match. They can be read until
+// those are committed.
+func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, committed) bool) {
+	var dropped []api.TopicPartition
+	for tp, c := range g.offsets {
+		if g.onTheWay[tp] == 0 && matches(tp, c) {
+			dropped = append(dropped, tp)
+		}
+	}
+	for _, tp := range dropped {
+		s.persistAt(now, offsetKey(g.id, tp), nil, true)
+	}
+	if len(dropped) == 0 {
+		return
+	}
+	s.emit(func(err error) {
+		for _, tp := range dropped {
+			if err == nil {
+				delete(g.offsets, tp)
+			}
+		}
+	})
+}
+
+// forget writes tombstones for what is left of a group beside its offsets, and
+// drops it.
+func (s *shard) forget(g *group) {
+	if g.machine.Epoch() > 0 {
+		s.persist(groupKey(g.id), nil)
+	}
+	if g.classicWritten {
+		s.persist(classicKey(g.id), nil)
+	}
+	delete(s.groups, g.id)
+	s.deadlines.set(g, time.Time{})
+}
