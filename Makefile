@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-log image sim clean log-crash-long recovery-10g chaos chaos-short
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim clean log-crash-long recovery-10g chaos chaos-short
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Genera
 
 bench: build ## Throughput and latency of three server processes on this machine
 	go run ./internal/benchrun -penstock $(BIN)/penstock
+
+catchup: build ## A follower GIB=10 behind catches up: on an idle cluster, and under load; needs five times that on the disk
+	go run ./internal/benchrun -penstock $(BIN)/penstock -only catchup -gib $(or $(GIB),10)
 
 bench-log: ## The partition log beside this machine's limits, on a disk (PENSTOCK_BENCH_DIR), 7 minutes
 	go run ./internal/benchlog

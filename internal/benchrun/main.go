@@ -10,6 +10,8 @@
 //	start     exec of `penstock dev --nodes 3` to the first acknowledged record
 //	idle      resident memory of each server process that has nothing to do
 //	failover  SIGKILL of a leader under half of the load that it could take
+//	catchup   a follower that was away gets what it missed, beside what the bare
+//	          disk takes for it; only when it is named, for it writes tens of GiB
 //
 // The load comes from `penstock bench`, a process of its own. The defaults suit
 // a laptop and a few minutes; -quote takes the times and counts under which a
@@ -46,6 +48,7 @@ type options struct {
 	batch    int
 	segment  int
 	load     int
+	gib      float64
 	quote    bool
 	asJSON   bool
 	markdown bool
@@ -58,7 +61,7 @@ func parse() (*options, error) {
 	o := &options{}
 	flag.StringVar(&o.binary, "penstock", "bin/penstock", "the binary")
 	flag.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR, or bin/ when that is tmpfs)")
-	flag.StringVar(&o.only, "only", "", "some of "+strings.Join(names(), ",")+" (default all)")
+	flag.StringVar(&o.only, "only", "", "some of "+strings.Join(names(), ",")+" (default all but catchup)")
 	flag.IntVar(&o.runs, "runs", 1, "runs of each figure")
 	flag.IntVar(&o.kills, "kills", 3, "kills of each kind")
 	flag.DurationVar(&o.duration, "duration", 8*time.Second, "how long a run is measured")
@@ -66,7 +69,8 @@ func parse() (*options, error) {
 	flag.IntVar(&o.warm, "warm", 4, "GiB of memory touched before each run; 0: none")
 	flag.IntVar(&o.batch, "batch-size", 256<<10, "bytes of a batch at most")
 	flag.IntVar(&o.segment, "segment-bytes", 0, "segment.bytes of the topics; 0: the default")
-	flag.IntVar(&o.load, "load", 0, "records/s while brokers are killed; 0: half of what produce reaches")
+	flag.IntVar(&o.load, "load", 0, "records/s while brokers are killed or catch up; 0: half of what produce reaches")
+	flag.Float64Var(&o.gib, "gib", 10, "how much the follower of catchup missed, GiB; five times that is needed on the disk")
 	flag.Func("config", "a line for the servers' configuration, name: value; may be repeated", func(line string) error {
 		o.config = append(o.config, line)
 		return nil
@@ -80,7 +84,7 @@ func parse() (*options, error) {
 	if o.quote {
 		o.runs, o.kills, o.duration, o.warmup = 5, 20, time.Minute, 10*time.Second
 	}
-	if flag.NArg() > 0 || o.runs < 1 || o.kills < 1 || o.duration <= 0 || o.warmup < 0 || o.warm < 0 || o.load < 0 {
+	if flag.NArg() > 0 || o.runs < 1 || o.kills < 1 || o.duration <= 0 || o.warmup < 0 || o.warm < 0 || o.load < 0 || o.gib <= 0 {
 		return nil, errors.New("runs, kills and duration must be positive, and no argument may follow the flags")
 	}
 	for _, name := range o.chosen() {
@@ -93,7 +97,7 @@ func parse() (*options, error) {
 
 func (o *options) chosen() []string {
 	if o.only == "" {
-		return names()
+		return slices.DeleteFunc(names(), func(name string) bool { return name == "catchup" })
 	}
 	return strings.Split(o.only, ",")
 }
@@ -132,6 +136,7 @@ func measurements() []measurement {
 		{"consume", (*lab).consume},
 		{"latency", (*lab).latency},
 		{"failover", (*lab).failover},
+		{"catchup", (*lab).catchup},
 	}
 }
 
