@@ -27,6 +27,7 @@ type Broker struct {
 
 	brokerEpoch int64
 	cleanEpoch  int64             // of the marker found at the start; -1: none
+	traffic     replica.Traffic   // what producers and in-sync replicas wait for
 	server      *replica.Server   // the leader's side of replication
 	follower    *replica.Follower // the follower's side
 	proposer    *proposer
@@ -124,7 +125,7 @@ func (b *Broker) join(ctx context.Context) error {
 	clusterID := b.cfg.Images.Image().ClusterID()
 	var err error
 	b.server, err = replica.NewServer(replica.ServerConfig{
-		NodeID: b.cfg.NodeID, ClusterID: clusterID, Leaders: b, Logger: b.logger,
+		NodeID: b.cfg.NodeID, ClusterID: clusterID, Leaders: b, Logger: b.logger, Traffic: &b.traffic,
 		// What is being sent cannot give way: little of a small arena.
 		MessageBytes: int(min(b.cfg.Arena.Limit()/64, 1<<20)), PartitionBytes: int(min(b.cfg.Arena.Limit()/256, 256<<10)),
 	})
@@ -133,7 +134,7 @@ func (b *Broker) join(ctx context.Context) error {
 	}
 	b.follower, err = replica.NewFollower(replica.FollowerConfig{
 		NodeID: b.cfg.NodeID, BrokerEpoch: b.brokerEpoch, ClusterID: clusterID,
-		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger,
+		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger, Traffic: &b.traffic,
 		Receive: b.cfg.Arena.ReceiveShare() * 4 / 5, // credit counts bytes, and a Buf has up to a quarter of slack
 	})
 	return err

@@ -62,6 +62,8 @@ type localReplica struct {
 	sub *replica.Subscription
 	// paused: a push was refused for lack of disk space.
 	paused bool
+	// unhurried: the log has been told that nobody waits for its flushes.
+	unhurried bool
 	// inSync: the image last applied has the replica in the in-sync set.
 	inSync bool
 	// unsafe: the topic was not synced at some time, so that this replica may have
@@ -257,6 +259,7 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 // takeRole follows, serves or rests. The caller holds mu.
 func (l *localReplica) takeRole(e *partition.Effect) {
 	l.drained()
+	l.hurry(true)
 	l.roleNow.Store(int32(e.Role))
 	l.epochNow.Store(int32(e.Epoch))
 	l.hwNow.Store(int64(l.state.HighWatermark()))
@@ -314,6 +317,9 @@ func (l *localReplica) assign(a *partition.Assignment, adding []int32) after {
 	todo := l.step(partition.Assign(a))
 	left := l.inSync && !l.state.InSync()
 	l.inSync = l.state.InSync()
+	if l.inSync {
+		l.hurry(true)
+	}
 	switch {
 	case l.closed || l.sub == nil || todo.roleChanged:
 	case left:

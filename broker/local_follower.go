@@ -82,6 +82,7 @@ func (f followerSide) Push(p replica.Push, batches []*record.Buf) replica.Verdic
 // appendPush puts batches that the state machine let through into the log. The
 // caller holds mu, so that no truncation comes between.
 func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.Verdict {
+	f.hurry(f.inSync || p.To >= p.HighWatermark)
 	err := f.log.AppendFollower(p.From, p.To, p.Cleaned, batches)
 	switch {
 	case err == nil:
@@ -105,6 +106,16 @@ func (f followerSide) appendPush(p replica.Push, batches []*record.Buf) replica.
 		// new handshake finds out where the logs agree.
 		f.logger.Warn("a push was refused", "from", p.From, "to", p.To, "end", f.log.End(), "error", err)
 		return replica.VerdictAgain
+	}
+}
+
+// hurry says whether anybody waits for the flush of what comes: nobody does while the
+// replica is outside of the in-sync set and behind the high watermark. The caller
+// holds mu.
+func (l *localReplica) hurry(on bool) {
+	if l.unhurried == on {
+		l.unhurried = !on
+		l.log.Unhurried(!on)
 	}
 }
 

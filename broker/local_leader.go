@@ -102,7 +102,7 @@ func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.
 		// A follower that begins anew does so with a whole batch, whose first records
 		// may be deleted.
 		from = max(from, l.log.Start())
-		if slices, err = l.log.ReadInto(dst, commitlog.ReadOptions{From: from, Limit: end, MaxBytes: maxBytes}); err != nil {
+		if slices, err = l.log.ReadInto(dst, commitlog.ReadOptions{From: from, Limit: end, MaxBytes: maxBytes, Once: true}); err != nil {
 			l.checkDamage()
 			return replica.Run{}, err
 		}

@@ -517,3 +517,60 @@ func asError(e *api.Error) error {
 	}
 	return e
 }
+
+// Nobody waits for the flushes of a replica that is far behind and outside of the
+// in-sync set; once it is near, in the set, or leads, everybody does.
+func TestAReplicaFarBehindDoesNotHurry(t *testing.T) {
+	l := newLocal(t, testSettings(t))
+	behind := func(leader int32, epoch record.Epoch, inSync bool) *partition.Assignment {
+		a := led(leader, epoch)
+		for i := range a.Replicas {
+			a.Replicas[i].ISR = inSync || a.Replicas[i].Node != 1
+		}
+		return a
+	}
+	l.finish(l.assign(behind(2, 1, false)))
+	f := followerSide{l}
+	if _, ok := f.Begin(1); !ok {
+		t.Fatal("no handshake")
+	}
+	f.Reply(replica.HandshakeReply{Epoch: 1, Session: 1, AnswerEpoch: -1, Matched: true})
+	push := func(from, hw record.Offset) {
+		t.Helper()
+		b := batchAt(t, from, 1, 10)
+		defer b.Release()
+		if v := f.Push(replica.Push{Epoch: 1, Session: 1, From: from, To: from + 10, HighWatermark: hw}, []*record.Buf{b}); v != replica.VerdictOK {
+			t.Fatalf("push: %d", v)
+		}
+	}
+	wants := func(what string, unhurried bool) {
+		t.Helper()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.unhurried != unhurried {
+			t.Errorf("%s: unhurried %v", what, l.unhurried)
+		}
+	}
+	push(0, 100)
+	wants("far behind", true)
+	push(10, 20)
+	wants("all that is committed is there", false)
+	push(20, 100)
+	wants("far behind again", true)
+	in := behind(2, 1, true)
+	in.PartitionEpoch++
+	l.finish(l.assign(in))
+	wants("in sync", false)
+	push(30, 100)
+	wants("in sync, and behind", false)
+	out := behind(2, 1, false)
+	out.PartitionEpoch += 2
+	l.finish(l.assign(out))
+	l.mu.Lock()
+	l.hurry(false)
+	l.mu.Unlock()
+	lead := behind(1, 2, true)
+	lead.PartitionEpoch += 3
+	l.finish(l.assign(lead))
+	wants("leading", false)
+}

@@ -119,7 +119,9 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 		p.Settle(i, l.outcome(o))
 		return
 	}
-	nowMS := l.b.cfg.Now().UnixMilli()
+	now := l.b.cfg.Now()
+	l.b.traffic.Note(now)
+	nowMS := now.UnixMilli()
 	first, next, err := l.log.Append(l.state.Epoch(), pp.Batches, nowMS)
 	dup, isDup := errors.AsType[*commitlog.DuplicateError](err)
 	if err != nil && !isDup {

@@ -35,6 +35,7 @@ type coldRead struct {
 	reserved int64 // of the memory for readers, until the read has ended
 
 	sequential bool // the reader comes from the batch before
+	once       bool // ReadOptions.Once
 
 	out  []record.Slice
 	had  int           // slices in out that are not ours
@@ -51,7 +52,7 @@ type coldRead struct {
 func (l *Log) cold(dst []record.Slice, s *segment, o *ReadOptions) *coldRead {
 	c := &coldRead{
 		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation, cleaned: l.cleaned,
-		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1,
+		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1, once: o.Once,
 		out: dst, had: len(dst),
 	}
 	switch {
@@ -144,7 +145,13 @@ func (c *coldRead) run() error {
 		}
 	}
 	begin := c.position
-	defer func() { c.l.dir.pages.note(c.file, begin, c.position) }()
+	defer func() {
+		if c.once {
+			c.l.dir.pages.noteOnce(c.file, begin, c.position)
+		} else {
+			c.l.dir.pages.note(c.file, begin, c.position)
+		}
+	}()
 	for !c.done && c.position < c.size {
 		want := min(max(c.maxBytes-c.got, record.HeaderSize), readChunk)
 		if c.got == 0 && !c.sequential {

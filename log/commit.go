@@ -157,10 +157,15 @@ func (d *Dir) takeVector(vec *[][]byte) {
 
 // flushWritten syncs the active segment if it is due. The caller holds io.
 func (l *Log) flushWritten() error {
+	s := l.active()
 	l.mu.Lock()
-	written, due, failed := l.written, l.cfg.Synced || l.flushDue || l.dir.files.crowded(), l.failed
+	written, failed := l.written, l.failed
+	hurry, interval := l.cfg.Synced, l.cfg.FlushInterval
+	if hurry && l.unhurried {
+		hurry, interval = s.size-s.noted >= unhurriedBytes, unhurriedTime
+	}
+	due := hurry || l.flushDue || l.dir.files.crowded()
 	idle := l.flushed >= written
-	interval := l.cfg.FlushInterval
 	if !due && !idle && l.flushTimer == nil {
 		l.flushTimer = time.AfterFunc(interval, l.flushLater)
 	}
@@ -177,7 +182,8 @@ func (l *Log) flushWritten() error {
 	return nil
 }
 
-// flushLater runs when the flush interval of a topic that is not synced is over.
+// flushLater runs when the flush interval of a log that need not be synced at once
+// is over.
 func (l *Log) flushLater() {
 	l.mu.Lock()
 	l.flushDue, l.flushTimer = true, nil

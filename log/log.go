@@ -68,9 +68,11 @@ type Log struct {
 	resumed int
 	// rested is the end at the last call of Rest.
 	rested record.Offset
-	// flushDue: sync with the next turn though the topic is not synced.
+	// flushDue: sync with the next turn though the topic is not synced, or nobody waits.
 	flushDue   bool
 	flushTimer *time.Timer
+	// unhurried: nobody waits for the flush of what is appended; see Unhurried.
+	unhurried bool
 	// pass is the compaction that runs; nil: none.
 	pass *running
 }
@@ -195,6 +197,27 @@ func (l *Log) Configure(cfg Config) {
 	l.cfg = cfg.withDefaults()
 	l.producers.limit = l.cfg.MaxProducers
 	behind := l.cfg.Synced && l.flushed < l.written
+	l.flushDue = l.flushDue || behind
+	l.mu.Unlock()
+	if behind {
+		l.dir.pool.submit(l)
+	}
+}
+
+// What a log gathers before it is synced while it is unhurried.
+const (
+	unhurriedBytes = 2 << 20
+	unhurriedTime  = 50 * time.Millisecond
+)
+
+// Unhurried says whether nobody waits for what is appended from now on to be
+// flushed, as on a follower that catches up: a log of a synced topic is then written
+// as ever, and synced by the megabyte or a moment later, which leaves the disk to
+// logs that are waited for. It changes nothing about what counts as flushed.
+func (l *Log) Unhurried(on bool) {
+	l.mu.Lock()
+	behind := l.unhurried && !on && l.cfg.Synced && l.flushed < l.written
+	l.unhurried = on
 	l.flushDue = l.flushDue || behind
 	l.mu.Unlock()
 	if behind {

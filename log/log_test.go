@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -248,6 +249,55 @@ func TestReplicatedTopicsFlushLater(t *testing.T) {
 		l.Configure(Config{Synced: true})
 		synctest.Wait()
 		require.Equal(t, record.Offset(2), l.Flushed(), "a topic that becomes synced flushes at once")
+		require.NoError(t, d.Close(-1))
+	})
+}
+
+// A log that nobody waits for is synced by the megabyte, or a moment after it was
+// written; one that is waited for again, at once.
+func TestUnhurriedLogsFlushLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faults := vfs.NewFaults(vfs.NewMem())
+		d := openTestDir(t, testOptions(faults))
+		n := newListener()
+		l, err := d.Open(testSpec(Config{Synced: true}, n))
+		require.NoError(t, err)
+		n.listen(l)
+		l.Unhurried(true)
+		add(t, l, 0, batch(t, 0, "a"))
+		synctest.Wait()
+		require.Equal(t, record.Offset(1), l.Written())
+		require.Zero(t, l.Flushed())
+		time.Sleep(unhurriedTime)
+		synctest.Wait()
+		require.Equal(t, record.Offset(1), l.Flushed())
+
+		large := strings.Repeat("v", 100<<10)
+		syncs := faults.Count(vfs.OpSync)
+		const batches = 3 * unhurriedBytes / (100 << 10)
+		for range batches {
+			add(t, l, 0, batch(t, 0, large))
+			synctest.Wait()
+		}
+		require.Equal(t, 2, faults.Count(vfs.OpSync)-syncs, "as soon as two megabytes are there")
+		require.Less(t, l.Flushed(), l.Written())
+		l.Unhurried(false)
+		synctest.Wait()
+		require.Equal(t, l.End(), l.Flushed(), "somebody waits")
+		for range 3 {
+			add(t, l, 0, batch(t, 0, "b"))
+			synctest.Wait()
+			require.Equal(t, l.End(), l.Flushed())
+		}
+		l.Unhurried(true)
+		add(t, l, 0, batch(t, 0, "c"))
+		synctest.Wait()
+		require.Less(t, l.Flushed(), l.End())
+		require.NoError(t, l.AdvanceStart(l.End()), "what needs it flushes")
+		require.Equal(t, l.End(), l.Flushed())
+		add(t, l, 0, batch(t, 0, "d"))
+		require.NoError(t, l.Close())
+		require.Equal(t, l.End(), l.Flushed())
 		require.NoError(t, d.Close(-1))
 	})
 }

@@ -28,12 +28,16 @@ type pageCache struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	mu       sync.Mutex // guards everything below; a leaf lock
-	chunks   map[chunkKey]*cachedChunk
-	order    chunkList // the first noted first
-	bytes    int64     // of all chunks
-	dropping bool      // the goroutine lives
-	done     sync.WaitGroup
+	mu     sync.Mutex // guards everything below; a leaf lock
+	chunks map[chunkKey]*cachedChunk
+	order  chunkList // the first noted first
+	bytes  int64     // of all chunks in order
+	// passing are chunks that nobody but a reader who goes on has use for; they do
+	// not count for limit.
+	passing      chunkList
+	passingBytes int64
+	dropping     bool // the goroutine lives
+	done         sync.WaitGroup
 }
 
 type chunkKey struct {
@@ -45,6 +49,7 @@ type chunkKey struct {
 type cachedChunk struct {
 	chunkKey
 	from, to int64
+	passing  bool // it is in that list
 	sound    soundRange
 	next     *cachedChunk
 }
@@ -83,40 +88,77 @@ func (p *pageCache) synced(s *segment) {
 	s.noted = s.size
 }
 
+// passingMax is how much stays of what is read once: some readers' present chunks.
+const passingMax = 16 * cacheChunk
+
 // note says that the bytes [from, to) of a file are in the page cache and durable.
 // It never waits for the disk.
 func (p *pageCache) note(f *lazyFile, from, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.add(f, from, to, false)
+}
+
+// noteOnce is note of bytes that were read for one who does not come back. What was
+// noted before stays where it is.
+func (p *pageCache) noteOnce(f *lazyFile, from, to int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.add(f, from, to, true)
+}
+
+// add notes bytes. The caller holds mu.
+func (p *pageCache) add(f *lazyFile, from, to int64, passing bool) {
 	for from < to {
 		key := chunkKey{f, from / cacheChunk}
 		end := min(to, (key.index+1)*cacheChunk)
 		c := p.chunks[key]
 		if c == nil {
-			c = &cachedChunk{chunkKey: key, from: from, to: from}
+			c = &cachedChunk{chunkKey: key, from: from, to: from, passing: passing}
 			p.chunks[key] = c
-			p.order.push(c)
+			if passing {
+				p.passing.push(c)
+			} else {
+				p.order.push(c)
+			}
 		}
-		p.bytes -= c.to - c.from
+		sum := p.sum(c)
+		*sum -= c.to - c.from
 		c.from, c.to = min(c.from, from), max(c.to, end)
-		p.bytes += c.to - c.from
+		*sum += c.to - c.from
 		from = end
 	}
-	if p.bytes > p.limit && !p.dropping {
+	if p.over() && !p.dropping {
 		p.dropping = true
 		p.done.Go(p.drop)
 	}
 }
 
-// drop runs until what is noted is within the limit. It is the pageCache's own
+// sum is the count of bytes that a chunk belongs to. The caller holds mu.
+func (p *pageCache) sum(c *cachedChunk) *int64 {
+	if c.passing {
+		return &p.passingBytes
+	}
+	return &p.bytes
+}
+
+func (p *pageCache) over() bool {
+	return p.bytes > p.limit || p.passingBytes > min(passingMax, p.limit)
+}
+
+// drop runs until what is noted is within the limits. It is the pageCache's own
 // goroutine, for the kernel may take milliseconds over it.
 func (p *pageCache) drop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.bytes > p.limit {
-		c := p.order.pop()
+	for p.over() {
+		list := &p.order
+		if p.bytes <= p.limit {
+			list = &p.passing
+		}
+		c := list.pop()
 		delete(p.chunks, c.chunkKey)
-		p.bytes -= c.to - c.from
+		*p.sum(c) -= c.to - c.from
 		p.mu.Unlock()
 		p.advise(c)
 		p.mu.Lock()
@@ -157,5 +199,5 @@ func (p *pageCache) holds(f *lazyFile, from, to int64) bool {
 func (p *pageCache) held() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.bytes
+	return p.bytes + p.passingBytes
 }

@@ -245,6 +245,65 @@ func TestPageCacheChunks(t *testing.T) {
 	files.forget(b)
 }
 
+// What a follower reads that catches up leaves the page cache behind it, and takes
+// nothing of what was there for others.
+func TestPagesReadOnceMakeNoRoom(t *testing.T) {
+	mem := vfs.NewMem()
+	watcher := watchCache(mem)
+	files := newOpenFiles(watcher, 10, testOptions(mem).Logger)
+	p := newPageCache(files, 20*cacheChunk, testOptions(mem).Logger, time.Now)
+	hot, old := &lazyFile{name: "hot" + logExt}, &lazyFile{name: "old" + logExt}
+	for _, f := range []*lazyFile{hot, old} {
+		_, err := files.create(f)
+		require.NoError(t, err)
+		files.release(f)
+		watcher.files[f.name].synced = 1000 * cacheChunk
+	}
+	p.note(hot, 0, 20*cacheChunk)
+	p.noteOnce(hot, 0, 3*cacheChunk) // it was there
+	const read = 100
+	for i := range int64(2 * read) {
+		p.noteOnce(old, i*cacheChunk/2, (i+1)*cacheChunk/2)
+	}
+	p.done.Wait()
+	require.Equal(t, int64(20*cacheChunk+passingMax), p.held())
+	require.True(t, p.holds(hot, 0, 20*cacheChunk), "it stays")
+	require.False(t, p.holds(old, 0, cacheChunk), "it is gone")
+	require.True(t, p.holds(old, (read-1)*cacheChunk, read*cacheChunk), "the reader may be there")
+	require.Zero(t, watcher.files[hot.name].dropped)
+	require.Equal(t, int64((read*cacheChunk - passingMax)), watcher.files[old.name].dropped)
+	p.note(old, 500*cacheChunk, 520*cacheChunk)
+	p.done.Wait()
+	require.Equal(t, int64(20*cacheChunk+passingMax), p.held(), "each has its own limit")
+	require.False(t, p.holds(hot, 0, cacheChunk))
+	files.forget(hot)
+	files.forget(old)
+}
+
+// A log says which reads are of that kind.
+func TestReadOnce(t *testing.T) {
+	d, l, n := openTestLog(t, vfs.NewMem(), Config{Synced: true})
+	fill(t, l, n, 20)
+	evictAll(d)
+	passing := func(once bool) int64 {
+		d.pages.mu.Lock()
+		clear(d.pages.chunks)
+		d.pages.order, d.pages.passing, d.pages.bytes, d.pages.passingBytes = chunkList{}, chunkList{}, 0, 0
+		d.pages.mu.Unlock()
+		slices, err := l.ReadInto(nil, ReadOptions{Limit: l.End(), MaxBytes: 1 << 20, Once: once})
+		require.NoError(t, err)
+		for i := range slices {
+			slices[i].Release()
+		}
+		d.pages.mu.Lock()
+		defer d.pages.mu.Unlock()
+		require.Equal(t, l.Size(), d.pages.bytes+d.pages.passingBytes)
+		return d.pages.passingBytes
+	}
+	require.Zero(t, passing(false))
+	require.Equal(t, l.Size(), passing(true))
+}
+
 // The kernel takes the advice: asked with mincore(2).
 func TestDroppedPagesLeaveThePageCache(t *testing.T) {
 	opts := testOptions(vfs.OS{})

@@ -21,6 +21,10 @@ type ReadOptions struct {
 	// file, little at a time, and beyond its ReadLimit ErrReadMemory. The
 	// size of one batch may come on top, for a batch is never cut.
 	Bounded bool
+	// Once is for readers who read what is old, one after the other, and do not come
+	// back: followers that catch up. What they read from the disk leaves the page
+	// cache soon after, and nothing else has to give way for it.
+	Once bool
 }
 
 // smallRead is what a bounded read gives when memory is short: of what is kept

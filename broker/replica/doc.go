@@ -18,8 +18,10 @@
 //	<- handshake replies, pushes with batches         (ReplicateResponse)
 //
 // Partitions in the committed ISR begin on the in-sync stream, all others on the
-// catch-up stream, whose rate and credit are bounded, so that a replica that is
-// far behind takes nothing from those that produce requests wait for. A
+// catch-up stream, whose credit is small, and which keeps to a rate while somebody
+// writes (giveway.go): each node for all that it sends and for all that it receives
+// to catch up. So a replica that is far behind takes little from those that produce
+// requests wait for, and a cluster that nobody uses gives it all it has. A
 // partition changes over by a new handshake on the other stream as soon as it
 // has everything below the high watermark.
 //

@@ -22,6 +22,10 @@ type FollowerConfig struct {
 	// have sent and this broker's logs have not written; 0: 16 MiB and 4 MiB.
 	InSyncCredit  int64
 	CatchUpCredit int64
+	// CatchUpRate is how many bytes a second this broker takes of what it catches up
+	// with while there is Traffic, from all leaders together; 0: 64 MiB.
+	CatchUpRate int64
+	Traffic     *Traffic // nil: one of its own
 	// Receive is the memory for what all leaders together may have sent so; each
 	// leader's credit is at most its part, three quarters of it in sync. One batch
 	// a stream may come on top. 0: there is no such bound.
@@ -45,6 +49,7 @@ type Follower struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	leaders  atomic.Int32 // that have subscriptions
+	giveWay  *giveWay     // of all catch-up streams
 
 	mu     sync.Mutex // guards what follows
 	links  map[int32]*link
@@ -68,8 +73,14 @@ func NewFollower(cfg FollowerConfig) (*Follower, error) {
 	if cfg.HoldRetry <= 0 {
 		cfg.HoldRetry = time.Second
 	}
+	if cfg.CatchUpRate <= 0 {
+		cfg.CatchUpRate = defaultCatchUpRate
+	}
+	if cfg.Traffic == nil {
+		cfg.Traffic = new(Traffic)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Follower{cfg: cfg, ctx: ctx, cancel: cancel, links: make(map[int32]*link)}
+	f := &Follower{cfg: cfg, ctx: ctx, cancel: cancel, links: make(map[int32]*link), giveWay: newGiveWay(cfg.Traffic, cfg.CatchUpRate)}
 	// Broker epochs grow from process to process, so no id ever comes again.
 	f.sessions.Store(uint64(cfg.BrokerEpoch) << sessionBits)
 	return f, nil

@@ -251,7 +251,16 @@ func (st *followerStream) collect(now time.Time, keepAlive bool) (wait time.Dura
 	st.request.CreditBytes = 0
 	something = len(st.request.Acks) > 0 || len(st.request.Stops) > 0 || len(st.due) > 0 || keepAlive
 	window := l.follower.window(st.kind)
-	if due := window - st.granted; due > 0 && (something || due >= window/8) {
+	due := window - st.granted
+	if due > 0 && st.kind == kindCatchUp {
+		if pause := l.follower.giveWay.wait(now); pause > 0 {
+			due, wait = 0, min(wait, pause)
+		}
+	}
+	if due > 0 && (something || due >= window/8) {
+		if st.kind == kindCatchUp {
+			l.follower.giveWay.take(now, due)
+		}
 		st.request.CreditBytes = uint64(due)
 		st.granted += due
 		something = true

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -180,6 +181,9 @@ func (r *receiver) push(m *pb.ReplicaPush, batches []record.Slice) {
 	for i := range batches {
 		r.bufs = append(r.bufs, batches[i].Buf())
 		bytes += int64(len(batches[i].Bytes))
+	}
+	if bytes > 0 && st.kind == kindInSync {
+		l.follower.cfg.Traffic.Note(time.Now())
 	}
 	p := pushFromWire(m)
 	s := l.find(keyOf(m.GetTopicId(), m.GetPartition()))

@@ -354,7 +354,7 @@ func TestUnknownPartition(t *testing.T) {
 
 // TestBatchesMustMatchPushes: a message whose counts do not add up ends the stream.
 func TestBatchesMustMatchPushes(t *testing.T) {
-	f := &Follower{links: make(map[int32]*link)}
+	f := &Follower{links: make(map[int32]*link), cfg: FollowerConfig{Traffic: new(Traffic)}}
 	l := newLink(f, 1)
 	r := &receiver{stream: l.streams[kindInSync]}
 	for _, counts := range [][]uint32{{0}, {2}, {1, 1}, {1 << 31}} {

@@ -27,8 +27,10 @@ type ServerConfig struct {
 	MessageBytes int
 	// PartitionBytes is one partition's share of a message; 0: 256 KiB.
 	PartitionBytes int
-	// CatchUpBytesPerSecond bounds each catch-up stream; 0: 128 MiB/s.
-	CatchUpBytesPerSecond int64
+	// CatchUpRate is how many bytes a second go to followers that catch up while
+	// there is Traffic, over all of them; 0: 64 MiB.
+	CatchUpRate int64
+	Traffic     *Traffic // nil: one of its own
 }
 
 // Server pushes to the followers that opened streams. Make it with NewServer.
@@ -36,6 +38,7 @@ type Server struct {
 	cfg     ServerConfig
 	closing chan struct{}
 	streams sync.WaitGroup // handlers and receivers
+	giveWay *giveWay       // of all catch-up streams
 
 	// moves is the rate of all moving sessions together.
 	moves moveLimit
@@ -57,11 +60,14 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.PartitionBytes <= 0 {
 		cfg.PartitionBytes = 256 << 10
 	}
-	if cfg.CatchUpBytesPerSecond <= 0 {
-		cfg.CatchUpBytesPerSecond = 128 << 20
+	if cfg.CatchUpRate <= 0 {
+		cfg.CatchUpRate = defaultCatchUpRate
+	}
+	if cfg.Traffic == nil {
+		cfg.Traffic = new(Traffic)
 	}
 	return &Server{
-		cfg: cfg, closing: make(chan struct{}),
+		cfg: cfg, closing: make(chan struct{}), giveWay: newGiveWay(cfg.Traffic, cfg.CatchUpRate),
 		open: make(map[*leaderStream]struct{}), heard: make(map[int32]time.Time),
 	}, nil
 }

@@ -40,7 +40,6 @@ type leaderStream struct {
 	over       bool
 
 	// Of the sender alone: reused from message to message.
-	tokens   tokenBucket
 	turn     []*Session
 	pushes   []*pb.ReplicaPush
 	runs     []record.Slice
@@ -49,15 +48,11 @@ type leaderStream struct {
 }
 
 func newLeaderStream(s *Server, stream LeaderStream, o *pb.StreamOpen) *leaderStream {
-	ls := &leaderStream{
+	return &leaderStream{
 		server: s, stream: stream, follower: o.GetFollower(), brokerEpoch: o.GetBrokerEpoch(),
 		catchUp: o.GetKind() == pb.StreamKind_STREAM_KIND_CATCH_UP,
 		start:   time.Now(), wake: make(chan struct{}, 1), sessions: make(map[Key]*Session),
 	}
-	if ls.catchUp {
-		ls.tokens = newTokenBucket(s.cfg.CatchUpBytesPerSecond)
-	}
-	return ls
 }
 
 func (ls *leaderStream) heardAt() time.Time { return ls.start.Add(time.Duration(ls.heard.Load())) }
@@ -258,7 +253,10 @@ func (ls *leaderStream) gather() time.Duration {
 	ls.mu.Lock()
 	ls.takeReplies()
 	budget := min(int64(ls.server.cfg.MessageBytes), ls.credit)
-	wait := ls.tokens.wait(time.Now())
+	now, wait := time.Now(), time.Duration(0)
+	if ls.catchUp {
+		wait = ls.server.giveWay.wait(now)
+	}
 	ls.turn = ls.turn[:0]
 	if budget > 0 && wait == 0 {
 		ls.turn, ls.ready = append(ls.turn, ls.ready...), ls.ready[:0]
@@ -294,7 +292,11 @@ func (ls *leaderStream) gather() time.Duration {
 	}
 	clear(ls.turn)
 	if sent > 0 {
-		ls.tokens.take(sent)
+		if ls.catchUp {
+			ls.server.giveWay.take(now, sent)
+		} else {
+			ls.server.cfg.Traffic.Note(now)
+		}
 		ls.mu.Lock()
 		ls.credit -= sent
 		ls.mu.Unlock()

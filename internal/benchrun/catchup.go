@@ -52,7 +52,7 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 	}
 	setting := fmt.Sprintf("one of %d nodes, %g GiB behind in %d partitions led by the others, to the last partition in sync", nodes, l.gib, partitions)
 	l.table.add(figure{"catch-up on an idle cluster", setting, "MB/s", idle})
-	l.table.add(figure{"bare disk: read of a leader's files, write and fdatasync of as much", "the same minute, page cache dropped, pieces of 1 MiB, a sync every 8 MiB", "MB/s", raw})
+	l.table.add(figure{"bare disk: read of a leader's files, write and fdatasync of as much", fmt.Sprintf("the same minute, page cache dropped, %d files side by side, pieces of 1 MiB, a sync every 8 MiB", partitions), "MB/s", raw})
 	l.table.add(figure{"share of the bare disk's rate", setting, "%", share})
 	load := fmt.Sprintf("%s, under %d records/s of 100 B", setting, rate)
 	l.table.add(figure{"catch-up under load", load, "MB/s", loaded})
@@ -92,6 +92,9 @@ func (l *lab) behind(ctx context.Context, c *chaos.Cluster, rate int) (found cau
 		return found, err
 	}
 	if rate == 0 {
+		if err := l.warmMemory(); err != nil {
+			return found, err
+		}
 		if found.raw, err = l.rawCopy(c, topic); err != nil {
 			return found, err
 		}
