@@ -529,7 +529,7 @@ func TestAReplicaFarBehindDoesNotHurry(t *testing.T) {
 		}
 		return a
 	}
-	l.finish(l.assign(behind(2, 1, false)))
+	l.finish(l.assign(behind(2, 1, false), nil))
 	f := followerSide{l}
 	if _, ok := f.Begin(1); !ok {
 		t.Fatal("no handshake")
@@ -559,18 +559,18 @@ func TestAReplicaFarBehindDoesNotHurry(t *testing.T) {
 	wants("far behind again", true)
 	in := behind(2, 1, true)
 	in.PartitionEpoch++
-	l.finish(l.assign(in))
+	l.finish(l.assign(in, nil))
 	wants("in sync", false)
 	push(30, 100)
 	wants("in sync, and behind", false)
 	out := behind(2, 1, false)
 	out.PartitionEpoch += 2
-	l.finish(l.assign(out))
+	l.finish(l.assign(out, nil))
 	l.mu.Lock()
 	l.hurry(false)
 	l.mu.Unlock()
 	lead := behind(1, 2, true)
 	lead.PartitionEpoch += 3
-	l.finish(l.assign(lead))
+	l.finish(l.assign(lead, nil))
 	wants("leading", false)
 }
