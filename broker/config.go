@@ -29,6 +29,8 @@ type Controller interface {
 	Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error)
 	// Controller is the node that is believed to be the controller.
 	Controller() (nodeID int32, ok bool)
+	// Voters are the node ids of the metadata quorum, as far as they are known.
+	Voters() []int32
 }
 
 // Membership is this node's session with the cluster.
@@ -40,6 +42,9 @@ type Membership interface {
 	// broker must not act as leader or coordinator.
 	SessionValid(now time.Time) bool
 	SetFlushStalled(stalled bool)
+	// SetReconciled tells up to which image the replicas are in line with the
+	// metadata, and nothing is kept of topics that were deleted.
+	SetReconciled(index uint64)
 	// RequestShutdown asks for the leaderships to be handed over and returns when
 	// the broker may stop.
 	RequestShutdown(ctx context.Context) error
@@ -65,12 +70,10 @@ type Config struct {
 	Dialer     Dialer
 
 	// GRPC and Kafka are the advertised addresses of the public listeners.
-	GRPC    []metadata.Endpoint
-	Kafka   []metadata.Endpoint
-	Rack    string
-	Version string
-	// Voters are the node ids of the metadata quorum, as configured.
-	Voters   []int32
+	GRPC     []metadata.Endpoint
+	Kafka    []metadata.Endpoint
+	Rack     string
+	Version  string
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Now      func() time.Time // time.Now
@@ -136,8 +139,8 @@ func (c *Config) validate() error {
 		return missing("Arena")
 	case c.Images == nil || c.Controller == nil || c.Membership == nil || c.Dialer == nil:
 		return missing("every interface to the cluster")
-	case len(c.Voters) == 0 || c.Logger == nil || c.Registry == nil:
-		return missing("Voters, Logger and Registry")
+	case c.Logger == nil || c.Registry == nil:
+		return missing("Logger and Registry")
 	default:
 		return nil
 	}

@@ -170,7 +170,7 @@ const (
 func (r *reconciler) fateOf(l *localReplica, im *metadata.Image) fate {
 	t := im.TopicByID(metadata.ID(l.key.Topic))
 	switch {
-	case t == nil && r.last == nil:
+	case t == nil && r.last == nil && !wasDeleted(im, l):
 		return fateSetAside
 	case t == nil:
 		return fateDelete
@@ -188,6 +188,15 @@ func (r *reconciler) fateOf(l *localReplica, im *metadata.Image) fate {
 	default:
 		return fateMoved
 	}
+}
+
+// wasDeleted reports whether the image remembers that the replica's topic was
+// deleted. The first image here is at or after this broker's own registration, and
+// it is the topic's id that counts: a stale image deletes nothing, nor does a new
+// topic of the same name.
+func wasDeleted(im *metadata.Image, l *localReplica) bool {
+	_, deleted := im.Deletion(metadata.ID(l.key.Topic))
+	return deleted
 }
 
 // removeData deletes what a reassignment took away.

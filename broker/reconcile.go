@@ -29,6 +29,8 @@ type reconciler struct {
 	// throttles is the lowest rate asked for among the reassignments of a topic
 	// that are led here; topics without one are not in it.
 	throttles map[metadata.ID]int64
+	// kept: data of a deleted topic could not be removed. The next start tries again.
+	kept bool
 }
 
 func (r *reconciler) run(ctx context.Context) {
@@ -70,6 +72,9 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 	r.groups(im, len(changed) > 0 || r.last == nil || r.last.TopicCount() != im.TopicCount())
 	r.last = im
 	r.b.applied.set(im.Index())
+	if !r.kept {
+		r.b.cfg.Membership.SetReconciled(im.Index())
+	}
 }
 
 // brokersDiffer reports whether a broker registered, was fenced or came back.
@@ -113,9 +118,8 @@ func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
 
 // drop takes the replicas out of service that are not placed here any more, and
 // returns those whose partition was moved away: their data goes when the rest is
-// done. A topic that an image of this process held and a newer one does not hold
-// was deleted: images only go forward. What was on disk at the start and in no
-// image at all is set aside instead.
+// done. Those of deleted topics go at once; the metadata remembers a deletion
+// until this broker has told that it is done, absent or not (fateOf).
 func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	var deleted, stray []*localReplica
 	for _, l := range r.b.table.all() {
@@ -143,8 +147,11 @@ func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	for _, l := range deleted {
 		delete(r.throttles, metadata.ID(l.key.Topic))
 		if err := r.b.cfg.Dir.Remove(l.log); err != nil {
+			r.kept = true
 			l.logger.Error("the data of a deleted topic could not be removed", "error", err)
+			continue
 		}
+		l.logger.Info("removed the data of a deleted topic", "topic_id", metadata.ID(l.key.Topic))
 	}
 	return moved
 }

@@ -128,11 +128,13 @@ func (b *Broker) cluster(im *metadata.Image, listener string) api.Metadata {
 	if node, ok := b.cfg.Controller.Controller(); ok {
 		md.Controller = node
 	}
+	voters := b.cfg.Controller.Voters()
 	for broker := range im.Brokers() {
 		md.Brokers = append(md.Brokers, api.Broker{
 			NodeID: broker.NodeID, Address: address(broker, listener), Rack: broker.Rack, Fenced: broker.Fenced,
-			BrokerEpoch: broker.Epoch, Voter: slices.Contains(b.cfg.Voters, broker.NodeID), Version: broker.Version,
+			BrokerEpoch: broker.Epoch, Voter: slices.Contains(voters, broker.NodeID), Version: broker.Version,
 			RaftAddress: broker.RaftAddress, PeerAddress: broker.PeerAddress, Decommissioning: broker.Decommissioning,
+			Replaced: broker.Replaced(), VotePending: broker.VotePending, FeatureLevel: broker.FeatureLevel,
 		})
 	}
 	return md
@@ -170,8 +172,8 @@ func addressIn(endpoints []metadata.Endpoint, listener string) string {
 // up is not well because nobody has heard of the others yet.
 func (b *Broker) Health(_ context.Context, listener string) (*api.ClusterHealth, error) {
 	im := b.cfg.Images.Image()
-	h := &api.ClusterHealth{Metadata: b.cluster(im, listener), TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount()}
-	for _, id := range b.cfg.Voters {
+	h := &api.ClusterHealth{Metadata: b.cluster(im, listener), TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), FeatureLevel: im.FeatureLevel()}
+	for _, id := range b.cfg.Controller.Voters() {
 		if im.Broker(id) == nil {
 			h.Brokers = append(h.Brokers, api.Broker{NodeID: id, Fenced: true, Voter: true})
 		}
@@ -209,6 +211,7 @@ func topicOut(t *metadata.Topic) api.Topic {
 		out.Partitions[i] = api.Partition{
 			Partition: int32(i), Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
 			Replicas: replicas, ISR: p.ISR, ELR: p.ELR, Adding: p.Adding, Removing: p.Removing(),
+			LastISR: p.LastISR, Lost: p.Lost,
 		}
 	}
 	return out

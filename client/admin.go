@@ -166,6 +166,7 @@ func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
 		Topics: int(resp.GetTopics()), Partitions: int(resp.GetPartitions()),
 		Leaderless: int(resp.GetLeaderlessPartitions()), UnderReplicated: int(resp.GetUnderReplicatedPartitions()),
 		UnderMinISR: int(resp.GetUnderMinIsrPartitions()), ImageIndex: resp.GetImageIndex(),
+		FeatureLevel: resp.GetFeatureLevel(),
 	}, nil
 }
 

@@ -44,6 +44,10 @@ type PartitionState struct {
 	ELR            []int32 // eligible leader replicas (KIP-966)
 	// Of a reassignment under way: those of Replicas that it added, and those that go.
 	Adding, Removing []int32
+	// LastISR is the last set that could hold every acknowledged record, where a
+	// member came back without what it had; empty otherwise.
+	LastISR []int32
+	Lost    bool // every replica that could hold all acknowledged records was given up
 }
 
 // TopicConfig is one configuration value in force.
@@ -69,6 +73,11 @@ type Broker struct {
 	// Decommissioning: its replicas move away. Replicas is how many it has.
 	Decommissioning bool
 	Replicas        int
+	// Replaced: its data directory was given up, and none has registered since.
+	Replaced bool
+	// VotePending: it gets a vote in the metadata quorum as soon as it has caught up.
+	VotePending  bool
+	FeatureLevel uint32 // of its build
 }
 
 // Cluster is the state of a cluster in numbers.
@@ -82,6 +91,7 @@ type Cluster struct {
 	UnderReplicated int
 	UnderMinISR     int
 	ImageIndex      uint64 // Raft index of the answer
+	FeatureLevel    uint32 // that every registered broker knows
 }
 
 // Healthy reports whether every partition has a leader and a full ISR, there is a
@@ -151,6 +161,7 @@ func brokersFrom(in []*pb.BrokerInfo) []Broker {
 			BrokerEpoch: b.GetBrokerEpoch(), Voter: b.GetVoter(), Version: b.GetVersion(),
 			RaftAddress: b.GetRaftAddress(), PeerAddress: b.GetPeerAddress(),
 			Decommissioning: b.GetDecommissioning(), Replicas: int(b.GetReplicas()),
+			Replaced: b.GetReplaced(), VotePending: b.GetVotePending(), FeatureLevel: b.GetFeatureLevel(),
 		}
 	}
 	return out
@@ -167,6 +178,7 @@ func topicFrom(in *pb.TopicInfo) Topic {
 			Partition: p.GetPartition(), Leader: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
 			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), ISR: p.GetIsr(), ELR: p.GetElr(),
 			Adding: p.GetAdding(), Removing: p.GetRemoving(),
+			LastISR: p.GetLastIsr(), Lost: p.GetLost(),
 		}
 	}
 	return out

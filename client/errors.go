@@ -95,6 +95,7 @@ const (
 	CodeElectionNotNeeded            = Code(pb.ErrorCode_ERROR_CODE_ELECTION_NOT_NEEDED)
 	CodePreferredLeaderNotAvailable  = Code(pb.ErrorCode_ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE)
 	CodeUnknownBroker                = Code(pb.ErrorCode_ERROR_CODE_UNKNOWN_BROKER)
+	CodeInvalidState                 = Code(pb.ErrorCode_ERROR_CODE_INVALID_STATE)
 )
 
 // String returns the code's name in words, "not leader".

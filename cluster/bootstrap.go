@@ -32,7 +32,8 @@ func (n *Node) formOrFail(ctx context.Context) {
 // a cluster id, does the one with the lowest node id write the configuration of
 // all into its log. Anything less could found a second cluster beside the first:
 // a node whose directory was lost looks exactly like a new one, and only the
-// others know better. (Founding on a majority was rejected for that reason: the
+// others know better. From then on the list in the configuration only says where
+// to ask: who votes is for Raft to say, and is changed by command. (Founding on a majority was rejected for that reason: the
 // absent node may be the only one that remembers.)
 func (n *Node) form(ctx context.Context) error {
 	if _, voter := n.cfg.voter(n.cfg.NodeID); !voter {
@@ -52,6 +53,11 @@ func (n *Node) form(ctx context.Context) error {
 		done, err := n.foundOrWait(ctx, answers, &campaigned)
 		if done || err != nil {
 			return err
+		}
+		if n.cameLater(answers) {
+			if err := n.tryJoin(ctx); finalJoin(err) {
+				return err
+			}
 		}
 		select {
 		case <-time.After(delay):
@@ -83,13 +89,29 @@ func (n *Node) foundOrWait(ctx context.Context, answers map[int32]helloAnswer, c
 	switch {
 	case allNew:
 		return true, n.found(ctx, answers)
-	case n.hasState() && !*campaigned:
+	case n.votes() && !*campaigned:
 		// All voters came back at once and wait for an election timeout that
 		// nobody needs. An election is always safe; only one of them starts it.
 		*campaigned = true
 		n.campaign()
 	}
 	return false, nil
+}
+
+// cameLater reports whether this node, although the configuration names it as a
+// voter, is not one of those who founded the cluster: it has an empty directory
+// and a cluster is there. That is a node whose disk was replaced. It joins like
+// any other; should it have been founding after all, joining changes nothing.
+func (n *Node) cameLater(answers map[int32]helloAnswer) bool {
+	if n.hasState() {
+		return false
+	}
+	for _, a := range answers {
+		if a.clusterID != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Node) checkCluster(address string, a helloAnswer) error {
@@ -186,14 +208,11 @@ func (n *Node) join(ctx context.Context) error {
 
 // finalJoin reports whether an error of tryJoin will not go away.
 func finalJoin(err error) bool {
-	if _, conflict := errors.AsType[*IdentityConflictError](err); conflict {
-		return true
-	}
 	if _, other := errors.AsType[*ClusterIDMismatchError](err); other {
 		return true
 	}
-	code, ok := errorCode(err)
-	return ok && (code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT || code == pb.ErrorCode_ERROR_CODE_UNSUPPORTED)
+	code, _ := errorCode(err)
+	return identityConflict(err) || code == pb.ErrorCode_ERROR_CODE_UNSUPPORTED
 }
 
 func (n *Node) tryJoin(ctx context.Context) error {

@@ -27,8 +27,10 @@ type Config struct {
 	// Dir is the directory of the Raft log, the snapshots and the identity. It
 	// is created when it does not exist.
 	Dir string
-	// Voters is the metadata quorum, the same list on every node: 1, 3 or 5. A
-	// node that is not in it joins as a non-voter.
+	// Voters are the nodes that found the metadata quorum, the same list on every
+	// node: 1, 3 or 5. A node that is not in it joins as a non-voter. Once the
+	// quorum is founded the list only says where to ask; who votes is changed by
+	// command.
 	Voters []Voter
 	// Listener receives Raft connections. The node owns it once Start is
 	// called, also when Start fails.

@@ -54,13 +54,18 @@ func (e *ClusterIDMismatchError) Error() string {
 
 // IdentityConflictError says that a node id is known with another storage id. The node
 // comes with an empty or foreign directory in the place of one that the cluster
-// relies on; `penstock cluster replace` is the way to say that this is meant.
+// relies on; `penstock cluster replace` is the way to say that this is meant. When
+// Known is zero, it was said of the directory that the node comes with.
 type IdentityConflictError struct {
 	NodeID       int32
 	Known, Found metadata.ID
 }
 
 func (e *IdentityConflictError) Error() string {
+	if e.Known.IsZero() {
+		return fmt.Sprintf("cluster: the storage id %x of node %d was given up, by replacing or removing the node: "+
+			"start it with an empty directory", e.Found[:], e.NodeID)
+	}
 	return fmt.Sprintf("cluster: node %d is known with storage id %x, but came with %x", e.NodeID, e.Known[:], e.Found[:])
 }
 
@@ -146,6 +151,14 @@ func errorCode(err error) (code pb.ErrorCode, typed bool) {
 		return 0, false
 	}
 	return pb.ErrorCode(e.Code), true
+}
+
+// identityConflict reports whether err says that this node is known with another
+// storage id, whoever says so.
+func identityConflict(err error) bool {
+	_, conflict := errors.AsType[*IdentityConflictError](err)
+	code, _ := errorCode(err)
+	return conflict || code == pb.ErrorCode_ERROR_CODE_IDENTITY_CONFLICT
 }
 
 func codeOf(err error) metadata.Code {

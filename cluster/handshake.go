@@ -35,21 +35,27 @@ func (n *Node) answer(h hello) helloAnswer {
 	}
 	if known, conflict := n.conflict(h.nodeID, h.storageID, h.raftAddress); conflict {
 		a.knownStorageID = known
-		return refuse(refusedIdentity, "node %d is known with storage id %s, not %s", h.nodeID, known, h.storageID)
+		return refuse(refusedIdentity, "%v", &IdentityConflictError{NodeID: h.nodeID, Known: known, Found: h.storageID})
 	}
 	return a
 }
 
 // conflict reports whether a node is known with another storage id: as a
-// registered broker by its node id, or as a voter by its address. A node that
+// registered broker by its node id, or as a voter by its address; or whether its
+// own was given up, when known is zero. A node that
 // lost its directory must not vote or store in the place of the one it was: it
 // could help to elect a leader that lacks what the old one had acknowledged.
 func (n *Node) conflict(nodeID int32, storageID metadata.ID, raftAddress string) (known metadata.ID, conflict bool) {
-	if b := n.Image().Broker(nodeID); b != nil && b.StorageID != storageID {
+	im := n.Image()
+	if _, retired := im.Retired(storageID); retired {
+		return metadata.ID{}, true
+	}
+	if b := im.Broker(nodeID); b != nil && b.StorageID != storageID && !b.Replaced() {
 		return b.StorageID, true
 	}
 	for _, s := range n.voters() {
-		if string(s.Address) == raftAddress && s.ID != serverID(storageID) {
+		// One that was given up is about to leave the quorum.
+		if string(s.Address) == raftAddress && s.ID != serverID(storageID) && !retiredServer(im, s) {
 			known, _ = parseServerID(s.ID)
 			return known, true
 		}
@@ -95,19 +101,7 @@ func (n *Node) raftLeader() (int32, string) {
 	if id == serverID(n.storageID) {
 		return n.cfg.NodeID, string(address)
 	}
-	if storageID, ok := parseServerID(id); ok {
-		for b := range n.Image().Brokers() {
-			if b.StorageID == storageID {
-				return b.NodeID, string(address)
-			}
-		}
-	}
-	for _, v := range n.cfg.Voters {
-		if v.Address == string(address) {
-			return v.NodeID, v.Address
-		}
-	}
-	return noNode, string(address)
+	return n.nodeOf(raft.Server{ID: id, Address: address}), string(address)
 }
 
 // Controller is the node that this node believes to be the controller.

@@ -30,6 +30,8 @@ type session struct {
 	// heard is a time at or before the one from which the controller counts our
 	// silence. nil before Register.
 	heard atomic.Pointer[time.Time]
+	// reconciled is what SetReconciled told last.
+	reconciled atomic.Uint64
 
 	mu           sync.Mutex // guards what follows
 	epoch        int64      // 0 before Register
@@ -75,6 +77,11 @@ func (n *Node) SetFlushStalled(stalled bool) {
 	})
 }
 
+// SetReconciled tells the controller, with the next heartbeat, up to which image
+// this broker's replicas are in line with the metadata: what it kept of topics
+// that were deleted up to there is removed.
+func (n *Node) SetReconciled(index uint64) { n.session.reconciled.Store(index) }
+
 // RequestShutdown asks the controller to take this broker's leaderships and
 // returns when it may stop. A broker that never registered may at once.
 func (n *Node) RequestShutdown(ctx context.Context) error {
@@ -111,6 +118,26 @@ func (n *Node) RequestShutdown(ctx context.Context) error {
 	}
 }
 
+// givenUp asks the controller, or the voters, whether this node's directory was
+// given up, and returns the *IdentityConflictError that says so. Another conflict
+// is not final here: the node that sees it may be behind and remember who this
+// one was before.
+func (n *Node) givenUp(ctx context.Context) error {
+	answers := n.askVoters(ctx)
+	if _, leader := n.raftLeader(); leader != "" {
+		if a, err := n.layer.identify(ctx, leader); err == nil {
+			answers[a.nodeID] = a
+		}
+	}
+	for _, a := range answers {
+		conflict, ok := errors.AsType[*IdentityConflictError](n.refused(a.raftAddress, a))
+		if ok && conflict.Known.IsZero() {
+			return conflict
+		}
+	}
+	return nil
+}
+
 func (s *session) set(change func(*session) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,6 +159,12 @@ func (s *session) run(ctx context.Context) {
 		if errors.Is(err, ErrSuperseded) {
 			s.node.fail(err)
 			return
+		}
+		if identityConflict(err) {
+			if err := s.node.givenUp(ctx); err != nil {
+				s.node.fail(err)
+				return
+			}
 		}
 		s.node.logger.Debug("no heartbeat stream", "error", err)
 		select {
@@ -279,7 +312,7 @@ func (k *keeper) send() (<-chan struct{}, error) {
 	k.reported = s.node.Image().Index()
 	return flags, k.stream.Send(&pb.HeartbeatRequest{
 		NodeId: s.node.cfg.NodeID, BrokerEpoch: epoch, Sequence: k.sequence, Echo: k.echo,
-		ImageIndex: k.reported, WantShutdown: shutdown, FlushStalled: stalled,
+		ImageIndex: k.reported, WantShutdown: shutdown, FlushStalled: stalled, ReconciledIndex: s.reconciled.Load(),
 	})
 }
 

@@ -29,12 +29,17 @@ type Node struct {
 	logger     *slog.Logger
 	raftLogger *raftLogger
 
-	raft  *raft.Raft
-	trans transport
-	fsm   *fsm
-	store *latchedStore
-	layer *streamLayer
-	peers *Peers
+	raft *raft.Raft
+	// stopRaft is raft.Shutdown, once: the future of a second call does not wait for
+	// Raft's goroutines, and the store would be closed under them.
+	stopRaft func() raft.Future
+	trans    transport
+	fsm      *fsm
+	store    *latchedStore
+	layer    *streamLayer
+	peers    *Peers
+
+	snapshots raft.SnapshotStore
 
 	storageID metadata.ID
 	clusterID atomic.Pointer[string] // as stored in the identity file; "" until known
@@ -58,6 +63,9 @@ type Node struct {
 	failure  error         // set before failed is closed
 	failed   chan struct{} // closed with the first terminal failure
 	failures chan error    // has the failure, once
+
+	// possibleLoss counts elections, decided here, that may have lost acknowledged records.
+	possibleLoss atomic.Uint64
 
 	// resting: the node decides nothing as the controller any more.
 	resting atomic.Bool
@@ -133,6 +141,7 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := n.openRaft(); err != nil {
 		return nil, errors.Join(err, store.close())
 	}
+	n.stopRaft = sync.OnceValue(n.raft.Shutdown)
 	n.leaders = newLeaderWatch(n.raft)
 	n.peers = newPeers(n)
 	n.finder = &controllerFinder{node: n}
@@ -147,6 +156,7 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("snapshot directory: %w", err)
 	}
+	n.snapshots = snapshots
 	hasState, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil {
 		return fmt.Errorf("raft directory: %w", err)
@@ -247,7 +257,7 @@ func (n *Node) fail(err error) {
 		// A node with a broken log must not answer for it any longer. A leader
 		// whose main loop hangs in a write goes on heartbeating its followers, who
 		// then elect nobody: without its connections it cannot. Close waits.
-		n.raft.Shutdown()
+		n.stopRaft()
 		if err := n.layer.Close(); err != nil {
 			n.logger.Warn("raft listener", "error", err)
 		}
@@ -328,6 +338,11 @@ func (n *Node) RaftStats() RaftStats {
 	return s
 }
 
+// PossibleLoss counts the elections that this node, as the controller, decided
+// and that may have lost acknowledged records: from the last in-sync set, or by an
+// operator's order.
+func (n *Node) PossibleLoss() uint64 { return n.possibleLoss.Load() }
+
 // Rest is for a whole cluster that stops: told to all nodes before the first one
 // closes, it keeps those that close last from fencing those that closed first,
 // which would leave the next start with half of every in-sync set. Controllers
@@ -368,7 +383,7 @@ func (n *Node) shutdown() error {
 	// An entry that is committed and not applied when Raft stops is never answered:
 	// its FSM goroutine ends with it in the queue. So what is under way gets time.
 	n.futures.closeWithin(n.cfg.ElectionTimeout)
-	future := n.raft.Shutdown()
+	future := n.stopRaft()
 	err := n.layer.Close()
 	n.tasks.close()
 	n.peers.close()

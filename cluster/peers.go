@@ -195,7 +195,11 @@ func (n *Node) checkCaller(clusterID string, nodeID int32, storageID []byte) err
 	if nodeID < 1 || !ok {
 		return newError(pb.ErrorCode_ERROR_CODE_INVALID_ARGUMENT, "node id %d and storage id %x: must be at least 1, and 16 bytes", nodeID, storageID)
 	}
-	if b := n.Image().Broker(nodeID); b != nil && b.StorageID != id {
+	im := n.Image()
+	if _, retired := im.Retired(id); retired {
+		return &IdentityConflictError{NodeID: nodeID, Found: id}
+	}
+	if b := im.Broker(nodeID); b != nil && b.StorageID != id && !b.Replaced() {
 		return &IdentityConflictError{NodeID: nodeID, Known: b.StorageID, Found: id}
 	}
 	return nil

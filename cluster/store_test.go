@@ -150,3 +150,28 @@ func TestHoleInTheLogIsAnError(t *testing.T) {
 	_, err = Start(t.Context(), nodes[0].config())
 	require.ErrorIs(t, err, ErrDataLost)
 }
+
+// A node that has failed stops Raft before it is closed; closing waits for Raft's
+// goroutines all the same, which still use the store.
+func TestCloseAfterAFailureWaitsForRaft(t *testing.T) {
+	nodes := newNodes(t, 1, 1)
+	held := make(chan struct{})
+	var store *badStore
+	nodes[0].tune = func(c *Config) {
+		c.wrapStore = func(s raftStore) raftStore {
+			store = &badStore{raftStore: s}
+			return hungStore{badStore: store, hang: held}
+		}
+	}
+	startAll(nodes...)
+	n := nodes[0]
+	store.bad.Store(true)
+	n.raft.Apply([]byte("entry"), time.Second) // Raft's main goroutine waits in the store
+	require.Eventually(t, func() bool { return n.store.busy() > 0 }, 5*time.Second, time.Millisecond)
+	n.fail(errDisk)
+	err := n.close(false)
+	close(held)
+	// It gives up after a while, and leaves the store open. Without an error it
+	// would have closed the store under Raft.
+	require.ErrorIs(t, err, ErrStoreStalled)
+}

@@ -42,6 +42,8 @@ type term struct {
 	// creating is held while a topic is placed and proposed, so that each
 	// placement sees the one before.
 	creating chan struct{}
+	// reconfiguring is held while Raft has a change of the quorum to answer.
+	reconfiguring chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// live is what was heard of the brokers.
@@ -59,6 +61,8 @@ type brokerState struct {
 	epoch   int64
 	stream  *heartbeatStream // nil: none is open
 	applied uint64           // metadata index
+	// reconciled is the metadata index by which its replicas are in line.
+	reconciled uint64
 }
 
 // controllerLoop starts a term when Raft makes this node the leader, and ends
@@ -88,7 +92,7 @@ func (n *Node) beginTerm(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &term{
 		node: n, ready: make(chan struct{}), done: ctx.Done(), wake: make(chan struct{}, 1),
-		spread: make(chan struct{}, 1), creating: make(chan struct{}, 1), brokers: make(map[int32]*brokerState),
+		spread: make(chan struct{}, 1), creating: make(chan struct{}, 1), reconfiguring: make(chan struct{}, 1), brokers: make(map[int32]*brokerState),
 		progressed: make(chan struct{}), suspicion: make(chan struct{}),
 		live: controller.NewLiveness(time.Now()),
 	}
@@ -101,6 +105,7 @@ func (n *Node) beginTerm(ctx context.Context) (end func()) {
 		}
 		wg.Go(func() { t.probeLoop(ctx) })
 		wg.Go(func() { t.spreadLoop(ctx) })
+		wg.Go(func() { t.quorumLoop(ctx) })
 		t.decideLoop(ctx)
 	})
 	return func() {
@@ -267,6 +272,11 @@ func (t *term) enact(ctx context.Context, d controller.Decision, failing *failur
 			return
 		}
 		logger.Info("decided", "command", describe(cmd))
+		for _, c := range cmd.GetElectLeaders().GetChanges() {
+			if c.GetFromLastIsr() {
+				t.node.possibleLoss.Add(1)
+			}
+		}
 	}
 	*failing = failures{}
 }

@@ -171,6 +171,7 @@ func (t *term) heard(s *heartbeatStream, r *pb.HeartbeatRequest, im *metadata.Im
 		close(t.progressed)
 		t.progressed = make(chan struct{})
 	}
+	state.reconciled = max(state.reconciled, r.GetReconciledIndex())
 	if r.GetWantShutdown() || r.GetFlushStalled() {
 		t.poke()
 	}

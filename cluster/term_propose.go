@@ -57,17 +57,20 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 	if !ok {
 		return nil, newError(pb.ErrorCode_ERROR_CODE_INVALID_ARGUMENT, "command id %x: must be 16 bytes", req.GetCommandId())
 	}
+	if v := req.GetVoter(); v != nil {
+		return t.changeVoter(ctx, v)
+	}
 	if o, ok := t.node.Image().Applied(id); ok {
 		// A retry. Answered from memory here, so that a topic is not placed twice.
 		if o.Err != nil {
 			return nil, o.Err
 		}
-		return t.respond(req, o.Result), nil
+		return t.answer(ctx, req, o.Result)
 	}
 	cmd := &metav1.Command{Id: req.GetCommandId(), TimeMs: time.Now().UnixMilli()}
 	switch k := req.GetKind().(type) {
-	case *pb.ProposeRequest_CreateTopic:
-		return t.createTopic(ctx, req, cmd)
+	case *pb.ProposeRequest_CreateTopic, *pb.ProposeRequest_AddPartitions:
+		return t.placeAndApply(ctx, req, cmd)
 	case *pb.ProposeRequest_Register:
 		if err := t.checkRegistration(k.Register); err != nil {
 			return nil, err
@@ -84,17 +87,30 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 	case *pb.ProposeRequest_AllocateProducerIds:
 		cmd.Kind = &metav1.Command_AllocateProducerIds{AllocateProducerIds: k.AllocateProducerIds}
 	default:
-		return nil, newError(pb.ErrorCode_ERROR_CODE_UNSUPPORTED, "a proposal of a kind that node %d does not know", t.node.cfg.NodeID)
+		operate, err := t.prepareOperate(req)
+		if err != nil {
+			return nil, err
+		}
+		if operate == nil {
+			return nil, newError(pb.ErrorCode_ERROR_CODE_UNSUPPORTED, "a proposal of a kind that node %d does not know", t.node.cfg.NodeID)
+		}
+		cmd.Kind = operate.GetKind()
 	}
 	result, err := t.apply(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}
-	switch cmd.GetKind().(type) {
-	case *metav1.Command_DeleteTopic, *metav1.Command_AlterTopicConfig, *metav1.Command_ReassignPartitions:
-		t.appliedEverywhere(ctx, result.Index)
+	t.tellOperate(cmd)
+	return t.answer(ctx, req, result)
+}
+
+// answer responds to a proposal once what belongs to it is done.
+func (t *term) answer(ctx context.Context, req *pb.ProposeRequest, r metadata.Result) (*pb.ProposeResponse, error) {
+	resp := t.respond(req, r)
+	if err := t.afterOperate(ctx, req, resp); err != nil {
+		return nil, err
 	}
-	return t.respond(req, result), nil
+	return resp, nil
 }
 
 // checkRegistration refuses what Apply would accept but nobody could work with.
@@ -136,9 +152,10 @@ func changesOf(req *pb.ProposeRequest) int {
 	}
 }
 
-// createTopic places a topic over the brokers that are alive and proposes it.
-func (t *term) createTopic(ctx context.Context, req *pb.ProposeRequest, cmd *metav1.Command) (*pb.ProposeResponse, error) {
-	ask := req.GetCreateTopic()
+// placeAndApply proposes a topic or more partitions of one, placed over the
+// brokers that are alive. One is placed at a time, so that each placement sees
+// the one before.
+func (t *term) placeAndApply(ctx context.Context, req *pb.ProposeRequest, cmd *metav1.Command) (*pb.ProposeResponse, error) {
 	select {
 	case t.creating <- struct{}{}:
 	case <-ctx.Done():
@@ -147,12 +164,10 @@ func (t *term) createTopic(ctx context.Context, req *pb.ProposeRequest, cmd *met
 	result, err := func() (metadata.Result, error) {
 		defer func() { <-t.creating }()
 		im := t.node.Image()
-		create, err := t.place(im, ask)
-		if err != nil {
+		if err := t.fillPlaced(im, req, cmd); err != nil {
 			return metadata.Result{}, err
 		}
-		cmd.Kind = &metav1.Command_CreateTopic{CreateTopic: create}
-		if ask.GetValidateOnly() {
+		if validateOnly(req) {
 			// What Apply would say, and nothing comes of it.
 			cmd.Version = metadata.CommandLevel(cmd)
 			_, result, err := metadata.Apply(im, im.Index()+1, cmd)
@@ -163,10 +178,25 @@ func (t *term) createTopic(ctx context.Context, req *pb.ProposeRequest, cmd *met
 	if err != nil {
 		return nil, err
 	}
-	if !ask.GetValidateOnly() {
-		t.appliedEverywhere(ctx, result.Index)
+	if validateOnly(req) {
+		return t.respond(req, result), nil
 	}
-	return t.respond(req, result), nil
+	return t.answer(ctx, req, result)
+}
+
+func validateOnly(req *pb.ProposeRequest) bool {
+	return req.GetCreateTopic().GetValidateOnly() || req.GetAddPartitions().GetValidateOnly()
+}
+
+func (t *term) fillPlaced(im *metadata.Image, req *pb.ProposeRequest, cmd *metav1.Command) error {
+	if ask := req.GetAddPartitions(); ask != nil {
+		add, err := t.addPartitions(im, ask)
+		cmd.Kind = &metav1.Command_AddPartitions{AddPartitions: add}
+		return err
+	}
+	create, err := t.place(im, req.GetCreateTopic())
+	cmd.Kind = &metav1.Command_CreateTopic{CreateTopic: create}
+	return err
 }
 
 // place fills in what the proposal leaves open. What is wrong with the rest of

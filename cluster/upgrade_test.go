@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -93,4 +94,18 @@ func TestNewerCommandEndsTheNode(t *testing.T) {
 	}
 	_, err = n.fsm.Snapshot()
 	require.ErrorAs(t, err, &outdated)
+}
+
+// The codes of package metadata are those of the protocol, by number and name.
+func TestCodesAreThoseOfTheProtocol(t *testing.T) {
+	known := 0
+	for number := int32(1); number < 200; number++ {
+		text := metadata.Code(number).String()
+		if strings.HasPrefix(text, "code ") {
+			continue
+		}
+		known++
+		require.Equal(t, pb.ErrorCode_name[number], "ERROR_CODE_"+strings.ToUpper(strings.ReplaceAll(text, " ", "_")))
+	}
+	require.Greater(t, known, 15)
 }

@@ -34,7 +34,7 @@ func Keys() []Key {
 		{"node.id", "int", "", "Names this broker; different on every node, never changed.", func(c *Config, v string) error { return setPositive(&c.NodeID, v, math.MaxInt32) }},
 		{"data.dir", "path", "", "Holds the partitions of this node.", func(c *Config, v string) error { return setText(&c.DataDir, v) }},
 		{"raft.dir", "path", "data.dir/raft", "Holds the metadata log.", func(c *Config, v string) error { return setText(&c.RaftDir, v) }},
-		{"voters", "node.id@host:port,...", "", "Raft addresses of the metadata quorum; the same on every node.", setVoters},
+		{"voters", "node.id@host:port,...", "", "Raft addresses of the nodes that found the cluster; the same on every node. Later who votes is changed by command.", setVoters},
 		{"listen.grpc", "[name=]host:port,...", "0.0.0.0:7070", "Public API.", func(c *Config, v string) error { return setEndpoints(&c.ListenGRPC, v) }},
 		{"listen.raft", "host:port", "0.0.0.0:7071", "Metadata quorum.", func(c *Config, v string) error { return setAddress(&c.ListenRaft, v) }},
 		{"listen.http", "host:port", "0.0.0.0:7072", "Metrics and health; empty: none.", setHTTP},

@@ -60,6 +60,8 @@ type Node struct {
 	cluster   *cluster.Node
 	broker    *broker.Broker
 	admin     *admin
+	registry  *prometheus.Registry
+	elections prometheus.Collector // nil until the node is in its cluster
 	public    *grpc.Server
 	peer      *grpc.Server
 	door      *grpcapi.PeerDoor
@@ -131,7 +133,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		n.serve(n.public, grpcapi.Listener(l.Listener, l.name), "listen.grpc")
 	}
 	n.serveKafka(arena)
-	if err := n.joinCluster(ctx, codec); err != nil {
+	if err := n.joinCluster(ctx, codec, registry); err != nil {
 		return err
 	}
 	if err := n.startBroker(ctx, arena, registry, opts.Version); err != nil {
@@ -139,7 +141,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	}
 	n.clients.Open(grpcapi.Services{
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Placement: n.broker, Cluster: n.broker,
-		Groups: n.broker, GroupAdmin: n.broker, Now: time.Now,
+		Groups: n.broker, GroupAdmin: n.broker, Operator: n.broker, Now: time.Now,
 	})
 	if n.kafka != nil {
 		n.kafka.Open(kafka.Services{
@@ -200,7 +202,7 @@ func (n *Node) others() []string {
 	return []string{first}
 }
 
-func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec) error {
+func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec, registry *prometheus.Registry) error {
 	voters := make([]cluster.Voter, len(n.cfg.Voters))
 	for i, v := range n.cfg.Voters {
 		voters[i] = cluster.Voter{NodeID: v.NodeID, Address: v.Address}
@@ -220,7 +222,11 @@ func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec) error {
 		return err
 	}
 	n.door.OpenMembers(n.cluster)
-	return nil
+	n.registry, n.elections = registry, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "penstock", Name: "unclean_elections_total",
+		Help: "Elections that may have lost acknowledged records, decided by this node as the controller.",
+	}, func() float64 { return float64(n.cluster.PossibleLoss()) })
+	return registry.Register(n.elections)
 }
 
 func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *prometheus.Registry, version string) error {
@@ -230,7 +236,7 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 	n.broker, err = broker.Start(ctx, broker.Config{
 		NodeID: n.cfg.NodeID, Dir: dir, Arena: arena,
 		Images: n.cluster, Controller: n.cluster, Membership: n.cluster, Dialer: n.cluster.Peers(),
-		GRPC: advertised(n.cfg.AdvertiseGRPC), Kafka: advertised(n.cfg.AdvertiseKafka), Rack: n.cfg.Rack, Version: version, Voters: n.voterIDs(),
+		GRPC: advertised(n.cfg.AdvertiseGRPC), Kafka: advertised(n.cfg.AdvertiseKafka), Rack: n.cfg.Rack, Version: version,
 		Logger: n.logger, Registry: registry,
 		SessionTimeout: n.cfg.SessionTimeout, LagTimeMax: n.cfg.ReplicaLagMax, FlushStall: n.cfg.FlushStall,
 		RetentionInterval:    n.cfg.RetentionInterval,
@@ -253,14 +259,6 @@ func advertised(list []Endpoint) []metadata.Endpoint {
 		out[i] = metadata.Endpoint{Listener: e.Listener, Address: e.Address}
 	}
 	return out
-}
-
-func (n *Node) voterIDs() []int32 {
-	ids := make([]int32, len(n.cfg.Voters))
-	for i, v := range n.cfg.Voters {
-		ids[i] = v.NodeID
-	}
-	return ids
 }
 
 // serve runs a server on a listener until the server stops.
@@ -412,6 +410,9 @@ func (n *Node) closeKafka() {
 }
 
 func (n *Node) stopAdmin() {
+	if n.elections != nil {
+		n.registry.Unregister(n.elections)
+	}
 	if n.admin == nil {
 		return
 	}

@@ -75,6 +75,9 @@ const (
 	CodeElectionNotNeeded
 	CodePreferredLeaderNotAvailable
 	CodeUnknownBroker
+	// CodeInvalidState says that the state of the cluster does not allow it; the
+	// message says what would have to change first.
+	CodeInvalidState
 )
 
 func (c Code) String() string {
@@ -94,7 +97,7 @@ func (c Code) String() string {
 		"illegal generation", "rebalance in progress", "inconsistent protocol", "member id required",
 		"invalid session timeout", "invalid pattern", "too many subscriptions", "unknown assignor", "group full",
 		"invalid replica assignment", "no reassignment in progress", "election not needed",
-		"preferred leader not available", "unknown broker",
+		"preferred leader not available", "unknown broker", "invalid state",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]

@@ -43,6 +43,11 @@ type Broker struct {
 	// Decommissioning: its replicas move away. Replicas is how many it has.
 	Decommissioning bool
 	Replicas        int
+	// Replaced: its data directory was given up, and none has registered since.
+	Replaced bool
+	// VotePending: it gets a vote as soon as it has caught up.
+	VotePending  bool
+	FeatureLevel uint32
 }
 
 // Topic describes a topic.
@@ -67,6 +72,8 @@ type Partition struct {
 	ELR            []int32
 	// Of a reassignment under way: those of Replicas that it added, and those that go.
 	Adding, Removing []int32
+	LastISR          []int32
+	Lost             bool // whoever could hold every acknowledged record was given up
 }
 
 // TopicConfig is one configuration value in force.
@@ -94,6 +101,7 @@ type ClusterHealth struct {
 	Leaderless      int
 	UnderReplicated int
 	UnderMinISR     int
+	FeatureLevel    uint32 // that every registered broker knows
 }
 
 // DeleteRecords lets partitions begin at a later offset.

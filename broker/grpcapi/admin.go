@@ -129,6 +129,7 @@ func (s *adminService) DescribeCluster(ctx context.Context, _ *pb.DescribeCluste
 		ClusterId: h.ClusterID, Controller: h.Controller, Brokers: brokersOut(h.Brokers), ImageIndex: h.ImageIndex,
 		Topics: int32(h.TopicCount), Partitions: int32(h.PartitionCount), LeaderlessPartitions: int32(h.Leaderless),
 		UnderReplicatedPartitions: int32(h.UnderReplicated), UnderMinIsrPartitions: int32(h.UnderMinISR),
+		FeatureLevel: h.FeatureLevel,
 	}, nil
 }
 
@@ -140,6 +141,7 @@ func brokersOut(brokers []api.Broker) []*pb.BrokerInfo {
 			NodeId: b.NodeID, Address: b.Address, Rack: b.Rack, Fenced: b.Fenced, BrokerEpoch: b.BrokerEpoch,
 			Voter: b.Voter, Version: b.Version, RaftAddress: b.RaftAddress, PeerAddress: b.PeerAddress,
 			Decommissioning: b.Decommissioning, Replicas: int32(b.Replicas),
+			Replaced: b.Replaced, VotePending: b.VotePending, FeatureLevel: b.FeatureLevel,
 		}
 	}
 	return out
@@ -155,6 +157,7 @@ func topicOut(t *api.Topic) *pb.TopicInfo {
 		out.Partitions[i] = &pb.PartitionInfo{
 			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
 			Replicas: p.Replicas, Isr: p.ISR, Elr: p.ELR, Adding: p.Adding, Removing: p.Removing,
+			LastIsr: p.LastISR, Lost: p.Lost,
 		}
 	}
 	return out

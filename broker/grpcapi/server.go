@@ -26,6 +26,7 @@ type Services struct {
 	Cluster    Cluster
 	Groups     Groups
 	GroupAdmin GroupAdmin
+	Operator   Operator
 	Now        func() time.Time
 }
 

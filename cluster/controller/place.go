@@ -33,11 +33,44 @@ func Place(im *metadata.Image, partitions, rf int, seed uint64) ([]*metav1.Parti
 		return nil, metadata.Errorf(metadata.CodeInvalidReplicationFactor,
 			"replication factor %d needs as many brokers; %d of %d registered ones are available", rf, len(pl.brokers), im.BrokerCount())
 	}
+	return pl.place(partitions, rf), nil
+}
+
+// PlaceMore assigns further partitions of a topic by the rules of Place, which
+// hold for the topic as a whole as far as the partitions that are there allow.
+func PlaceMore(im *metadata.Image, t *metadata.Topic, partitions int, seed uint64) ([]*metav1.PartitionAssignment, error) {
+	if have := len(t.Partitions); partitions < 1 || have+partitions > metadata.MaxPartitions {
+		return nil, metadata.Errorf(metadata.CodeInvalidPartitions, "%d partitions besides %d: a topic has 1 to %d", partitions, have, metadata.MaxPartitions)
+	}
+	rf := t.ReplicationFactor()
+	pl := newPlacement(im, seed)
+	if rf > len(pl.brokers) {
+		return nil, metadata.Errorf(metadata.CodeInvalidReplicationFactor,
+			"topic %s has %d replicas a partition; %d of %d registered brokers are available", t.Name, rf, len(pl.brokers), im.BrokerCount())
+	}
+	for _, p := range t.Partitions {
+		for i := range p.Replicas {
+			at := slices.IndexFunc(pl.brokers, func(s *site) bool { return s.node == p.Replicas[i].NodeID })
+			if at < 0 {
+				continue
+			}
+			s := pl.brokers[at]
+			s.replicas++
+			s.rack.replicas++
+			if i == 0 {
+				s.leaders++
+			}
+		}
+	}
+	return pl.place(partitions, rf), nil
+}
+
+func (pl *placement) place(partitions, rf int) []*metav1.PartitionAssignment {
 	sets := make([][]*site, partitions)
 	for i := range sets {
 		sets[i] = pl.replicas(rf)
 	}
-	return assignments(lead(pl.brokers, sets)), nil
+	return assignments(lead(pl.brokers, sets))
 }
 
 // site is a broker on which replicas may be placed.

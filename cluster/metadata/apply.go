@@ -18,7 +18,8 @@ type Result struct {
 	// Index is the Raft index at which it was applied: for RegisterBroker the
 	// broker epoch. A retry gets the index of the first time.
 	Index uint64
-	// TopicID and ReplicationFactor are those of a created, altered or deleted topic.
+	// TopicID and ReplicationFactor are those of a created, altered or deleted topic,
+	// or of the one whose partition got a leader by order.
 	TopicID           ID
 	ReplicationFactor int
 	// FirstProducerID begins the block of AllocateProducerIds; -1 for other commands.
@@ -117,6 +118,18 @@ func (im *Image) apply(cmd *metav1.Command, result *Result) *Error {
 		return im.unregisterBroker(k.UnregisterBroker)
 	case *metav1.Command_AllocateProducerIds:
 		return im.allocateProducerIDs(k.AllocateProducerIds, result)
+	case *metav1.Command_ReplaceBroker:
+		return im.replaceBroker(k.ReplaceBroker)
+	case *metav1.Command_RemoveBroker:
+		return im.removeBroker(k.RemoveBroker)
+	case *metav1.Command_SettleVote:
+		return im.settleVote(k.SettleVote)
+	case *metav1.Command_AddPartitions:
+		return im.addPartitions(k.AddPartitions, result)
+	case *metav1.Command_ElectUnclean:
+		return im.electUnclean(k.ElectUnclean, result)
+	case *metav1.Command_ConfirmDeletions:
+		return im.confirmDeletions(k.ConfirmDeletions)
 	default:
 		return Errorf(CodeUnsupported, "a command of a kind that this build does not know")
 	}

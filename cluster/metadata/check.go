@@ -20,8 +20,8 @@ import (
 //     share no member.
 //  6. A leader is an unfenced broker and in the ISR.
 //  7. A fenced broker is in an ISR only as its last member.
-//  8. The ISR is empty only if LastISR is not; a damaged replica is in neither
-//     ISR nor ELR.
+//  8. ISR, ELR and LastISR are all empty in a lost partition and in no other; a
+//     damaged replica is in neither ISR nor ELR.
 //  9. The ELR is empty while the ISR has its minimum.
 //  10. Epochs are not negative; a partition epoch is at least its leader epoch, a
 //     lossy epoch at most.
@@ -32,6 +32,9 @@ import (
 //  14. A target is 1 to MaxReplicationFactor replicas, each once; those that are
 //     being added are in it, are the last of the replicas, and there are none
 //     without a target.
+//  15. No broker has a retired storage id; one without a storage id is fenced.
+//  16. A deletion is of a topic id that no topic has, at or below the index, and
+//     waits for at least one broker, ascending, all of them registered.
 func (im *Image) Check() error {
 	if im.clusterID == "" && (im.brokers.len() > 0 || im.topics.len() > 0 || im.nextProducerID != 0 || im.staged.len() > 0) {
 		return fmt.Errorf("invariant 1: there is state but no cluster id")
@@ -57,6 +60,11 @@ func (im *Image) Check() error {
 			return fmt.Errorf("invariant 11: an outcome at index %d of %d", index, im.index)
 		}
 	}
+	for d := range im.Deletions() {
+		if err := im.checkDeletion(d); err != nil {
+			return err
+		}
+	}
 	if partitions != im.partitions || im.topics.len() != im.topicNames.len() || im.nextProducerID < 0 {
 		return fmt.Errorf("invariant 13: %d partitions counted as %d, %d topics with %d ids, next producer id %d",
 			partitions, im.partitions, im.topics.len(), im.topicNames.len(), im.nextProducerID)
@@ -68,7 +76,15 @@ func (im *Image) checkBrokers() error {
 	owner := make(map[ID]int32)
 	for b := range im.Brokers() {
 		other, twice := owner[b.StorageID]
+		_, retired := im.retired.get(b.StorageID)
 		switch {
+		case b.Replaced():
+			if !b.Fenced {
+				return fmt.Errorf("invariant 15: broker %d has no disk and is not fenced", b.NodeID)
+			}
+			continue
+		case retired:
+			return fmt.Errorf("invariant 15: broker %d has the retired storage id %s", b.NodeID, b.StorageID)
 		case b.NodeID < 0 || b.Epoch < 1 || uint64(b.Epoch) > im.index:
 			return fmt.Errorf("invariant 2: broker %d has epoch %d at index %d", b.NodeID, b.Epoch, im.index)
 		case twice:
@@ -77,6 +93,17 @@ func (im *Image) checkBrokers() error {
 			return fmt.Errorf("invariant 12: broker %d knows level %d of %d", b.NodeID, b.FeatureLevel, im.featureLevel)
 		}
 		owner[b.StorageID] = b.NodeID
+	}
+	return nil
+}
+
+func (im *Image) checkDeletion(d *Deletion) error {
+	bad := d.Index < 1 || d.Index > im.index || len(d.Nodes) == 0 || im.TopicByID(d.TopicID) != nil
+	for i, node := range d.Nodes {
+		bad = bad || im.Broker(node) == nil || i > 0 && d.Nodes[i-1] >= node
+	}
+	if bad {
+		return fmt.Errorf("invariant 16: deletion of %s (%s) at %d waits for %v", d.Name, d.TopicID, d.Index, d.Nodes)
 	}
 	return nil
 }
@@ -134,8 +161,8 @@ func (im *Image) checkPartition(t *Topic, p *Partition) error {
 	switch {
 	case p.Leader != NoNode && (!p.InISR(p.Leader) || im.Broker(p.Leader).Fenced):
 		return fmt.Errorf("invariant 6: leader %d is fenced or not in isr %v", p.Leader, p.ISR)
-	case len(p.ISR) == 0 && len(p.LastISR) == 0:
-		return fmt.Errorf("invariant 8: isr and last isr are empty")
+	case p.Lost != (len(p.ISR)+len(p.ELR)+len(p.LastISR) == 0):
+		return fmt.Errorf("invariant 8: isr %v, elr %v, last isr %v, lost %t", p.ISR, p.ELR, p.LastISR, p.Lost)
 	case len(p.ISR) >= t.MinISR(p) && len(p.ELR) > 0:
 		return fmt.Errorf("invariant 9: isr %v has its minimum %d, elr %v", p.ISR, t.MinISR(p), p.ELR)
 	case p.LeaderEpoch < 0 || p.PartitionEpoch < p.LeaderEpoch:

@@ -11,11 +11,19 @@ import (
 
 func brokerState(b *Broker) *metav1.BrokerState {
 	return &metav1.BrokerState{
-		NodeId: b.NodeID, StorageId: b.StorageID[:], BrokerEpoch: b.Epoch, Fenced: b.Fenced,
+		NodeId: b.NodeID, StorageId: storageState(b.StorageID), Replaced: b.Replaced(), VotePending: b.VotePending, BrokerEpoch: b.Epoch, Fenced: b.Fenced,
 		Grpc: endpointStates(b.GRPC), Kafka: endpointStates(b.Kafka),
 		PeerAddress: b.PeerAddress, RaftAddress: b.RaftAddress, Rack: b.Rack, Version: b.Version, FeatureLevel: b.FeatureLevel,
 		Decommissioning: b.Decommissioning, DecommissionThrottle: b.DecommissionThrottle,
 	}
+}
+
+// storageState is empty for a data directory that was given up.
+func storageState(id ID) []byte {
+	if id.IsZero() {
+		return nil
+	}
+	return id[:]
 }
 
 func endpointStates(in []Endpoint) []*metav1.Endpoint {
@@ -34,13 +42,13 @@ func topicState(t *Topic) *metav1.TopicState {
 	for i, p := range t.Partitions {
 		ps := &metav1.PartitionState{
 			Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch,
+			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch, Lost: p.Lost,
 			Target: p.Target, Adding: p.Adding, ReassignmentThrottle: p.Throttle, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
 		}
 		for j := range p.Replicas {
 			r := &p.Replicas[j]
 			ps.Replicas[j] = &metav1.ReplicaState{
-				NodeId: r.NodeID, StorageId: r.StorageID[:], RecoveredBrokerEpoch: r.RecoveredEpoch,
+				NodeId: r.NodeID, StorageId: storageState(r.StorageID), RecoveredBrokerEpoch: r.RecoveredEpoch,
 				LastEpoch: r.LastEpoch, LogEndOffset: r.LogEndOffset, Damage: metav1.Damage(r.Damage),
 			}
 		}
@@ -79,14 +87,18 @@ func (im *Image) addEntry(e *metav1.ImageEntry) error {
 		return im.addApplied(k.AppliedCommand)
 	case *metav1.ImageEntry_StagedRegistration:
 		return im.addStaged(k.StagedRegistration)
+	case *metav1.ImageEntry_RetiredStorage:
+		return im.addRetired(k.RetiredStorage)
+	case *metav1.ImageEntry_DeletedTopic:
+		return im.addDeletion(k.DeletedTopic)
 	default:
 		return fmt.Errorf("is of an unknown kind")
 	}
 }
 
 func (im *Image) addBroker(s *metav1.BrokerState) error {
-	storage, ok := ParseID(s.GetStorageId())
-	if !ok || im.Broker(s.GetNodeId()) != nil {
+	storage, ok := storageOf(s.GetStorageId())
+	if !ok || storage.IsZero() != s.GetReplaced() || im.Broker(s.GetNodeId()) != nil {
 		return fmt.Errorf("broker %d is there twice or has no storage id", s.GetNodeId())
 	}
 	im.brokers = im.brokers.set(s.GetNodeId(), &Broker{
@@ -95,8 +107,17 @@ func (im *Image) addBroker(s *metav1.BrokerState) error {
 		PeerAddress: s.GetPeerAddress(), RaftAddress: s.GetRaftAddress(),
 		Rack: s.GetRack(), Version: s.GetVersion(), FeatureLevel: s.GetFeatureLevel(),
 		Decommissioning: s.GetDecommissioning(), DecommissionThrottle: s.GetDecommissionThrottle(),
+		VotePending: s.GetVotePending(),
 	})
 	return nil
+}
+
+// storageOf is the inverse of storageState.
+func storageOf(b []byte) (id ID, ok bool) {
+	if len(b) == 0 {
+		return ID{}, true
+	}
+	return ParseID(b)
 }
 
 func (im *Image) addTopic(s *metav1.TopicState) error {
@@ -118,11 +139,11 @@ func (im *Image) addTopic(s *metav1.TopicState) error {
 	for i, ps := range s.GetPartitions() {
 		p := &Partition{
 			Leader: ps.GetLeader(), LeaderEpoch: ps.GetLeaderEpoch(), PartitionEpoch: ps.GetPartitionEpoch(),
-			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), LossyEpoch: ps.GetLossyEpoch(),
+			ISR: ps.GetIsr(), ELR: ps.GetElr(), LastISR: ps.GetLastIsr(), LossyEpoch: ps.GetLossyEpoch(), Lost: ps.GetLost(),
 			Target: ps.GetTarget(), Adding: ps.GetAdding(), Throttle: ps.GetReassignmentThrottle(), Replicas: make([]Replica, len(ps.GetReplicas())),
 		}
 		for j, rs := range ps.GetReplicas() {
-			storage, ok := ParseID(rs.GetStorageId())
+			storage, ok := storageOf(rs.GetStorageId())
 			if !ok {
 				return fmt.Errorf("a replica of topic %q has no storage id", s.GetName())
 			}
@@ -163,6 +184,24 @@ func (im *Image) addApplied(a *metav1.AppliedCommand) error {
 		o.Result.refuse(int(r.GetChange()), int(a.GetChanges()), &Error{Code: Code(r.GetErrorCode()), Message: r.GetErrorMessage()})
 	}
 	im.memory = im.memory.add(id, o)
+	return nil
+}
+
+func (im *Image) addRetired(s *metav1.RetiredStorage) error {
+	id, ok := ParseID(s.GetStorageId())
+	if _, twice := im.retired.get(id); !ok || twice {
+		return fmt.Errorf("retired storage id %x is there twice or none", s.GetStorageId())
+	}
+	im.retired = im.retired.set(id, Retired{StorageID: id, NodeID: s.GetNodeId(), Index: s.GetIndex()})
+	return nil
+}
+
+func (im *Image) addDeletion(s *metav1.DeletedTopic) error {
+	id, ok := ParseID(s.GetTopicId())
+	if _, twice := im.deletions.get(id); !ok || twice {
+		return fmt.Errorf("deleted topic %x is there twice or has no id", s.GetTopicId())
+	}
+	im.deletions = im.deletions.set(id, &Deletion{TopicID: id, Name: s.GetName(), Index: s.GetIndex(), Nodes: s.GetNodes()})
 	return nil
 }
 

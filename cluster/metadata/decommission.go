@@ -75,8 +75,8 @@ func (im *Image) cancelMovesFrom(node int32) {
 	})
 }
 
-// unregisterBroker forgets a broker. Should its process start again, it registers
-// as a new one.
+// unregisterBroker forgets a broker, and gives its data directory up: should its
+// process start again, it needs an empty one, and registers as a new broker.
 func (im *Image) unregisterBroker(c *metav1.UnregisterBroker) *Error {
 	b, err := im.session(c.GetNodeId(), c.GetBrokerEpoch())
 	switch {
@@ -90,9 +90,7 @@ func (im *Image) unregisterBroker(c *metav1.UnregisterBroker) *Error {
 	if n := im.ReplicasOn(b.NodeID); n > 0 {
 		return Errorf(CodeInvalidArgument, "broker %d still has %d replicas", b.NodeID, n)
 	}
-	im.brokers = im.brokers.remove(b.NodeID)
-	im.staged = im.staged.remove(b.NodeID)
-	im.raiseLevel()
+	im.forget(b)
 	return nil
 }
 

@@ -17,6 +17,8 @@ const (
 	// FromLastISR is a member of the last set that could hold every acknowledged
 	// record, all of whose members are back. Records may be lost.
 	FromLastISR
+	// FromOrder is any replica, by an operator's order. Records may be lost.
+	FromOrder
 )
 
 func (s Source) String() string {
@@ -29,6 +31,8 @@ func (s Source) String() string {
 		return "eligible (KIP-966)"
 	case FromLastISR:
 		return "last in-sync set (records may be lost)"
+	case FromOrder:
+		return "an operator's order (records may be lost)"
 	default:
 		return "none"
 	}
@@ -168,9 +172,9 @@ func (p *Partition) lead(c Choice) {
 		// An absent in-sync member holds every acknowledged record as well.
 		p.ELR = without(union(p.ISR, p.ELR), c.Leader)
 		p.ISR = []int32{c.Leader}
-	case FromLastISR:
+	case FromLastISR, FromOrder:
 		// From here on its log is the partition, whatever it lost.
-		p.ISR, p.ELR, p.LastISR = []int32{c.Leader}, nil, nil
+		p.ISR, p.ELR, p.LastISR, p.Lost = []int32{c.Leader}, nil, nil, false
 		p.LossyEpoch = p.LeaderEpoch
 		p.Replicas = slices.Clone(p.Replicas)
 		p.Replica(c.Leader).Damage = DamageNone

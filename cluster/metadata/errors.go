@@ -36,6 +36,9 @@ const (
 	// CodeIdentityConflict: a node id or storage id belongs to another pair, or
 	// the cluster has another id.
 	CodeIdentityConflict Code = 43
+	// CodeInvalidState: the state of the cluster does not allow it; the message says
+	// what would have to change first.
+	CodeInvalidState Code = 63
 	// CodeUnsupported: a command of a kind or version this build does not know.
 	CodeUnsupported Code = 45
 	// CodeInvalidReplicaAssignment: the replicas asked for cannot be.
@@ -84,6 +87,8 @@ func (c Code) String() string {
 		return "request too large"
 	case CodeIdentityConflict:
 		return "identity conflict"
+	case CodeInvalidState:
+		return "invalid state"
 	case CodeUnsupported:
 		return "unsupported"
 	case CodeInvalidReplicaAssignment:

@@ -51,13 +51,16 @@ type Image struct {
 	topicNames     ordered[ID, string]
 	memory         memory
 	staged         ordered[int32, *staging]
+	retired        ordered[ID, Retired]
+	deletions      ordered[ID, *Deletion]
 }
 
 // Broker is one registered node.
 type Broker struct {
 	NodeID    int32
-	StorageID ID
-	// Epoch is the Raft index of the registration that began this session.
+	StorageID ID // zero: it was given up, see Replaced
+	// Epoch is the Raft index of the registration that began this session, or of
+	// the command that gave its disk up.
 	Epoch int64
 	// Fenced: the broker leads nothing and joins no in-sync set.
 	Fenced       bool
@@ -71,6 +74,9 @@ type Broker struct {
 	// DecommissionThrottle bytes a second of them; 0: as the leaders are configured.
 	Decommissioning      bool
 	DecommissionThrottle int64
+	// VotePending: the broker's lost disk had a vote in the metadata quorum, and
+	// its new one is to get it back as soon as it has caught up.
+	VotePending bool
 }
 
 // Endpoint is the advertised address of a listener; Listener is empty for the
@@ -132,6 +138,9 @@ type Partition struct {
 	// the leader is configured to.
 	Target, Adding []int32
 	Throttle       int64
+	// Lost: every replica that could hold all acknowledged records was given up.
+	// The partition has no leader until an operator orders one.
+	Lost bool
 }
 
 // Replica is one replica and what the last registration of its broker told.
@@ -199,6 +208,8 @@ func Empty() *Image {
 		topicNames: newOrdered[ID, string](compareIDs),
 		memory:     newMemory(),
 		staged:     newOrdered[int32, *staging](cmp.Compare[int32]),
+		retired:    newOrdered[ID, Retired](compareIDs),
+		deletions:  newOrdered[ID, *Deletion](compareIDs),
 	}
 }
 

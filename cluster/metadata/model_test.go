@@ -59,6 +59,8 @@ type model struct {
 	topics int
 	held   map[part]map[int32]int // acknowledged records that a replica holds
 	acked  map[part]int
+	level  uint32          // that the brokers know
+	disks  map[int32]int32 // how often a node got another disk
 }
 
 func snapshot(t *rapid.T, im *metadata.Image) []byte {
@@ -99,12 +101,12 @@ func (m *model) compare(t *rapid.T, old *metadata.Image, cmd *metav1.Command) {
 	for topic := range m.im.Topics() {
 		was := old.Topic(topic.Name)
 		for i, p := range topic.Partitions {
-			if was == nil || was.ID != topic.ID {
+			if was == nil || was.ID != topic.ID || i >= len(was.Partitions) {
 				continue
 			}
 			q := was.Partitions[i]
 			changed := p.Leader != q.Leader || p.LeaderEpoch != q.LeaderEpoch || !slices.Equal(p.ISR, q.ISR) ||
-				!slices.Equal(p.ELR, q.ELR) || !slices.Equal(p.LastISR, q.LastISR)
+				!slices.Equal(p.ELR, q.ELR) || !slices.Equal(p.LastISR, q.LastISR) || p.Lost != q.Lost
 			// A ChangeIsr to the present set settles earlier proposals by a new epoch.
 			asked := cmd.GetChangeIsr() != nil
 			bumped := p.PartitionEpoch == q.PartitionEpoch+1
@@ -183,7 +185,7 @@ func (m *model) create(t *rapid.T) {
 
 // registration restarts a broker; what its replicas lose is lost in the model.
 func (m *model) registration(t *rapid.T, node int32, clean bool) *metav1.Command {
-	c := &metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(node), CleanStop: clean, CleanStopEpoch: m.epoch(node)}
+	c := &metav1.RegisterBroker{NodeId: node, StorageId: m.storage(node), FeatureLevel: m.level, CleanStop: clean, CleanStopEpoch: m.epoch(node)}
 	for topic := range m.im.Topics() {
 		for i, p := range topic.Partitions {
 			if p.Replica(node) == nil {
@@ -246,7 +248,9 @@ func (m *model) fence(t *rapid.T) {
 func (m *model) unfence(t *rapid.T) {
 	node := m.node(t)
 	cmd := &metav1.Command{Kind: &metav1.Command_UnfenceBroker{UnfenceBroker: &metav1.UnfenceBroker{NodeId: node, BrokerEpoch: m.epoch(node)}}}
-	m.mustApply(t, cmd)
+	if _, err := m.step(t, cmd); err != nil && !m.im.Broker(node).Replaced() {
+		t.Fatal(err)
+	}
 	m.holders(t, cmd)
 }
 

@@ -27,6 +27,7 @@ type registration struct {
 	broker   *Broker
 	clean    bool
 	replicas map[replicaKey]*metav1.RecoveredReplica // never iterated
+	topics   map[ID]bool                             // of the replicas
 }
 
 type replicaKey struct {
@@ -68,11 +69,16 @@ func (im *Image) registerBroker(c *metav1.RegisterBroker) *Error {
 
 // checkIdentity holds that a node id and a storage id name each other.
 func (im *Image) checkIdentity(node int32, storage ID) *Error {
+	if r, ok := im.retired.get(storage); ok {
+		return Errorf(CodeIdentityConflict, "the data directory with storage id %s was given up when broker %d was replaced or removed: "+
+			"it cannot come back; start the node with an empty one", storage, r.NodeID)
+	}
 	for b := range im.Brokers() {
 		switch {
+		case b.NodeID == node && b.Replaced():
 		case b.NodeID == node && b.StorageID != storage:
 			return Errorf(CodeIdentityConflict, "node.id %d belongs to the data directory with storage id %s, this one has %s; "+
-				"give this node another node.id, or its own data directory", node, b.StorageID, storage)
+				"give this node another node.id, or its own data directory; if its disk is gone, see penstock cluster replace", node, b.StorageID, storage)
 		case b.NodeID != node && b.StorageID == storage:
 			return Errorf(CodeIdentityConflict, "the data directory with storage id %s belongs to node.id %d, this node has %d",
 				storage, b.NodeID, node)
@@ -128,11 +134,13 @@ func (im *Image) assemble(storage ID, chunks []*metav1.RegisterBroker) (*registr
 			Rack: last.GetRack(), Version: last.GetVersion(), FeatureLevel: last.GetFeatureLevel(),
 		},
 		replicas: make(map[replicaKey]*metav1.RecoveredReplica),
+		topics:   make(map[ID]bool),
 	}
 	previous := im.Broker(last.GetNodeId())
 	if previous != nil {
 		r.broker.Decommissioning, r.broker.DecommissionThrottle = previous.Decommissioning, previous.DecommissionThrottle
 	}
+	r.broker.VotePending = previous != nil && previous.VotePending
 	r.clean = last.GetCleanStop() && previous != nil && last.GetCleanStopEpoch() == previous.Epoch
 	for _, c := range chunks {
 		for _, rec := range c.GetReplicas() {
@@ -143,6 +151,7 @@ func (im *Image) assemble(storage ID, chunks []*metav1.RegisterBroker) (*registr
 					rec.GetTopicId(), rec.GetPartition(), rec.GetLastEpoch(), rec.GetLogEndOffset())
 			}
 			r.replicas[replicaKey{topic, rec.GetPartition()}] = rec
+			r.topics[topic] = true
 		}
 	}
 	return r, nil
@@ -162,6 +171,7 @@ func endpoints(in []*metav1.Endpoint) []Endpoint {
 func (im *Image) beginSession(r *registration) {
 	node := r.broker.NodeID
 	im.brokers = im.brokers.set(node, r.broker)
+	im.forgetDeletions(node, im.index, func(topic ID) bool { return r.topics[topic] })
 	im.editReplicas(node, func(t *Topic, i int, p *Partition) *Partition {
 		recovered := r.recovered(t, i)
 		q := p.clone()
@@ -229,6 +239,9 @@ func (im *Image) unfenceBroker(c *metav1.UnfenceBroker) *Error {
 	b, err := im.session(c.GetNodeId(), c.GetBrokerEpoch())
 	if err != nil || !b.Fenced {
 		return err
+	}
+	if b.Replaced() {
+		return Errorf(CodeStaleBrokerEpoch, "the data directory of broker %d was given up; none has registered since", b.NodeID)
 	}
 	im.setFenced(b, false)
 	im.editReplicas(b.NodeID, func(_ *Topic, _ int, p *Partition) *Partition {

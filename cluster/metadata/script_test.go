@@ -136,6 +136,12 @@ func describe(im *metadata.Image) string {
 		if b.Decommissioning {
 			fenced += " leaves"
 		}
+		if b.Replaced() {
+			fenced = " replaced"
+		}
+		if b.VotePending {
+			fenced += " vote-pending"
+		}
 		fmt.Fprintf(&out, " %d@%d%s", b.NodeID, b.Epoch, fenced)
 	}
 	if im.FeatureLevel() < metadata.Version {
@@ -160,8 +166,17 @@ func describe(im *metadata.Image) string {
 					fmt.Fprintf(&out, " throttle=%d", p.Throttle)
 				}
 			}
+			if p.Lost {
+				out.WriteString(" lost")
+			}
 			out.WriteString("\n")
 		}
+	}
+	for d := range im.Deletions() {
+		fmt.Fprintf(&out, "deleted %s at %d, not yet by %v\n", d.Name, d.Index, d.Nodes)
+	}
+	for r := range im.RetiredStorages() {
+		fmt.Fprintf(&out, "retired %s of broker %d at %d\n", r.StorageID, r.NodeID, r.Index)
 	}
 	return out.String()
 }
@@ -233,6 +248,50 @@ func (w *world) parse(t *testing.T, d *datadriven.TestData) *metav1.Command {
 		return &metav1.Command{Kind: &metav1.Command_AllocateProducerIds{AllocateProducerIds: &metav1.AllocateProducerIds{
 			NodeId: node, BrokerEpoch: epoch, Count: count,
 		}}}
+	default:
+		return w.parseOperate(t, d, node, epoch)
+	}
+}
+
+// parseOperate reads the commands of operators. storage=N is the id of node N's
+// first disk; without it the present one is meant.
+func (w *world) parseOperate(t *testing.T, d *datadriven.TestData, node int32, epoch int64) *metav1.Command {
+	t.Helper()
+	var storage []byte
+	if b := w.im.Broker(node); b != nil && !b.Replaced() {
+		storage = b.StorageID[:]
+	}
+	if d.HasArg("storage") {
+		var n int32
+		d.ScanArgs(t, "storage", &n)
+		storage = nodeStorage(n)
+	}
+	switch d.Cmd {
+	case "replace":
+		return &metav1.Command{Kind: &metav1.Command_ReplaceBroker{ReplaceBroker: &metav1.ReplaceBroker{
+			NodeId: node, StorageId: storage, AcceptLoss: d.HasArg("accept-loss"), Vote: d.HasArg("vote"),
+		}}}
+	case "remove":
+		return &metav1.Command{Kind: &metav1.Command_RemoveBroker{RemoveBroker: &metav1.RemoveBroker{NodeId: node, StorageId: storage}}}
+	case "settle-vote":
+		return &metav1.Command{Kind: &metav1.Command_SettleVote{SettleVote: &metav1.SettleVote{NodeId: node, StorageId: storage}}}
+	case "grow":
+		created := parseCreate(t, d)
+		c := &metav1.AddPartitions{Name: created.GetName(), TopicId: created.GetTopicId(), Partitions: created.GetPartitions()}
+		if topic := w.im.Topic(c.GetName()); topic != nil {
+			c.From = int32(len(topic.Partitions))
+		}
+		d.MaybeScanArgs(t, "from", &c.From)
+		return &metav1.Command{Kind: &metav1.Command_AddPartitions{AddPartitions: c}}
+	case "order":
+		e := w.parseElect(t, d)
+		return &metav1.Command{Kind: &metav1.Command_ElectUnclean{ElectUnclean: &metav1.ElectUnclean{
+			TopicId: e.GetTopicId(), Partition: e.GetPartition(), PartitionEpoch: e.GetPartitionEpoch(), Leader: e.GetLeader(),
+		}}}
+	case "confirm":
+		c := &metav1.ConfirmDeletions{NodeId: node, BrokerEpoch: epoch, Index: w.im.Index()}
+		d.MaybeScanArgs(t, "index", &c.Index)
+		return &metav1.Command{Kind: &metav1.Command_ConfirmDeletions{ConfirmDeletions: c}}
 	default:
 		d.Fatalf(t, "unknown command %s", d.Cmd)
 		return nil

@@ -67,7 +67,7 @@ func WriteSnapshot(im *Image, w io.Writer) error {
 func (im *Image) snapshotVersion() uint32 { return max(im.featureLevel, levelBase) }
 
 func (im *Image) entries() uint64 {
-	n := im.brokers.len() + im.topics.len() + im.memory.outcomes.len()
+	n := im.brokers.len() + im.topics.len() + im.memory.outcomes.len() + im.retired.len() + im.deletions.len()
 	for _, s := range im.staged.all() {
 		n += len(s.chunks)
 	}
@@ -92,6 +92,16 @@ func (im *Image) writeEntries(sw *snapshotWriter) {
 				},
 			}})
 		}
+	}
+	for r := range im.RetiredStorages() {
+		sw.message(&metav1.ImageEntry{Kind: &metav1.ImageEntry_RetiredStorage{RetiredStorage: &metav1.RetiredStorage{
+			StorageId: r.StorageID[:], NodeId: r.NodeID, Index: r.Index,
+		}}})
+	}
+	for d := range im.Deletions() {
+		sw.message(&metav1.ImageEntry{Kind: &metav1.ImageEntry_DeletedTopic{DeletedTopic: &metav1.DeletedTopic{
+			TopicId: d.TopicID[:], Name: d.Name, Index: d.Index, Nodes: d.Nodes,
+		}}})
 	}
 }
 

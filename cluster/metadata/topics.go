@@ -24,6 +24,8 @@ func (im *Image) createTopic(c *metav1.CreateTopic, result *Result) *Error {
 		return Errorf(CodeInvalidArgument, "topic id %.16x: must be 16 bytes that are not all zero", c.GetTopicId())
 	case im.Topic(c.GetName()) != nil:
 		return Errorf(CodeTopicExists, "there is a topic %s already", c.GetName())
+	case im.wasDeleted(id):
+		return Errorf(CodeTopicExists, "the topic id %s belonged to a topic that was deleted", id)
 	case im.TopicByID(id) != nil:
 		return Errorf(CodeTopicExists, "the topic id %s belongs to topic %s", id, im.TopicByID(id).Name)
 	case c.GetName() == ConsumerOffsetsTopic && !c.GetInternal():
@@ -128,6 +130,7 @@ func (im *Image) deleteTopic(c *metav1.DeleteTopic, result *Result) *Error {
 	im.topics = im.topics.remove(t.Name)
 	im.topicNames = im.topicNames.remove(t.ID)
 	im.partitions -= len(t.Partitions)
+	im.rememberDeletion(t)
 	result.TopicID, result.ReplicationFactor = t.ID, t.ReplicationFactor()
 	return nil
 }
@@ -173,11 +176,12 @@ func sameKept(a, b TopicSettings) bool {
 }
 
 // withoutELR forgets the eligible leaders where before and after have another
-// minimum: they may lack what was acknowledged since (KIP-966).
+// minimum: they may lack what was acknowledged since (KIP-966). Where they are all
+// that is left nothing was acknowledged since, and they stay.
 func withoutELR(before, after *Topic) []*Partition {
 	out := slices.Clone(after.Partitions)
 	for i, p := range after.Partitions {
-		if len(p.ELR) == 0 || before.MinISR(p) == after.MinISR(p) {
+		if len(p.ELR) == 0 || before.MinISR(p) == after.MinISR(p) || len(p.ISR)+len(p.LastISR) == 0 {
 			continue
 		}
 		q := p.clone()

@@ -12,7 +12,8 @@ import (
 )
 
 func newCluster(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("cluster", "Show brokers and health", "", newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s))))
+	return s.prints(s.connects(group("cluster", "Show brokers and health, change who votes, replace and remove brokers", "",
+		newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s), newClusterVoter(s), newClusterReplace(s), newClusterRemove(s))))
 }
 
 // clusterJSON is the output of `cluster status -o json` and `cluster health -o json`.
@@ -25,6 +26,7 @@ type clusterJSON struct {
 	Leaderless      int          `json:"leaderless_partitions"`
 	UnderReplicated int          `json:"under_replicated_partitions"`
 	UnderMinISR     int          `json:"under_min_isr_partitions"`
+	FeatureLevel    uint32       `json:"feature_level"`
 	Brokers         []brokerJSON `json:"brokers"`
 }
 
@@ -36,15 +38,19 @@ type brokerJSON struct {
 	BrokerEpoch int64  `json:"broker_epoch"`
 	Voter       bool   `json:"voter"`
 	Version     string `json:"version"`
+	Replaced    bool   `json:"replaced"`
+	VotePending bool   `json:"vote_pending"`
+	Level       uint32 `json:"feature_level"`
 }
 
 func describeCluster(c *client.Cluster) clusterJSON {
 	out := clusterJSON{
 		ClusterID: c.ID, Controller: c.Controller, Healthy: c.Healthy(), Topics: c.Topics, Partitions: c.Partitions,
 		Leaderless: c.Leaderless, UnderReplicated: c.UnderReplicated, UnderMinISR: c.UnderMinISR,
+		FeatureLevel: c.FeatureLevel,
 	}
 	for _, b := range c.Brokers {
-		out.Brokers = append(out.Brokers, brokerJSON{b.NodeID, b.Address, b.Rack, b.Fenced, b.BrokerEpoch, b.Voter, b.Version})
+		out.Brokers = append(out.Brokers, brokerJSON{b.NodeID, b.Address, b.Rack, b.Fenced, b.BrokerEpoch, b.Voter, b.Version, b.Replaced, b.VotePending, b.FeatureLevel})
 	}
 	return out
 }
@@ -65,13 +71,16 @@ func newClusterStatus(s *shared) *cobra.Command {
 }
 
 func printCluster(w io.Writer, c *client.Cluster) error {
-	fmt.Fprintf(w, "cluster %s, controller %s\n%s\n\n", c.ID, nodeName(c.Controller), healthLine(c))
+	fmt.Fprintf(w, "cluster %s, controller %s, feature level %d\n%s\n\n", c.ID, nodeName(c.Controller), c.FeatureLevel, healthLine(c))
 	return table(w, func(row func(...any)) {
 		row("NODE", "ADDRESS", "STATE", "VOTER", "RACK", "EPOCH", "VERSION")
 		for _, b := range c.Brokers {
 			state := "alive"
 			if b.Fenced {
 				state = "fenced"
+			}
+			if b.Replaced {
+				state = "waits for a disk"
 			}
 			row(b.NodeID, b.Address, state, b.Voter, b.Rack, b.BrokerEpoch, b.Version)
 		}

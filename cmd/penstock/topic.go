@@ -15,8 +15,9 @@ import (
 )
 
 func newTopic(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim, reassign and delete topics", "",
-		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicReassign(s), newTopicDelete(s))))
+	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim, reassign and delete topics, elect leaders by order", "",
+		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicReassign(s), newTopicDelete(s),
+		newTopicElect(s))))
 }
 
 // connect makes a client for the brokers of -b.
@@ -176,6 +177,8 @@ type partitionJSON struct {
 	ELR            []int32 `json:"elr"`
 	Adding         []int32 `json:"adding,omitempty"`
 	Removing       []int32 `json:"removing,omitempty"`
+	LastISR        []int32 `json:"last_isr"`
+	Lost           bool    `json:"lost"`
 }
 
 type configJSON struct {
@@ -271,23 +274,43 @@ func ids(list []int32) string {
 
 func newTopicAlter(s *shared) *cobra.Command {
 	var set, unset []string
+	var partitions int32
 	cmd := &cobra.Command{
-		Use: "alter TOPIC", Short: "Change a topic's configuration", Args: exactArgs("TOPIC"),
-		Example: "  penstock topic alter orders --config retention.ms=86400000 --unset segment.ms",
+		Use: "alter TOPIC", Short: "Change a topic's configuration, give it more partitions", Args: exactArgs("TOPIC"),
+		Long: "Change a topic's configuration, or give it more partitions. Records that are there\n" +
+			"stay where they are, so a key's next records may go to another partition than its\n" +
+			"earlier ones. The number of partitions never falls.",
+		Example: "  penstock topic alter orders --config retention.ms=86400000 --unset segment.ms\n" +
+			"  penstock topic alter orders --partitions 12",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			configs, err := parseConfigs(set)
 			if err != nil {
 				return err
 			}
-			if len(configs) == 0 && len(unset) == 0 {
-				return usagef("nothing to change: give --config or --unset")
+			grow := cmd.Flags().Changed("partitions")
+			switch {
+			case len(configs) == 0 && len(unset) == 0 && !grow:
+				return usagef("nothing to change: give --config, --unset or --partitions")
+			case grow && partitions < 1:
+				return usagef("--partitions is %d, want more than the topic has", partitions)
 			}
 			return s.withAdmin(func(a *client.Admin) error {
-				if err := a.AlterTopic(cmd.Context(), args[0], configs, unset...); err != nil {
-					return err
-				}
 				out := map[string]any{"name": args[0], "set": configs, "unset": unset}
+				if grow {
+					if err := a.AddPartitions(cmd.Context(), args[0], partitions, false); err != nil {
+						return err
+					}
+					out["partitions"] = partitions
+				}
+				if len(configs) > 0 || len(unset) > 0 {
+					if err := a.AlterTopic(cmd.Context(), args[0], configs, unset...); err != nil {
+						return err
+					}
+				}
 				return s.show(cmd.OutOrStdout(), out, func(w io.Writer) error {
+					if grow {
+						fmt.Fprintf(w, "%s: %d partitions\n", args[0], partitions)
+					}
 					for _, name := range slices.Sorted(maps.Keys(configs)) {
 						fmt.Fprintf(w, "%s: %s=%s\n", args[0], name, configs[name])
 					}
@@ -300,6 +323,7 @@ func newTopicAlter(s *shared) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&set, "config", nil, "name=value; may be repeated")
+	cmd.Flags().Int32VarP(&partitions, "partitions", "p", 0, "how many partitions it is to have")
 	cmd.Flags().StringArrayVar(&unset, "unset", nil, "name of a value to set back to its default; may be repeated")
 	return cmd
 }

@@ -887,7 +887,13 @@ type BrokerInfo struct {
 	// Its replicas move away, and none is placed there.
 	Decommissioning bool `protobuf:"varint,30,opt,name=decommissioning,proto3" json:"decommissioning,omitempty"`
 	// Replicas that it has by the metadata.
-	Replicas      int32 `protobuf:"varint,31,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas int32 `protobuf:"varint,31,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Its data directory was given up, and none has registered since.
+	Replaced bool `protobuf:"varint,40,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	// It gets a vote as soon as it has caught up.
+	VotePending bool `protobuf:"varint,41,opt,name=vote_pending,json=votePending,proto3" json:"vote_pending,omitempty"`
+	// Of its build.
+	FeatureLevel  uint32 `protobuf:"varint,42,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1005,27 @@ func (x *BrokerInfo) GetReplicas() int32 {
 	return 0
 }
 
+func (x *BrokerInfo) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
+func (x *BrokerInfo) GetVotePending() bool {
+	if x != nil {
+		return x.VotePending
+	}
+	return false
+}
+
+func (x *BrokerInfo) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
 type TopicInfo struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1096,8 +1123,13 @@ type PartitionInfo struct {
 	Elr            []int32 `protobuf:"varint,7,rep,packed,name=elr,proto3" json:"elr,omitempty"`
 	// Of a reassignment under way: those of the replicas that it added, and those that
 	// will go.
-	Adding        []int32 `protobuf:"varint,8,rep,packed,name=adding,proto3" json:"adding,omitempty"`
-	Removing      []int32 `protobuf:"varint,9,rep,packed,name=removing,proto3" json:"removing,omitempty"`
+	Adding   []int32 `protobuf:"varint,8,rep,packed,name=adding,proto3" json:"adding,omitempty"`
+	Removing []int32 `protobuf:"varint,9,rep,packed,name=removing,proto3" json:"removing,omitempty"`
+	// The last set that could hold every acknowledged record, where a member came
+	// back without what it had.
+	LastIsr []int32 `protobuf:"varint,13,rep,packed,name=last_isr,json=lastIsr,proto3" json:"last_isr,omitempty"`
+	// Every replica that could hold all acknowledged records was given up.
+	Lost          bool `protobuf:"varint,14,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1195,6 +1227,20 @@ func (x *PartitionInfo) GetRemoving() []int32 {
 	return nil
 }
 
+func (x *PartitionInfo) GetLastIsr() []int32 {
+	if x != nil {
+		return x.LastIsr
+	}
+	return nil
+}
+
+func (x *PartitionInfo) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 type DescribeClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1242,8 +1288,11 @@ type DescribeClusterResponse struct {
 	UnderReplicatedPartitions int32                  `protobuf:"varint,7,opt,name=under_replicated_partitions,json=underReplicatedPartitions,proto3" json:"under_replicated_partitions,omitempty"`
 	UnderMinIsrPartitions     int32                  `protobuf:"varint,8,opt,name=under_min_isr_partitions,json=underMinIsrPartitions,proto3" json:"under_min_isr_partitions,omitempty"`
 	ImageIndex                uint64                 `protobuf:"varint,9,opt,name=image_index,json=imageIndex,proto3" json:"image_index,omitempty"`
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	// The feature level that every registered broker knows; commands of a higher one
+	// are refused.
+	FeatureLevel  uint32 `protobuf:"varint,40,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeClusterResponse) Reset() {
@@ -1335,6 +1384,13 @@ func (x *DescribeClusterResponse) GetUnderMinIsrPartitions() int32 {
 func (x *DescribeClusterResponse) GetImageIndex() uint64 {
 	if x != nil {
 		return x.ImageIndex
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
 	}
 	return 0
 }
@@ -1866,6 +1922,493 @@ func (x *CatchUp) GetLogBytes() int64 {
 	return 0
 }
 
+type ChangeVoterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Vote          bool                   `protobuf:"varint,2,opt,name=vote,proto3" json:"vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeVoterRequest) Reset() {
+	*x = ChangeVoterRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeVoterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeVoterRequest) ProtoMessage() {}
+
+func (x *ChangeVoterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeVoterRequest.ProtoReflect.Descriptor instead.
+func (*ChangeVoterRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ChangeVoterRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ChangeVoterRequest) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+type ChangeVoterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node ids, ascending.
+	Voters        []int32 `protobuf:"varint,1,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeVoterResponse) Reset() {
+	*x = ChangeVoterResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeVoterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeVoterResponse) ProtoMessage() {}
+
+func (x *ChangeVoterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeVoterResponse.ProtoReflect.Descriptor instead.
+func (*ChangeVoterResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ChangeVoterResponse) GetVoters() []int32 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+type ReplaceBrokerRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Also where no other replica surely holds every acknowledged record.
+	AcceptLoss    bool `protobuf:"varint,2,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceBrokerRequest) Reset() {
+	*x = ReplaceBrokerRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceBrokerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceBrokerRequest) ProtoMessage() {}
+
+func (x *ReplaceBrokerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceBrokerRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceBrokerRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ReplaceBrokerRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ReplaceBrokerRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+type ReplaceBrokerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The broker had a vote in the metadata quorum, and gets it back when its new
+	// directory has caught up.
+	Vote          bool `protobuf:"varint,1,opt,name=vote,proto3" json:"vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceBrokerResponse) Reset() {
+	*x = ReplaceBrokerResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceBrokerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceBrokerResponse) ProtoMessage() {}
+
+func (x *ReplaceBrokerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceBrokerResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceBrokerResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReplaceBrokerResponse) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+type RemoveBrokerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBrokerRequest) Reset() {
+	*x = RemoveBrokerRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBrokerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBrokerRequest) ProtoMessage() {}
+
+func (x *RemoveBrokerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBrokerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveBrokerRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RemoveBrokerRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+type RemoveBrokerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBrokerResponse) Reset() {
+	*x = RemoveBrokerResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBrokerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBrokerResponse) ProtoMessage() {}
+
+func (x *RemoveBrokerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBrokerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveBrokerResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+type AddPartitionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// With those that are there; more than them.
+	Total int32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Answer after checking, change nothing.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsRequest) Reset() {
+	*x = AddPartitionsRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsRequest) ProtoMessage() {}
+
+func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
+func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AddPartitionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitionsRequest) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *AddPartitionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type AddPartitionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    int32                  `protobuf:"varint,1,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsResponse) Reset() {
+	*x = AddPartitionsResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsResponse) ProtoMessage() {}
+
+func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
+func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AddPartitionsResponse) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+type ElectUncleanRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Leader    int32                  `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The partition epoch at which it is meant; absent: whichever it is.
+	PartitionEpoch *int32 `protobuf:"varint,4,opt,name=partition_epoch,json=partitionEpoch,proto3,oneof" json:"partition_epoch,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ElectUncleanRequest) Reset() {
+	*x = ElectUncleanRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectUncleanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectUncleanRequest) ProtoMessage() {}
+
+func (x *ElectUncleanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectUncleanRequest.ProtoReflect.Descriptor instead.
+func (*ElectUncleanRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ElectUncleanRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ElectUncleanRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ElectUncleanRequest) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *ElectUncleanRequest) GetPartitionEpoch() int32 {
+	if x != nil && x.PartitionEpoch != nil {
+		return *x.PartitionEpoch
+	}
+	return 0
+}
+
+type ElectUncleanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ElectUncleanResponse) Reset() {
+	*x = ElectUncleanResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectUncleanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectUncleanResponse) ProtoMessage() {}
+
+func (x *ElectUncleanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectUncleanResponse.ProtoReflect.Descriptor instead.
+func (*ElectUncleanResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
 var File_penstock_v1_admin_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_admin_proto_rawDesc = "" +
@@ -1940,7 +2483,7 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\abrokers\x18\x03 \x03(\v2\x17.penstock.v1.BrokerInfoR\abrokers\x12.\n" +
 	"\x06topics\x18\x04 \x03(\v2\x16.penstock.v1.TopicInfoR\x06topics\x12\x1f\n" +
 	"\vimage_index\x18\x05 \x01(\x04R\n" +
-	"imageIndex\"\xca\x02\n" +
+	"imageIndex\"\xae\x03\n" +
 	"\n" +
 	"BrokerInfo\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x18\n" +
@@ -1953,7 +2496,10 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\fraft_address\x18\b \x01(\tR\vraftAddress\x12!\n" +
 	"\fpeer_address\x18\t \x01(\tR\vpeerAddress\x12(\n" +
 	"\x0fdecommissioning\x18\x1e \x01(\bR\x0fdecommissioning\x12\x1a\n" +
-	"\breplicas\x18\x1f \x01(\x05R\breplicas\"\xe1\x01\n" +
+	"\breplicas\x18\x1f \x01(\x05R\breplicas\x12\x1a\n" +
+	"\breplaced\x18( \x01(\bR\breplaced\x12!\n" +
+	"\fvote_pending\x18) \x01(\bR\vvotePending\x12#\n" +
+	"\rfeature_level\x18* \x01(\rR\ffeatureLevel\"\xe1\x01\n" +
 	"\tTopicInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1a\n" +
@@ -1964,7 +2510,7 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x12replication_factor\x18\x05 \x01(\x05R\x11replicationFactor\x12:\n" +
 	"\n" +
 	"partitions\x18\x06 \x03(\v2\x1a.penstock.v1.PartitionInfoR\n" +
-	"partitions\"\x85\x02\n" +
+	"partitions\"\xb4\x02\n" +
 	"\rPartitionInfo\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\x05R\x06leader\x12!\n" +
@@ -1974,8 +2520,10 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x03isr\x18\x06 \x03(\x05R\x03isr\x12\x10\n" +
 	"\x03elr\x18\a \x03(\x05R\x03elr\x12\x16\n" +
 	"\x06adding\x18\b \x03(\x05R\x06adding\x12\x1a\n" +
-	"\bremoving\x18\t \x03(\x05R\bremoving\"\x18\n" +
-	"\x16DescribeClusterRequest\"\x92\x03\n" +
+	"\bremoving\x18\t \x03(\x05R\bremoving\x12\x19\n" +
+	"\blast_isr\x18\r \x03(\x05R\alastIsr\x12\x12\n" +
+	"\x04lost\x18\x0e \x01(\bR\x04lost\"\x18\n" +
+	"\x16DescribeClusterRequest\"\xb7\x03\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -1991,7 +2539,8 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x1bunder_replicated_partitions\x18\a \x01(\x05R\x19underReplicatedPartitions\x127\n" +
 	"\x18under_min_isr_partitions\x18\b \x01(\x05R\x15underMinIsrPartitions\x12\x1f\n" +
 	"\vimage_index\x18\t \x01(\x04R\n" +
-	"imageIndex\"\x84\x01\n" +
+	"imageIndex\x12#\n" +
+	"\rfeature_level\x18( \x01(\rR\ffeatureLevel\"\x84\x01\n" +
 	"\"AlterPartitionReassignmentsRequest\x12B\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\v2\".penstock.v1.PartitionReassignmentR\n" +
@@ -2032,7 +2581,37 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x0elog_end_offset\x18\x03 \x01(\x03R\flogEndOffset\x12!\n" +
 	"\fbytes_behind\x18\x04 \x01(\x03R\vbytesBehind\x12%\n" +
 	"\x0erecords_behind\x18\x05 \x01(\x03R\rrecordsBehind\x12\x1b\n" +
-	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes2\xda\x06\n" +
+	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes\"A\n" +
+	"\x12ChangeVoterRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x12\n" +
+	"\x04vote\x18\x02 \x01(\bR\x04vote\"-\n" +
+	"\x13ChangeVoterResponse\x12\x16\n" +
+	"\x06voters\x18\x01 \x03(\x05R\x06voters\"P\n" +
+	"\x14ReplaceBrokerRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1f\n" +
+	"\vaccept_loss\x18\x02 \x01(\bR\n" +
+	"acceptLoss\"+\n" +
+	"\x15ReplaceBrokerResponse\x12\x12\n" +
+	"\x04vote\x18\x01 \x01(\bR\x04vote\".\n" +
+	"\x13RemoveBrokerRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\"\x16\n" +
+	"\x14RemoveBrokerResponse\"e\n" +
+	"\x14AddPartitionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x05R\x05total\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"7\n" +
+	"\x15AddPartitionsResponse\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x01(\x05R\n" +
+	"partitions\"\xa3\x01\n" +
+	"\x13ElectUncleanRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12,\n" +
+	"\x0fpartition_epoch\x18\x04 \x01(\x05H\x00R\x0epartitionEpoch\x88\x01\x01B\x12\n" +
+	"\x10_partition_epoch\"\x16\n" +
+	"\x14ElectUncleanResponse2\x86\n" +
+	"\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
@@ -2043,7 +2622,12 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\bMetadata\x12\x1c.penstock.v1.MetadataRequest\x1a\x1d.penstock.v1.MetadataResponse\x12\\\n" +
 	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponse\x12\x80\x01\n" +
 	"\x1bAlterPartitionReassignments\x12/.penstock.v1.AlterPartitionReassignmentsRequest\x1a0.penstock.v1.AlterPartitionReassignmentsResponse\x12}\n" +
-	"\x1aListPartitionReassignments\x12..penstock.v1.ListPartitionReassignmentsRequest\x1a/.penstock.v1.ListPartitionReassignmentsResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
+	"\x1aListPartitionReassignments\x12..penstock.v1.ListPartitionReassignmentsRequest\x1a/.penstock.v1.ListPartitionReassignmentsResponse\x12P\n" +
+	"\vChangeVoter\x12\x1f.penstock.v1.ChangeVoterRequest\x1a .penstock.v1.ChangeVoterResponse\x12V\n" +
+	"\rReplaceBroker\x12!.penstock.v1.ReplaceBrokerRequest\x1a\".penstock.v1.ReplaceBrokerResponse\x12S\n" +
+	"\fRemoveBroker\x12 .penstock.v1.RemoveBrokerRequest\x1a!.penstock.v1.RemoveBrokerResponse\x12V\n" +
+	"\rAddPartitions\x12!.penstock.v1.AddPartitionsRequest\x1a\".penstock.v1.AddPartitionsResponse\x12S\n" +
+	"\fElectUnclean\x12 .penstock.v1.ElectUncleanRequest\x1a!.penstock.v1.ElectUncleanResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
 var (
 	file_penstock_v1_admin_proto_rawDescOnce sync.Once
@@ -2057,7 +2641,7 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_admin_proto_rawDescData
 }
 
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_penstock_v1_admin_proto_goTypes = []any{
 	(*CreateTopicRequest)(nil),                  // 0: penstock.v1.CreateTopicRequest
 	(*CreateTopicResponse)(nil),                 // 1: penstock.v1.CreateTopicResponse
@@ -2087,27 +2671,37 @@ var file_penstock_v1_admin_proto_goTypes = []any{
 	(*ListPartitionReassignmentsResponse)(nil),  // 25: penstock.v1.ListPartitionReassignmentsResponse
 	(*PartitionReassignmentState)(nil),          // 26: penstock.v1.PartitionReassignmentState
 	(*CatchUp)(nil),                             // 27: penstock.v1.CatchUp
-	nil,                                         // 28: penstock.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                         // 29: penstock.v1.AlterTopicRequest.SetEntry
-	(*Error)(nil),                               // 30: penstock.v1.Error
-	(*TopicPartition)(nil),                      // 31: penstock.v1.TopicPartition
+	(*ChangeVoterRequest)(nil),                  // 28: penstock.v1.ChangeVoterRequest
+	(*ChangeVoterResponse)(nil),                 // 29: penstock.v1.ChangeVoterResponse
+	(*ReplaceBrokerRequest)(nil),                // 30: penstock.v1.ReplaceBrokerRequest
+	(*ReplaceBrokerResponse)(nil),               // 31: penstock.v1.ReplaceBrokerResponse
+	(*RemoveBrokerRequest)(nil),                 // 32: penstock.v1.RemoveBrokerRequest
+	(*RemoveBrokerResponse)(nil),                // 33: penstock.v1.RemoveBrokerResponse
+	(*AddPartitionsRequest)(nil),                // 34: penstock.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),               // 35: penstock.v1.AddPartitionsResponse
+	(*ElectUncleanRequest)(nil),                 // 36: penstock.v1.ElectUncleanRequest
+	(*ElectUncleanResponse)(nil),                // 37: penstock.v1.ElectUncleanResponse
+	nil,                                         // 38: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                         // 39: penstock.v1.AlterTopicRequest.SetEntry
+	(*Error)(nil),                               // 40: penstock.v1.Error
+	(*TopicPartition)(nil),                      // 41: penstock.v1.TopicPartition
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	28, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	29, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
+	38, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	39, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
 	16, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
 	8,  // 3: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
 	10, // 4: penstock.v1.DeleteRecordsRequest.partitions:type_name -> penstock.v1.DeleteRecordsPartition
 	12, // 5: penstock.v1.DeleteRecordsResponse.results:type_name -> penstock.v1.DeleteRecordsResult
-	30, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
+	40, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
 	15, // 7: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	16, // 8: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
 	17, // 9: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
 	15, // 10: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	21, // 11: penstock.v1.AlterPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.PartitionReassignment
 	23, // 12: penstock.v1.AlterPartitionReassignmentsResponse.results:type_name -> penstock.v1.PartitionResult
-	30, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
-	31, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	40, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
+	41, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
 	26, // 15: penstock.v1.ListPartitionReassignmentsResponse.reassignments:type_name -> penstock.v1.PartitionReassignmentState
 	27, // 16: penstock.v1.PartitionReassignmentState.progress:type_name -> penstock.v1.CatchUp
 	0,  // 17: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
@@ -2119,17 +2713,27 @@ var file_penstock_v1_admin_proto_depIdxs = []int32{
 	18, // 23: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
 	20, // 24: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
 	24, // 25: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
-	1,  // 26: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	3,  // 27: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	5,  // 28: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
-	7,  // 29: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	11, // 30: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
-	14, // 31: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
-	19, // 32: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	22, // 33: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
-	25, // 34: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
-	26, // [26:35] is the sub-list for method output_type
-	17, // [17:26] is the sub-list for method input_type
+	28, // 26: penstock.v1.AdminService.ChangeVoter:input_type -> penstock.v1.ChangeVoterRequest
+	30, // 27: penstock.v1.AdminService.ReplaceBroker:input_type -> penstock.v1.ReplaceBrokerRequest
+	32, // 28: penstock.v1.AdminService.RemoveBroker:input_type -> penstock.v1.RemoveBrokerRequest
+	34, // 29: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
+	36, // 30: penstock.v1.AdminService.ElectUnclean:input_type -> penstock.v1.ElectUncleanRequest
+	1,  // 31: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	3,  // 32: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	5,  // 33: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
+	7,  // 34: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	11, // 35: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
+	14, // 36: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
+	19, // 37: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	22, // 38: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
+	25, // 39: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
+	29, // 40: penstock.v1.AdminService.ChangeVoter:output_type -> penstock.v1.ChangeVoterResponse
+	31, // 41: penstock.v1.AdminService.ReplaceBroker:output_type -> penstock.v1.ReplaceBrokerResponse
+	33, // 42: penstock.v1.AdminService.RemoveBroker:output_type -> penstock.v1.RemoveBrokerResponse
+	35, // 43: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
+	37, // 44: penstock.v1.AdminService.ElectUnclean:output_type -> penstock.v1.ElectUncleanResponse
+	31, // [31:45] is the sub-list for method output_type
+	17, // [17:31] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2141,13 +2745,14 @@ func file_penstock_v1_admin_proto_init() {
 		return
 	}
 	file_penstock_v1_common_proto_init()
+	file_penstock_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,11 @@ const (
 	AdminService_DescribeCluster_FullMethodName             = "/penstock.v1.AdminService/DescribeCluster"
 	AdminService_AlterPartitionReassignments_FullMethodName = "/penstock.v1.AdminService/AlterPartitionReassignments"
 	AdminService_ListPartitionReassignments_FullMethodName  = "/penstock.v1.AdminService/ListPartitionReassignments"
+	AdminService_ChangeVoter_FullMethodName                 = "/penstock.v1.AdminService/ChangeVoter"
+	AdminService_ReplaceBroker_FullMethodName               = "/penstock.v1.AdminService/ReplaceBroker"
+	AdminService_RemoveBroker_FullMethodName                = "/penstock.v1.AdminService/RemoveBroker"
+	AdminService_AddPartitions_FullMethodName               = "/penstock.v1.AdminService/AddPartitions"
+	AdminService_ElectUnclean_FullMethodName                = "/penstock.v1.AdminService/ElectUnclean"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -52,6 +57,19 @@ type AdminServiceClient interface {
 	AlterPartitionReassignments(ctx context.Context, in *AlterPartitionReassignmentsRequest, opts ...grpc.CallOption) (*AlterPartitionReassignmentsResponse, error)
 	// The reassignments under way. Only leaders know the progress of theirs.
 	ListPartitionReassignments(ctx context.Context, in *ListPartitionReassignmentsRequest, opts ...grpc.CallOption) (*ListPartitionReassignmentsResponse, error)
+	// Gives a broker a vote in the metadata quorum, or takes it. It says what should
+	// be: repeating it is harmless.
+	ChangeVoter(ctx context.Context, in *ChangeVoterRequest, opts ...grpc.CallOption) (*ChangeVoterResponse, error)
+	// Gives up the data directory of a broker that is down, for good, and lets it come
+	// back once with an empty one.
+	ReplaceBroker(ctx context.Context, in *ReplaceBrokerRequest, opts ...grpc.CallOption) (*ReplaceBrokerResponse, error)
+	// Forgets a broker that is down and holds no replica.
+	RemoveBroker(ctx context.Context, in *RemoveBrokerRequest, opts ...grpc.CallOption) (*RemoveBrokerResponse, error)
+	// Gives a topic more partitions. Records that are there stay where they are.
+	AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error)
+	// Makes a replica lead that may lack acknowledged records, where nobody can lead
+	// without loss.
+	ElectUnclean(ctx context.Context, in *ElectUncleanRequest, opts ...grpc.CallOption) (*ElectUncleanResponse, error)
 }
 
 type adminServiceClient struct {
@@ -152,6 +170,56 @@ func (c *adminServiceClient) ListPartitionReassignments(ctx context.Context, in 
 	return out, nil
 }
 
+func (c *adminServiceClient) ChangeVoter(ctx context.Context, in *ChangeVoterRequest, opts ...grpc.CallOption) (*ChangeVoterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeVoterResponse)
+	err := c.cc.Invoke(ctx, AdminService_ChangeVoter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ReplaceBroker(ctx context.Context, in *ReplaceBrokerRequest, opts ...grpc.CallOption) (*ReplaceBrokerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplaceBrokerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReplaceBroker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RemoveBroker(ctx context.Context, in *RemoveBrokerRequest, opts ...grpc.CallOption) (*RemoveBrokerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveBrokerResponse)
+	err := c.cc.Invoke(ctx, AdminService_RemoveBroker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPartitionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_AddPartitions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ElectUnclean(ctx context.Context, in *ElectUncleanRequest, opts ...grpc.CallOption) (*ElectUncleanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ElectUncleanResponse)
+	err := c.cc.Invoke(ctx, AdminService_ElectUnclean_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -174,6 +242,19 @@ type AdminServiceServer interface {
 	AlterPartitionReassignments(context.Context, *AlterPartitionReassignmentsRequest) (*AlterPartitionReassignmentsResponse, error)
 	// The reassignments under way. Only leaders know the progress of theirs.
 	ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error)
+	// Gives a broker a vote in the metadata quorum, or takes it. It says what should
+	// be: repeating it is harmless.
+	ChangeVoter(context.Context, *ChangeVoterRequest) (*ChangeVoterResponse, error)
+	// Gives up the data directory of a broker that is down, for good, and lets it come
+	// back once with an empty one.
+	ReplaceBroker(context.Context, *ReplaceBrokerRequest) (*ReplaceBrokerResponse, error)
+	// Forgets a broker that is down and holds no replica.
+	RemoveBroker(context.Context, *RemoveBrokerRequest) (*RemoveBrokerResponse, error)
+	// Gives a topic more partitions. Records that are there stay where they are.
+	AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error)
+	// Makes a replica lead that may lack acknowledged records, where nobody can lead
+	// without loss.
+	ElectUnclean(context.Context, *ElectUncleanRequest) (*ElectUncleanResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -210,6 +291,21 @@ func (UnimplementedAdminServiceServer) AlterPartitionReassignments(context.Conte
 }
 func (UnimplementedAdminServiceServer) ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPartitionReassignments not implemented")
+}
+func (UnimplementedAdminServiceServer) ChangeVoter(context.Context, *ChangeVoterRequest) (*ChangeVoterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeVoter not implemented")
+}
+func (UnimplementedAdminServiceServer) ReplaceBroker(context.Context, *ReplaceBrokerRequest) (*ReplaceBrokerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceBroker not implemented")
+}
+func (UnimplementedAdminServiceServer) RemoveBroker(context.Context, *RemoveBrokerRequest) (*RemoveBrokerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveBroker not implemented")
+}
+func (UnimplementedAdminServiceServer) AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPartitions not implemented")
+}
+func (UnimplementedAdminServiceServer) ElectUnclean(context.Context, *ElectUncleanRequest) (*ElectUncleanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ElectUnclean not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -394,6 +490,96 @@ func _AdminService_ListPartitionReassignments_Handler(srv interface{}, ctx conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ChangeVoter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeVoterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ChangeVoter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ChangeVoter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ChangeVoter(ctx, req.(*ChangeVoterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ReplaceBroker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceBrokerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReplaceBroker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReplaceBroker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReplaceBroker(ctx, req.(*ReplaceBrokerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RemoveBroker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveBrokerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RemoveBroker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RemoveBroker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RemoveBroker(ctx, req.(*RemoveBrokerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_AddPartitions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPartitionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AddPartitions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AddPartitions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AddPartitions(ctx, req.(*AddPartitionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ElectUnclean_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ElectUncleanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ElectUnclean(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ElectUnclean_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ElectUnclean(ctx, req.(*ElectUncleanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -436,6 +622,26 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPartitionReassignments",
 			Handler:    _AdminService_ListPartitionReassignments_Handler,
+		},
+		{
+			MethodName: "ChangeVoter",
+			Handler:    _AdminService_ChangeVoter_Handler,
+		},
+		{
+			MethodName: "ReplaceBroker",
+			Handler:    _AdminService_ReplaceBroker_Handler,
+		},
+		{
+			MethodName: "RemoveBroker",
+			Handler:    _AdminService_RemoveBroker_Handler,
+		},
+		{
+			MethodName: "AddPartitions",
+			Handler:    _AdminService_AddPartitions_Handler,
+		},
+		{
+			MethodName: "ElectUnclean",
+			Handler:    _AdminService_ElectUnclean_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -352,9 +352,12 @@ type HeartbeatRequest struct {
 	// Hand this broker's leaderships over, it is about to stop.
 	WantShutdown bool `protobuf:"varint,6,opt,name=want_shutdown,json=wantShutdown,proto3" json:"want_shutdown,omitempty"`
 	// A flush has been outstanding for longer than flush.stall.ms.
-	FlushStalled  bool `protobuf:"varint,7,opt,name=flush_stalled,json=flushStalled,proto3" json:"flush_stalled,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FlushStalled bool `protobuf:"varint,7,opt,name=flush_stalled,json=flushStalled,proto3" json:"flush_stalled,omitempty"`
+	// Image by which the broker has brought its replicas in line; what that image
+	// says of deleted topics is done.
+	ReconciledIndex uint64 `protobuf:"varint,8,opt,name=reconciled_index,json=reconciledIndex,proto3" json:"reconciled_index,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HeartbeatRequest) Reset() {
@@ -434,6 +437,13 @@ func (x *HeartbeatRequest) GetFlushStalled() bool {
 		return x.FlushStalled
 	}
 	return false
+}
+
+func (x *HeartbeatRequest) GetReconciledIndex() uint64 {
+	if x != nil {
+		return x.ReconciledIndex
+	}
+	return 0
 }
 
 type HeartbeatResponse struct {
@@ -517,6 +527,11 @@ type ProposeRequest struct {
 	//	*ProposeRequest_AlterTopic
 	//	*ProposeRequest_AllocateProducerIds
 	//	*ProposeRequest_Reassign
+	//	*ProposeRequest_ReplaceBroker
+	//	*ProposeRequest_RemoveBroker
+	//	*ProposeRequest_Voter
+	//	*ProposeRequest_AddPartitions
+	//	*ProposeRequest_ElectUnclean
 	Kind isProposeRequest_Kind `protobuf_oneof:"kind"`
 	// 16 bytes; the same for every retry of one request.
 	CommandId     []byte `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
@@ -624,6 +639,51 @@ func (x *ProposeRequest) GetReassign() *v1.ReassignPartitions {
 	return nil
 }
 
+func (x *ProposeRequest) GetReplaceBroker() *ReplaceBrokerProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_ReplaceBroker); ok {
+			return x.ReplaceBroker
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetRemoveBroker() *RemoveBrokerProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_RemoveBroker); ok {
+			return x.RemoveBroker
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetVoter() *VoterProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_Voter); ok {
+			return x.Voter
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetAddPartitions() *AddPartitionsProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_AddPartitions); ok {
+			return x.AddPartitions
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetElectUnclean() *ElectUncleanProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_ElectUnclean); ok {
+			return x.ElectUnclean
+		}
+	}
+	return nil
+}
+
 func (x *ProposeRequest) GetCommandId() []byte {
 	if x != nil {
 		return x.CommandId
@@ -663,6 +723,26 @@ type ProposeRequest_Reassign struct {
 	Reassign *v1.ReassignPartitions `protobuf:"bytes,30,opt,name=reassign,proto3,oneof"`
 }
 
+type ProposeRequest_ReplaceBroker struct {
+	ReplaceBroker *ReplaceBrokerProposal `protobuf:"bytes,40,opt,name=replace_broker,json=replaceBroker,proto3,oneof"`
+}
+
+type ProposeRequest_RemoveBroker struct {
+	RemoveBroker *RemoveBrokerProposal `protobuf:"bytes,41,opt,name=remove_broker,json=removeBroker,proto3,oneof"`
+}
+
+type ProposeRequest_Voter struct {
+	Voter *VoterProposal `protobuf:"bytes,42,opt,name=voter,proto3,oneof"`
+}
+
+type ProposeRequest_AddPartitions struct {
+	AddPartitions *AddPartitionsProposal `protobuf:"bytes,43,opt,name=add_partitions,json=addPartitions,proto3,oneof"`
+}
+
+type ProposeRequest_ElectUnclean struct {
+	ElectUnclean *ElectUncleanProposal `protobuf:"bytes,44,opt,name=elect_unclean,json=electUnclean,proto3,oneof"`
+}
+
 func (*ProposeRequest_Register) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_ChangeIsr) isProposeRequest_Kind() {}
@@ -676,6 +756,16 @@ func (*ProposeRequest_AlterTopic) isProposeRequest_Kind() {}
 func (*ProposeRequest_AllocateProducerIds) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_Reassign) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_ReplaceBroker) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_RemoveBroker) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_Voter) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_AddPartitions) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_ElectUnclean) isProposeRequest_Kind() {}
 
 // CreateTopicProposal leaves placement to the controller.
 type CreateTopicProposal struct {
@@ -762,6 +852,288 @@ func (x *CreateTopicProposal) GetInternal() bool {
 	return false
 }
 
+// ReplaceBrokerProposal leaves the storage id and the vote to the controller.
+type ReplaceBrokerProposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	AcceptLoss    bool                   `protobuf:"varint,2,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceBrokerProposal) Reset() {
+	*x = ReplaceBrokerProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceBrokerProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceBrokerProposal) ProtoMessage() {}
+
+func (x *ReplaceBrokerProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceBrokerProposal.ProtoReflect.Descriptor instead.
+func (*ReplaceBrokerProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReplaceBrokerProposal) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ReplaceBrokerProposal) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+type RemoveBrokerProposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBrokerProposal) Reset() {
+	*x = RemoveBrokerProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBrokerProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBrokerProposal) ProtoMessage() {}
+
+func (x *RemoveBrokerProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBrokerProposal.ProtoReflect.Descriptor instead.
+func (*RemoveBrokerProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RemoveBrokerProposal) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+// VoterProposal is no command of the metadata log but a change of the quorum
+// that keeps it. It says what should be, so that repeating it is harmless.
+type VoterProposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Vote          bool                   `protobuf:"varint,2,opt,name=vote,proto3" json:"vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VoterProposal) Reset() {
+	*x = VoterProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VoterProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VoterProposal) ProtoMessage() {}
+
+func (x *VoterProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VoterProposal.ProtoReflect.Descriptor instead.
+func (*VoterProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *VoterProposal) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *VoterProposal) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+// AddPartitionsProposal leaves placement to the controller.
+type AddPartitionsProposal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// With the new ones.
+	Total         int32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	ValidateOnly  bool  `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsProposal) Reset() {
+	*x = AddPartitionsProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsProposal) ProtoMessage() {}
+
+func (x *AddPartitionsProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsProposal.ProtoReflect.Descriptor instead.
+func (*AddPartitionsProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddPartitionsProposal) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitionsProposal) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *AddPartitionsProposal) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ElectUncleanProposal struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Leader    int32                  `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The partition epoch that the operator has seen; -1: whichever it is.
+	PartitionEpoch int32 `protobuf:"varint,4,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ElectUncleanProposal) Reset() {
+	*x = ElectUncleanProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectUncleanProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectUncleanProposal) ProtoMessage() {}
+
+func (x *ElectUncleanProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectUncleanProposal.ProtoReflect.Descriptor instead.
+func (*ElectUncleanProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ElectUncleanProposal) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ElectUncleanProposal) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ElectUncleanProposal) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *ElectUncleanProposal) GetPartitionEpoch() int32 {
+	if x != nil {
+		return x.PartitionEpoch
+	}
+	return 0
+}
+
 type ProposeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Raft index at which the change was applied. A registration's is the broker epoch.
@@ -771,14 +1143,19 @@ type ProposeResponse struct {
 	ReplicationFactor int32  `protobuf:"varint,4,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
 	// Refusals of the changes of a ChangeIsr or ReassignPartitions, in their order;
 	// empty codes are successes.
-	Results       []*Error `protobuf:"bytes,5,rep,name=results,proto3" json:"results,omitempty"`
+	Results []*Error `protobuf:"bytes,5,rep,name=results,proto3" json:"results,omitempty"`
+	// The voters after a VoterProposal, and whether a replaced broker gets its vote back.
+	Voters []int32 `protobuf:"varint,6,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	Vote   bool    `protobuf:"varint,7,opt,name=vote,proto3" json:"vote,omitempty"`
+	// How many partitions an altered topic has.
+	Partitions    int32 `protobuf:"varint,8,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +1167,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +1180,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -841,6 +1218,27 @@ func (x *ProposeResponse) GetResults() []*Error {
 	return nil
 }
 
+func (x *ProposeResponse) GetVoters() []int32 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *ProposeResponse) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+func (x *ProposeResponse) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
 // ReplicateRequest goes from the follower to the leader.
 type ReplicateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -858,7 +1256,7 @@ type ReplicateRequest struct {
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1268,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1281,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplicateRequest) GetOpen() *StreamOpen {
@@ -935,7 +1333,7 @@ type StreamOpen struct {
 
 func (x *StreamOpen) Reset() {
 	*x = StreamOpen{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1345,7 @@ func (x *StreamOpen) String() string {
 func (*StreamOpen) ProtoMessage() {}
 
 func (x *StreamOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1358,7 @@ func (x *StreamOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOpen.ProtoReflect.Descriptor instead.
 func (*StreamOpen) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamOpen) GetFollower() int32 {
@@ -1017,7 +1415,7 @@ type ReplicaHandshake struct {
 
 func (x *ReplicaHandshake) Reset() {
 	*x = ReplicaHandshake{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1427,7 @@ func (x *ReplicaHandshake) String() string {
 func (*ReplicaHandshake) ProtoMessage() {}
 
 func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1440,7 @@ func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshake.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshake) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReplicaHandshake) GetTopicId() []byte {
@@ -1119,7 +1517,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1529,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1542,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplicaAck) GetTopicId() []byte {
@@ -1207,7 +1605,7 @@ type ReplicaStop struct {
 
 func (x *ReplicaStop) Reset() {
 	*x = ReplicaStop{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1617,7 @@ func (x *ReplicaStop) String() string {
 func (*ReplicaStop) ProtoMessage() {}
 
 func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1630,7 @@ func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStop.ProtoReflect.Descriptor instead.
 func (*ReplicaStop) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReplicaStop) GetTopicId() []byte {
@@ -1269,7 +1667,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1679,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1692,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicateResponse) GetHandshakes() []*ReplicaHandshakeReply {
@@ -1345,7 +1743,7 @@ type ReplicaHandshakeReply struct {
 
 func (x *ReplicaHandshakeReply) Reset() {
 	*x = ReplicaHandshakeReply{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1755,7 @@ func (x *ReplicaHandshakeReply) String() string {
 func (*ReplicaHandshakeReply) ProtoMessage() {}
 
 func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1768,7 @@ func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshakeReply.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshakeReply) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaHandshakeReply) GetTopicId() []byte {
@@ -1479,7 +1877,7 @@ type ReplicaPush struct {
 
 func (x *ReplicaPush) Reset() {
 	*x = ReplicaPush{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1889,7 @@ func (x *ReplicaPush) String() string {
 func (*ReplicaPush) ProtoMessage() {}
 
 func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1902,7 @@ func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaPush.ProtoReflect.Descriptor instead.
 func (*ReplicaPush) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplicaPush) GetTopicId() []byte {
@@ -1609,7 +2007,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\rfeature_level\x18\x05 \x01(\rR\ffeatureLevel\"-\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xe9\x01\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\x94\x02\n" +
 	"\x10HeartbeatRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12\x1a\n" +
@@ -1618,12 +2016,13 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\vimage_index\x18\x05 \x01(\x04R\n" +
 	"imageIndex\x12#\n" +
 	"\rwant_shutdown\x18\x06 \x01(\bR\fwantShutdown\x12#\n" +
-	"\rflush_stalled\x18\a \x01(\bR\fflushStalled\"\x80\x01\n" +
+	"\rflush_stalled\x18\a \x01(\bR\fflushStalled\x12)\n" +
+	"\x10reconciled_index\x18\b \x01(\x04R\x0freconciledIndex\"\x80\x01\n" +
 	"\x11HeartbeatResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06fenced\x18\x02 \x01(\bR\x06fenced\x12!\n" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
-	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xa8\x04\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\x8a\a\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
@@ -1633,7 +2032,12 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\valter_topic\x18\x05 \x01(\v2\".penstock.meta.v1.AlterTopicConfigH\x00R\n" +
 	"alterTopic\x12[\n" +
 	"\x15allocate_producer_ids\x18\x06 \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12B\n" +
-	"\breassign\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\breassign\x12\x1d\n" +
+	"\breassign\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\breassign\x12K\n" +
+	"\x0ereplace_broker\x18( \x01(\v2\".penstock.v1.ReplaceBrokerProposalH\x00R\rreplaceBroker\x12H\n" +
+	"\rremove_broker\x18) \x01(\v2!.penstock.v1.RemoveBrokerProposalH\x00R\fremoveBroker\x122\n" +
+	"\x05voter\x18* \x01(\v2\x1a.penstock.v1.VoterProposalH\x00R\x05voter\x12K\n" +
+	"\x0eadd_partitions\x18+ \x01(\v2\".penstock.v1.AddPartitionsProposalH\x00R\raddPartitions\x12H\n" +
+	"\relect_unclean\x18, \x01(\v2!.penstock.v1.ElectUncleanProposalH\x00R\felectUnclean\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\a \x01(\fR\tcommandIdB\x06\n" +
 	"\x04kind\"\xbe\x02\n" +
@@ -1648,13 +2052,36 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\binternal\x18\x06 \x01(\bR\binternal\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x15ReplaceBrokerProposal\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1f\n" +
+	"\vaccept_loss\x18\x02 \x01(\bR\n" +
+	"acceptLoss\"/\n" +
+	"\x14RemoveBrokerProposal\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\"<\n" +
+	"\rVoterProposal\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x12\n" +
+	"\x04vote\x18\x02 \x01(\bR\x04vote\"f\n" +
+	"\x15AddPartitionsProposal\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x05R\x05total\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x8b\x01\n" +
+	"\x14ElectUncleanProposal\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12'\n" +
+	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\"\x97\x02\n" +
 	"\x0fProposeResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12*\n" +
 	"\x11first_producer_id\x18\x03 \x01(\x03R\x0ffirstProducerId\x12-\n" +
 	"\x12replication_factor\x18\x04 \x01(\x05R\x11replicationFactor\x12,\n" +
-	"\aresults\x18\x05 \x03(\v2\x12.penstock.v1.ErrorR\aresults\"\xfe\x01\n" +
+	"\aresults\x18\x05 \x03(\v2\x12.penstock.v1.ErrorR\aresults\x12\x16\n" +
+	"\x06voters\x18\x06 \x03(\x05R\x06voters\x12\x12\n" +
+	"\x04vote\x18\a \x01(\bR\x04vote\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\b \x01(\x05R\n" +
+	"partitions\"\xfe\x01\n" +
 	"\x10ReplicateRequest\x12+\n" +
 	"\x04open\x18\x01 \x01(\v2\x17.penstock.v1.StreamOpenR\x04open\x12=\n" +
 	"\n" +
@@ -1757,7 +2184,7 @@ func file_penstock_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_penstock_v1_cluster_proto_goTypes = []any{
 	(StreamKind)(0),                // 0: penstock.v1.StreamKind
 	(*HelloRequest)(nil),           // 1: penstock.v1.HelloRequest
@@ -1768,57 +2195,67 @@ var file_penstock_v1_cluster_proto_goTypes = []any{
 	(*HeartbeatResponse)(nil),      // 6: penstock.v1.HeartbeatResponse
 	(*ProposeRequest)(nil),         // 7: penstock.v1.ProposeRequest
 	(*CreateTopicProposal)(nil),    // 8: penstock.v1.CreateTopicProposal
-	(*ProposeResponse)(nil),        // 9: penstock.v1.ProposeResponse
-	(*ReplicateRequest)(nil),       // 10: penstock.v1.ReplicateRequest
-	(*StreamOpen)(nil),             // 11: penstock.v1.StreamOpen
-	(*ReplicaHandshake)(nil),       // 12: penstock.v1.ReplicaHandshake
-	(*ReplicaAck)(nil),             // 13: penstock.v1.ReplicaAck
-	(*ReplicaStop)(nil),            // 14: penstock.v1.ReplicaStop
-	(*ReplicateResponse)(nil),      // 15: penstock.v1.ReplicateResponse
-	(*ReplicaHandshakeReply)(nil),  // 16: penstock.v1.ReplicaHandshakeReply
-	(*ReplicaPush)(nil),            // 17: penstock.v1.ReplicaPush
-	nil,                            // 18: penstock.v1.CreateTopicProposal.ConfigsEntry
-	(*v1.RegisterBroker)(nil),      // 19: penstock.meta.v1.RegisterBroker
-	(*v1.ChangeIsr)(nil),           // 20: penstock.meta.v1.ChangeIsr
-	(*v1.DeleteTopic)(nil),         // 21: penstock.meta.v1.DeleteTopic
-	(*v1.AlterTopicConfig)(nil),    // 22: penstock.meta.v1.AlterTopicConfig
-	(*v1.AllocateProducerIds)(nil), // 23: penstock.meta.v1.AllocateProducerIds
-	(*v1.ReassignPartitions)(nil),  // 24: penstock.meta.v1.ReassignPartitions
-	(*Error)(nil),                  // 25: penstock.v1.Error
+	(*ReplaceBrokerProposal)(nil),  // 9: penstock.v1.ReplaceBrokerProposal
+	(*RemoveBrokerProposal)(nil),   // 10: penstock.v1.RemoveBrokerProposal
+	(*VoterProposal)(nil),          // 11: penstock.v1.VoterProposal
+	(*AddPartitionsProposal)(nil),  // 12: penstock.v1.AddPartitionsProposal
+	(*ElectUncleanProposal)(nil),   // 13: penstock.v1.ElectUncleanProposal
+	(*ProposeResponse)(nil),        // 14: penstock.v1.ProposeResponse
+	(*ReplicateRequest)(nil),       // 15: penstock.v1.ReplicateRequest
+	(*StreamOpen)(nil),             // 16: penstock.v1.StreamOpen
+	(*ReplicaHandshake)(nil),       // 17: penstock.v1.ReplicaHandshake
+	(*ReplicaAck)(nil),             // 18: penstock.v1.ReplicaAck
+	(*ReplicaStop)(nil),            // 19: penstock.v1.ReplicaStop
+	(*ReplicateResponse)(nil),      // 20: penstock.v1.ReplicateResponse
+	(*ReplicaHandshakeReply)(nil),  // 21: penstock.v1.ReplicaHandshakeReply
+	(*ReplicaPush)(nil),            // 22: penstock.v1.ReplicaPush
+	nil,                            // 23: penstock.v1.CreateTopicProposal.ConfigsEntry
+	(*v1.RegisterBroker)(nil),      // 24: penstock.meta.v1.RegisterBroker
+	(*v1.ChangeIsr)(nil),           // 25: penstock.meta.v1.ChangeIsr
+	(*v1.DeleteTopic)(nil),         // 26: penstock.meta.v1.DeleteTopic
+	(*v1.AlterTopicConfig)(nil),    // 27: penstock.meta.v1.AlterTopicConfig
+	(*v1.AllocateProducerIds)(nil), // 28: penstock.meta.v1.AllocateProducerIds
+	(*v1.ReassignPartitions)(nil),  // 29: penstock.meta.v1.ReassignPartitions
+	(*Error)(nil),                  // 30: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
-	19, // 0: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
-	20, // 1: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
+	24, // 0: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
+	25, // 1: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
 	8,  // 2: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
-	21, // 3: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
-	22, // 4: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
-	23, // 5: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	24, // 6: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
-	18, // 7: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	25, // 8: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	11, // 9: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	12, // 10: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	13, // 11: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	14, // 12: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
-	0,  // 13: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	16, // 14: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	17, // 15: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	25, // 16: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
-	1,  // 17: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
-	3,  // 18: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
-	5,  // 19: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	7,  // 20: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	10, // 21: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	2,  // 22: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	4,  // 23: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	6,  // 24: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	9,  // 25: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	15, // 26: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	26, // 3: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
+	27, // 4: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
+	28, // 5: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
+	29, // 6: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
+	9,  // 7: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
+	10, // 8: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
+	11, // 9: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
+	12, // 10: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
+	13, // 11: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
+	23, // 12: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	30, // 13: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	16, // 14: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	17, // 15: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	18, // 16: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	19, // 17: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	0,  // 18: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
+	21, // 19: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	22, // 20: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	30, // 21: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	1,  // 22: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
+	3,  // 23: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
+	5,  // 24: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
+	7,  // 25: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	15, // 26: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	2,  // 27: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	4,  // 28: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	6,  // 29: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	14, // 30: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	20, // 31: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_cluster_proto_init() }
@@ -1835,6 +2272,11 @@ func file_penstock_v1_cluster_proto_init() {
 		(*ProposeRequest_AlterTopic)(nil),
 		(*ProposeRequest_AllocateProducerIds)(nil),
 		(*ProposeRequest_Reassign)(nil),
+		(*ProposeRequest_ReplaceBroker)(nil),
+		(*ProposeRequest_RemoveBroker)(nil),
+		(*ProposeRequest_Voter)(nil),
+		(*ProposeRequest_AddPartitions)(nil),
+		(*ProposeRequest_ElectUnclean)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1842,7 +2284,7 @@ func file_penstock_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_cluster_proto_rawDesc), len(file_penstock_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -116,6 +116,8 @@ const (
 	ErrorCode_ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE ErrorCode = 61
 	// No broker with that node id ever registered.
 	ErrorCode_ERROR_CODE_UNKNOWN_BROKER ErrorCode = 62
+	// The state of the cluster does not allow it; the message says what would have to change first.
+	ErrorCode_ERROR_CODE_INVALID_STATE ErrorCode = 63
 )
 
 // Enum value maps for ErrorCode.
@@ -184,6 +186,7 @@ var (
 		60: "ERROR_CODE_ELECTION_NOT_NEEDED",
 		61: "ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE",
 		62: "ERROR_CODE_UNKNOWN_BROKER",
+		63: "ERROR_CODE_INVALID_STATE",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":                      0,
@@ -249,6 +252,7 @@ var (
 		"ERROR_CODE_ELECTION_NOT_NEEDED":              60,
 		"ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE":   61,
 		"ERROR_CODE_UNKNOWN_BROKER":                   62,
+		"ERROR_CODE_INVALID_STATE":                    63,
 	}
 )
 
@@ -715,7 +719,7 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x06_value\"D\n" +
 	"\x0eTopicPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition*\x82\x11\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xa0\x11\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -780,7 +784,8 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"&ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS\x10;\x12\"\n" +
 	"\x1eERROR_CODE_ELECTION_NOT_NEEDED\x10<\x12-\n" +
 	")ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE\x10=\x12\x1d\n" +
-	"\x19ERROR_CODE_UNKNOWN_BROKER\x10>*\x99\x01\n" +
+	"\x19ERROR_CODE_UNKNOWN_BROKER\x10>\x12\x1c\n" +
+	"\x18ERROR_CODE_INVALID_STATE\x10?*\x99\x01\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +

@@ -100,6 +100,12 @@ type Command struct {
 	//	*Command_FinishReassignments
 	//	*Command_DecommissionBroker
 	//	*Command_UnregisterBroker
+	//	*Command_ReplaceBroker
+	//	*Command_RemoveBroker
+	//	*Command_SettleVote
+	//	*Command_AddPartitions
+	//	*Command_ElectUnclean
+	//	*Command_ConfirmDeletions
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Milliseconds since the Unix epoch on the controller, for people.
 	TimeMs        int64 `protobuf:"varint,14,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
@@ -284,6 +290,60 @@ func (x *Command) GetUnregisterBroker() *UnregisterBroker {
 	return nil
 }
 
+func (x *Command) GetReplaceBroker() *ReplaceBroker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ReplaceBroker); ok {
+			return x.ReplaceBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveBroker() *RemoveBroker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveBroker); ok {
+			return x.RemoveBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSettleVote() *SettleVote {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SettleVote); ok {
+			return x.SettleVote
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddPartitions() *AddPartitions {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AddPartitions); ok {
+			return x.AddPartitions
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetElectUnclean() *ElectUnclean {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ElectUnclean); ok {
+			return x.ElectUnclean
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirmDeletions() *ConfirmDeletions {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ConfirmDeletions); ok {
+			return x.ConfirmDeletions
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
@@ -351,6 +411,30 @@ type Command_UnregisterBroker struct {
 	UnregisterBroker *UnregisterBroker `protobuf:"bytes,33,opt,name=unregister_broker,json=unregisterBroker,proto3,oneof"`
 }
 
+type Command_ReplaceBroker struct {
+	ReplaceBroker *ReplaceBroker `protobuf:"bytes,40,opt,name=replace_broker,json=replaceBroker,proto3,oneof"`
+}
+
+type Command_RemoveBroker struct {
+	RemoveBroker *RemoveBroker `protobuf:"bytes,41,opt,name=remove_broker,json=removeBroker,proto3,oneof"`
+}
+
+type Command_SettleVote struct {
+	SettleVote *SettleVote `protobuf:"bytes,42,opt,name=settle_vote,json=settleVote,proto3,oneof"`
+}
+
+type Command_AddPartitions struct {
+	AddPartitions *AddPartitions `protobuf:"bytes,43,opt,name=add_partitions,json=addPartitions,proto3,oneof"`
+}
+
+type Command_ElectUnclean struct {
+	ElectUnclean *ElectUnclean `protobuf:"bytes,44,opt,name=elect_unclean,json=electUnclean,proto3,oneof"`
+}
+
+type Command_ConfirmDeletions struct {
+	ConfirmDeletions *ConfirmDeletions `protobuf:"bytes,45,opt,name=confirm_deletions,json=confirmDeletions,proto3,oneof"`
+}
+
 func (*Command_SetClusterId) isCommand_Kind() {}
 
 func (*Command_RegisterBroker) isCommand_Kind() {}
@@ -378,6 +462,18 @@ func (*Command_FinishReassignments) isCommand_Kind() {}
 func (*Command_DecommissionBroker) isCommand_Kind() {}
 
 func (*Command_UnregisterBroker) isCommand_Kind() {}
+
+func (*Command_ReplaceBroker) isCommand_Kind() {}
+
+func (*Command_RemoveBroker) isCommand_Kind() {}
+
+func (*Command_SettleVote) isCommand_Kind() {}
+
+func (*Command_AddPartitions) isCommand_Kind() {}
+
+func (*Command_ElectUnclean) isCommand_Kind() {}
+
+func (*Command_ConfirmDeletions) isCommand_Kind() {}
 
 // SetClusterId is the first command of a cluster.
 type SetClusterId struct {
@@ -1824,11 +1920,393 @@ func (x *UnregisterBroker) GetBrokerEpoch() int64 {
 	return 0
 }
 
+// ReplaceBroker gives up a broker's data directory for good: its storage id is
+// retired, its replicas hold nothing any more, and one registration of the node
+// id under another storage id is let in.
+type ReplaceBroker struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The one that is given up.
+	StorageId []byte `protobuf:"bytes,2,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
+	// Also where no other replica holds every acknowledged record.
+	AcceptLoss bool `protobuf:"varint,3,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	// It voted in the metadata quorum, and will again under the new storage id.
+	Vote          bool `protobuf:"varint,4,opt,name=vote,proto3" json:"vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceBroker) Reset() {
+	*x = ReplaceBroker{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceBroker) ProtoMessage() {}
+
+func (x *ReplaceBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceBroker.ProtoReflect.Descriptor instead.
+func (*ReplaceBroker) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReplaceBroker) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ReplaceBroker) GetStorageId() []byte {
+	if x != nil {
+		return x.StorageId
+	}
+	return nil
+}
+
+func (x *ReplaceBroker) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *ReplaceBroker) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+// RemoveBroker forgets a fenced broker that holds no replica, and retires its
+// storage id.
+type RemoveBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StorageId     []byte                 `protobuf:"bytes,2,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBroker) Reset() {
+	*x = RemoveBroker{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBroker) ProtoMessage() {}
+
+func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBroker.ProtoReflect.Descriptor instead.
+func (*RemoveBroker) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveBroker) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *RemoveBroker) GetStorageId() []byte {
+	if x != nil {
+		return x.StorageId
+	}
+	return nil
+}
+
+// SettleVote ends the wait of a replaced broker for its vote.
+type SettleVote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StorageId     []byte                 `protobuf:"bytes,2,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleVote) Reset() {
+	*x = SettleVote{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleVote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleVote) ProtoMessage() {}
+
+func (x *SettleVote) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleVote.ProtoReflect.Descriptor instead.
+func (*SettleVote) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SettleVote) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *SettleVote) GetStorageId() []byte {
+	if x != nil {
+		return x.StorageId
+	}
+	return nil
+}
+
+type AddPartitions struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TopicId []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// How many the topic has; the new ones are numbered from here.
+	From          int32                  `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	Partitions    []*PartitionAssignment `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitions) Reset() {
+	*x = AddPartitions{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitions) ProtoMessage() {}
+
+func (x *AddPartitions) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitions.ProtoReflect.Descriptor instead.
+func (*AddPartitions) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AddPartitions) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitions) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AddPartitions) GetFrom() int32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *AddPartitions) GetPartitions() []*PartitionAssignment {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// ElectUnclean makes a replica lead that may lack acknowledged records, by an
+// operator's order.
+type ElectUnclean struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TopicId        []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition      int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	PartitionEpoch int32                  `protobuf:"varint,3,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
+	Leader         int32                  `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ElectUnclean) Reset() {
+	*x = ElectUnclean{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectUnclean) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectUnclean) ProtoMessage() {}
+
+func (x *ElectUnclean) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectUnclean.ProtoReflect.Descriptor instead.
+func (*ElectUnclean) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ElectUnclean) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *ElectUnclean) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ElectUnclean) GetPartitionEpoch() int32 {
+	if x != nil {
+		return x.PartitionEpoch
+	}
+	return 0
+}
+
+func (x *ElectUnclean) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+// ConfirmDeletions tells that a broker keeps nothing of the topics that were
+// deleted at or below an index.
+type ConfirmDeletions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	BrokerEpoch   int64                  `protobuf:"varint,2,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmDeletions) Reset() {
+	*x = ConfirmDeletions{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmDeletions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmDeletions) ProtoMessage() {}
+
+func (x *ConfirmDeletions) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmDeletions.ProtoReflect.Descriptor instead.
+func (*ConfirmDeletions) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ConfirmDeletions) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ConfirmDeletions) GetBrokerEpoch() int64 {
+	if x != nil {
+		return x.BrokerEpoch
+	}
+	return 0
+}
+
+func (x *ConfirmDeletions) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 var File_penstock_meta_v1_command_proto protoreflect.FileDescriptor
 
 const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\x96\t\n" +
+	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xcc\f\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12F\n" +
@@ -1847,7 +2325,14 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\x13reassign_partitions\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\x12reassignPartitions\x12Z\n" +
 	"\x14finish_reassignments\x18\x1f \x01(\v2%.penstock.meta.v1.FinishReassignmentsH\x00R\x13finishReassignments\x12W\n" +
 	"\x13decommission_broker\x18  \x01(\v2$.penstock.meta.v1.DecommissionBrokerH\x00R\x12decommissionBroker\x12Q\n" +
-	"\x11unregister_broker\x18! \x01(\v2\".penstock.meta.v1.UnregisterBrokerH\x00R\x10unregisterBroker\x12\x17\n" +
+	"\x11unregister_broker\x18! \x01(\v2\".penstock.meta.v1.UnregisterBrokerH\x00R\x10unregisterBroker\x12H\n" +
+	"\x0ereplace_broker\x18( \x01(\v2\x1f.penstock.meta.v1.ReplaceBrokerH\x00R\rreplaceBroker\x12E\n" +
+	"\rremove_broker\x18) \x01(\v2\x1e.penstock.meta.v1.RemoveBrokerH\x00R\fremoveBroker\x12?\n" +
+	"\vsettle_vote\x18* \x01(\v2\x1c.penstock.meta.v1.SettleVoteH\x00R\n" +
+	"settleVote\x12H\n" +
+	"\x0eadd_partitions\x18+ \x01(\v2\x1f.penstock.meta.v1.AddPartitionsH\x00R\raddPartitions\x12E\n" +
+	"\relect_unclean\x18, \x01(\v2\x1e.penstock.meta.v1.ElectUncleanH\x00R\felectUnclean\x12Q\n" +
+	"\x11confirm_deletions\x18- \x01(\v2\".penstock.meta.v1.ConfirmDeletionsH\x00R\x10confirmDeletions\x12\x17\n" +
 	"\atime_ms\x18\x0e \x01(\x03R\x06timeMsB\x06\n" +
 	"\x04kind\"-\n" +
 	"\fSetClusterId\x12\x1d\n" +
@@ -1967,7 +2452,39 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\bthrottle\x18\x03 \x01(\x03R\bthrottle\"N\n" +
 	"\x10UnregisterBroker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
-	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch*_\n" +
+	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\"|\n" +
+	"\rReplaceBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"storage_id\x18\x02 \x01(\fR\tstorageId\x12\x1f\n" +
+	"\vaccept_loss\x18\x03 \x01(\bR\n" +
+	"acceptLoss\x12\x12\n" +
+	"\x04vote\x18\x04 \x01(\bR\x04vote\"F\n" +
+	"\fRemoveBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"storage_id\x18\x02 \x01(\fR\tstorageId\"D\n" +
+	"\n" +
+	"SettleVote\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"storage_id\x18\x02 \x01(\fR\tstorageId\"\x99\x01\n" +
+	"\rAddPartitions\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x05R\x04from\x12E\n" +
+	"\n" +
+	"partitions\x18\x04 \x03(\v2%.penstock.meta.v1.PartitionAssignmentR\n" +
+	"partitions\"\x88\x01\n" +
+	"\fElectUnclean\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12'\n" +
+	"\x0fpartition_epoch\x18\x03 \x01(\x05R\x0epartitionEpoch\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\x05R\x06leader\"d\n" +
+	"\x10ConfirmDeletions\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
+	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index*_\n" +
 	"\x06Damage\x12\x16\n" +
 	"\x12DAMAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDAMAGE_MISSING\x10\x01\x12\x12\n" +
@@ -1987,7 +2504,7 @@ func file_penstock_meta_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_meta_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(Damage)(0),                   // 0: penstock.meta.v1.Damage
 	(*Command)(nil),               // 1: penstock.meta.v1.Command
@@ -2013,8 +2530,14 @@ var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(*FinishedReassignment)(nil),  // 21: penstock.meta.v1.FinishedReassignment
 	(*DecommissionBroker)(nil),    // 22: penstock.meta.v1.DecommissionBroker
 	(*UnregisterBroker)(nil),      // 23: penstock.meta.v1.UnregisterBroker
-	nil,                           // 24: penstock.meta.v1.CreateTopic.ConfigsEntry
-	nil,                           // 25: penstock.meta.v1.AlterTopicConfig.SetEntry
+	(*ReplaceBroker)(nil),         // 24: penstock.meta.v1.ReplaceBroker
+	(*RemoveBroker)(nil),          // 25: penstock.meta.v1.RemoveBroker
+	(*SettleVote)(nil),            // 26: penstock.meta.v1.SettleVote
+	(*AddPartitions)(nil),         // 27: penstock.meta.v1.AddPartitions
+	(*ElectUnclean)(nil),          // 28: penstock.meta.v1.ElectUnclean
+	(*ConfirmDeletions)(nil),      // 29: penstock.meta.v1.ConfirmDeletions
+	nil,                           // 30: penstock.meta.v1.CreateTopic.ConfigsEntry
+	nil,                           // 31: penstock.meta.v1.AlterTopicConfig.SetEntry
 }
 var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.Command.set_cluster_id:type_name -> penstock.meta.v1.SetClusterId
@@ -2031,23 +2554,30 @@ var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	20, // 11: penstock.meta.v1.Command.finish_reassignments:type_name -> penstock.meta.v1.FinishReassignments
 	22, // 12: penstock.meta.v1.Command.decommission_broker:type_name -> penstock.meta.v1.DecommissionBroker
 	23, // 13: penstock.meta.v1.Command.unregister_broker:type_name -> penstock.meta.v1.UnregisterBroker
-	4,  // 14: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
-	4,  // 15: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
-	5,  // 16: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
-	0,  // 17: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
-	9,  // 18: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	24, // 19: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
-	25, // 20: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
-	13, // 21: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
-	14, // 22: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
-	16, // 23: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
-	19, // 24: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
-	21, // 25: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	24, // 14: penstock.meta.v1.Command.replace_broker:type_name -> penstock.meta.v1.ReplaceBroker
+	25, // 15: penstock.meta.v1.Command.remove_broker:type_name -> penstock.meta.v1.RemoveBroker
+	26, // 16: penstock.meta.v1.Command.settle_vote:type_name -> penstock.meta.v1.SettleVote
+	27, // 17: penstock.meta.v1.Command.add_partitions:type_name -> penstock.meta.v1.AddPartitions
+	28, // 18: penstock.meta.v1.Command.elect_unclean:type_name -> penstock.meta.v1.ElectUnclean
+	29, // 19: penstock.meta.v1.Command.confirm_deletions:type_name -> penstock.meta.v1.ConfirmDeletions
+	4,  // 20: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
+	4,  // 21: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
+	5,  // 22: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
+	0,  // 23: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
+	9,  // 24: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	30, // 25: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
+	31, // 26: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
+	13, // 27: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
+	14, // 28: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
+	16, // 29: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
+	19, // 30: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
+	21, // 31: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
+	9,  // 32: penstock.meta.v1.AddPartitions.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_command_proto_init() }
@@ -2070,6 +2600,12 @@ func file_penstock_meta_v1_command_proto_init() {
 		(*Command_FinishReassignments)(nil),
 		(*Command_DecommissionBroker)(nil),
 		(*Command_UnregisterBroker)(nil),
+		(*Command_ReplaceBroker)(nil),
+		(*Command_RemoveBroker)(nil),
+		(*Command_SettleVote)(nil),
+		(*Command_AddPartitions)(nil),
+		(*Command_ElectUnclean)(nil),
+		(*Command_ConfirmDeletions)(nil),
 	}
 	file_penstock_meta_v1_command_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
@@ -2078,7 +2614,7 @@ func file_penstock_meta_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_command_proto_rawDesc), len(file_penstock_meta_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

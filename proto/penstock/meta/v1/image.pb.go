@@ -115,6 +115,8 @@ type ImageEntry struct {
 	//	*ImageEntry_Topic
 	//	*ImageEntry_AppliedCommand
 	//	*ImageEntry_StagedRegistration
+	//	*ImageEntry_RetiredStorage
+	//	*ImageEntry_DeletedTopic
 	Kind          isImageEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,6 +195,24 @@ func (x *ImageEntry) GetStagedRegistration() *StagedRegistration {
 	return nil
 }
 
+func (x *ImageEntry) GetRetiredStorage() *RetiredStorage {
+	if x != nil {
+		if x, ok := x.Kind.(*ImageEntry_RetiredStorage); ok {
+			return x.RetiredStorage
+		}
+	}
+	return nil
+}
+
+func (x *ImageEntry) GetDeletedTopic() *DeletedTopic {
+	if x != nil {
+		if x, ok := x.Kind.(*ImageEntry_DeletedTopic); ok {
+			return x.DeletedTopic
+		}
+	}
+	return nil
+}
+
 type isImageEntry_Kind interface {
 	isImageEntry_Kind()
 }
@@ -213,6 +233,14 @@ type ImageEntry_StagedRegistration struct {
 	StagedRegistration *StagedRegistration `protobuf:"bytes,4,opt,name=staged_registration,json=stagedRegistration,proto3,oneof"`
 }
 
+type ImageEntry_RetiredStorage struct {
+	RetiredStorage *RetiredStorage `protobuf:"bytes,40,opt,name=retired_storage,json=retiredStorage,proto3,oneof"`
+}
+
+type ImageEntry_DeletedTopic struct {
+	DeletedTopic *DeletedTopic `protobuf:"bytes,41,opt,name=deleted_topic,json=deletedTopic,proto3,oneof"`
+}
+
 func (*ImageEntry_Broker) isImageEntry_Kind() {}
 
 func (*ImageEntry_Topic) isImageEntry_Kind() {}
@@ -220,6 +248,10 @@ func (*ImageEntry_Topic) isImageEntry_Kind() {}
 func (*ImageEntry_AppliedCommand) isImageEntry_Kind() {}
 
 func (*ImageEntry_StagedRegistration) isImageEntry_Kind() {}
+
+func (*ImageEntry_RetiredStorage) isImageEntry_Kind() {}
+
+func (*ImageEntry_DeletedTopic) isImageEntry_Kind() {}
 
 type BrokerState struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -238,8 +270,12 @@ type BrokerState struct {
 	Decommissioning bool `protobuf:"varint,30,opt,name=decommissioning,proto3" json:"decommissioning,omitempty"`
 	// Bytes a second for the moves; 0: what the brokers are configured to.
 	DecommissionThrottle int64 `protobuf:"varint,31,opt,name=decommission_throttle,json=decommissionThrottle,proto3" json:"decommission_throttle,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Its data directory was given up and no other one has registered: there is no storage_id.
+	Replaced bool `protobuf:"varint,12,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	// It is to vote in the metadata quorum as soon as it has caught up.
+	VotePending   bool `protobuf:"varint,13,opt,name=vote_pending,json=votePending,proto3" json:"vote_pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BrokerState) Reset() {
@@ -363,6 +399,20 @@ func (x *BrokerState) GetDecommissionThrottle() int64 {
 	return 0
 }
 
+func (x *BrokerState) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
+func (x *BrokerState) GetVotePending() bool {
+	if x != nil {
+		return x.VotePending
+	}
+	return false
+}
+
 type TopicState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -464,8 +514,10 @@ type PartitionState struct {
 	Adding []int32 `protobuf:"varint,10,rep,packed,name=adding,proto3" json:"adding,omitempty"`
 	// Bytes a second for the replicas that catch up; 0: what the leader is configured to.
 	ReassignmentThrottle int64 `protobuf:"varint,11,opt,name=reassignment_throttle,json=reassignmentThrottle,proto3" json:"reassignment_throttle,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Whoever could hold every acknowledged record was given up.
+	Lost          bool `protobuf:"varint,13,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PartitionState) Reset() {
@@ -573,6 +625,13 @@ func (x *PartitionState) GetReassignmentThrottle() int64 {
 		return x.ReassignmentThrottle
 	}
 	return 0
+}
+
+func (x *PartitionState) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
 }
 
 // ReplicaState is what the last registration of a replica's broker told.
@@ -895,6 +954,137 @@ func (x *StagedRegistration) GetIndex() uint64 {
 	return 0
 }
 
+// RetiredStorage is a data directory that never comes back.
+type RetiredStorage struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	StorageId []byte                 `protobuf:"bytes,1,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
+	NodeId    int32                  `protobuf:"varint,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Raft index at which it was retired.
+	Index         uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetiredStorage) Reset() {
+	*x = RetiredStorage{}
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetiredStorage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetiredStorage) ProtoMessage() {}
+
+func (x *RetiredStorage) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetiredStorage.ProtoReflect.Descriptor instead.
+func (*RetiredStorage) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_image_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RetiredStorage) GetStorageId() []byte {
+	if x != nil {
+		return x.StorageId
+	}
+	return nil
+}
+
+func (x *RetiredStorage) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *RetiredStorage) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// DeletedTopic is kept until every broker that had a replica has removed it.
+type DeletedTopic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Nodes         []int32                `protobuf:"varint,4,rep,packed,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedTopic) Reset() {
+	*x = DeletedTopic{}
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedTopic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedTopic) ProtoMessage() {}
+
+func (x *DeletedTopic) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_image_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedTopic.ProtoReflect.Descriptor instead.
+func (*DeletedTopic) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_image_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeletedTopic) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *DeletedTopic) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeletedTopic) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DeletedTopic) GetNodes() []int32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 var File_penstock_meta_v1_image_proto protoreflect.FileDescriptor
 
 const file_penstock_meta_v1_image_proto_rawDesc = "" +
@@ -907,14 +1097,16 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12(\n" +
 	"\x10next_producer_id\x18\x04 \x01(\x03R\x0enextProducerId\x12\x18\n" +
 	"\aentries\x18\x05 \x01(\x04R\aentries\x12#\n" +
-	"\rfeature_level\x18\x06 \x01(\rR\ffeatureLevel\"\xa9\x02\n" +
+	"\rfeature_level\x18\x06 \x01(\rR\ffeatureLevel\"\xbd\x03\n" +
 	"\n" +
 	"ImageEntry\x127\n" +
 	"\x06broker\x18\x01 \x01(\v2\x1d.penstock.meta.v1.BrokerStateH\x00R\x06broker\x124\n" +
 	"\x05topic\x18\x02 \x01(\v2\x1c.penstock.meta.v1.TopicStateH\x00R\x05topic\x12K\n" +
 	"\x0fapplied_command\x18\x03 \x01(\v2 .penstock.meta.v1.AppliedCommandH\x00R\x0eappliedCommand\x12W\n" +
-	"\x13staged_registration\x18\x04 \x01(\v2$.penstock.meta.v1.StagedRegistrationH\x00R\x12stagedRegistrationB\x06\n" +
-	"\x04kind\"\xda\x03\n" +
+	"\x13staged_registration\x18\x04 \x01(\v2$.penstock.meta.v1.StagedRegistrationH\x00R\x12stagedRegistration\x12K\n" +
+	"\x0fretired_storage\x18( \x01(\v2 .penstock.meta.v1.RetiredStorageH\x00R\x0eretiredStorage\x12E\n" +
+	"\rdeleted_topic\x18) \x01(\v2\x1e.penstock.meta.v1.DeletedTopicH\x00R\fdeletedTopicB\x06\n" +
+	"\x04kind\"\x99\x04\n" +
 	"\vBrokerState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -930,7 +1122,9 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	" \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\x12(\n" +
 	"\x0fdecommissioning\x18\x1e \x01(\bR\x0fdecommissioning\x123\n" +
-	"\x15decommission_throttle\x18\x1f \x01(\x03R\x14decommissionThrottle\"\xbf\x02\n" +
+	"\x15decommission_throttle\x18\x1f \x01(\x03R\x14decommissionThrottle\x12\x1a\n" +
+	"\breplaced\x18\f \x01(\bR\breplaced\x12!\n" +
+	"\fvote_pending\x18\r \x01(\bR\vvotePending\"\xbf\x02\n" +
 	"\n" +
 	"TopicState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
@@ -943,7 +1137,7 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\rcreated_index\x18\x06 \x01(\x04R\fcreatedIndex\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x03\n" +
 	"\x0ePartitionState\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12!\n" +
 	"\fleader_epoch\x18\x02 \x01(\x05R\vleaderEpoch\x12'\n" +
@@ -957,7 +1151,8 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\x06target\x18\t \x03(\x05R\x06target\x12\x16\n" +
 	"\x06adding\x18\n" +
 	" \x03(\x05R\x06adding\x123\n" +
-	"\x15reassignment_throttle\x18\v \x01(\x03R\x14reassignmentThrottle\"\xf3\x01\n" +
+	"\x15reassignment_throttle\x18\v \x01(\x03R\x14reassignmentThrottle\x12\x12\n" +
+	"\x04lost\x18\r \x01(\bR\x04lost\"\xf3\x01\n" +
 	"\fReplicaState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -987,7 +1182,17 @@ const file_penstock_meta_v1_image_proto_rawDesc = "" +
 	"\n" +
 	"staging_id\x18\x01 \x01(\fR\tstagingId\x128\n" +
 	"\x06chunks\x18\x02 \x03(\v2 .penstock.meta.v1.RegisterBrokerR\x06chunks\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05indexB<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
+	"\x05index\x18\x03 \x01(\x04R\x05index\"^\n" +
+	"\x0eRetiredStorage\x12\x1d\n" +
+	"\n" +
+	"storage_id\x18\x01 \x01(\fR\tstorageId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\x05R\x06nodeId\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"i\n" +
+	"\fDeletedTopic\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\x05R\x05nodesB<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
 
 var (
 	file_penstock_meta_v1_image_proto_rawDescOnce sync.Once
@@ -1001,7 +1206,7 @@ func file_penstock_meta_v1_image_proto_rawDescGZIP() []byte {
 	return file_penstock_meta_v1_image_proto_rawDescData
 }
 
-var file_penstock_meta_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_penstock_meta_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_penstock_meta_v1_image_proto_goTypes = []any{
 	(*ImageHeader)(nil),        // 0: penstock.meta.v1.ImageHeader
 	(*ImageEntry)(nil),         // 1: penstock.meta.v1.ImageEntry
@@ -1012,29 +1217,33 @@ var file_penstock_meta_v1_image_proto_goTypes = []any{
 	(*AppliedCommand)(nil),     // 6: penstock.meta.v1.AppliedCommand
 	(*RefusedChange)(nil),      // 7: penstock.meta.v1.RefusedChange
 	(*StagedRegistration)(nil), // 8: penstock.meta.v1.StagedRegistration
-	nil,                        // 9: penstock.meta.v1.TopicState.ConfigsEntry
-	(*Endpoint)(nil),           // 10: penstock.meta.v1.Endpoint
-	(Damage)(0),                // 11: penstock.meta.v1.Damage
-	(*RegisterBroker)(nil),     // 12: penstock.meta.v1.RegisterBroker
+	(*RetiredStorage)(nil),     // 9: penstock.meta.v1.RetiredStorage
+	(*DeletedTopic)(nil),       // 10: penstock.meta.v1.DeletedTopic
+	nil,                        // 11: penstock.meta.v1.TopicState.ConfigsEntry
+	(*Endpoint)(nil),           // 12: penstock.meta.v1.Endpoint
+	(Damage)(0),                // 13: penstock.meta.v1.Damage
+	(*RegisterBroker)(nil),     // 14: penstock.meta.v1.RegisterBroker
 }
 var file_penstock_meta_v1_image_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.ImageEntry.broker:type_name -> penstock.meta.v1.BrokerState
 	3,  // 1: penstock.meta.v1.ImageEntry.topic:type_name -> penstock.meta.v1.TopicState
 	6,  // 2: penstock.meta.v1.ImageEntry.applied_command:type_name -> penstock.meta.v1.AppliedCommand
 	8,  // 3: penstock.meta.v1.ImageEntry.staged_registration:type_name -> penstock.meta.v1.StagedRegistration
-	10, // 4: penstock.meta.v1.BrokerState.grpc:type_name -> penstock.meta.v1.Endpoint
-	10, // 5: penstock.meta.v1.BrokerState.kafka:type_name -> penstock.meta.v1.Endpoint
-	9,  // 6: penstock.meta.v1.TopicState.configs:type_name -> penstock.meta.v1.TopicState.ConfigsEntry
-	4,  // 7: penstock.meta.v1.TopicState.partitions:type_name -> penstock.meta.v1.PartitionState
-	5,  // 8: penstock.meta.v1.PartitionState.replicas:type_name -> penstock.meta.v1.ReplicaState
-	11, // 9: penstock.meta.v1.ReplicaState.damage:type_name -> penstock.meta.v1.Damage
-	7,  // 10: penstock.meta.v1.AppliedCommand.refused:type_name -> penstock.meta.v1.RefusedChange
-	12, // 11: penstock.meta.v1.StagedRegistration.chunks:type_name -> penstock.meta.v1.RegisterBroker
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 4: penstock.meta.v1.ImageEntry.retired_storage:type_name -> penstock.meta.v1.RetiredStorage
+	10, // 5: penstock.meta.v1.ImageEntry.deleted_topic:type_name -> penstock.meta.v1.DeletedTopic
+	12, // 6: penstock.meta.v1.BrokerState.grpc:type_name -> penstock.meta.v1.Endpoint
+	12, // 7: penstock.meta.v1.BrokerState.kafka:type_name -> penstock.meta.v1.Endpoint
+	11, // 8: penstock.meta.v1.TopicState.configs:type_name -> penstock.meta.v1.TopicState.ConfigsEntry
+	4,  // 9: penstock.meta.v1.TopicState.partitions:type_name -> penstock.meta.v1.PartitionState
+	5,  // 10: penstock.meta.v1.PartitionState.replicas:type_name -> penstock.meta.v1.ReplicaState
+	13, // 11: penstock.meta.v1.ReplicaState.damage:type_name -> penstock.meta.v1.Damage
+	7,  // 12: penstock.meta.v1.AppliedCommand.refused:type_name -> penstock.meta.v1.RefusedChange
+	14, // 13: penstock.meta.v1.StagedRegistration.chunks:type_name -> penstock.meta.v1.RegisterBroker
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_image_proto_init() }
@@ -1048,6 +1257,8 @@ func file_penstock_meta_v1_image_proto_init() {
 		(*ImageEntry_Topic)(nil),
 		(*ImageEntry_AppliedCommand)(nil),
 		(*ImageEntry_StagedRegistration)(nil),
+		(*ImageEntry_RetiredStorage)(nil),
+		(*ImageEntry_DeletedTopic)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1055,7 +1266,7 @@ func file_penstock_meta_v1_image_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_image_proto_rawDesc), len(file_penstock_meta_v1_image_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
