@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"testing"
 	"time"
 
@@ -44,6 +46,21 @@ func inArena(t *testing.T, l *localReplica) func(base record.Offset, epoch recor
 // and the channel to wait on; the door takes two more (package grpcapi). The
 // budget of the whole way is 5 a batch.
 func TestLeaderAllocations(t *testing.T) {
+	for name, producer := range map[string]int64{"plain": -1, "idempotent": 7} {
+		t.Run(name, func(t *testing.T) { testLeaderAllocations(t, producer) })
+	}
+}
+
+// sequenced makes a batch the next one of a producer.
+func sequenced(b []byte, producer int64, sequence int32) {
+	binary.BigEndian.PutUint64(b[43:], uint64(producer))
+	binary.BigEndian.PutUint16(b[51:], 0)
+	binary.BigEndian.PutUint32(b[53:], uint32(sequence))
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func testLeaderAllocations(t *testing.T, producer int64) {
+	t.Helper()
 	l := newLocal(t, testSettings(t))
 	l.b.cfg.MaxInFlight = 1 << 20
 	l.b.shareMemory()
@@ -62,6 +79,9 @@ func TestLeaderAllocations(t *testing.T) {
 	end := record.Offset(0)
 	produce := func() {
 		bufs[0] = batch(0, 0)
+		if producer >= 0 {
+			sequenced(bufs[0].Bytes(), producer, int32(end))
+		}
 		req.Partitions[0] = api.ProducePartition{PartitionRef: api.PartitionRef{Topic: "t"}, Batches: bufs}
 		p := l.b.Produce(t.Context(), req)
 		end += 10

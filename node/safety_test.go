@@ -47,6 +47,16 @@ func TestNothingIsReadAboveTheHighWatermark(t *testing.T) {
 		}
 		out.Release()
 	}
+	for offset, code := range map[int64]pb.ErrorCode{3: pb.ErrorCode_ERROR_CODE_UNSPECIFIED, 4: pb.ErrorCode_ERROR_CODE_OFFSET_OUT_OF_RANGE} {
+		out, err := wire.CallFetch(t.Context(), conn, &pb.FetchRequest{Partitions: []*pb.FetchPartition{{Topic: "t", FetchOffset: offset}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := out.GetResults()[0]; r.GetError().GetCode() != code || len(out.Batches) != 0 {
+			t.Errorf("offset %d of a log that ends at 3: %v, %d batches", offset, r, len(out.Batches))
+		}
+		out.Release()
+	}
 }
 
 // node is a running node of the world.

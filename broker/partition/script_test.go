@@ -17,7 +17,7 @@ import (
 // node 1; every command prints the effects that it led to.
 //
 //	new [start= end= flushed= hw= musthave= damage=]
-//	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [be=node:epoch,...]
+//	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [restarted=]
 //	append to= [acks=all|1|0] [handle=] [timeout=ms]
 //	trim, admittrim before= [handle=] [timeout=ms]
 //	wait, progress, fail, damaged, logstart, handshake, ack, gone, result, tick, suspend, drain

@@ -68,3 +68,43 @@ func TestFollowerAllocations(t *testing.T) {
 		t.Errorf("%d acks of %d pushes", acked, runs)
 	}
 }
+
+// acked counts the acks that come for an endless partition.
+type acked struct {
+	endless
+	acks int
+}
+
+func (p *acked) Ack(*Session, Ack) { p.acks++ }
+
+// What a leader does to send a batch on a stream, and with the ack that comes for
+// it, allocates nothing.
+func TestLeaderStreamAllocations(t *testing.T) {
+	server, err := NewServer(ServerConfig{Leaders: leaderMap{}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []pb.StreamKind{pb.StreamKind_STREAM_KIND_IN_SYNC, pb.StreamKind_STREAM_KIND_CATCH_UP} {
+		ls := newLeaderStream(server, nil, &pb.StreamOpen{Kind: kind})
+		part := &acked{endless: endless{batch: testBatch(100)}}
+		s := &Session{stream: ls, part: part, key: testKey(0), id: 1, epoch: 1, open: true}
+		ls.sessions[s.key] = s
+		req := &pb.ReplicateRequest{Acks: []*pb.ReplicaAck{{TopicId: s.key.Topic[:], LeaderEpoch: 1, SessionId: 1}}, CreditBytes: 1 << 20}
+		batches := 0
+		round := func() {
+			s.Wake()
+			ls.gather()
+			batches += len(ls.message.Batches)
+			ls.releaseFrom(0)
+			ls.take(req)
+		}
+		round()
+		const runs = 1000
+		if got := testing.AllocsPerRun(runs, round); got != 0 {
+			t.Errorf("%s: %.0f allocations a batch", kind, got)
+		}
+		if batches < runs || part.acks < runs {
+			t.Errorf("%s: %d batches and %d acks in %d rounds", kind, batches, part.acks, runs)
+		}
+	}
+}
