@@ -15,7 +15,7 @@ const (
 	// FromELR is an eligible leader of KIP-966.
 	FromELR
 	// FromLastISR is a member of the last set that could hold every acknowledged
-	// record, all of whose members are back. Records may be lost.
+	// record, all of whose members are there. Records may be lost.
 	FromLastISR
 	// FromOrder is any replica, by an operator's order. Records may be lost.
 	FromOrder
@@ -59,7 +59,10 @@ type ElectOptions struct {
 //  1. in-sync members that ran without interruption, in the order of Replicas;
 //  2. re-registered in-sync members, the greatest (last epoch, log end) first;
 //  3. unfenced eligible leaders, uninterrupted ones first;
-//  4. if allowed, the greatest of LastISR once all of them have re-registered.
+//  4. if allowed, of LastISR once all of them are there, one that ran without
+//     interruption, else the greatest. The former never lost what it held when it
+//     left, and what was acknowledged after that only those had who came back
+//     without it.
 //
 // While an in-sync member is absent, 2 and 3 are passed over until it was
 // waited for, for it may hold the longer log.
@@ -79,7 +82,10 @@ func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
 			return Choice{Leader: node, Source: FromELR}
 		}
 	}
-	if opts.LastISR && e.allReturned(p.LastISR) {
+	if opts.LastISR && e.allPresent(p.LastISR) {
+		if node, ok := e.uninterrupted(p.LastISR); ok {
+			return Choice{Leader: node, Source: FromLastISR}
+		}
 		if node, ok := e.longest(p.LastISR); ok {
 			return Choice{Leader: node, Source: FromLastISR}
 		}
@@ -146,16 +152,6 @@ func (e *election) longest(set []int32) (int32, bool) {
 func (e *election) allPresent(set []int32) bool {
 	for _, node := range set {
 		if _, ok := e.usable(node); !ok {
-			return false
-		}
-	}
-	return true
-}
-
-func (e *election) allReturned(set []int32) bool {
-	for _, node := range set {
-		b, ok := e.usable(node)
-		if !ok || !restarted(e.p.Replica(node), b) {
 			return false
 		}
 	}
