@@ -50,7 +50,7 @@ func (l *localReplica) tick(heard []partition.Heard, suspended bool) {
 		l.step(partition.Suspend(suspended))
 		l.readers.wake()
 	}
-	if l.role() == partition.RoleLeader {
+	if l.role() == partition.RoleLeader || l.state.RefusesLead() {
 		l.step(partition.Tick(heard))
 	}
 }

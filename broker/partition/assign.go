@@ -33,6 +33,12 @@ func (r *Replica) assign(now time.Time, a *Assignment, out *Effects) {
 	}
 }
 
+// RefusesLead reports whether the metadata has this replica lead and it does not: it
+// resigns, for which it needs Tick as a leader does.
+func (r *Replica) RefusesLead() bool {
+	return r.role == RoleNone && r.assigned != nil && r.assigned.Leader == r.cfg.Node && r.self() != nil
+}
+
 // changeRole begins a leader epoch: all that belonged to the old one ends.
 func (r *Replica) changeRole(now time.Time, out *Effects) {
 	if r.role == RoleLeader {
@@ -42,6 +48,7 @@ func (r *Replica) changeRole(now time.Time, out *Effects) {
 		r.follow.phase = phaseIdle
 	}
 	r.follow.session = 0
+	r.lead.proposal = proposal{}
 	a := r.assigned
 	switch {
 	case r.self() == nil:
@@ -65,6 +72,7 @@ func (r *Replica) changeRole(now time.Time, out *Effects) {
 	case RoleFollower:
 		r.maybeRebuild(out)
 	case RoleNone:
+		r.updateISR(now, out)
 	}
 }
 

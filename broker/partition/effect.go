@@ -28,7 +28,8 @@ const (
 	EffectEndSession
 	// EffectProposeISR: ask the controller for the ISR in Effects.Members, given
 	// Epoch (leader epoch) and PartitionEpoch. At most one a step; every one is
-	// answered with ProposalResult. A set without this broker is its resignation.
+	// answered with ProposalResult. A set without this broker is its resignation, an
+	// empty one that in favour of an eligible leader (ELR).
 	EffectProposeISR
 	// EffectFollowerDamaged: in-sync follower Node came back with a log that ends
 	// at Offset, below HW: it lost acknowledged bytes, and is being proposed out.
@@ -36,7 +37,7 @@ const (
 	// EffectDrained: everything appended is committed; the hand-over may go on.
 	EffectDrained
 	// EffectRefusedLead: the replica was asked to lead but holds less (Offset)
-	// than it acknowledged (End), or is damaged (Damage). Report it.
+	// than it acknowledged (End), or is damaged (Damage). Report it. It resigns.
 	EffectRefusedLead
 	// EffectOffline: the log failed, or a follower's is damaged (Damage). Report it;
 	// nothing more is acknowledged.

@@ -183,7 +183,7 @@ func ProposalResult(partitionEpoch int32, outcome Outcome) Event {
 }
 
 // Tick lets time pass: lag, silence, timeouts, repeated proposals. Due every
-// 100 to 500 ms on leaders; followers need none. heard is shared by all
+// 100 to 500 ms on leaders and where RefusesLead; followers need none. heard is shared by all
 // partitions of the broker and only read.
 func Tick(heard []Heard) Event { return Event{Kind: EventTick, Heard: heard} }
 

@@ -129,6 +129,7 @@ func (r *Replica) stepWhileTruncating(ev Event, out *Effects) {
 	case EventBegin:
 		out.add(Effect{Kind: EffectHold})
 	case EventHandshake:
+		r.hear(ev.Epoch, out)
 		out.add(Effect{Kind: EffectHandshakeReply, Node: ev.Node, Epoch: ev.Epoch, Session: ev.Session, Outcome: OutcomeNotLeader})
 	case EventWait:
 		r.wait(ev, out)

@@ -50,27 +50,53 @@ func (r *Replica) wants(now time.Time, f *peer) bool {
 // updateISR proposes the ISR that the leader wants when it differs from the
 // committed one, when an earlier proposal was left without an outcome, or when the
 // image still keeps the last set that may hold every record: that a leader lives
-// and which set holds everything is what lets the others start over. One proposal
-// is under way at a time.
+// and which set holds everything is what lets the others start over. A leader that is
+// not well resigns as soon as another could lead. One proposal is under way at a time.
 func (r *Replica) updateISR(now time.Time, out *Effects) {
 	p := &r.lead.proposal
-	if r.role != RoleLeader || r.lead.superseded || r.lead.suspended || p.inFlight || now.Before(p.retryAt) {
+	if r.role != RoleLeader && !r.RefusesLead() || r.superseded() || r.lead.suspended || p.inFlight || now.Before(p.retryAt) {
 		return
 	}
-	changed, members := p.unresolved || r.lastSetKept(), 0
+	if r.damage != DamageNone && r.resign(now, out) || r.role != RoleLeader {
+		return
+	}
+	changed := p.unresolved || r.lastSetKept()
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
-		want := r.wants(now, f)
-		changed = changed || want != f.inSync
-		if want {
-			members++
+		changed = changed || r.wants(now, f) != f.inSync
+	}
+	if changed {
+		r.propose(now, out)
+	}
+}
+
+// resign proposes the ISR without this replica, if somebody there could lead or, with
+// an empty set, an eligible leader outside of it. It reports whether it did. Only
+// members of the committed set are in it: a log that is not well vouches for nobody.
+func (r *Replica) resign(now time.Time, out *Effects) bool {
+	out.Members, out.Damaged = out.Members[:0], append(out.Damaged[:0], r.cfg.Node)
+	eligible := false
+	for i := range r.assigned.Replicas {
+		a := &r.assigned.Replicas[i]
+		if a.Node == r.cfg.Node || a.Fenced {
+			continue
 		}
+		f := r.lead.find(a.Node) // nil if it refused to lead
+		if f != nil && f.damaged {
+			out.Damaged = append(out.Damaged, a.Node)
+			continue
+		}
+		if a.ISR && (f == nil || r.wants(now, f)) {
+			out.Members = append(out.Members, Member{Node: a.Node, BrokerEpoch: a.BrokerEpoch})
+		}
+		eligible = eligible || a.ELR
 	}
-	resign := r.damage != DamageNone
-	if resign && members == 0 || !resign && !changed {
-		return
+	if len(out.Members) == 0 && !eligible {
+		out.Damaged = out.Damaged[:0]
+		return false
 	}
-	r.propose(now, resign, out)
+	r.addProposal(out)
+	return true
 }
 
 // lastSetKept reports whether the assignment keeps a LastISR.
@@ -83,14 +109,9 @@ func (r *Replica) lastSetKept() bool {
 	return false
 }
 
-func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
-	p := &r.lead.proposal
-	out.Members, out.Damaged = out.Members[:0], out.Damaged[:0]
-	if self := r.self(); resign {
-		out.Damaged = append(out.Damaged, self.Node)
-	} else {
-		out.Members = append(out.Members, Member{Node: self.Node, BrokerEpoch: self.BrokerEpoch})
-	}
+func (r *Replica) propose(now time.Time, out *Effects) {
+	self := r.self()
+	out.Members, out.Damaged = append(out.Members[:0], Member{Node: self.Node, BrokerEpoch: self.BrokerEpoch}), out.Damaged[:0]
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
 		if f.damaged {
@@ -102,7 +123,12 @@ func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
 		f.proposed = f.proposed || !f.inSync
 		out.Members = append(out.Members, Member{Node: f.node, BrokerEpoch: f.brokerEpoch})
 	}
+	r.addProposal(out)
+}
+
+func (r *Replica) addProposal(out *Effects) {
 	slices.SortFunc(out.Members, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	p := &r.lead.proposal
 	p.inFlight, p.partitionEpoch = true, r.assigned.PartitionEpoch
 	out.add(Effect{Kind: EffectProposeISR, Epoch: r.assigned.LeaderEpoch, PartitionEpoch: r.assigned.PartitionEpoch})
 }
@@ -111,7 +137,7 @@ func (r *Replica) propose(now time.Time, resign bool, out *Effects) {
 // image that shows it; until then it is counted like one of unknown outcome.
 func (r *Replica) proposalResult(now time.Time, ev Event, out *Effects) {
 	p := &r.lead.proposal
-	if r.role != RoleLeader || !p.inFlight || ev.PartitionEpoch != p.partitionEpoch {
+	if !p.inFlight || ev.PartitionEpoch != p.partitionEpoch {
 		return
 	}
 	p.inFlight = false
@@ -120,7 +146,7 @@ func (r *Replica) proposalResult(now time.Time, ev Event, out *Effects) {
 		p.unresolved = true
 		return
 	}
-	if !p.unresolved {
+	if !p.unresolved && r.role == RoleLeader {
 		r.clearProposed()
 		r.updateWatermark(out)
 		r.updateTrims(out)

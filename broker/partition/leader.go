@@ -11,8 +11,6 @@ type leader struct {
 	followers []peer
 	// startOffset is the LEO at election: where this leader epoch begins.
 	startOffset record.Offset
-	// superseded: a newer leader epoch was heard of. It ends with the next assignment.
-	superseded bool
 	// suspended: this broker has no controller. It outlives leader epochs.
 	suspended bool
 	draining  bool
@@ -75,15 +73,14 @@ func (l *leader) find(node int32) *peer {
 
 // leading reports whether this replica may act as leader now.
 func (r *Replica) leading() bool {
-	return r.role == RoleLeader && !r.lead.superseded && !r.lead.suspended && r.damage != DamageFailed
+	return r.role == RoleLeader && !r.superseded() && !r.lead.suspended && r.damage != DamageFailed
 }
 
 func (r *Replica) startLeading(now time.Time, out *Effects) {
 	l := &r.lead
 	l.followers = l.followers[:0]
 	l.startOffset = r.end
-	l.superseded, l.draining, l.drained = false, false, false
-	l.proposal = proposal{}
+	l.draining, l.drained = false, false
 	l.lag.reset()
 	l.lag.add(now, r.end, 0)
 	r.syncFollowers(now, out)
@@ -232,7 +229,7 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 func (r *Replica) admitHandshake(f *peer, ev Event, out *Effects) Outcome {
 	switch {
 	case ev.Epoch > r.Epoch():
-		r.supersede(out)
+		r.hear(ev.Epoch, out)
 		return OutcomeUnknownEpoch
 	case ev.Epoch < r.Epoch():
 		return OutcomeFencedEpoch
@@ -249,11 +246,17 @@ func (r *Replica) admitHandshake(f *peer, ev Event, out *Effects) Outcome {
 	}
 }
 
-// supersede stops acknowledgements at once: somewhere a newer leader exists. The
+// superseded reports whether a newer leader epoch than the one in force was heard
+// of: somewhere another leader exists, or this one in a later term. It ends when the
+// metadata shows that epoch, not with one in between that this broker is late to see.
+func (r *Replica) superseded() bool { return r.heard > r.Epoch() }
+
+// hear stops acknowledgements at once when a message names a newer leader epoch. The
 // epoch itself is taken from the metadata only.
-func (r *Replica) supersede(out *Effects) {
-	if r.role == RoleLeader && !r.lead.superseded {
-		r.lead.superseded = true
+func (r *Replica) hear(epoch record.Epoch, out *Effects) {
+	leading := r.role == RoleLeader && !r.superseded()
+	r.heard = max(r.heard, epoch)
+	if leading && r.superseded() {
 		r.failWaiters(OutcomeNotLeader, out)
 	}
 }
@@ -262,8 +265,8 @@ func (r *Replica) ack(now time.Time, ev Event, out *Effects) {
 	f := r.lead.find(ev.Node)
 	if r.role != RoleLeader || f == nil || ev.Epoch != r.Epoch() || ev.Session != f.session || !f.matched ||
 		ev.To > r.end || ev.Flushed > ev.To {
-		if f != nil && ev.Epoch > r.Epoch() {
-			r.supersede(out)
+		if f != nil {
+			r.hear(ev.Epoch, out)
 		}
 		out.add(Effect{Kind: EffectDrop, Node: ev.Node, Session: ev.Session})
 		return
@@ -293,6 +296,7 @@ func (r *Replica) sessionGone(now time.Time, ev Event, out *Effects) {
 
 func (r *Replica) tick(now time.Time, heard []Heard, out *Effects) {
 	if r.role != RoleLeader {
+		r.updateISR(now, out)
 		return
 	}
 	for _, h := range heard {

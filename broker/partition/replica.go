@@ -33,6 +33,8 @@ type Replica struct {
 	damage Damage
 	// assigned is the assignment in force; nil before the first one.
 	assigned *Assignment
+	// heard is the newest leader epoch that a message named.
+	heard record.Epoch
 	// deferred came while the log was being truncated, and is acted on after it.
 	deferred *Assignment
 
@@ -60,7 +62,7 @@ func New(cfg Config) *Replica {
 	if cfg.ProposalRetry <= 0 {
 		cfg.ProposalRetry = DefaultProposalRetry
 	}
-	r := &Replica{cfg: cfg}
+	r := &Replica{cfg: cfg, heard: record.UnknownEpoch}
 	r.adoptLog(cfg.Log)
 	r.damage = cfg.Log.Damage
 	if r.damage == DamageNone && r.end < max(cfg.Log.HW, cfg.Log.MustHave) {

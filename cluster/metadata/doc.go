@@ -47,8 +47,9 @@
 //
 // Leaders ask for changes with ChangeIsr (KIP-497). Each change is checked on its
 // own: leader, leader epoch, partition epoch, and for every member its broker
-// epoch (KIP-903) and that it is unfenced (KIP-841). A set is never emptied. A leader
-// whose log failed resigns by a set without itself. Every change, also one to the
+// epoch (KIP-903) and that it is unfenced (KIP-841). A leader whose log
+// failed resigns by a set without itself, which may be empty only where an eligible
+// leader takes over at once. Every change, also one to the
 // same set, has a new partition epoch, which settles earlier proposals. Below
 // its minimum, those who left stay eligible leaders (KIP-966).
 //

@@ -89,7 +89,11 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 	q.PartitionEpoch++
 	if !slices.Contains(isr, p.Leader) {
 		// The leader resigned: its log failed.
-		q.lead(e.im.Elect(q, ElectOptions{}))
+		choice := e.im.Elect(q, ElectOptions{})
+		if len(isr) == 0 && choice.Leader == NoNode {
+			return where(CodeLeaderNotAvailable, "the leader %d cannot resign: none of the eligible %v is there", p.Leader, q.ELR)
+		}
+		q.lead(choice)
 	}
 	e.put(t, c.GetPartition(), q)
 	return nil
@@ -114,7 +118,8 @@ func (e *edit) members(p *Partition, c *metav1.IsrChange, where func(Code, strin
 		}
 		isr = append(isr, m.GetNodeId())
 	}
-	if len(isr) == 0 {
+	// A leader that is the last of its set resigns to the eligible by an empty one.
+	if len(isr) == 0 && (len(p.ELR) == 0 || !slices.Contains(c.GetDamaged(), p.Leader)) {
 		return nil, where(CodeInvalidArgument, "the in-sync set cannot be empty")
 	}
 	slices.Sort(isr)

@@ -368,7 +368,7 @@ func (w *world) parseChange(t *testing.T, d *datadriven.TestData, line string) *
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
 		case "isr":
-			for m := range strings.SplitSeq(value, ",") {
+			for m := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' }) {
 				id, epoch, given := strings.Cut(m, "@")
 				member := &metav1.IsrMember{NodeId: int32(number(t, id))}
 				if member.BrokerEpoch = w.epoch(member.NodeId); given {
