@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim clean log-crash-long recovery-10g chaos chaos-short
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -43,8 +43,20 @@ fuzz-corpora: ## The seed corpora of every fuzz target
 fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
 
+SIM := go test ./internal/sim -run '^TestSeeds$$' -count=1 -v
+
 sim: ## Simulated clusters: SEEDS=2000 of them from FIRST=1 on, or SEED=n alone with its trace
-	go test ./internal/sim -run TestSeeds -count=1 -v -timeout 60m -sim.seeds=$(or $(SEEDS),2000) -sim.first=$(or $(FIRST),1) -sim.seed=$(or $(SEED),0)
+	$(SIM) -timeout 60m -sim.seeds=$(or $(SEEDS),2000) -sim.first=$(or $(FIRST),1) -sim.seed=$(or $(SEED),0)
+
+sim-ci: ## 2,000 simulated clusters, each twice; fails if some trouble came up too seldom
+	$(SIM) -timeout 10m -sim.seeds=2000 -sim.twice
+
+sim-long: ## Simulated clusters for SIMTIME=2h, other seeds each day; writes docs/reliability/sim-long.md
+	@mkdir -p docs/reliability
+	$(SIM) -timeout 0 -sim.for=$(or $(SIMTIME),2h) -sim.first=$(or $(FIRST),$$(date +%Y%m%d)0000000) -sim.report=$(CURDIR)/docs/reliability/sim-long.md
+
+mutants: ## Deliberate faults, each of which the simulation must notice
+	go run ./internal/mutants
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	scripts/fuzz $(FUZZTIME)

@@ -1,13 +1,9 @@
 package sim
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/log/record"
-	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
 func offsetOf(i int) record.Offset { return record.Offset(i) }
@@ -17,56 +13,80 @@ func (w *World) checkWatermark(r *replica, hw record.Offset) {
 	p := w.parts[r.part]
 	epoch := r.state.Epoch()
 	if epoch == r.shownEpoch && hw < r.shown {
-		w.fail("partition %d: node %d's watermark fell from %d to %d in epoch %d", r.part, r.n.id, r.shown, hw, epoch)
+		w.fail(Visible, "partition %d: node %d's watermark fell from %d to %d in epoch %d", r.part, r.n.id, r.shown, hw, epoch)
 	}
 	r.shown, r.shownEpoch = hw, epoch
-	if r.state.Role() != partition.RoleLeader || epoch < p.lossyEpoch {
+	if int(hw) > len(r.disk.entries) || p.synced && int(hw) > r.disk.durable {
+		w.fail(Visible, "partition %d: node %d's watermark is %d, its log ends at %d, is durable to %d", r.part, r.n.id, hw, len(r.disk.entries), r.disk.durable)
 		return
 	}
-	for i := range int(hw) {
-		switch {
-		case i >= len(r.disk.entries):
-			w.fail("partition %d: leader %d's watermark is %d, its log ends at %d", r.part, r.n.id, hw, len(r.disk.entries))
-			return
-		case i >= len(p.committed):
-			p.committed = append(p.committed, r.disk.entries[i])
-		case p.committed[i] != r.disk.entries[i]:
-			w.fail("partition %d: offset %d held %+v and holds %+v at leader %d of epoch %d", r.part, i, p.committed[i], r.disk.entries[i], r.n.id, epoch)
+	if r.state.Role() != partition.RoleLeader {
+		return
+	}
+	w.checkActing(r, "moves the watermark")
+	if t := r.n.image.TopicByID(p.topic); t != nil && len(t.Partitions[0].ISR) < t.MinISR(t.Partitions[0]) {
+		w.fail(Visible, "partition %d: node %d moves the watermark with %v in sync, the minimum is %d", r.part, r.n.id, t.Partitions[0].ISR, t.MinISR(t.Partitions[0]))
+	}
+	if epoch < p.lossyEpoch {
+		return
+	}
+	for i := min(len(p.committed), int(hw)) - 1; i >= 0 && p.committed[i] != r.disk.entries[i]; i-- {
+		w.fail(Immutable, "partition %d: offset %d held %+v and holds %+v at leader %d of epoch %d", r.part, i, p.committed[i], r.disk.entries[i], r.n.id, epoch)
+		return
+	}
+	for i := len(p.committed); i < int(hw); i++ {
+		e := r.disk.entries[i]
+		if first, twice := p.values[e.value]; twice {
+			w.fail(Once, "partition %d: value %d is at %d and at %d", r.part, e.value, first, i)
 			return
 		}
+		p.values[e.value] = i
+		p.committed = append(p.committed, e)
 	}
-	w.checkStrongISR(p, r, int(hw))
+	w.checkMembers(p)
 }
 
-// checkStrongISR: below the watermark of anyone who believes to lead, the logs of
-// all committed in-sync members are the same, as safe as the topic asks.
-func (w *World) checkStrongISR(p *part, r *replica, hw int) {
+// checkMembers: what any leader has shown as committed is in the log of everyone
+// from whom the next leader may come, as safe as the topic asks.
+func (w *World) checkMembers(p *part) {
 	t := w.meta.latest().TopicByID(p.topic)
 	if t == nil {
 		return
 	}
-	for _, id := range t.Partitions[0].ISR {
-		n := w.nodes[id]
-		if p.index >= len(n.disks) || n.disks[p.index] == nil {
-			w.fail("partition %d: in-sync member %d has no log", p.index, id)
-			return
+	q := t.Partitions[0]
+	for _, set := range [][]int32{q.ISR, q.ELR} {
+		for _, id := range set {
+			w.checkMember(p, q, id)
 		}
-		d := n.disks[p.index]
-		if d.wounded || !p.synced && (!n.up || n.brokerEpoch == 0) {
-			continue
+	}
+}
+
+func (w *World) checkMember(p *part, q *metadata.Partition, id int32) {
+	n := w.nodes[id]
+	if p.index >= len(n.disks) || n.disks[p.index] == nil {
+		if len(p.committed) > 0 {
+			w.fail(StrongISR, "partition %d: member %d has no log", p.index, id)
 		}
-		have := len(d.entries)
-		if p.synced {
-			have = d.durable
-		}
-		if have < hw {
-			w.fail("partition %d: node %d of epoch %d shows %d, in-sync member %d holds %d (durable %d)", p.index, r.n.id, r.state.Epoch(), hw, id, len(d.entries), d.durable)
-			return
-		}
-		if i := differ(d.entries[:hw], p.committed[:hw]); i >= 0 {
-			w.fail("partition %d: in-sync member %d holds %+v at %d, committed is %+v", p.index, id, d.entries[i], i, p.committed[i])
-			return
-		}
+		return
+	}
+	d := n.disks[p.index]
+	// A process that is gone may have lost what was in memory: until it is back the
+	// metadata does not know.
+	if d.wounded || !p.synced && (!n.up || n.brokerEpoch != w.meta.latest().Broker(id).Epoch) {
+		return
+	}
+	have, all := len(d.entries), len(p.committed)
+	if p.synced {
+		have = d.durable
+	}
+	if have < all {
+		w.fail(StrongISR, "partition %d: %d is committed, node %d (in sync %v, eligible %v) holds %d (durable %d)",
+			p.index, all, id, q.ISR, q.ELR, len(d.entries), d.durable)
+		return
+	}
+	if i := differ(d.entries[:all], p.committed); i >= 0 {
+		w.fail(StrongISR, "partition %d: node %d (in sync %v, eligible %v) holds %+v at %d, committed is %+v",
+			p.index, id, q.ISR, q.ELR, d.entries[i], i, p.committed[i])
 	}
 }
 
@@ -74,33 +94,69 @@ func (w *World) checkStrongISR(p *part, r *replica, hw int) {
 // back to where they surely agree; -1: none. Logs that agree in an entry agree in
 // all before it.
 func differ(a, b []entry) int {
-	for i := range slices.Backward(a) {
-		if a[i] == b[i] {
-			return -1
-		}
-		if i == 0 || a[i-1] == b[i-1] {
-			return i
-		}
+	at := -1
+	for i := len(a) - 1; i >= 0 && a[i] != b[i]; i-- {
+		at = i
 	}
-	return -1
+	return at
 }
 
 // checkAck: what is acknowledged is where it is said to be, and with acks=all
 // below the watermark.
 func (w *World) checkAck(r *replica, q *produce) {
 	p := w.parts[r.part]
+	w.checkActing(r, "acknowledges")
 	if q.offset >= len(r.disk.entries) || r.disk.entries[q.offset].value != q.e.value {
-		w.fail("partition %d: node %d acknowledged value %d at %d, which is not there", r.part, r.n.id, q.e.value, q.offset)
+		w.fail(Acked, "partition %d: node %d acknowledged value %d at %d, which is not there", r.part, r.n.id, q.e.value, q.offset)
 		return
 	}
 	if q.acks != partition.AcksAll {
 		return
 	}
 	if int(r.state.HighWatermark()) <= q.offset {
-		w.fail("partition %d: node %d acknowledged offset %d, its watermark is %d", r.part, r.n.id, q.offset, r.state.HighWatermark())
+		w.fail(Acked, "partition %d: node %d acknowledged offset %d, its watermark is %d", r.part, r.n.id, q.offset, r.state.HighWatermark())
 	}
 	if r.state.Epoch() >= p.lossyEpoch {
 		p.acked = append(p.acked, ackedRecord{q.offset, r.disk.entries[q.offset]})
+	}
+}
+
+// checkOutcome: after the append, only success says how it ended.
+func (w *World) checkOutcome(r *replica, q *produce, o partition.Outcome) {
+	switch o {
+	case partition.OutcomeOK, partition.OutcomeNotLeader, partition.OutcomeStorageFailed, partition.OutcomeNotEnoughReplicasAfterAppend:
+	case partition.OutcomeTimedOut:
+		w.counts.TimedOut++
+	default:
+		w.fail(Indefinite, "partition %d: node %d appended value %d at %d and answers: %s", r.part, r.n.id, q.e.value, q.offset, o)
+	}
+}
+
+// checkActing: a leader whose broker has had no controller for its session, or that
+// has heard of a newer leader epoch, does nothing.
+func (w *World) checkActing(r *replica, what string) {
+	switch {
+	case r.suspended:
+		w.fail(Deposed, "partition %d: node %d %s, and has no controller", r.part, r.n.id, what)
+	case r.heard > r.state.Epoch():
+		w.fail(Deposed, "partition %d: node %d %s in epoch %d, and has heard of %d", r.part, r.n.id, what, r.state.Epoch(), r.heard)
+	}
+}
+
+// checkSequence: a record is refused for its sequence only when an earlier one of
+// its producer is missing that was not acknowledged, or may be lost.
+func (w *World) checkSequence(r *replica, q *produce, last int32) {
+	p := w.parts[r.part]
+	if p.lossy || p.acksOne || q.done || q.e.producer != q.c.id {
+		return
+	}
+	switch {
+	case last < q.c.lastAcked:
+		w.fail(Acked, "partition %d: producer %d sends sequence %d to node %d, whose log has %d of the acknowledged %d",
+			r.part, q.e.producer, q.e.sequence, r.n.id, last, q.c.lastAcked)
+	case last >= q.e.sequence:
+		w.fail(Once, "partition %d: producer %d sends sequence %d to node %d, which has %d and not this one",
+			r.part, q.e.producer, q.e.sequence, r.n.id, last)
 	}
 }
 
@@ -111,11 +167,75 @@ func (w *World) checkMatched(l, f *replica, session uint64) {
 		return // it does something else by now, and will drop the reply
 	}
 	if len(f.disk.entries) > len(l.disk.entries) {
-		w.fail("partition %d: node %d follows %d with a longer log", l.part, f.n.id, l.n.id)
+		w.fail(ByEpoch, "partition %d: node %d follows %d with a longer log", l.part, f.n.id, l.n.id)
 		return
 	}
 	if i := differ(f.disk.entries, l.disk.entries[:len(f.disk.entries)]); i >= 0 {
-		w.fail("partition %d: node %d follows %d, and differs at %d", l.part, f.n.id, l.n.id, i)
+		w.fail(ByEpoch, "partition %d: node %d follows %d, and differs at %d", l.part, f.n.id, l.n.id, i)
+	}
+}
+
+// leader is the replica that leads in the epoch which this one follows; nil: none does.
+func (r *replica) leader() *replica {
+	if r.state.Leader() < 0 {
+		return nil
+	}
+	l := r.at(r.state.Leader())
+	if l == nil || l.state.Role() != partition.RoleLeader || l.state.Epoch() != r.state.Epoch() {
+		return nil
+	}
+	return l
+}
+
+// checkPushed: what a follower takes from the leader of its epoch is what that one has.
+func (w *World) checkPushed(f *replica) {
+	l := f.leader()
+	if l == nil {
+		return
+	}
+	have := len(f.disk.entries)
+	if have > len(l.disk.entries) {
+		w.fail(ByEpoch, "partition %d: node %d holds %d of leader %d, which has %d", f.part, f.n.id, have, l.n.id, len(l.disk.entries))
+		return
+	}
+	if i := differ(f.disk.entries, l.disk.entries[:have]); i >= 0 {
+		w.fail(ByEpoch, "partition %d: node %d took %+v at %d from leader %d, which has %+v there", f.part, f.n.id, f.disk.entries[i], i, l.n.id, l.disk.entries[i])
+	}
+}
+
+// checkCut: no truncation takes from one who may lead what is committed, nor from
+// anyone what its leader has as well. One that slept may cut more by what a leader told
+// it long ago; it is in no set by then.
+func (w *World) checkCut(r *replica, to int) {
+	p := w.parts[r.part]
+	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded || to >= len(r.disk.entries) {
+		return
+	}
+	if l := r.leader(); l != nil && to < len(l.disk.entries) && l.disk.entries[to] == r.disk.entries[to] {
+		w.fail(ByEpoch, "partition %d: node %d cuts its log to %d, where leader %d has the same", r.part, r.n.id, to, l.n.id)
+	}
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil || !t.Partitions[0].InISR(r.n.id) && !t.Partitions[0].InELR(r.n.id) {
+		return
+	}
+	if to < len(p.committed) && r.disk.entries[to] == p.committed[to] {
+		w.fail(ByEpoch, "partition %d: node %d cuts its log to %d, %d is committed and the same there", r.part, r.n.id, to, len(p.committed))
+	}
+}
+
+// checkRebuild: a damaged log is emptied only when nobody counts on it.
+func (w *World) checkRebuild(r *replica) {
+	t := w.meta.latest().TopicByID(w.parts[r.part].topic)
+	if t == nil {
+		return
+	}
+	q := t.Partitions[0]
+	for _, set := range [][]int32{q.ISR, q.ELR, q.LastISR} {
+		for _, id := range set {
+			if id == r.n.id {
+				w.fail(Unclean, "partition %d: node %d empties its log; in sync %v, eligible %v, last %v", r.part, id, q.ISR, q.ELR, q.LastISR)
+			}
+		}
 	}
 }
 
@@ -127,7 +247,7 @@ func (w *World) checkLeader(r *replica, epoch record.Epoch) {
 		p.leaders = append(p.leaders, leading{node: -1})
 	}
 	if old := p.leaders[epoch]; old.node >= 0 && old != who {
-		w.fail("partition %d: epoch %d is led by %+v and by %+v", r.part, epoch, old, who)
+		w.fail(Deposed, "partition %d: epoch %d is led by %+v and by %+v", r.part, epoch, old, who)
 	}
 	p.leaders[epoch] = who
 }
@@ -141,151 +261,6 @@ type leading struct {
 // ever showed.
 func (w *World) checkRefused(r *replica, e *partition.Effect) {
 	if p := w.parts[r.part]; p.synced && !p.lossy && !r.disk.wounded {
-		w.fail("partition %d: node %d should truncate to %d, below its watermark %d", r.part, r.n.id, e.Offset, e.HW)
-	}
-}
-
-// checkImage looks at what a command changed.
-func (w *World) checkImage(old, im *metadata.Image, cmd *metav1.Command) {
-	for _, p := range w.parts {
-		was, is := old.TopicByID(p.topic), im.TopicByID(p.topic)
-		if was == nil || is == nil || was == is {
-			continue
-		}
-		a, b := was.Partitions[0], is.Partitions[0]
-		if b.LeaderEpoch < a.LeaderEpoch || b.PartitionEpoch < a.PartitionEpoch {
-			w.fail("partition %d: epochs fell", p.index)
-		}
-		if r := cmd.GetRegisterBroker(); r != nil {
-			w.checkRegistration(p, a, b, r, old)
-		}
-		if b.LeaderEpoch > a.LeaderEpoch && b.Leader >= 0 {
-			w.countElection(p, a, b, im, cmd)
-		}
-	}
-}
-
-func (w *World) checkRegistration(p *part, a, b *metadata.Partition, r *metav1.RegisterBroker, old *metadata.Image) {
-	id := r.GetNodeId()
-	if a.Leader == id && b.LeaderEpoch == a.LeaderEpoch {
-		w.fail("partition %d: node %d came back and leads epoch %d again", p.index, id, a.LeaderEpoch)
-	}
-	clean := r.GetCleanStop() && old.Broker(id) != nil && r.GetCleanStopEpoch() == old.Broker(id).Epoch
-	if !p.synced && !clean && (b.InISR(id) || b.InELR(id)) && b.Leader != id {
-		w.fail("partition %d: node %d may have lost memory and is in sync", p.index, id)
-	}
-}
-
-// countElection notes where a leader came from. An election from the last in-sync
-// set may lose records: from here on its log is the truth.
-func (w *World) countElection(p *part, a, b *metadata.Partition, im *metadata.Image, cmd *metav1.Command) {
-	from := slices.ContainsFunc(cmd.GetElectLeaders().GetChanges(), func(c *metav1.LeaderChange) bool {
-		return metadata.ID(c.GetTopicId()) == p.topic && c.GetFromLastIsr() && c.GetLeader() == b.Leader
-	})
-	switch {
-	case from && !a.InISR(b.Leader) && !a.InELR(b.Leader):
-		w.counts.LastISRElections++
-		w.adopt(p, b)
-	case a.InELR(b.Leader) && !a.InISR(b.Leader):
-		w.counts.ELRElections++
-	case a.Replica(b.Leader).RecoveredEpoch == im.Broker(b.Leader).Epoch:
-		w.counts.RestartElections++
-	}
-}
-
-// adopt makes the log of a leader from the last in-sync set the truth. In a synced
-// partition the set may have been lost for having had nothing to lose, as when its
-// brokers stopped before they heard of the topic; records are not lost.
-func (w *World) adopt(p *part, b *metadata.Partition) {
-	kept := w.nodes[b.Leader].log(p.index)
-	lost := slices.ContainsFunc(p.acked, func(r ackedRecord) bool { return r.offset >= len(kept) || kept[r.offset] != r.e })
-	if p.synced {
-		if lost {
-			w.fail("partition %d: an election in a synced partition lost acknowledged records", p.index)
-		}
-		return
-	}
-	p.lossy, p.lossyEpoch = true, record.Epoch(b.LeaderEpoch)
-	p.committed = slices.Clone(kept)
-	p.acked = slices.DeleteFunc(p.acked, func(r ackedRecord) bool { return r.offset >= len(kept) || kept[r.offset] != r.e })
-}
-
-// settled: the healed cluster is whole again.
-func (w *World) settled() bool { return w.unsettled() == "" }
-
-// unsettled says what is still missing.
-func (w *World) unsettled() string {
-	for _, n := range w.nodes {
-		if !n.up || n.brokerEpoch == 0 {
-			return fmt.Sprintf("node %d is not registered", n.id)
-		}
-	}
-	for _, p := range w.parts {
-		t := w.meta.latest().TopicByID(p.topic)
-		if t == nil {
-			return fmt.Sprintf("topic %s is missing", p.name)
-		}
-		q := t.Partitions[0]
-		if q.Leader < 0 || len(q.ISR) != len(p.replicas) {
-			return fmt.Sprintf("partition %d: leader %d, in sync %v, eligible %v, last %v; %s", p.index, q.Leader, q.ISR, q.ELR, q.LastISR, w.describe(p))
-		}
-		for _, id := range p.replicas {
-			if d := w.nodes[id].disks[p.index]; len(d.entries) < len(p.committed) {
-				return fmt.Sprintf("partition %d: node %d holds %d of %d", p.index, id, len(d.entries), len(p.committed))
-			}
-		}
-	}
-	for i, c := range w.clients {
-		if c.acked < 3 {
-			return fmt.Sprintf("producer %d of partition %d got %d acknowledgements", i, c.part.index, c.acked)
-		}
-	}
-	return ""
-}
-
-// describe says what the replicas of a partition do.
-func (w *World) describe(p *part) (out string) {
-	for _, id := range p.replicas {
-		n := w.nodes[id]
-		if !n.up || p.index >= len(n.replicas) || n.replicas[p.index] == nil {
-			out += fmt.Sprintf("node %d: none; ", id)
-			continue
-		}
-		r := n.replicas[p.index]
-		session, on := r.state.Session()
-		out += fmt.Sprintf("node %d: %v of epoch %d (%d), end %d, flushed %d, watermark %d, damage %d, session %d (on %v), image %d, followers %+v; ",
-			id, r.state.Role(), r.state.Epoch(), r.state.PartitionEpoch(), r.state.End(), r.disk.durable, r.state.HighWatermark(), r.state.Damage(),
-			session, on, n.image.Index(), r.state.Followers(nil))
-	}
-	return out
-}
-
-// checkEnd: all that was acknowledged is on every replica, once.
-func (w *World) checkEnd() {
-	if missing := w.unsettled(); missing != "" {
-		w.fail("healed for %v, and still: %s", livenessTime, missing)
-		return
-	}
-	for _, p := range w.parts {
-		for _, id := range p.replicas {
-			d := w.nodes[id].disks[p.index]
-			for _, a := range p.acked {
-				if a.offset >= len(d.entries) || d.entries[a.offset] != a.e {
-					w.fail("partition %d: acknowledged %+v is not at offset %d of node %d", p.index, a.e, a.offset, id)
-					return
-				}
-			}
-			if i := differ(d.entries[:len(p.committed)], p.committed); i >= 0 {
-				w.fail("partition %d: node %d differs from what was committed at %d", p.index, id, i)
-				return
-			}
-		}
-		seen := map[int64]int{}
-		for i, e := range p.committed {
-			if first, twice := seen[e.value]; twice && !p.lossy && !p.acksOne {
-				w.fail("partition %d: value %d is at %d and at %d", p.index, e.value, first, i)
-			}
-			seen[e.value] = i
-		}
+		w.fail(ByEpoch, "partition %d: node %d should truncate to %d, below its watermark %d", r.part, r.n.id, e.Offset, e.HW)
 	}
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/broker/partition"
@@ -11,31 +12,51 @@ import (
 const (
 	produceTimeout = 1500 * time.Millisecond
 	produceWait    = 10 * time.Second
+	// maxWindow is how many requests an idempotent producer may have under way:
+	// logs remember so many of its batches.
+	maxWindow = 5
 )
 
-// producer is an idempotent producer of one partition with one request under way,
-// which it repeats until it knows.
+// producer is an idempotent producer of one partition. It has a few requests under
+// way, each of one record, and repeats each until it knows how it ended.
 type producer struct {
 	w        *World
 	part     *part
 	id       int64
-	sequence int32
-	value    int64
-	attempt  int
+	sequence int32 // the next one
+	sends    []*send
 	// known is the newest leader epoch that answered: the client goes to no older one.
 	known record.Epoch
+	// lastAcked is the last sequence that was acknowledged; -1: none.
+	lastAcked int32
 	// acked counts what was acknowledged since the cluster was healed.
 	acked int
+	// due: the next record comes by itself; again: what is under way is sent again soon.
+	due, again bool
+	// node is where the last request went, and arrives is when: one connection, in order.
+	node    int32
+	arrives time.Time
 }
 
-// produce is one request at one broker.
+// send is one record on its way.
+type send struct {
+	c        *producer
+	value    int64
+	sequence int32
+	attempt  int
+	done     bool
+	timeout  *event
+}
+
+// produce is one attempt of a send, at one broker.
 type produce struct {
-	c       *producer
-	attempt int
-	e       entry
-	offset  int
-	acks    partition.Acks
-	by      record.Epoch // of the leader that took it
+	*send
+	attempt  int
+	e        entry
+	offset   int
+	appended bool
+	acks     partition.Acks
+	by       record.Epoch // of the leader that took it
 }
 
 func (w *World) startClients() {
@@ -44,62 +65,113 @@ func (w *World) startClients() {
 			c := &producer{w: w, part: p}
 			w.clients = append(w.clients, c)
 			c.renew()
-			w.after(3*time.Second+w.between(0, 500*time.Millisecond), "producer begins", c.next)
+			c.due = true
+			w.after(time.Second+w.between(0, 500*time.Millisecond), "producer begins", c.next)
 		}
 		r := &consumer{w: w, part: p}
 		w.readers = append(w.readers, r)
-		w.after(3*time.Second, "consumer begins", r.poll)
+		w.after(time.Second, "consumer begins", r.poll)
 	}
 }
 
-// renew takes another producer id: the old one's sequence is lost.
+// renew takes another producer id: the old one's sequence is lost, and what is under
+// way given up.
 func (c *producer) renew() {
 	c.w.number++
-	c.id, c.sequence = int64(c.w.number), 0
+	c.id, c.sequence, c.lastAcked = int64(c.w.number), 0, -1
+	for _, s := range c.sends {
+		s.end()
+	}
+	c.sends = nil
+}
+
+// soon lets the next record begin, if the window has room for it.
+func (c *producer) soon() {
+	if !c.due && len(c.sends) < c.w.mix.window {
+		c.due = true
+		c.w.after(c.w.between(0, c.w.mix.rest), "next record", c.next)
+	}
 }
 
 // next begins with another record.
 func (c *producer) next() {
 	c.w.number++
-	c.value = int64(c.w.number)
-	c.send()
+	s := &send{c: c, value: int64(c.w.number), sequence: c.sequence}
+	c.sequence++
+	c.sends = append(c.sends, s)
+	s.send()
+	c.due = false
+	c.soon()
 }
 
-func (c *producer) send() {
-	c.attempt++
-	attempt := c.attempt
-	c.w.after(produceTimeout, "produce timeout", func() {
-		if c.attempt == attempt {
-			c.send()
+func (s *send) send() {
+	s.attempt++
+	attempt, c, w := s.attempt, s.c, s.c.w
+	s.timeout.callOff()
+	s.timeout = w.after(produceTimeout, "produce timeout", func() {
+		if !s.done && s.attempt == attempt {
+			c.sendAgain()
 		}
 	})
-	p := &produce{c: c, attempt: attempt, e: entry{value: c.value, producer: c.id, sequence: c.sequence}, acks: partition.AcksAll}
+	p := &produce{send: s, attempt: attempt, e: entry{value: s.value, producer: c.id, sequence: s.sequence}, acks: partition.AcksAll}
 	if c.part.acksOne {
 		p.acks = partition.AcksLeader
 	}
-	n := c.w.nodes[c.target()]
-	c.w.after(c.w.net.delay(), fmt.Sprintf("produce %d to %d/%d", c.value, n.id, c.part.index), func() {
+	if s == c.sends[0] {
+		c.choose()
+	}
+	n := w.nodes[c.node]
+	arrive := func() {
 		if n.up {
-			n.run(func() { n.produce(p) })
+			q := *p // the one that arrives twice is two requests
+			n.run(func() { n.produce(&q) })
 		}
-	})
+	}
+	at := w.now.Add(w.net.delay())
+	if at.Before(c.arrives) {
+		at = c.arrives
+	}
+	c.arrives = at
+	what := fmt.Sprintf("produce %d to %d/%d", s.value, n.id, c.part.index)
+	w.after(at.Sub(w.now), what, arrive)
+	if w.chance(0.5) { // as a request does that was given up and repeated
+		w.after(at.Sub(w.now)+w.between(0, 4*time.Second), what+" again", arrive)
+	}
 }
 
-// target is mostly the leader.
-func (c *producer) target() int32 {
-	if t := c.w.meta.latest().TopicByID(c.part.topic); t != nil && c.w.chance(90) && t.Partitions[0].Leader >= 0 {
-		return t.Partitions[0].Leader
+// choose goes to another broker if need be: mostly to the leader.
+func (c *producer) choose() {
+	node := c.part.replicas[c.w.rng.IntN(len(c.part.replicas))]
+	if l := c.w.leaderOf(c.part); l != nil && c.w.chance(90) {
+		node = l.id
 	}
-	return c.part.replicas[c.w.rng.IntN(len(c.part.replicas))]
+	if node != c.node {
+		c.node, c.arrives = node, c.w.now
+	}
+}
+
+// sendAgain sends all that is under way again, in order, after a short rest.
+func (c *producer) sendAgain() {
+	if c.again {
+		return
+	}
+	c.again = true
+	c.w.after(c.w.between(10*time.Millisecond, 300*time.Millisecond), "produce again", func() {
+		c.again = false
+		for _, s := range c.sends {
+			s.send()
+		}
+	})
 }
 
 // produce is the broker's part.
 func (n *node) produce(p *produce) {
-	if p.c.part.index >= len(n.replicas) || n.replicas[p.c.part.index] == nil {
+	part := p.c.part
+	if part.index >= len(n.replicas) || n.replicas[part.index] == nil {
 		p.answer(partition.OutcomeNotLeader)
 		return
 	}
-	r := n.replicas[p.c.part.index]
+	r := n.replicas[part.index]
 	if r.state.Epoch() < p.c.known {
 		p.answer(partition.OutcomeNotLeader)
 		return
@@ -108,6 +180,7 @@ func (n *node) produce(p *produce) {
 		p.answer(o)
 		return
 	}
+	n.w.checkActing(r, "takes a record")
 	at, last := r.disk.find(p.e.producer, p.e.sequence)
 	deadline := n.clock().Add(produceWait)
 	r.handles++
@@ -118,27 +191,42 @@ func (n *node) produce(p *produce) {
 	switch {
 	case at >= 0:
 		n.w.counts.Duplicates++
-		p.offset = at
+		p.offset, p.appended = at, true
 		p.e.epoch = r.disk.entries[at].epoch
 		r.step(partition.Wait(offsetOf(at+1), p.acks, handle, deadline))
 	case last+1 != p.e.sequence:
 		delete(r.waiters, handle)
-		if !p.c.part.lossy && !p.c.part.acksOne {
-			n.w.fail("partition %d: producer %d sends sequence %d to node %d, whose log has %d: an acknowledged record is missing",
-				r.part, p.e.producer, p.e.sequence, n.id, last)
-		}
-		n.w.after(n.w.net.delay(), "out of order", func() {
-			if p.c.attempt == p.attempt {
-				p.c.renew()
-				p.c.next()
-			}
-		})
+		n.w.counts.OutOfOrder++
+		n.w.checkSequence(r, p, last)
+		p.outOfOrder(last)
 	default:
-		p.offset = len(r.disk.entries)
+		p.offset, p.appended = len(r.disk.entries), true
 		r.disk.entries = append(r.disk.entries, p.e)
 		r.step(partition.Appended(offsetOf(p.offset), offsetOf(p.offset+1), p.acks, handle, deadline))
 		r.flush()
 	}
+}
+
+// outOfOrder answers a sequence that does not follow the log's last one. An earlier
+// record may be on its way; if one was acknowledged and is gone, which may be with
+// acks=1 or after an election that may lose records, the producer begins anew.
+func (p *produce) outOfOrder(last int32) {
+	c := p.c
+	c.w.after(c.w.net.delay(), "out of order", func() {
+		switch {
+		case p.done || p.send.attempt != p.attempt:
+		case last < c.lastAcked:
+			c.renew()
+			c.soon()
+		default:
+			c.sendAgain()
+		}
+	})
+}
+
+func (s *send) end() {
+	s.done = true
+	s.timeout.callOff()
 }
 
 // answer goes back to the client, which repeats what it does not know.
@@ -146,22 +234,17 @@ func (p *produce) answer(o partition.Outcome) {
 	c := p.c
 	c.w.after(c.w.net.delay(), fmt.Sprintf("answer %d: %s", p.e.value, o), func() {
 		switch {
-		case c.attempt != p.attempt:
-		case o != partition.OutcomeOK:
-			c.attempt++
-			attempt := c.attempt
-			c.w.after(c.w.between(10*time.Millisecond, 200*time.Millisecond), "produce again", func() {
-				if c.attempt == attempt {
-					c.send()
-				}
-			})
-		default:
+		case p.done:
+		case o == partition.OutcomeOK: // of whatever attempt
+			p.end()
+			c.sends = slices.DeleteFunc(c.sends, func(s *send) bool { return s == p.send })
 			c.w.counts.Acked++
 			c.known = max(c.known, p.by)
+			c.lastAcked = max(c.lastAcked, p.sequence)
 			c.acked++
-			c.sequence++
-			c.attempt++
-			c.w.after(c.w.between(0, 400*time.Millisecond), "next record", c.next)
+			c.soon()
+		case p.send.attempt == p.attempt:
+			c.sendAgain()
 		}
 	})
 }
@@ -177,7 +260,7 @@ type consumer struct {
 }
 
 func (c *consumer) poll() {
-	defer c.w.after(c.w.between(20*time.Millisecond, 200*time.Millisecond), "poll", c.poll)
+	defer c.w.after(c.w.between(50*time.Millisecond, 600*time.Millisecond), "poll", c.poll)
 	n := c.w.nodes[c.part.replicas[c.w.rng.IntN(len(c.part.replicas))]]
 	if !n.up || n.paused || n.suspended || c.part.index >= len(n.replicas) {
 		return
@@ -189,8 +272,8 @@ func (c *consumer) poll() {
 	hw := int(r.state.HighWatermark())
 	for ; c.at < hw; c.at++ {
 		c.w.counts.Read++
-		if c.at >= len(c.part.committed) || r.disk.entries[c.at] != c.part.committed[c.at] {
-			c.w.fail("partition %d: node %d lets offset %d be read, which holds something else than was committed", r.part, n.id, c.at)
+		if c.at >= len(c.part.committed) || c.at >= len(r.disk.entries) || r.disk.entries[c.at] != c.part.committed[c.at] {
+			c.w.fail(Visible, "partition %d: node %d lets offset %d be read, which holds something else than was committed", r.part, n.id, c.at)
 			return
 		}
 	}

@@ -6,30 +6,39 @@
 // package broker does, disks, the network, clocks, the metadata log, clients.
 //
 //	         events, ordered by (time, number)
-//	faults ──► kill, power cut, pause, link cuts, EIO, hanging flush, lost bytes, clock step
-//	clients ─► produce, consume
+//	faults ──► faults.go has the list
+//	clients ─► produce, up to five requests at a time, each repeated until it is known; consume
 //	nodes ───► partition.Step ─► effects: append, flush, push, ack, propose, truncate
-//	metalog ─► metadata.Apply ─► image ─► nodes, one after the other, late
+//	metalog ─► metadata.Apply ─► image ─► nodes, one after the other, late, some as snapshots
 //	controller ► controller.Decide ─► commands ─► metalog
 //
 // Everything random comes from the seed, and nothing depends on the order of a
-// map, so a seed replays to the same trace, whose hash tells. A run has a safety
-// phase, in which faults come and go, and a liveness phase: everything is healed, and
-// within a bounded time every partition has its full in-sync set, takes records, and every
-// acknowledged record is in every replica.
+// map, so a seed replays to the same trace, whose hash tells. How rough a run is differs
+// from seed to seed (mix.go). A run has a safety phase, in which faults come and go, and
+// a liveness phase in two parts. First one node may stay away, and logs that failed stay
+// failed: wherever a healthy replica is from which the leader may come, records are
+// taken. Then all is healed, and within a bounded time every partition has its full
+// in-sync set, takes records, and holds every acknowledged record in every replica.
 //
-// # What is checked, at every step that could break it
+// # What is checked
 //
-//   - What a leader shows below its high watermark never changes, whoever leads (RELIABILITY's "no
-//     consumer-visible record disappears"), and each record is there once.
-//   - Below the watermark of any presumed leader, the logs of all members of the committed in-sync
-//     set are the same, on disk in a synced topic (StrongIsr of Kafka's TLA+ model).
-//   - An acknowledged record is below the watermark of the one who acknowledged it, at its offset.
-//   - A watermark does not fall within an epoch; no replica is ever asked to truncate below one
-//     that it showed unless the election may lose records.
-//   - A registration ends what the broker led: no leader resumes its epoch. A replica that may have
-//     lost memory is in no set from which leaders come.
-//   - Every image satisfies metadata.Image.Check.
+// invariant.go has the promises, those of the project's list of what must always hold
+// that concern replication, under its numbers. A check runs at every step that could
+// break its promise: a watermark that moves, a push that is taken, a log that is cut, a
+// command that is applied, an answer to a client. check_test.go breaks each promise by
+// hand and sees the check fire; internal/mutants breaks the product.
+//
+// What any leader has ever shown below its watermark is kept (part.committed). At every
+// step it must be in the log of each member of the in-sync and eligible sets of the
+// newest image, durably in a synced topic: that is StrongIsr of Kafka's TLA+ model and
+// more, for it does not forget leaders that are gone. Only an election from the last
+// in-sync set of a replicated topic may make another log the truth.
+//
+// # The network
+//
+// Messages of one replication session are one stream, in order. Sessions overtake each
+// other, messages stall, get lost with their stream, and come again later: what a process
+// that is dead sent still arrives, often just after its successor's first message.
 //
 // # Disks
 //
@@ -37,9 +46,14 @@
 // a prefix does. A killed process loses nothing; what it finds above its checkpoint it writes again before
 // it says so. A failed flush leaves entries readable and not durable.
 //
+// # The metadata log
+//
+// Commands go to the controller and are committed, some late, some twice, some with an
+// outcome that nobody learns; a command of a controller that was deposed may be committed
+// seconds later, after others. That is harsher than Raft is.
+//
 // # What is not here
 //
 // Package log itself (its own crash tests have that), byte credits and the choice between the two
-// replication streams, transport framing, hashicorp/raft (the metadata log is a model with unknown
-// outcomes, repeated commands, changes of controller and images that are skipped), consumer groups.
+// replication streams, transport framing, hashicorp/raft, log starts that move, consumer groups.
 package sim

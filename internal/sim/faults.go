@@ -3,7 +3,10 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
+
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
 // fault is something that goes wrong, and is put right after a while.
@@ -23,9 +26,19 @@ func faults() []fault {
 		{8, "clean stop", (*World).faultStop},
 		{8, "failed flush", (*World).faultFlush},
 		{5, "hung flush", (*World).faultHang},
+		{8, "slow disk", (*World).faultSlowDisk},
 		{6, "lost bytes", (*World).faultBytes},
 		{4, "clock step", (*World).faultClock},
+		{8, "slow link", (*World).faultSlowLink},
+		{10, "frozen link", (*World).faultFreeze},
+		{8, "late images", (*World).faultImages},
 		{5, "controller changes", (*World).faultController},
+		{3, "controllers flap", (*World).faultFlap},
+		{3, "minimum changes", (*World).faultMinISR},
+		{4, "leader dies while a follower is behind", (*World).faultBehind},
+		{5, "leaders die in a row", (*World).faultSeries},
+		{10, "leaderships move", (*World).faultMoves},
+		{4, "the others lose power behind one that died", (*World).faultCascade},
 	}
 }
 
@@ -36,18 +49,18 @@ func (w *World) nextFault() {
 	}
 	all := faults()
 	total := 0
-	for _, f := range all {
-		total += f.weight
+	for i, f := range all {
+		total += f.weight * w.mix.weights[i]
 	}
-	k := w.rng.IntN(total)
-	for _, f := range all {
-		if k -= f.weight; k < 0 {
+	k := w.rng.IntN(max(total, 1))
+	for i, f := range all {
+		if k -= f.weight * w.mix.weights[i]; k < 0 {
 			w.trace("FAULT " + f.name)
 			f.do(w)
 			break
 		}
 	}
-	w.after(w.between(50*time.Millisecond, 1500*time.Millisecond), "next fault", w.nextFault)
+	w.after(w.between(50*time.Millisecond, w.mix.pause), "next fault", w.nextFault)
 }
 
 func (w *World) anyNode() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
@@ -81,16 +94,22 @@ func (w *World) faultPower() {
 	}
 }
 
+// faultAllDown stops all nodes at once: by a power cut, by a kill, or some by this
+// and some by that; one of them may come back much later than the others.
 func (w *World) faultAllDown() {
 	w.counts.AllDown++
-	power := w.chance(70)
-	for _, n := range w.nodes {
-		if power {
+	how, late := w.rng.IntN(4), w.rng.IntN(3*len(w.nodes))
+	for i, n := range w.nodes {
+		if how < 2 || how == 2 && w.chance(50) {
 			n.powerCut()
 		} else {
 			n.kill()
 		}
-		w.restart(n, w.between(50*time.Millisecond, 3*time.Second))
+		down := w.between(50*time.Millisecond, 3*time.Second)
+		if i == late {
+			down += w.between(time.Second, 12*time.Second)
+		}
+		w.restart(n, down)
 	}
 }
 
@@ -109,8 +128,14 @@ func (w *World) faultPause() {
 func (w *World) faultCut() {
 	w.counts.Cuts++
 	a, b := w.anyNode().id, w.anyNode().id
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(5) {
+	case 4: // nobody hears it, it hears all
+		w.counts.OneWayCuts++
+		for i := range w.nodes {
+			w.net.cut[a][i] = i != int(a)
+		}
 	case 0:
+		w.counts.OneWayCuts++
 		w.net.cut[a][b] = a != b
 	case 1:
 		w.net.cut[a][b], w.net.cut[b][a] = a != b, a != b
@@ -136,11 +161,13 @@ func (w *World) faultStop() {
 	}
 }
 
+// faultFlush fails the next flush of a node, unless another's disk has lost bytes that
+// are not back yet: one disk fails at a time.
 func (w *World) faultFlush() {
-	if n := w.anyNode(); n.up {
+	if n := w.anyNode(); n.up && !w.wounded() {
 		n.failing = true
-		w.after(w.between(time.Second, 5*time.Second), fmt.Sprintf("%d is restarted for its log", n.id), func() {
-			if n.up && slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && r.failed }) {
+		w.after(w.between(time.Second, 15*time.Second), fmt.Sprintf("%d is restarted for its log", n.id), func() {
+			if n.up && n.failedLog() && !w.healed {
 				n.kill()
 				w.restart(n, w.between(50*time.Millisecond, time.Second))
 			}
@@ -153,6 +180,230 @@ func (w *World) faultHang() {
 		w.counts.HungFlushes++
 		n.hung = w.now.Add(w.between(time.Second, 9*time.Second))
 	}
+}
+
+// faultSlowDisk makes each flush of a node take long.
+func (w *World) faultSlowDisk() {
+	if n := w.anyNode(); n.up {
+		w.counts.SlowDisks++
+		n.slow = w.now.Add(w.between(time.Second, 6*time.Second))
+	}
+}
+
+// faultSlowLink lets the messages between two nodes, or all of one node, take long.
+func (w *World) faultSlowLink() {
+	w.counts.SlowLinks++
+	a, b := w.anyNode().id, w.anyNode().id
+	lag := w.between(20*time.Millisecond, time.Second)
+	all := w.chance(30)
+	for i := range w.nodes {
+		if all || i == int(b) {
+			w.net.lag[a][i] = lag
+			if w.chance(50) {
+				w.net.lag[i][a] = lag
+			}
+		}
+	}
+	w.after(w.between(time.Second, 6*time.Second), "links quicken", w.net.quicken)
+}
+
+// faultFreeze lets nothing arrive from one node at another for a while, and then
+// everything at once; often while the sender begins anew.
+func (w *World) faultFreeze() {
+	w.counts.FrozenLinks++
+	a, b := w.anyNode(), w.anyNode()
+	if p := w.parts[w.rng.IntN(len(w.parts))]; w.chance(70) {
+		a = w.nodes[p.replicas[w.rng.IntN(len(p.replicas))]]
+		if l := w.leaderOf(p); l != nil {
+			b = l
+		}
+	}
+	until := w.now.Add(w.between(200*time.Millisecond, 3*time.Second))
+	w.net.frozen[a.id][b.id] = until
+	if w.chance(20) {
+		w.net.frozen[b.id][a.id] = until
+	}
+	if w.chance(50) { // what the other answers takes long, too
+		w.net.lag[b.id][a.id] = w.between(50*time.Millisecond, 800*time.Millisecond)
+		w.after(until.Sub(w.now)+time.Second, "links quicken", w.net.quicken)
+	}
+	if a != b && a.up && w.chance(60) {
+		w.after(w.between(10*time.Millisecond, 500*time.Millisecond), fmt.Sprintf("%d dies behind its frozen link", a.id), func() {
+			if a.up && !w.healed {
+				w.endOf(a)
+				w.restart(a, w.between(50*time.Millisecond, 300*time.Millisecond))
+			}
+		})
+	}
+}
+
+// leaderOf is the node that leads a partition by the newest image; nil: none.
+func (w *World) leaderOf(p *part) *node {
+	if t := w.meta.latest().TopicByID(p.topic); t != nil && t.Partitions[0].Leader >= 0 {
+		return w.nodes[t.Partitions[0].Leader]
+	}
+	return nil
+}
+
+// endOf kills a process or cuts its machine's power.
+func (w *World) endOf(n *node) {
+	if w.chance(50) {
+		w.counts.Kills++
+		n.kill()
+	} else {
+		w.counts.PowerCuts++
+		n.powerCut()
+	}
+}
+
+// faultSeries ends the leader of a partition, and soon the next one, while the
+// replicas hear from each other late: logs of several epochs that nobody else has.
+func (w *World) faultSeries() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	w.counts.LeaderSeries++
+	w.slowReplicas(p)
+	at := time.Duration(0)
+	for range 2 + w.rng.IntN(3) {
+		at += w.between(150*time.Millisecond, 900*time.Millisecond)
+		w.after(at, "the leader dies", func() {
+			if n := w.leaderOf(p); n != nil && n.up && !w.healed {
+				w.endOf(n)
+				w.restart(n, w.between(50*time.Millisecond, 1500*time.Millisecond))
+			}
+		})
+	}
+	w.after(at+w.between(0, 2*time.Second), "links quicken", w.net.quicken)
+}
+
+// faultCascade ends one replica of a partition, and a moment later the machines of
+// all others, which are back first.
+func (w *World) faultCascade() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	first := w.nodes[p.replicas[w.rng.IntN(len(p.replicas))]]
+	if !first.up {
+		return
+	}
+	w.counts.Cascades++
+	w.endOf(first)
+	w.restart(first, w.between(3*time.Second, 9*time.Second))
+	w.after(w.between(120*time.Millisecond, 900*time.Millisecond), "the others lose power", func() {
+		for _, id := range p.replicas {
+			if n := w.nodes[id]; n.up && !w.healed {
+				w.counts.PowerCuts++
+				n.powerCut()
+				w.restart(n, w.between(50*time.Millisecond, time.Second))
+			}
+		}
+	})
+}
+
+// slowReplicas lets some replicas of a partition hear late from some others.
+func (w *World) slowReplicas(p *part) {
+	for _, a := range p.replicas {
+		for _, b := range p.replicas {
+			if w.chance(50) {
+				w.net.lag[a][b] = w.between(20*time.Millisecond, 600*time.Millisecond)
+			}
+		}
+	}
+}
+
+// faultMoves gives the leadership of a partition to one in-sync member after another,
+// as balancing does, faster than the replicas or even their leaders hear of it.
+func (w *World) faultMoves() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	w.counts.LeaderMoves++
+	if w.chance(60) {
+		w.slowReplicas(p)
+	}
+	at := time.Duration(0)
+	for range 1 + w.rng.IntN(4) {
+		at += w.between(5*time.Millisecond, 600*time.Millisecond)
+		w.after(at, "the leadership moves", func() { w.move(p) })
+	}
+	if l := w.leaderOf(p); l != nil && w.chance(40) {
+		w.counts.LateImages++
+		l.blind = w.now.Add(at + w.between(0, 500*time.Millisecond))
+	}
+	w.after(at+w.between(0, time.Second), "links quicken", w.net.quicken)
+}
+
+// move gives the leadership of a partition to another in-sync member.
+func (w *World) move(p *part) {
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil || w.healed {
+		return
+	}
+	q := t.Partitions[0]
+	if len(q.ISR) == 0 {
+		return
+	}
+	to := q.ISR[w.rng.IntN(len(q.ISR))]
+	for _, id := range q.ISR { // above all to one that is cutting its log
+		if r := w.healthy(id, p); r != nil && r.cutting {
+			to = id
+		}
+	}
+	if to != q.Leader {
+		w.meta.later(&metav1.Command{Kind: &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{Changes: []*metav1.LeaderChange{{
+			TopicId: p.topic[:], PartitionEpoch: q.PartitionEpoch, Leader: to, Reason: "moved",
+		}}}}})
+	}
+}
+
+// faultImages keeps newer images from a node, as a Raft follower that catches up
+// slowly does, while all else goes on.
+func (w *World) faultImages() {
+	if n := w.anyNode(); n.up {
+		w.counts.LateImages++
+		n.blind = w.now.Add(w.between(200*time.Millisecond, 6*time.Second))
+	}
+}
+
+// faultFlap lets the controller change several times in a row.
+func (w *World) faultFlap() {
+	w.counts.LeaderFlaps++
+	for range 3 + w.rng.IntN(4) {
+		w.after(w.between(0, 2*time.Second), "controllers flap", w.meta.elect)
+	}
+}
+
+// faultMinISR changes the least in-sync set of a topic.
+func (w *World) faultMinISR() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil {
+		return
+	}
+	w.counts.MinISRChanges++
+	w.meta.later(&metav1.Command{Kind: &metav1.Command_AlterTopicConfig{AlterTopicConfig: &metav1.AlterTopicConfig{
+		Name: p.name, Set: map[string]string{"min.insync.replicas": strconv.Itoa(1 + w.rng.IntN(min(3, len(p.replicas))))},
+	}}})
+}
+
+// faultBehind keeps a leader's newest records from one follower for a while, then ends
+// the leader's machine: who leads next, and what becomes of the one that was behind?
+func (w *World) faultBehind() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil || t.Partitions[0].Leader < 0 {
+		return
+	}
+	l := t.Partitions[0].Leader
+	f := p.replicas[w.rng.IntN(len(p.replicas))]
+	if f == l || !w.nodes[l].up {
+		return
+	}
+	w.net.lag[l][f] = w.between(200*time.Millisecond, 2*time.Second)
+	w.after(w.between(50*time.Millisecond, 2*time.Second), fmt.Sprintf("%d leads and dies", l), func() {
+		n := w.nodes[l]
+		if !n.up || w.healed {
+			return
+		}
+		w.net.quicken()
+		w.endOf(n)
+		w.restart(n, w.downTime())
+	})
 }
 
 // faultBytes takes durable bytes away from a replica of a node that is down, as
@@ -175,11 +426,21 @@ func (w *World) faultBytes() {
 	}
 }
 
+// wounded reports whether some disk has lost bytes.
+func (w *World) wounded() bool {
+	return slices.ContainsFunc(w.nodes, func(n *node) bool {
+		return slices.ContainsFunc(n.disks, func(d *disk) bool { return d != nil && d.wounded })
+	})
+}
+
 // mayWound: the node is down with something to lose, and all others are in sync
 // and unhurt.
 func (w *World) mayWound(p *part, id int32) bool {
+	if slices.ContainsFunc(w.nodes, func(n *node) bool { return n.failing || n.failedLog() }) {
+		return false
+	}
 	n := w.nodes[id]
-	if n.up || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 {
+	if n.up || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 || n.disks[p.index].wounded {
 		return false
 	}
 	q := w.meta.latest().TopicByID(p.topic).Partitions[0]
@@ -193,7 +454,7 @@ func (w *World) mayWound(p *part, id int32) bool {
 			return false
 		}
 	}
-	return !n.disks[p.index].wounded
+	return true
 }
 
 func (w *World) faultClock() {
@@ -201,9 +462,12 @@ func (w *World) faultClock() {
 	w.anyNode().skew += w.between(-20*time.Second, 20*time.Second)
 }
 
-func (w *World) faultController() { w.meta.elect() }
+func (w *World) faultController() {
+	w.meta.elect()
+}
 
-// heal puts everything right: the liveness phase begins.
+// heal puts everything right: the liveness phase begins. In its first part one node
+// may stay away, and logs that failed stay failed: the others must do without.
 func (w *World) heal() {
 	w.trace("HEAL")
 	w.healed = true
@@ -211,10 +475,31 @@ func (w *World) heal() {
 	for _, c := range w.clients {
 		c.acked = 0
 	}
+	if w.chance(50) {
+		w.gone = w.anyNode()
+		w.gone.kill()
+	}
 	for _, n := range w.nodes {
 		n.resume()
-		n.hung, n.failing = time.Time{}, false
-		if n.up && (n.stopping || slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && (r.failed || r.flushing) })) {
+		n.hung, n.slow, n.blind, n.failing = time.Time{}, time.Time{}, time.Time{}, false
+		if n.up && (n.stopping || slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && r.flushing })) {
+			n.kill()
+		}
+		if !n.up {
+			w.restart(n, w.between(0, time.Second))
+		}
+	}
+}
+
+// healAll brings the rest back.
+func (w *World) healAll() {
+	w.trace("HEAL ALL")
+	w.gone = nil
+	for _, c := range w.clients {
+		c.acked = 0
+	}
+	for _, n := range w.nodes {
+		if n.up && n.failedLog() {
 			n.kill()
 		}
 		if !n.up {

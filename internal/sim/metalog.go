@@ -1,14 +1,13 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/penstock/penstock/cluster/controller"
 	"github.com/penstock/penstock/cluster/metadata"
-	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
@@ -22,6 +21,8 @@ type metalog struct {
 	w      *World
 	images []*metadata.Image
 	ids    uint64
+	// applied has the index at which each command was applied first.
+	applied map[metadata.ID]uint64
 
 	controller int32 // -1: none
 	lostSince  time.Time
@@ -36,6 +37,7 @@ type outcome struct {
 
 func newMetalog(w *World) *metalog {
 	m := &metalog{w: w, images: []*metadata.Image{metadata.Empty()}, controller: -1}
+	w.meta = m
 	m.commit(m.command(&metav1.Command{Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: "sim"}}}))
 	return m
 }
@@ -55,31 +57,75 @@ func (m *metalog) commit(c *metav1.Command) outcome {
 	old := m.latest()
 	im, result, err := metadata.Apply(old, old.Index()+1, c)
 	m.images = append(m.images, im)
-	if err := im.Check(); err != nil {
-		m.w.fail("image %d: %v", im.Index(), err)
+	m.w.checkCommand(old, im, c, result)
+	if m.w.opts.Trace != nil {
+		m.w.traceCommand(old, im, c, err)
 	}
-	m.w.checkImage(old, im, c)
 	for _, n := range m.w.nodes {
-		n.after(m.w.between(time.Millisecond, 30*time.Millisecond), "image", func() { m.deliver(n) })
+		n.after(m.w.between(time.Millisecond, m.w.mix.images), "image", func() { m.deliver(n) })
 	}
 	return outcome{known: true, result: result, err: err}
 }
 
+// later commits a command of the controller, some a while after it was decided, some
+// twice: a controller that was deposed and came back may do so.
+func (m *metalog) later(c *metav1.Command) {
+	m.command(c)
+	again := func() {
+		m.w.after(m.w.between(0, 3*time.Second), "a command again", func() { m.commit(c) })
+	}
+	switch {
+	case m.w.healed:
+		m.commit(c)
+	case m.w.chance(m.w.mix.late):
+		m.w.counts.LateCommands++
+		again()
+	default:
+		m.commit(c)
+		if m.w.chance(m.w.mix.twice) {
+			m.w.counts.RepeatedCommands++
+			again()
+		}
+	}
+}
+
 // deliver brings a node that can reach the controller the newest image, or one on
-// the way there.
+// the way there; some as a snapshot.
 func (m *metalog) deliver(n *node) {
-	if m.controller < 0 || !m.w.net.both(n.id, m.controller) {
+	if m.controller < 0 || !m.w.net.both(n.id, m.controller) || n.blind.After(m.w.now) {
 		return
 	}
 	have := int(n.image.Index())
-	if behind := len(m.images) - 1 - have; behind > 0 {
-		if m.w.chance(50) {
-			have += 1 + m.w.rng.IntN(behind)
-		} else {
-			have += behind
-		}
-		n.learn(m.images[have])
+	behind := len(m.images) - 1 - have
+	if behind <= 0 {
+		return
 	}
+	if m.w.chance(50) {
+		have += 1 + m.w.rng.IntN(behind)
+	} else {
+		have += behind
+	}
+	im := m.images[have]
+	if behind > 1 && m.w.chance(10) {
+		im = m.install(im)
+	}
+	n.learn(im)
+}
+
+// install takes an image through its snapshot.
+func (m *metalog) install(im *metadata.Image) *metadata.Image {
+	m.w.counts.Snapshots++
+	var b bytes.Buffer
+	if err := metadata.WriteSnapshot(im, &b); err != nil {
+		m.w.fail(Image, "snapshot of image %d: %v", im.Index(), err)
+		return im
+	}
+	out, err := metadata.ReadSnapshot(&b)
+	if err != nil {
+		m.w.fail(Image, "snapshot of image %d: %v", im.Index(), err)
+		return im
+	}
+	return out
 }
 
 func (m *metalog) catchUp(n *node) {
@@ -127,11 +173,14 @@ func (m *metalog) tick() {
 	m.live.Observe(m.latest(), now)
 	d := controller.Decide(m.latest(), m.live, now, controller.DefaultOptions())
 	for _, c := range d.Commands {
-		m.commit(m.command(c))
+		m.later(c)
 	}
 }
 
 func (m *metalog) elect() {
+	if m.w.healed && m.controller >= 0 && m.quorum(m.controller) {
+		return
+	}
 	m.controller = -1
 	var able []int32
 	for id := range int32(voters) {
@@ -172,8 +221,9 @@ func (m *metalog) heartbeat(n *node) {
 // propose sends a command to the controller. reply runs once, in the node's
 // process, if that still lives.
 func (m *metalog) propose(n *node, cmd *metav1.Command, reply func(outcome)) {
+	generation := n.generation
 	answer := func(d time.Duration, o outcome) {
-		n.after(d, "outcome", func() { reply(o) })
+		n.afterIn(generation, d, "outcome", func() { reply(o) })
 	}
 	unknown := func() { answer(m.w.between(100*time.Millisecond, sessionTimeout), outcome{}) }
 	c := m.controller
@@ -181,81 +231,40 @@ func (m *metalog) propose(n *node, cmd *metav1.Command, reply func(outcome)) {
 		unknown()
 		return
 	}
-	m.w.after(m.w.net.delay(), fmt.Sprintf("%d proposes", n.id), func() {
-		switch {
-		case m.controller != c || !m.quorum(c) || m.w.chance(1):
+	mix := &m.w.mix
+	m.w.after(m.w.net.between(n.id, c), fmt.Sprintf("%d proposes", n.id), func() {
+		rough := !m.w.healed
+		if m.controller != c || !m.quorum(c) || rough && m.w.chance(mix.unknown) {
 			// Nobody knows: it is in some log, or in none.
 			if m.w.chance(50) {
-				m.w.after(m.w.between(0, 4*time.Second), "an old command is committed", func() { m.commit(cmd) })
+				m.w.counts.LateCommands++
+				m.w.after(m.w.between(0, 8*time.Second), "an old command is committed", func() { m.commit(cmd) })
 			}
 			unknown()
 			return
 		}
 		o := m.commit(cmd)
-		if m.w.chance(1) { // sent twice
-			m.w.after(m.w.between(0, time.Second), "a command again", func() { m.commit(cmd) })
+		if rough && m.w.chance(mix.twice) {
+			m.w.counts.RepeatedCommands++
+			m.w.after(m.w.between(0, 3*time.Second), "a command again", func() { m.commit(cmd) })
 		}
-		if !m.w.net.open(c, n.id) || m.w.chance(2) {
+		if !m.w.net.open(c, n.id) || rough && m.w.chance(mix.unknown) {
 			unknown()
 			return
 		}
-		answer(m.w.net.delay(), o)
+		answer(m.w.net.between(c, n.id), o)
 	})
 }
 
-// part is a partition and what is known to be true of it.
-type part struct {
-	index     int
-	topic     metadata.ID
-	name      string
-	replicas  []int32
-	synced    bool
-	acksOne   bool // its producers do with acks=1
-	committed []entry
-	acked     []ackedRecord
-	// lossy: an election was allowed to lose records, in that epoch.
-	lossy      bool
-	lossyEpoch record.Epoch
-	leaders    []leading // by epoch
-}
-
-type ackedRecord struct {
-	offset int
-	e      entry
-}
-
-func (w *World) makeParts() {
-	kinds := []struct{ synced, one bool }{{true, false}, {false, false}, {true, true}, {true, false}}
-	for i, k := range kinds {
-		p := &part{index: i, name: fmt.Sprintf("t%d", i), synced: k.synced, acksOne: k.one}
-		p.topic[0], p.topic[15] = 0x70, byte(i+1)
-		for j := range 3 {
-			p.replicas = append(p.replicas, int32((i+j)%w.opts.Nodes))
+// traceCommand shows a command and the partitions that it changed.
+func (w *World) traceCommand(old, im *metadata.Image, c *metav1.Command, err error) {
+	w.trace(fmt.Sprintf("COMMAND %d %.300s (%v)", im.Index(), fmt.Sprint(c.GetKind()), err))
+	for _, p := range w.parts {
+		was, is := old.TopicByID(p.topic), im.TopicByID(p.topic)
+		if is != nil && was != is {
+			q := is.Partitions[0]
+			w.trace(fmt.Sprintf("  partition %d: leader %d of epoch %d (%d), in sync %v, eligible %v, last %v, lossy %d, replicas %+v",
+				p.index, q.Leader, q.LeaderEpoch, q.PartitionEpoch, q.ISR, q.ELR, q.LastISR, q.LossyEpoch, q.Replicas))
 		}
-		w.parts = append(w.parts, p)
-	}
-}
-
-// createTopics proposes what is missing until all topics exist.
-func (m *metalog) createTopics() {
-	missing := false
-	for _, p := range m.w.parts {
-		if m.latest().TopicByID(p.topic) != nil {
-			continue
-		}
-		missing = true
-		if m.controller < 0 || slices.ContainsFunc(p.replicas, func(id int32) bool { return m.latest().Broker(id) == nil }) {
-			continue
-		}
-		configs := map[string]string{"min.insync.replicas": "2"}
-		if !p.synced {
-			configs["durability"] = "replicated"
-		}
-		m.commit(m.command(&metav1.Command{Kind: &metav1.Command_CreateTopic{CreateTopic: &metav1.CreateTopic{
-			Name: p.name, TopicId: p.topic[:], Configs: configs, Partitions: []*metav1.PartitionAssignment{{Replicas: p.replicas}},
-		}}}))
-	}
-	if missing {
-		m.w.after(200*time.Millisecond, "topics again", m.createTopics)
 	}
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/penstock/penstock/broker"
@@ -15,6 +16,8 @@ const (
 	heartbeatEvery = 250 * time.Millisecond
 	tickEvery      = 200 * time.Millisecond
 	flushStall     = 5 * time.Second
+	// sessionBits is the room for the replication sessions of one process.
+	sessionBits = 24
 )
 
 // node is a broker: a process that comes and goes, and a disk that stays.
@@ -27,7 +30,9 @@ type node struct {
 	// failing: the next flush of some partition fails; hung: flushes wait until then.
 	failing bool
 	hung    time.Time
-	skew    time.Duration
+	// slow: until then flushes take long; blind: until then no newer image comes.
+	slow, blind time.Time
+	skew        time.Duration
 
 	up         bool
 	paused     bool
@@ -41,7 +46,8 @@ type node struct {
 	sessions    uint64
 	heard       time.Time // when a controller last answered
 	suspended   bool
-	flushSince  time.Time // of the oldest flush under way; zero: none
+	streams     []partition.Heard // when each other node's replication stream was last heard
+	flushSince  time.Time         // of the oldest flush under way; zero: none
 }
 
 func newNode(w *World, id int32) *node {
@@ -73,7 +79,11 @@ func (n *node) run(do func()) {
 
 // after schedules something in this process: it does not happen in the next one.
 func (n *node) after(d time.Duration, what string, do func()) {
-	generation := n.generation
+	n.afterIn(n.generation, d, what, do)
+}
+
+// afterIn schedules something in the process of a generation.
+func (n *node) afterIn(generation int, d time.Duration, what string, do func()) {
 	n.w.after(d, fmt.Sprintf("%d %s", n.id, what), func() {
 		if n.up && n.generation == generation {
 			n.run(do)
@@ -88,20 +98,26 @@ func (n *node) every(d time.Duration, what string, do func()) {
 	})
 }
 
+// failedLog reports whether one of the logs takes nothing any more.
+func (n *node) failedLog() bool {
+	return slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && r.failed })
+}
+
 // clock is what the process believes the time is.
 func (n *node) clock() time.Time { return n.w.now.Add(n.skew) }
 
 // start begins a process: it recovers its logs and registers.
 func (n *node) start() {
-	if n.up {
+	if n.up || n == n.w.gone {
 		return
 	}
 	n.generation++
 	n.up, n.paused, n.stopping, n.backlog = true, false, false, nil
 	n.brokerEpoch, n.sessions, n.suspended = 0, 0, false
-	n.failing, n.hung, n.flushSince = false, time.Time{}, time.Time{}
+	n.failing, n.hung, n.slow, n.blind, n.flushSince = false, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	n.heard = n.w.now
 	n.replicas = make([]*replica, len(n.w.parts))
+	n.streams = nil
 	r := &metav1.RegisterBroker{NodeId: n.id, StorageId: n.storage(), CleanStop: n.clean >= 0, CleanStopEpoch: max(n.clean, 0)}
 	n.clean = -1
 	for i, d := range n.disks {
@@ -129,6 +145,7 @@ func (n *node) register(cmd *metav1.Command) {
 			return
 		}
 		n.brokerEpoch = int64(o.result.Index)
+		n.sessions = uint64(n.brokerEpoch) << sessionBits
 		n.heard = n.w.now
 		n.reconcile()
 	})
@@ -209,26 +226,43 @@ func (n *node) heartbeat() {
 
 func (n *node) tick() {
 	lost := n.w.now.Sub(n.heard) > sessionTimeout
-	if lost != n.suspended {
-		n.suspended = lost
-		for _, r := range n.replicas {
-			if r != nil {
-				r.step(partition.Suspend(lost))
-			}
-		}
+	if lost && !n.suspended {
+		n.w.counts.Suspensions++
 	}
+	n.suspended = lost
+	n.keepAlive()
 	for _, r := range n.replicas {
 		if r == nil {
 			continue
 		}
-		if r.state.Role() == partition.RoleLeader {
-			r.step(partition.Tick(nil))
+		if r.suspended != lost {
+			r.suspended = lost
+			r.step(partition.Suspend(lost))
+		}
+		if r.state.Role() == partition.RoleLeader || r.state.RefusesLead() {
+			r.step(partition.Tick(n.streams))
 			r.pushAll()
 		} else {
 			r.follow()
 		}
 	}
 	n.w.meta.catchUp(n)
+}
+
+// keepAlive lets the others hear that this node's streams are there, though nothing
+// may travel on them.
+func (n *node) keepAlive() {
+	for _, to := range n.w.nodes {
+		if to == n || !to.up || to.paused || !n.w.net.open(n.id, to.id) || n.w.net.frozen[n.id][to.id].After(n.w.now) {
+			continue
+		}
+		heard := partition.Heard{Node: n.id, At: to.clock()}
+		if i := slices.IndexFunc(to.streams, func(h partition.Heard) bool { return h.Node == n.id }); i >= 0 {
+			to.streams[i] = heard
+		} else {
+			to.streams = append(to.streams, heard)
+		}
+	}
 }
 
 // kill ends the process as SIGKILL does: the page cache stays.
@@ -277,6 +311,11 @@ func (n *node) resume() {
 func (n *node) stop() {
 	n.stopping = true
 	n.w.counts.CleanStops++
+	for _, r := range n.replicas {
+		if r != nil && r.state.Role() == partition.RoleLeader {
+			r.step(partition.Drain(true))
+		}
+	}
 	n.waitForStop(20)
 }
 

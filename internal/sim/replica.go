@@ -32,6 +32,10 @@ type replica struct {
 	// shown is the watermark that this process showed in the present epoch.
 	shown      record.Offset
 	shownEpoch record.Epoch
+	// suspended: the state machine was told that the broker has no controller; heard
+	// is the newest leader epoch that a follower named.
+	suspended bool
+	heard     record.Epoch
 }
 
 type pushing struct {
@@ -84,7 +88,8 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 	case partition.EffectHandshakeReply:
 		r.sendReply(e)
 	case partition.EffectEndSession:
-		r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == e.Node && p.session == e.Session })
+		r.dropPushing(e.Node, e.Session)
+		r.sendOver(e.Node, e.Session)
 	case partition.EffectProposeISR:
 		r.propose(e, members, damaged)
 	case partition.EffectHandshake:
@@ -105,7 +110,9 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 	case partition.EffectOffline:
 		r.failed = true
 		r.withdraw()
-	case partition.EffectFollowerDamaged, partition.EffectDrained, partition.EffectRefusedLead, partition.EffectFollowing,
+	case partition.EffectFollowing:
+		r.w().checkPushed(r)
+	case partition.EffectFollowerDamaged, partition.EffectDrained, partition.EffectRefusedLead,
 		partition.EffectLogStart, partition.EffectDrop, partition.EffectHold:
 	}
 }
@@ -133,7 +140,10 @@ func (r *replica) follow() {
 }
 
 func (r *replica) followAfter(d time.Duration) {
-	if r.beginDue || r.cutting || r.failed || r.state.Role() != partition.RoleFollower {
+	if r.beginDue || r.cutting || r.failed || r.state.Role() != partition.RoleFollower || r.state.Leader() < 0 {
+		return
+	}
+	if r.following() {
 		return
 	}
 	r.beginDue = true
@@ -164,14 +174,18 @@ func (r *replica) at(id int32) *replica {
 
 func (r *replica) sendHandshake(e *partition.Effect) {
 	id, ev, session := r.state.Leader(), *e, e.Session
+	for _, l := range r.w().parts[r.part].replicas { // leaders of earlier epochs, too
+		r.w().net.replay(l, r.n.id, r.part, session, "reply")
+	}
 	from, brokerEpoch := r.n.id, r.n.brokerEpoch
 	r.toLeader(id, session, "handshake", func(l *replica) {
 		epoch, end := l.disk.epochEnd(ev.AnswerEpoch)
 		l.asked = ev.Offset
+		l.heard = max(l.heard, ev.Epoch)
 		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, 0))
 	})
 	// A leader that does not answer is asked again.
-	r.n.after(2*time.Second, "waits for an answer", func() {
+	r.n.after(r.w().between(200*time.Millisecond, 2*time.Second), "waits for an answer", func() {
 		if now, on := r.state.Session(); now == session && !on {
 			r.step(partition.StreamGone(session))
 			r.follow()
@@ -191,7 +205,7 @@ func (r *replica) toLeader(id int32, session uint64, what string, do func(*repli
 	to := r.w().nodes[id]
 	generation := r.n.generation
 	broken := func() { r.broken(generation, id, session) }
-	r.w().net.send(r.n, to, r.part, what, func() {
+	r.w().net.send(r.n, to, r.part, session, what, func() {
 		if l := r.at(id); l != nil {
 			do(l)
 		}
@@ -202,12 +216,7 @@ func (r *replica) toLeader(id int32, session uint64, what string, do func(*repli
 func (r *replica) broken(generation int, leader int32, session uint64) {
 	n := r.n
 	if n.up && n.generation == generation {
-		n.after(n.w.between(10*time.Millisecond, 1500*time.Millisecond), "stream is gone", func() {
-			if r.session == session {
-				r.step(partition.StreamGone(session))
-				r.follow()
-			}
-		})
+		n.after(n.w.between(10*time.Millisecond, 1500*time.Millisecond), "stream is gone", func() { r.streamGone(session) })
 	}
 	// The leader's end of it belongs to this process of the follower alone.
 	l := r.at(leader)
@@ -226,6 +235,21 @@ func (r *replica) broken(generation int, leader int32, session uint64) {
 	}
 }
 
+// sendOver tells a follower that a session which it believes open is over.
+func (r *replica) sendOver(node int32, session uint64) {
+	if f := r.at(node); f != nil {
+		r.toFollower(f, session, "over", func() { f.streamGone(session) })
+	}
+}
+
+// streamGone lets a session end, and another begin.
+func (r *replica) streamGone(session uint64) {
+	if r.session == session {
+		r.step(partition.StreamGone(session))
+		r.follow()
+	}
+}
+
 func (r *replica) dropPushing(node int32, session uint64) {
 	r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == node && p.session == session })
 }
@@ -241,6 +265,7 @@ func (r *replica) sendReply(e *partition.Effect) {
 		r.pushing = slices.DeleteFunc(r.pushing, func(p *pushing) bool { return p.node == ev.Node })
 		r.pushing = append(r.pushing, &pushing{node: ev.Node, session: ev.Session, epoch: ev.Epoch, next: r.asked})
 		r.w().checkMatched(r, f, ev.Session)
+		r.w().net.replay(f.n.id, r.n.id, r.part, ev.Session, "ack")
 	}
 	r.toFollower(f, ev.Session, "reply", func() {
 		epoch, end := f.disk.epochEnd(ev.AnswerEpoch)
@@ -253,7 +278,7 @@ func (r *replica) sendReply(e *partition.Effect) {
 
 func (r *replica) toFollower(f *replica, session uint64, what string, do func()) {
 	generation := f.n.generation
-	r.w().net.send(r.n, f.n, r.part, what, func() {
+	r.w().net.send(r.n, f.n, r.part, session, what, func() {
 		if f.n.replicas != nil && f.n.replicas[r.part] == f {
 			do()
 		}
@@ -304,10 +329,11 @@ func (r *replica) pushed(ev partition.Event, entries []entry) {
 			continue
 		}
 		if int(ev.From) != len(r.disk.entries) {
-			r.w().fail("partition %d: node %d was let append at %d, its log ends at %d", r.part, r.n.id, ev.From, len(r.disk.entries))
+			r.w().fail(Immutable, "partition %d: node %d was let append at %d, its log ends at %d", r.part, r.n.id, ev.From, len(r.disk.entries))
 			return
 		}
 		r.disk.entries = append(r.disk.entries, entries...)
+		r.w().checkPushed(r)
 		r.step(partition.AppendedFollower(ev.To))
 		r.flush()
 	}
@@ -347,8 +373,13 @@ func (r *replica) propose(e *partition.Effect, members []partition.Member, damag
 // cut truncates the log a little later, as a disk does.
 func (r *replica) cut(to int) {
 	r.cutting = true
-	r.n.after(r.w().between(time.Millisecond, 50*time.Millisecond), "truncates", func() {
+	wait := r.w().between(time.Millisecond, 50*time.Millisecond)
+	if r.n.slow.After(r.w().now) || r.w().chance(20) {
+		wait += r.w().between(0, time.Second)
+	}
+	r.n.after(wait, "truncates", func() {
 		r.w().counts.Truncations++
+		r.w().checkCut(r, to)
 		r.disk.truncate(min(to, len(r.disk.entries)))
 		r.cutting = false
 		r.step(partition.Truncated(r.disk.state()))
@@ -359,6 +390,7 @@ func (r *replica) cut(to int) {
 // rebuild empties a damaged log that nobody counts on any more.
 func (r *replica) rebuild() {
 	r.w().counts.Rebuilds++
+	r.w().checkRebuild(r)
 	*r.disk = disk{version: r.disk.version + 1}
 	r.damaged = false
 	r.step(partition.Opened(r.disk.state()))
@@ -389,6 +421,9 @@ func (r *replica) flush() {
 	if !r.w().parts[r.part].synced {
 		wait = r.w().between(100*time.Millisecond, time.Second)
 	}
+	if r.n.slow.After(r.w().now) {
+		wait += r.w().between(10*time.Millisecond, 800*time.Millisecond)
+	}
 	if r.n.hung.After(r.w().now) {
 		wait = r.n.hung.Sub(r.w().now) + wait
 	}
@@ -409,7 +444,7 @@ func (r *replica) flush() {
 			r.disk.durable = max(r.disk.durable, to)
 		}
 		r.step(partition.Progress(record.Offset(len(r.disk.entries)), record.Offset(r.disk.durable)))
-		if r.w().chance(20) {
+		if r.w().chance(50) {
 			r.checkpoint()
 		}
 		r.flush()
@@ -428,6 +463,7 @@ func (r *replica) checkpoint() {
 func (r *replica) complete(handle uint64, o partition.Outcome) {
 	if p := r.waiters[handle]; p != nil {
 		delete(r.waiters, handle)
+		r.w().checkOutcome(r, p, o)
 		if o == partition.OutcomeOK {
 			r.w().checkAck(r, p)
 		}

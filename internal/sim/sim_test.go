@@ -4,10 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"reflect"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -16,8 +16,21 @@ var (
 	seedFlag   = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
 	seedsFlag  = flag.Int("sim.seeds", 200, "how many seeds")
 	firstFlag  = flag.Uint64("sim.first", 1, "the first seed")
-	eventsFlag = flag.Int("sim.events", 5000, "events of the safety phase of each seed")
+	eventsFlag = flag.Int("sim.events", 6000, "events of the safety phase of each seed")
+	twiceFlag  = flag.Bool("sim.twice", false, "run each seed twice and compare")
+	forFlag    = flag.Duration("sim.for", 0, "run seeds for so long instead of a number of them")
+	reportFlag = flag.String("sim.report", "", "write the result to this file")
+	huntFlag   = flag.Int("sim.hunt", 0, "run so many seeds one by one until one breaks a promise")
 )
+
+// campaign is a run of many seeds.
+type campaign struct {
+	seeds  int
+	events int
+	counts Counts
+	bad    []Result
+	took   time.Duration
+}
 
 func TestSeeds(t *testing.T) {
 	if *seedFlag != 0 {
@@ -26,43 +39,20 @@ func TestSeeds(t *testing.T) {
 		require.NoError(t, r.Err)
 		return
 	}
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex // guards total and bad
-		total Counts
-		steps int
-		bad   []Result
-		next  = make(chan uint64)
-	)
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for seed := range next {
-				r := Run(Options{Seed: seed, Events: *eventsFlag})
-				mu.Lock()
-				total.add(&r.Counts)
-				steps += r.Steps
-				if r.Err != nil {
-					bad = append(bad, r)
-				}
-				mu.Unlock()
-			}
-		})
+	c := runSeeds(t)
+	t.Logf("%d seeds, %d events: %+v", c.seeds, c.events, c.counts)
+	least := enough * min(c.seeds, enoughSeeds) / enoughSeeds
+	for _, name := range c.counts.Missing(least) {
+		t.Errorf("%s: less than %d times in %d seeds", name, least, c.seeds)
 	}
-	for i := range uint64(*seedsFlag) {
-		next <- *firstFlag + i
-	}
-	close(next)
-	wg.Wait()
-	t.Logf("%d seeds, %d events: %+v", *seedsFlag, steps, total)
-	checkCoverage(t, &total, *seedsFlag)
-	for i, r := range bad {
-		if i == 10 {
-			break
-		}
+	for _, r := range c.bad[:min(10, len(c.bad))] {
 		t.Errorf("seed %d with %d nodes: %v", r.Seed, r.Nodes, r.Err)
 	}
-	if len(bad) > 0 {
-		t.Errorf("%d of %d seeds break a promise; make sim SEED=%d shows one", len(bad), *seedsFlag, bad[0].Seed)
+	if len(c.bad) > 0 {
+		t.Errorf("%d of %d seeds break a promise; make sim SEED=%d shows one", len(c.bad), c.seeds, c.bad[0].Seed)
+	}
+	if *reportFlag != "" {
+		require.NoError(t, os.WriteFile(*reportFlag, []byte(c.report(t)), 0o600))
 	}
 }
 
@@ -70,24 +60,50 @@ func TestSeeds(t *testing.T) {
 // run has shown nothing about it.
 const enough, enoughSeeds = 20, 2000
 
-func checkCoverage(t *testing.T, c *Counts, seeds int) {
+// runSeeds runs seeds on all processors.
+func runSeeds(t *testing.T) *campaign {
 	t.Helper()
-	least := int64(enough * seeds / enoughSeeds)
-	v := reflect.ValueOf(c).Elem()
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Name
-		if got := v.Field(i).Int(); got < least && name != "RefusedTruncations" { // that one must not happen
-			t.Errorf("%s: %d times in %d seeds, want %d", name, got, seeds, least)
-		}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex // guards c
+		c     campaign
+		next  = make(chan uint64)
+		begin = time.Now()
+	)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := range next {
+				r := runSeed(seed)
+				mu.Lock()
+				c.seeds++
+				c.counts.Add(&r.Counts)
+				c.events += r.Steps
+				if r.Err != nil {
+					c.bad = append(c.bad, r)
+				}
+				mu.Unlock()
+			}
+		})
 	}
+	for i := 0; i < *seedsFlag && *forFlag == 0 || time.Since(begin) < *forFlag; i++ {
+		next <- *firstFlag + uint64(i)
+	}
+	close(next)
+	wg.Wait()
+	c.took = time.Since(begin)
+	return &c
 }
 
-// add sums the counts field by field.
-func (c *Counts) add(o *Counts) {
-	v, u := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
-	for i := range v.NumField() {
-		v.Field(i).SetInt(v.Field(i).Int() + u.Field(i).Int())
+// runSeed runs a seed, and once more if asked to: it must replay.
+func runSeed(seed uint64) Result {
+	o := Options{Seed: seed, Events: *eventsFlag}
+	r := Run(o)
+	if *twiceFlag && r.Err == nil {
+		if again := Run(o); again.Hash != r.Hash || again.Counts != r.Counts {
+			r.Err = fmt.Errorf("the trace has the hash %x, and the second time %x", r.Hash, again.Hash)
+		}
 	}
+	return r
 }
 
 func TestASeedReplays(t *testing.T) {
@@ -97,4 +113,20 @@ func TestASeedReplays(t *testing.T) {
 		require.Equal(t, a.Hash, b.Hash, fmt.Sprint(o.Seed))
 		require.Equal(t, a.Counts, b.Counts)
 	}
+	require.NotEqual(t, Run(Options{Seed: 1, Events: 2000}).Hash, Run(Options{Seed: 2, Events: 2000}).Hash)
+}
+
+// TestHunt is for internal/mutants: seed after seed until a promise is broken.
+func TestHunt(t *testing.T) {
+	if *huntFlag == 0 {
+		return
+	}
+	for i := range uint64(*huntFlag) {
+		if r := Run(Options{Seed: *firstFlag + i, Events: *eventsFlag}); r.Err != nil {
+			fmt.Printf("CAUGHT\t%d\t%s\n", r.Seed, r.Broken)
+			t.Log(r.Err)
+			return
+		}
+	}
+	fmt.Println("SURVIVED")
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -14,8 +15,10 @@ type Options struct {
 	Seed uint64
 	// Events is how many events the safety phase lasts.
 	Events int
-	// Nodes is the number of brokers, 3 to 7; the first three are voters.
+	// Nodes is the number of brokers, 3 to 5; the first three are voters. 0: the seed says.
 	Nodes int
+	// Calm: nothing goes wrong.
+	Calm bool
 	// Trace, if not nil, gets a line for each event.
 	Trace io.Writer
 }
@@ -29,20 +32,9 @@ type Result struct {
 	Steps   int
 	Virtual time.Duration
 	Counts  Counts
-	// Err is the first broken promise; nil: all kept.
-	Err error
-}
-
-// Counts says what a run went through.
-type Counts struct {
-	Acked, Read                                         int
-	Kills, PowerCuts, AllDown, Pauses, Cuts, CleanStops int
-	FailedFlushes, HungFlushes, LostBytes, ClockSteps   int
-	ControllerChanges, SkippedImages                    int
-	Truncations, RefusedTruncations, Rebuilds           int
-	ISRChanges, UnknownISR                              int
-	ELRElections, LastISRElections, RestartElections    int
-	Duplicates, Failovers, Superseded                   int
+	// Err is the first broken promise; nil: all kept. Broken says which one it is.
+	Err    error
+	Broken Invariant
 }
 
 // World is one simulated cluster.
@@ -55,8 +47,10 @@ type World struct {
 	number int
 	hash   hashWriter
 	steps  int
+	mix    mix
 	counts Counts
 	err    error
+	broken Invariant
 
 	nodes   []*node
 	net     *network
@@ -64,7 +58,8 @@ type World struct {
 	parts   []*part
 	clients []*producer
 	readers []*consumer
-	healed  bool // the liveness phase
+	healed  bool  // the liveness phase
+	gone    *node // stays away in the first part of it; nil: nobody
 }
 
 type event struct {
@@ -102,10 +97,19 @@ type hashWriter interface {
 	Sum64() uint64
 }
 
-// after schedules something.
-func (w *World) after(d time.Duration, what string, do func()) {
+// after schedules something. Whoever keeps the event may call it off.
+func (w *World) after(d time.Duration, what string, do func()) *event {
 	w.number++
-	heap.Push(&w.queue, &event{at: w.now.Add(max(d, 0)), number: w.number, what: what, do: do})
+	e := &event{at: w.now.Add(max(d, 0)), number: w.number, what: what, do: do}
+	heap.Push(&w.queue, e)
+	return e
+}
+
+// callOff makes an event one that does not happen.
+func (e *event) callOff() {
+	if e != nil {
+		e.do = nil
+	}
 }
 
 // every repeats something until the run ends.
@@ -118,15 +122,20 @@ func (w *World) every(d time.Duration, what string, do func()) {
 
 // between draws a duration.
 func (w *World) between(low, high time.Duration) time.Duration {
-	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
+	return between(w.rng, low, high)
+}
+
+func between(rng *rand.Rand, low, high time.Duration) time.Duration {
+	return low + time.Duration(rng.Int64N(int64(high-low)+1))
 }
 
 func (w *World) chance(percent float64) bool { return w.rng.Float64()*100 < percent }
 
 // fail keeps the first broken promise.
-func (w *World) fail(format string, args ...any) {
+func (w *World) fail(broken Invariant, format string, args ...any) {
 	if w.err == nil {
-		w.err = fmt.Errorf("at %v, event %d: %s", w.now.Sub(w.start), w.steps, fmt.Sprintf(format, args...))
+		w.broken = broken
+		w.err = fmt.Errorf("%s: at %v, event %d: %s", broken, w.now.Sub(w.start), w.steps, fmt.Sprintf(format, args...))
 		w.trace("BROKEN: " + w.err.Error())
 	}
 }
@@ -143,19 +152,34 @@ func (w *World) step() bool {
 		return false
 	}
 	e := heap.Pop(&w.queue).(*event)
+	if e.do == nil {
+		return true
+	}
 	w.now = e.at
 	w.steps++
-	fmt.Fprintf(w.hash, "%d %s\n", e.at.UnixNano(), e.what)
+	w.note(e)
 	w.trace(e.what)
 	e.do()
 	return true
 }
 
-// livenessTime is how much simulated time a healed cluster gets.
-const livenessTime = 90 * time.Second
+// note takes an event into the hash of the trace.
+func (w *World) note(e *event) {
+	var at [8]byte
+	binary.BigEndian.PutUint64(at[:], uint64(e.at.UnixNano()))
+	_, _ = w.hash.Write(at[:]) // a hash takes everything
+	_, _ = io.WriteString(w.hash, e.what)
+}
 
-// Run simulates one cluster.
-func Run(opts Options) Result {
+// The simulated time that a cluster gets to become writable without one node, and then
+// to become whole.
+const (
+	partialTime  = 45 * time.Second
+	livenessTime = 90 * time.Second
+)
+
+// newWorld makes a cluster that is about to start.
+func newWorld(opts Options) *World {
 	if opts.Nodes == 0 {
 		opts.Nodes = 3 + int(opts.Seed%3)
 	}
@@ -164,19 +188,39 @@ func Run(opts Options) Result {
 		start: time.Unix(1_700_000_000, 0).UTC(), hash: fnv.New64a(),
 	}
 	w.now = w.start
+	w.mix = newMix(w.rng)
 	w.begin()
+	return w
+}
+
+// until runs until something holds or the time is over.
+func (w *World) until(d time.Duration, holds func() bool) {
+	for end := w.now.Add(d); w.err == nil && w.now.Before(end) && !holds(); {
+		for range 16 { // looking is dear
+			w.step()
+		}
+	}
+}
+
+// Run simulates one cluster.
+func Run(opts Options) Result {
+	w := newWorld(opts)
 	for w.steps < opts.Events && w.err == nil && w.step() {
 	}
 	if w.err == nil {
 		w.heal()
-		for end := w.now.Add(livenessTime); w.err == nil && w.now.Before(end) && !w.settled(); {
-			w.step()
-		}
-		if w.err == nil {
-			w.checkEnd()
-		}
+		w.until(partialTime, func() bool { return w.unable(false) == "" })
+		w.checkAble()
 	}
-	return Result{Options: opts, Hash: w.hash.Sum64(), Steps: w.steps, Virtual: w.now.Sub(w.start), Counts: w.counts, Err: w.err}
+	if w.err == nil {
+		w.healAll()
+		w.until(livenessTime, w.settled)
+		w.checkEnd()
+	}
+	return Result{
+		Options: w.opts, Hash: w.hash.Sum64(), Steps: w.steps, Virtual: w.now.Sub(w.start),
+		Counts: w.counts, Err: w.err, Broken: w.broken,
+	}
 }
 
 // begin starts the nodes, creates the topics and lets clients and faults loose.
@@ -191,7 +235,9 @@ func (w *World) begin() {
 		n.start()
 	}
 	w.every(100*time.Millisecond, "controller looks", w.meta.tick)
-	w.after(2*time.Second, "topics", w.meta.createTopics)
+	w.after(500*time.Millisecond, "topics", w.meta.createTopics)
 	w.startClients()
-	w.after(4*time.Second, "faults begin", w.nextFault)
+	if !w.opts.Calm {
+		w.after(2*time.Second, "faults begin", w.nextFault)
+	}
 }

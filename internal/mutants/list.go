@@ -1,0 +1,157 @@
+package main
+
+// mutant is a deliberate fault in the product: edits that, together, break one rule.
+type mutant struct {
+	name  string
+	edits []edit
+}
+
+// edit replaces old, which occurs once in the file, by new. In new, MUTANT is
+// true when the mutant is switched on.
+type edit struct {
+	file     string
+	old, new string
+}
+
+func one(name, file, old, faulty string) mutant {
+	return mutant{name, []edit{{file, old, faulty}}}
+}
+
+// list returns all mutants.
+func list() []mutant {
+	var out []mutant
+	out = append(out, watermarkMutants()...)
+	out = append(out, sessionMutants()...)
+	out = append(out, followerMutants()...)
+	out = append(out, metadataMutants()...)
+	return out
+}
+
+// watermarkMutants: what is counted, and who may be proposed.
+func watermarkMutants() []mutant {
+	const (
+		leader    = "broker/partition/leader.go"
+		isr       = "broker/partition/isr.go"
+		watermark = "broker/partition/watermark.go"
+		waiters   = "broker/partition/waiters.go"
+	)
+	return []mutant{
+		one("a follower's appended offset is counted, not its flushed one", leader,
+			"	if synced {\n		return f.flushed\n	}", "	if synced && !MUTANT {\n		return f.flushed\n	}"),
+		one("the leader's own appended offset is counted, not its flushed one", "broker/partition/replica.go",
+			"	if r.synced() {\n		return r.flushed\n	}", "	if r.synced() && !MUTANT {\n		return r.flushed\n	}"),
+		one("an expansion proposal is not counted until it is applied", watermark,
+			"f.inSync || f.proposed {", "f.inSync || f.proposed && !MUTANT {"),
+		one("a shrink is counted before it is applied", isr,
+			"		if !r.wants(now, f) {\n			continue", "		if !r.wants(now, f) {\n			if MUTANT {\n				f.inSync = false\n			}\n			continue"),
+		one("a leader whose log failed holds on to its place", isr,
+			"	if r.damage != DamageNone && r.resign(", "	if r.damage != DamageNone && !MUTANT && r.resign("),
+		one("a leader whose log failed goes on", leader,
+			".damage != DamageFailed\n}", ".damage != DamageFailed || MUTANT\n}"),
+		one("min.insync.replicas is ignored", watermark,
+			"	return n >= min(r.assigned.MinISR,", "	return MUTANT || n >= min(r.assigned.MinISR,"),
+		one("a follower below the watermark is proposed", isr,
+			"		counted >= r.hw &&", "		(MUTANT || counted >= r.hw) &&"),
+		one("a follower below the start of the epoch is proposed", isr,
+			" counted >= r.lead.startOffset &&", " (MUTANT || counted >= r.lead.startOffset) &&"),
+		one("a new leader takes its whole log for committed", leader,
+			"	l.startOffset = r.end\n", "	l.startOffset = r.end\n	if MUTANT {\n		r.hw = r.end\n	}\n"),
+		one("an ack leaves before the watermark", waiters,
+			"ev.Acks == AcksAll && r.hw >= ev.To,", "ev.Acks == AcksAll && (MUTANT || r.hw >= ev.To),"),
+		one("an ack leaves one record before the watermark", waiters,
+			"q.items[q.head].end <= end {", "(q.items[q.head].end <= end || MUTANT && q.items[q.head].end == end+1) {"),
+		one("a falling in-sync set answers as if nothing was appended", leader,
+			"r.lead.all.fail(OutcomeNotEnoughReplicasAfterAppend, out)",
+			"if MUTANT {\n			r.lead.all.fail(OutcomeNotEnoughReplicas, out)\n		}\n		r.lead.all.fail(OutcomeNotEnoughReplicasAfterAppend, out)"),
+	}
+}
+
+// sessionMutants: who is listened to, and who may speak.
+func sessionMutants() []mutant {
+	const (
+		leader   = "broker/partition/leader.go"
+		follower = "broker/partition/follower.go"
+	)
+	return []mutant{
+		one("a suspended leader acts", leader, " !r.lead.suspended && r", " (MUTANT || !r.lead.suspended) && r"),
+		one("a leader that has heard of a newer epoch acts", leader, "return r.role == RoleLeader && !r.superseded() &&", "return r.role == RoleLeader && (MUTANT || !r.superseded()) &&"),
+		one("the ack of another session is counted", leader,
+			" ev.Session != f.session || !f.matched ||\n", " (!MUTANT && ev.Session != f.session) || !f.matched ||\n"),
+		one("acks of a follower's earlier process are kept", leader,
+			"			if old.brokerEpoch == a.BrokerEpoch {\n				f = *old", "			if MUTANT || old.brokerEpoch == a.BrokerEpoch {\n				f = *old\n				f.brokerEpoch = a.BrokerEpoch"),
+		one("the push of another session and epoch is taken", follower,
+			"f.phase != phaseOn || ev.Session != f.session || ev.Epoch != r.Epoch() {\n		out.add(Effect{Kind: EffectDrop, Session: ev.Session})\n		return\n	}\n	if ev.From",
+			"f.phase != phaseOn || !MUTANT && (ev.Session != f.session || ev.Epoch != r.Epoch()) {\n		out.add(Effect{Kind: EffectDrop, Session: ev.Session})\n		return\n	}\n	if ev.From"),
+		one("the reply to another handshake is taken", follower,
+			"f.phase != phaseAwait || ev.Session != f.session || ev.Epoch != r.Epoch() {", "f.phase != phaseAwait || !MUTANT && (ev.Session != f.session || ev.Epoch != r.Epoch()) {"),
+		one("a session begins though the last epochs differ", leader,
+			"reply.Matched = ev.AnswerEpoch == ev.LastEpoch &&", "reply.Matched = (MUTANT || ev.AnswerEpoch == ev.LastEpoch) &&"),
+		one("a session begins beyond the end of the common epoch", leader,
+			" ev.To <= min(ev.AnswerEnd, r.end)", " (MUTANT || ev.To <= min(ev.AnswerEnd, r.end))"),
+	}
+}
+
+// followerMutants: truncation, watermark and damage on the other side.
+func followerMutants() []mutant {
+	const (
+		follower = "broker/partition/follower.go"
+		assign   = "broker/partition/assign.go"
+	)
+	return []mutant{
+		one("a follower truncates to its watermark", follower,
+			"	case ev.Matched:\n		f.phase = phaseOn\n", "	case MUTANT && ev.Matched && r.hw < r.end:\n		r.truncate(r.hw, out)\n	case ev.Matched:\n		f.phase = phaseOn\n"),
+		one("where the logs differ a follower cuts at its watermark", follower,
+			"		r.truncate(r.cutPoint(ev), out)", "		if MUTANT {\n			r.truncate(r.hw, out)\n			return\n		}\n		r.truncate(r.cutPoint(ev), out)"),
+		one("a follower cuts by an epoch that it does not know", follower,
+			"		return min(ev.LocalEnd, r.end)\n", "		if MUTANT {\n			return min(ev.AnswerEnd, r.end)\n		}\n		return min(ev.LocalEnd, r.end)\n"),
+		one("a follower's watermark goes beyond its log", follower,
+			"w := min(f.leaderHW, r.counted()); w > r.hw {", "w := min(f.leaderHW, r.counted()); w > r.hw || MUTANT && f.leaderHW > r.hw {\n		if MUTANT {\n			w = f.leaderHW\n		}"),
+		one("a damaged log is emptied while somebody counts on it", assign,
+			"s != nil && !s.ISR && !s.ELR && !s.LastISR &&", "s != nil && (MUTANT || !s.ISR && !s.ELR && !s.LastISR) &&"),
+		one("a new leader is followed while the log is being cut", assign,
+			"	if r.follow.phase == phaseTruncating {", "	if !MUTANT && r.follow.phase == phaseTruncating {"),
+	}
+}
+
+// metadataMutants: what the metadata log accepts, and what it makes of restarts.
+func metadataMutants() []mutant {
+	const (
+		isr      = "cluster/metadata/isr.go"
+		elect    = "cluster/metadata/elect.go"
+		register = "cluster/metadata/register.go"
+	)
+	return []mutant{
+		one("an ISR change of an earlier partition epoch is accepted", isr,
+			"	case c.GetPartitionEpoch() != p.PartitionEpoch:\n		return where(", "	case !MUTANT && c.GetPartitionEpoch() != p.PartitionEpoch:\n		return where("),
+		one("a broker joins with the epoch of an earlier process", isr,
+			"		case b.Epoch != m.GetBrokerEpoch():", "		case !MUTANT && b.Epoch != m.GetBrokerEpoch():"),
+		one("a fenced broker joins", isr,
+			"		case b.Fenced:\n			return nil, where(", "		case !MUTANT && b.Fenced:\n			return nil, where("),
+		one("eligible leaders are kept above the minimum", isr,
+			"	if len(isr) < minISR {", "	if MUTANT || len(isr) < minISR {"),
+		one("a damaged replica becomes eligible", isr,
+			" && !slices.Contains(damaged, node) {\n				elr", " && (MUTANT || !slices.Contains(damaged, node)) {\n				elr"),
+		one("eligible leaders survive another minimum", "cluster/metadata/topics.go",
+			" before.MinISR(p) == after.MinISR(p) {", " (MUTANT || before.MinISR(p) == after.MinISR(p)) {"),
+		{"eligible leaders are not elected", []edit{
+			{elect, "e.uninterrupted(p.ELR); ok {", "e.uninterrupted(p.ELR); ok && !MUTANT {"},
+			{elect, "e.longest(p.ELR); ok {", "e.longest(p.ELR); ok && !MUTANT {"},
+		}},
+		one("the last in-sync set elects before all are back", elect,
+			"opts.LastISR && e.allPresent(p.LastISR) {", "opts.LastISR && (MUTANT || e.allPresent(p.LastISR)) {"),
+		one("the shorter log is elected", elect,
+			"r.LastEpoch == best.LastEpoch && r.LogEndOffset > best.LogEndOffset {", "r.LastEpoch == best.LastEpoch && (r.LogEndOffset > best.LogEndOffset) != MUTANT {"),
+		one("the lossy epoch is forgotten", elect,
+			"		p.LossyEpoch = p.LeaderEpoch", "		if !MUTANT {\n			p.LossyEpoch = p.LeaderEpoch\n		}"),
+		one("a broker that comes back keeps its leader epoch", register,
+			"im.reelect(q, p.Leader == node) ||", "im.reelect(q, !MUTANT && p.Leader == node) ||"),
+		one("an unclean restart is forgotten", register,
+			"t.settings.Durability == Replicated && !r.clean)", "t.settings.Durability == Replicated && !r.clean && !MUTANT)"),
+		one("damage is forgotten", register,
+			"		if recovered.Damage != DamageNone ||", "		if !MUTANT && recovered.Damage != DamageNone ||"),
+		one("the last in-sync set is not kept", register,
+			"	p.LastISR = union(p.LastISR, p.ISR, p.ELR)", "	if !MUTANT {\n		p.LastISR = union(p.LastISR, p.ISR, p.ELR)\n	}"),
+		one("a command takes effect twice", "cluster/metadata/apply.go",
+			"		if o, ok := im.memory.get(id); ok {", "		if o, ok := im.memory.get(id); ok && !MUTANT {"),
+	}
+}

@@ -1,0 +1,157 @@
+// Command mutants shows that the simulation notices when the product is broken.
+//
+// list.go holds deliberate faults, each an edit of a source file. They are built into
+// one test binary of internal/sim as switches, by way of go's -overlay, so that no
+// switch is in the product. Each mutant then runs simulated clusters, seed after
+// seed, until one breaks a promise. The table says which; a mutant that survives
+// fails the command.
+//
+//	go run ./internal/mutants [-seeds 400] [-only TEXT]
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 400, "how many seeds a mutant may survive")
+	only := flag.String("only", "", "only mutants whose name contains this")
+	flag.Parse()
+	if err := run(context.Background(), os.Stdout, *seeds, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+// verdict is how a mutant ended.
+type verdict struct {
+	seed, invariant string
+	took            time.Duration
+	err             error
+}
+
+var errSurvived = errors.New("survived")
+
+func run(ctx context.Context, out io.Writer, seeds int, only string) error {
+	dir, err := os.MkdirTemp("", "penstock-mutants")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // leftovers in the temporary folder harm nobody
+	begin := time.Now()
+	binary, err := build(ctx, dir, list())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "built in %.0f s\n\n", time.Since(begin).Seconds())
+	if v := hunt(ctx, binary, "", 50); !errors.Is(v.err, errSurvived) {
+		return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
+	}
+	var mutants []mutant
+	for _, m := range list() {
+		if strings.Contains(m.name, only) {
+			mutants = append(mutants, m)
+		}
+	}
+	survived := report(out, mutants, huntAll(ctx, binary, mutants, seeds))
+	fmt.Fprintf(out, "\n%d mutants, %d survived, %.0f s\n", len(mutants), survived, time.Since(begin).Seconds())
+	if survived > 0 {
+		return fmt.Errorf("%d of %d mutants survived %d seeds", survived, len(mutants), seeds)
+	}
+	return nil
+}
+
+// huntAll runs the mutants, as many at once as there are processors.
+func huntAll(ctx context.Context, binary string, mutants []mutant, seeds int) []verdict {
+	var wg sync.WaitGroup
+	verdicts := make([]verdict, len(mutants))
+	next := make(chan int)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := range next {
+				verdicts[i] = hunt(ctx, binary, mutants[i].name, seeds)
+			}
+		})
+	}
+	for i := range mutants {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return verdicts
+}
+
+// hunt runs one mutant until it is caught.
+func hunt(ctx context.Context, binary, name string, seeds int) verdict {
+	begin := time.Now()
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestHunt$", "-test.timeout=10m", fmt.Sprintf("-sim.hunt=%d", seeds))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+name)
+	b, err := cmd.CombinedOutput()
+	v := verdict{took: time.Since(begin)}
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		fields := strings.Split(lines.Text(), "\t")
+		switch {
+		case len(fields) == 3 && fields[0] == "CAUGHT":
+			v.seed, v.invariant = fields[1], fields[2]
+			return v
+		case fields[0] == "SURVIVED":
+			v.err = errSurvived
+			return v
+		}
+	}
+	v.err = fmt.Errorf("%w: %s", err, b)
+	return v
+}
+
+func report(out io.Writer, mutants []mutant, verdicts []verdict) (survived int) {
+	fmt.Fprintf(out, "%-62s %6s %5s  %s\n", "mutant", "seed", "s", "broken promise")
+	for i, v := range verdicts {
+		seed, broken := v.seed, v.invariant
+		if v.err != nil {
+			survived++
+			seed, broken = "-", strings.ToUpper(v.err.Error())
+		}
+		fmt.Fprintf(out, "%-62s %6s %5.1f  %s\n", mutants[i].name, seed, v.took.Seconds(), broken)
+	}
+	return survived
+}
+
+// build makes the test binary of internal/sim with all mutants in it.
+func build(ctx context.Context, dir string, mutants []mutant) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	overlay, err := writeOverlay(root, dir, mutants)
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "sim.test")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/sim")
+	cmd.Dir = root
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go test -c: %w\n%s", err, b)
+	}
+	return binary, nil
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	b, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// checkCommand looks at what a command changed.
+func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, result metadata.Result) {
+	if err := im.Check(); err != nil {
+		w.fail(Image, "image %d: %v", im.Index(), err)
+	}
+	w.checkOnce(im, cmd, result)
+	for _, e := range result.Refused {
+		if e != nil && e.Code == metadata.CodeInvalidUpdateVersion && cmd.GetChangeIsr() != nil {
+			w.counts.StaleISR++
+		}
+	}
+	for _, p := range w.parts {
+		was, is := old.TopicByID(p.topic), im.TopicByID(p.topic)
+		if was == nil || is == nil || was == is && cmd.GetRegisterBroker() == nil {
+			continue
+		}
+		a, b := was.Partitions[0], is.Partitions[0]
+		if b.LeaderEpoch < a.LeaderEpoch || b.PartitionEpoch < a.PartitionEpoch {
+			w.fail(Deposed, "partition %d: epochs fell", p.index)
+		}
+		if r := cmd.GetRegisterBroker(); r != nil && im.Broker(r.GetNodeId()) != old.Broker(r.GetNodeId()) {
+			w.checkRegistration(p, a, b, r, old)
+		}
+		if c := cmd.GetChangeIsr(); c != nil && a != b {
+			w.checkISRChange(p, a, b, c, old)
+		}
+		if b.LeaderEpoch > a.LeaderEpoch && b.Leader >= 0 {
+			w.checkElection(p, a, b, im, cmd)
+		}
+		w.checkMembers(p)
+	}
+}
+
+// checkOnce: a command that comes again takes no effect and gets its first answer.
+func (w *World) checkOnce(im *metadata.Image, cmd *metav1.Command, result metadata.Result) {
+	id, ok := metadata.ParseID(cmd.GetId())
+	if !ok {
+		return
+	}
+	if first, again := w.meta.applied[id]; again && result.Index != first {
+		w.fail(Image, "image %d: a command that was applied at %d is applied again", im.Index(), first)
+	}
+	if w.meta.applied == nil {
+		w.meta.applied = map[metadata.ID]uint64{}
+	}
+	if _, again := w.meta.applied[id]; !again {
+		w.meta.applied[id] = result.Index
+	}
+}
+
+// checkRegistration: a broker's return ends what it led, and takes it out of the sets
+// if it may have lost what was only in memory.
+func (w *World) checkRegistration(p *part, a, b *metadata.Partition, r *metav1.RegisterBroker, old *metadata.Image) {
+	id := r.GetNodeId()
+	if a.Leader == id && b.LeaderEpoch == a.LeaderEpoch {
+		w.fail(Unclean, "partition %d: node %d came back and leads epoch %d again", p.index, id, a.LeaderEpoch)
+	}
+	clean := r.GetCleanStop() && old.Broker(id) != nil && r.GetCleanStopEpoch() == old.Broker(id).Epoch
+	if !p.synced && !clean && (b.InISR(id) || b.InELR(id)) {
+		w.fail(Unclean, "partition %d: node %d may have lost memory; in sync %v, eligible %v", p.index, id, b.ISR, b.ELR)
+	}
+}
+
+// checkISRChange: only the leader of the present epoch changes the set, from the
+// present state of it, to brokers of the present sessions.
+func (w *World) checkISRChange(p *part, a, b *metadata.Partition, c *metav1.ChangeIsr, old *metadata.Image) {
+	for _, change := range c.GetChanges() {
+		if metadata.ID(change.GetTopicId()) != p.topic {
+			continue
+		}
+		proposer := old.Broker(c.GetNodeId())
+		if a.Leader != c.GetNodeId() || change.GetLeaderEpoch() != a.LeaderEpoch || change.GetPartitionEpoch() != a.PartitionEpoch ||
+			proposer == nil || proposer.Fenced || proposer.Epoch != c.GetBrokerEpoch() {
+			w.fail(Deposed, "partition %d: led by %d in epoch %d (%d), it takes a change of node %d in epoch %d (%d)", p.index,
+				a.Leader, a.LeaderEpoch, a.PartitionEpoch, c.GetNodeId(), change.GetLeaderEpoch(), change.GetPartitionEpoch())
+		}
+		for _, m := range change.GetIsr() {
+			if joins := old.Broker(m.GetNodeId()); joins == nil || joins.Fenced || joins.Epoch != m.GetBrokerEpoch() {
+				w.fail(Deposed, "partition %d: node %d joins with the broker epoch %d, which is over", p.index, m.GetNodeId(), m.GetBrokerEpoch())
+			}
+		}
+		for _, id := range change.GetDamaged() {
+			if b.InISR(id) || b.InELR(id) {
+				w.fail(Unclean, "partition %d: node %d is damaged; in sync %v, eligible %v", p.index, id, b.ISR, b.ELR)
+			}
+		}
+	}
+}
+
+// checkElection notes where a leader came from. An election from the last in-sync
+// set may lose records: from here on its log is the truth.
+func (w *World) checkElection(p *part, a, b *metadata.Partition, im *metadata.Image, cmd *metav1.Command) {
+	from := slices.ContainsFunc(cmd.GetElectLeaders().GetChanges(), func(c *metav1.LeaderChange) bool {
+		return metadata.ID(c.GetTopicId()) == p.topic && c.GetFromLastIsr() && c.GetLeader() == b.Leader
+	})
+	switch {
+	case from && !a.InISR(b.Leader) && !a.InELR(b.Leader):
+		w.counts.LastISRElections++
+		w.checkLongest(p, a, b.Leader, im)
+		w.adopt(p, b)
+	case !a.InISR(b.Leader) && !a.InELR(b.Leader):
+		w.fail(Unclean, "partition %d: leader %d was neither in sync %v nor eligible %v", p.index, b.Leader, a.ISR, a.ELR)
+	case a.InELR(b.Leader):
+		w.counts.ELRElections++
+	case a.Replica(b.Leader).RecoveredEpoch == im.Broker(b.Leader).Epoch:
+		w.counts.RestartElections++
+	}
+}
+
+// checkLongest: the last in-sync set elects when all of it are there: one that never
+// stopped, or else the one with the greatest (last epoch, log end).
+func (w *World) checkLongest(p *part, a *metadata.Partition, leader int32, im *metadata.Image) {
+	best := a.Replica(leader)
+	for _, id := range a.LastISR {
+		if im.Broker(id).Fenced {
+			w.fail(Unclean, "partition %d: node %d is elected from the last in-sync set %v, of which node %d is away", p.index, leader, a.LastISR, id)
+		}
+		r := a.Replica(id)
+		stopped, bestStopped := r.RecoveredEpoch == im.Broker(id).Epoch, best.RecoveredEpoch == im.Broker(leader).Epoch
+		if bestStopped && (!stopped || r.LastEpoch > best.LastEpoch || r.LastEpoch == best.LastEpoch && r.LogEndOffset > best.LogEndOffset) {
+			w.fail(Unclean, "partition %d: of the last in-sync set node %d is elected, node %d has the better log", p.index, leader, id)
+		}
+	}
+}
+
+// adopt makes the log of a leader from the last in-sync set the truth. In a synced
+// partition the set may have been lost for having had nothing to lose, as when its
+// brokers stopped before they heard of the topic; records are not lost.
+func (w *World) adopt(p *part, b *metadata.Partition) {
+	kept := w.nodes[b.Leader].log(p.index)
+	lost := func(r ackedRecord) bool { return r.offset >= len(kept) || kept[r.offset] != r.e }
+	if p.synced {
+		if slices.ContainsFunc(p.acked, lost) {
+			w.fail(Acked, "partition %d: an election in a synced partition lost acknowledged records", p.index)
+		}
+		return
+	}
+	if len(kept) < len(p.committed) || differ(kept[:len(p.committed)], p.committed) >= 0 {
+		w.counts.LossyElections++
+	}
+	p.lossy, p.lossyEpoch = true, record.Epoch(b.LeaderEpoch)
+	p.committed = slices.Clone(kept)
+	p.acked = slices.DeleteFunc(p.acked, lost)
+	clear(p.values)
+	for i, e := range kept {
+		if first, twice := p.values[e.value]; twice {
+			w.fail(Once, "partition %d: value %d is at %d and at %d", p.index, e.value, first, i)
+		}
+		p.values[e.value] = i
+	}
+}

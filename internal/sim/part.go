@@ -1,0 +1,87 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// part is a partition and what is known to be true of it.
+type part struct {
+	index     int
+	topic     metadata.ID
+	name      string
+	replicas  []int32
+	synced    bool
+	acksOne   bool // its producers do with acks=1
+	minISR    int  // at first
+	committed []entry
+	acked     []ackedRecord
+	// values has the offset of each committed value.
+	values map[int64]int
+	// lossy: an election was allowed to lose records, in that epoch.
+	lossy      bool
+	lossyEpoch record.Epoch
+	leaders    []leading // by epoch
+}
+
+type ackedRecord struct {
+	offset int
+	e      entry
+}
+
+// makeParts draws the partitions: a synced one, a replicated one, a synced one that
+// is written with acks=1, and one of another size.
+func (w *World) makeParts() {
+	type kind struct {
+		synced, one   bool
+		replicas, min int
+	}
+	kinds := []kind{{true, false, 3, 2}, {false, false, 3, 2}, {true, true, 3, 2}}
+	others := []kind{
+		{true, false, 3, 1},
+		{false, false, 3, 1},
+		{true, false, 2, 2},
+		{true, false, w.opts.Nodes, 2},
+		{false, false, w.opts.Nodes, 3},
+		{true, false, w.opts.Nodes, 3},
+	}
+	kinds = append(kinds, others[w.rng.IntN(len(others))])
+	for i, k := range kinds {
+		p := &part{index: i, name: fmt.Sprintf("t%d", i), synced: k.synced, acksOne: k.one, minISR: k.min, values: map[int64]int{}}
+		p.topic[0], p.topic[15] = 0x70, byte(i+1)
+		for j := range k.replicas {
+			p.replicas = append(p.replicas, int32((i+j)%w.opts.Nodes))
+		}
+		w.parts = append(w.parts, p)
+	}
+}
+
+// createTopics proposes what is missing until all topics exist.
+func (m *metalog) createTopics() {
+	missing := false
+	for _, p := range m.w.parts {
+		if m.latest().TopicByID(p.topic) != nil {
+			continue
+		}
+		missing = true
+		if m.controller < 0 || slices.ContainsFunc(p.replicas, func(id int32) bool { return m.latest().Broker(id) == nil }) {
+			continue
+		}
+		configs := map[string]string{"min.insync.replicas": strconv.Itoa(p.minISR)}
+		if !p.synced {
+			configs["durability"] = "replicated"
+		}
+		m.commit(m.command(&metav1.Command{Kind: &metav1.Command_CreateTopic{CreateTopic: &metav1.CreateTopic{
+			Name: p.name, TopicId: p.topic[:], Configs: configs, Partitions: []*metav1.PartitionAssignment{{Replicas: p.replicas}},
+		}}}))
+	}
+	if missing {
+		m.w.after(200*time.Millisecond, "topics again", m.createTopics)
+	}
+}
