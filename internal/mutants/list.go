@@ -132,7 +132,7 @@ func metadataMutants() []mutant {
 		one("a damaged replica becomes eligible", isr,
 			" && !slices.Contains(damaged, node) {\n				elr", " && (MUTANT || !slices.Contains(damaged, node)) {\n				elr"),
 		one("eligible leaders survive another minimum", "cluster/metadata/topics.go",
-			" before.MinISR(p) == after.MinISR(p) {", " (MUTANT || before.MinISR(p) == after.MinISR(p)) {"),
+			" before.MinISR(p) == after.MinISR(p) ||", " MUTANT || before.MinISR(p) == after.MinISR(p) ||"),
 		{"eligible leaders are not elected", []edit{
 			{elect, "e.uninterrupted(p.ELR); ok {", "e.uninterrupted(p.ELR); ok && !MUTANT {"},
 			{elect, "e.longest(p.ELR); ok {", "e.longest(p.ELR); ok && !MUTANT {"},
