@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short
+.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ chaos: build ## Real processes broken for DURATION=30m while clients use them, r
 
 chaos-short: build ## The same with quick faults, in 45 s
 	scripts/chaos chaos -short -duration 20s -seed $(or $(SEED),0)
+
+failover: build ## How long writes stop when a node is killed, stopped, cut off or loses its power, root, 45 minutes; ARGS="-kills 3"
+	scripts/chaos failover $(or $(ARGS),-record docs/reliability)
 
 proto-release: $(TOOLS)/buf ## Make today's messages the ones that may not be broken
 	$(TOOLS)/buf build -o proto/released.binpb

@@ -46,6 +46,7 @@ type coldRead struct {
 
 	first   int64 // where the first batch in out is in the file
 	checked bool  // a CRC was
+	damage  error // what ended a read that has got something
 }
 
 // cold plans a read of one segment. The caller holds mu.
@@ -165,6 +166,10 @@ func (c *coldRead) run() error {
 			c.position, c.need = 0, 0
 			continue
 		}
+		if err != nil && c.got > 0 && errors.Is(err, ErrCorrupt) {
+			c.damage = err
+			return nil // the next read begins there, and fails
+		}
 		if err != nil {
 			return err
 		}
@@ -196,9 +201,10 @@ func (c *coldRead) chunk(n int) error {
 		}
 		return nil
 	}
-	for at < n && !c.done {
-		if err := fill(at + record.HeaderSize); err != nil {
-			return err
+	var bad error // what is before it is kept
+	for at < n && !c.done && bad == nil {
+		if bad = fill(at + record.HeaderSize); bad != nil {
+			break
 		}
 		info, ok := record.Peek(b[at:filled])
 		if left := c.size - c.position - int64(at); !ok && n-at < record.HeaderSize && left >= record.HeaderSize {
@@ -206,7 +212,8 @@ func (c *coldRead) chunk(n int) error {
 			break
 		}
 		if reason := c.wrong(&info, ok, at); reason != "" {
-			return c.corrupt(at, reason)
+			bad = c.corrupt(at, reason)
+			break
 		}
 		if info.NextOffset() > c.from {
 			if c.done = c.enough(&info, at, lo); c.done {
@@ -219,11 +226,12 @@ func (c *coldRead) chunk(n int) error {
 		}
 		if info.NextOffset() > c.from {
 			if !sound {
-				if err := fill(at + info.Size); err != nil {
-					return err
+				if bad = fill(at + info.Size); bad != nil {
+					break
 				}
 				if reason := unsound(b[at : at+info.Size]); reason != "" {
-					return c.corrupt(at, reason)
+					bad = c.corrupt(at, reason)
+					break
 				}
 				c.checked = true
 			}
@@ -242,7 +250,7 @@ func (c *coldRead) chunk(n int) error {
 	}
 	c.position += int64(at)
 	c.done = c.done || c.got > 0 && c.got >= c.maxBytes
-	return nil
+	return bad
 }
 
 // keep pins what the reader gets of a chunk. Much less than a whole chunk is

@@ -144,7 +144,7 @@ func TestWhenReadsCheck(t *testing.T) {
 			tc.before(d, l, n)
 			age(tc.age)
 			rot(t, mem, l, 7)
-			slices, err := l.Read(6, 10, 1<<20)
+			slices, err := l.Read(7, 10, 1<<20)
 			for i := range slices {
 				slices[i].Release()
 			}
@@ -156,6 +156,33 @@ func TestWhenReadsCheck(t *testing.T) {
 			require.Equal(t, DamageCorrupt, l.Damage())
 		})
 	}
+}
+
+// A read that meets damage returns what is whole before it, and the next one fails: the
+// last holder of a partition serves every batch that it can.
+func TestAReadEndsBeforeDamage(t *testing.T) {
+	mem := vfs.NewMem()
+	_, l, _, age := coldLog(t, mem, Config{Synced: true, SegmentBytes: 1 << 20}, 10)
+	whole := readAt(t, l, 2, 7, 1<<20)
+	rot(t, mem, l, 7)
+	age(soundFor)
+	require.True(t, bytes.Equal(whole, readAt(t, l, 2, 10, 1<<20)))
+	_, err := l.Read(7, 10, 1<<20)
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.Equal(t, DamageCorrupt, l.Damage())
+	require.True(t, bytes.Equal(whole, readAt(t, l, 2, 10, 1<<20)), "it is served still")
+	require.NotEmpty(t, readAt(t, l, 8, 10, 1<<20), "what lies behind is whole too")
+}
+
+// nextOf is the offset after the last batch.
+func nextOf(t *testing.T, batches []byte) (next record.Offset) {
+	t.Helper()
+	for len(batches) > 0 {
+		info, ok := record.Peek(batches)
+		require.True(t, ok)
+		next, batches = info.NextOffset(), batches[info.Size:]
+	}
+	return next
 }
 
 // Batches larger than what is read at once, and such that end exactly there.

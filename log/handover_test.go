@@ -139,10 +139,11 @@ func TestResetToPowerCuts(t *testing.T) {
 	})
 	require.NoError(t, l.ResetTo(1000, state))
 	mem.Watch(nil)
+	last := mem.CrashClone(nil)
+	require.NoError(t, d.Close(-1)) // waits for who may be in the middle of a change, and of what watches it
 	mu.Lock()
 	defer mu.Unlock()
-	crashed = append(crashed, mem.CrashClone(nil), mem)
-	require.NoError(t, d.Close(-1))
+	crashed = append(crashed, last, mem)
 	began := 0
 	for i, c := range crashed {
 		for range 2 { // and once more, by what the first open left

@@ -185,6 +185,9 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 	l.mu.Lock()
 	stale, start, end, closing := c.generation != l.generation, l.start, l.end, l.closing
 	failed, flushed := l.failed, l.flushed
+	if err == nil && failed != nil && c.limit > flushed {
+		err = c.damage // nothing of such a log is served in part
+	}
 	if !stale && err == nil {
 		c.end()
 	}

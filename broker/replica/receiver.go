@@ -117,7 +117,7 @@ func (r *receiver) matched(s *Subscription, reply HandshakeReply) {
 		l.mu.Unlock()
 		return
 	}
-	s.phase, s.attempts = subOn, 0
+	s.phase = subOn // attempts go on: a session that matched may yet come to nothing
 	caughtUp := s.kind == kindCatchUp && s.sent.End >= reply.HighWatermark
 	if caughtUp {
 		l.promote(s)

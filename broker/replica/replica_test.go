@@ -273,6 +273,26 @@ func TestReadErrorOpensAnotherSession(t *testing.T) {
 	parts[0].wait(t, "acknowledged", func() bool { return len(parts[0].outcomes) == 2 })
 }
 
+// A leader that cannot read what a follower needs is not asked again and again
+// without a pause: a session that matches is not yet one that came to something.
+func TestReadErrorsDoNotSpin(t *testing.T) {
+	nodes := newNodes(t, 2, nil)
+	parts := spread(nodes, 0, assignment(1, 1, 2, 1, 2))
+	parts[0].produce(1, 10)
+	parts[0].wait(t, "acknowledged", func() bool { return len(parts[0].outcomes) == 1 })
+	parts[0].mu.Lock()
+	parts[0].noRead = errors.New("bad sector")
+	parts[0].mu.Unlock()
+	parts[0].produce(2, 10)
+	attempts := func() int {
+		s := parts[1].sub
+		s.link.mu.Lock()
+		defer s.link.mu.Unlock()
+		return s.attempts
+	}
+	parts[1].wait(t, "ever longer pauses", func() bool { return attempts() >= 4 })
+}
+
 func TestHeard(t *testing.T) {
 	nodes := newNodes(t, 2, nil)
 	parts := spread(nodes, 0, assignment(1, 1, 2, 1, 2))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
+	"github.com/penstock/penstock/internal/chaos/probe"
 )
 
 const (
@@ -95,7 +96,7 @@ func (l *lab) kill(ctx context.Context, c *chaos.Cluster, controller bool, rate 
 	if err := c.WaitHealthy(ctx, healthWait); err != nil {
 		return found, err
 	}
-	p, err := startProber(ctx, cl, probed)
+	p, err := probe.Start(ctx, cl, probed, partitions)
 	if err != nil {
 		return found, err
 	}
@@ -105,7 +106,7 @@ func (l *lab) kill(ctx context.Context, c *chaos.Cluster, controller bool, rate 
 		load <- err
 	}()
 	found, victim, err := l.strike(ctx, c, cl, p, probed, controller)
-	err = errors.Join(err, p.stop(ctx))
+	err = errors.Join(err, p.Stop(ctx))
 	if lost := <-load; lost != nil {
 		err = errors.Join(err, fmt.Errorf("the load did not survive: %w", lost))
 	}
@@ -118,16 +119,16 @@ func (l *lab) kill(ctx context.Context, c *chaos.Cluster, controller bool, rate 
 	if err := c.WaitHealthy(ctx, 2*healthWait); err != nil {
 		return found, err
 	}
-	if err := p.check(ctx, cl); err != nil {
+	if err := p.Check(ctx, cl); err != nil {
 		return found, err
 	}
 	l.say("  killed node %d: first write after %s, every partition after %s; %d acknowledged records are all there",
-		victim, found.first.Round(time.Millisecond), found.all.Round(time.Millisecond), len(p.acked))
+		victim, found.first.Round(time.Millisecond), found.all.Round(time.Millisecond), p.Acked())
 	return found, errors.Join(l.drop(ctx, c, probed), l.drop(ctx, c, loaded))
 }
 
 // strike kills a node and waits until the partitions that it led take writes.
-func (l *lab) strike(ctx context.Context, c *chaos.Cluster, cl *client.Client, p *prober, topic string, controller bool) (found outage, victim int, err error) {
+func (l *lab) strike(ctx context.Context, c *chaos.Cluster, cl *client.Client, p *probe.Prober, topic string, controller bool) (found outage, victim int, err error) {
 	if err := pause(ctx, loadBefore); err != nil {
 		return found, 0, err
 	}
@@ -142,7 +143,7 @@ func (l *lab) strike(ctx context.Context, c *chaos.Cluster, cl *client.Client, p
 	ctx, cancel := context.WithTimeout(ctx, recoverLimit)
 	defer cancel()
 	for {
-		writes := p.firstAfter(began, led)
+		writes := p.FirstAfter(began, led)
 		if len(writes) == len(led) {
 			found.first, found.all = writes[0], writes[0]
 			for _, w := range writes {

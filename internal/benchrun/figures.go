@@ -13,6 +13,7 @@ import (
 
 	"github.com/penstock/penstock/bench"
 	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/chaos"
 )
 
 // produce measures records/s with every ack meaning three disks.
@@ -157,7 +158,7 @@ func (l *lab) idle(ctx context.Context) (err error) {
 	var mib []float64
 	for _, pid := range c.Pids() {
 		var kib float64
-		if _, err := fmt.Sscanf(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), "%f kB", &kib); err != nil {
+		if _, err := fmt.Sscanf(chaos.ProcField(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), "%f kB", &kib); err != nil {
 			return fmt.Errorf("resident memory of process %d: %w", pid, err)
 		}
 		mib = append(mib, kib/1024)

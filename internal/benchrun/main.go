@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/bench"
+	"github.com/penstock/penstock/internal/chaos"
 )
 
 type options struct {
@@ -158,7 +159,7 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	if !o.keep {
 		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	}
-	l := &lab{options: o, dir: dir, table: table{Machine: machine(), FS: bench.FileSystem(dir), Quote: o.quote}}
+	l := &lab{options: o, dir: dir, table: table{Machine: chaos.Machine(), FS: bench.FileSystem(dir), Quote: o.quote}}
 	for _, line := range o.config {
 		l.table.note("servers are configured with %s", line)
 	}

@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -116,36 +113,4 @@ func (t *table) writeMarkdown(w io.Writer) error {
 		fmt.Fprintf(b, "* %s.\n", n)
 	}
 	return b.Flush()
-}
-
-// machine says what the figures were measured on.
-func machine() string {
-	parts := []string{fmt.Sprintf("%d CPUs", runtime.NumCPU())}
-	if v := field("/proc/cpuinfo", "model name"); v != "" {
-		parts = append(parts, v)
-	}
-	if v := field("/proc/meminfo", "MemTotal"); v != "" {
-		var kib int64
-		if _, err := fmt.Sscanf(v, "%d kB", &kib); err == nil {
-			parts = append(parts, fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20)))
-		}
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		parts = append(parts, "Linux "+strings.TrimSpace(string(b)))
-	}
-	return strings.Join(append(parts, runtime.Version()), ", ")
-}
-
-// field is a value of a "name: value" file.
-func field(path, name string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(b)) {
-		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == name {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }

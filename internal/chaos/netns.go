@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,13 +111,15 @@ type Cut struct {
 
 // rules are the arguments of iptables that make the cut.
 func (c Cut) rules() (rules [][]string) {
-	verdict := []string{"-j", "DROP"}
+	match, verdict := []string{}, []string{"-j", "DROP"}
 	if c.Reset {
-		verdict = []string{"-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"}
+		match, verdict = []string{"-p", "tcp"}, []string{"-j", "REJECT", "--reject-with", "tcp-reset"}
+	}
+	if c.Port > 0 {
+		match = []string{"-p", "tcp"}
 	}
 	add := func(chain, side, ip string, port ...string) {
-		rule := append([]string{"-w", "-A", chain, side, ip}, port...)
-		rules = append(rules, append(rule, verdict...))
+		rules = append(rules, slices.Concat([]string{"-w", "-A", chain, side, ip}, match, port, verdict))
 	}
 	for _, peer := range c.Peers {
 		ip := clientIP
@@ -136,7 +139,7 @@ func (c Cut) rules() (rules [][]string) {
 			}
 			// The server of a connection may be at either end.
 			for _, end := range []string{"--dport", "--sport"} {
-				add(way.chain, way.side, ip, "-p", "tcp", end, strconv.Itoa(c.Port))
+				add(way.chain, way.side, ip, end, strconv.Itoa(c.Port))
 			}
 		}
 	}
@@ -178,9 +181,8 @@ func inNamespace(name string, f func() error) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close() //nolint:errcheck // only a handle
-	runtime.LockOSThread()
-	// The handle of the thread must be that of the locked one: all but this are in ours.
+	defer theirs.Close()   //nolint:errcheck // only a handle
+	runtime.LockOSThread() // Every other thread stays where it is.
 	if err := unix.Setns(int(theirs.Fd()), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("chaos: enter namespace %s: %w", name, err)

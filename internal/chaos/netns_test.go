@@ -25,6 +25,10 @@ func TestRulesOfCuts(t *testing.T) {
 		{"with resets", Cut{Node: 2, Peers: []int{1}, Direction: Out, Reset: true}, []string{
 			"-w -A OUTPUT -d 10.213.77.1 -p tcp -j REJECT --reject-with tcp-reset",
 		}},
+		{"with resets on a port", Cut{Node: 2, Peers: []int{1}, Direction: In, Reset: true, Port: PortPeer}, []string{
+			"-w -A INPUT -s 10.213.77.1 -p tcp --dport 7073 -j REJECT --reject-with tcp-reset",
+			"-w -A INPUT -s 10.213.77.1 -p tcp --sport 7073 -j REJECT --reject-with tcp-reset",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string

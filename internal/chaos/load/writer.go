@@ -121,7 +121,13 @@ func (w *writer) settle(s check.Send, offset int64, err error) {
 	default:
 		how = check.Fail
 	}
-	w.l.note("produce", err)
+	if err != nil {
+		what := produceWeak
+		if w.kind.acks == client.AcksAll {
+			what = produceAll
+		}
+		w.l.note(what, err)
+	}
 	w.mu.Lock()
 	w.settled[how] = append(w.settled[how], s)
 	w.mu.Unlock()

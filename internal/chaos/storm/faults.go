@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -149,6 +151,7 @@ func (s *storm) flip(ctx context.Context, a Action) error {
 	if err := s.lab.Kill(a.Node); err != nil {
 		return err
 	}
+	leads := slices.Collect(maps.Values(led))
 	rng := rand.New(rand.NewPCG(a.Seed, 1))
 	folders, err := filepath.Glob(filepath.Join(s.lab.DataDir(a.Node), load.Strict+"-*"))
 	if err != nil {
@@ -158,7 +161,11 @@ func (s *storm) flip(ctx context.Context, a Action) error {
 	flipped := 0
 	for _, folder := range folders {
 		n, err := strconv.Atoi(folder[strings.LastIndex(folder, "-")+1:])
-		if err != nil || led[int32(n)] != a.Leads {
+		// Who leads nothing has other partitions hurt. One that was hurt on another node
+		// before is left alone: nothing looks for damage that nobody reads, and two
+		// damaged copies of a partition are more than is promised.
+		hurt := s.hurt[int32(n)]
+		if err != nil || led[int32(n)] != a.Leads && slices.Contains(leads, true) || hurt != 0 && hurt != a.Node {
 			continue
 		}
 		done, err := flipOne(rng, folder)
@@ -166,6 +173,7 @@ func (s *storm) flip(ctx context.Context, a Action) error {
 			return err
 		}
 		if done {
+			s.hurt[int32(n)] = a.Node
 			flipped++
 		}
 		if flipped == 2 {

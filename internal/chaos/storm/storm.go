@@ -49,6 +49,7 @@ type storm struct {
 	admin   *client.Client
 	load    *load.Load
 	flipped int
+	hurt    map[int32]int // partitions of the strict topic with flipped bits -> the node
 	report  Report
 }
 
@@ -70,7 +71,7 @@ func Kinds() (can []Kind, missing map[Kind]string) {
 // Run makes a cluster, loads it, breaks it by the schedule, and judges the history.
 // The report is there even when the error is not nil, as far as the run got.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
-	s := &storm{o: o}
+	s := &storm{o: o, hurt: map[int32]int{}}
 	s.report = Report{Began: time.Now(), Seed: o.Schedule.Seed, MinAcked: o.MinAcked}
 	s.lab, err = chaos.NewLab(ctx, chaos.LabOptions{
 		Binary: o.Binary, Parent: o.Parent, Nodes: nodes, Disk: diskSize,

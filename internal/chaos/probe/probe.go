@@ -1,4 +1,7 @@
-package main
+// Package probe finds out when the partitions of a topic take writes, and whether what
+// was acknowledged stays: it writes a numbered record to each every few
+// milliseconds, and reads all of them back.
+package probe
 
 import (
 	"context"
@@ -26,13 +29,14 @@ type write struct {
 	sent, acked time.Time
 }
 
-// prober writes a numbered record to every partition of a topic again and again,
+// Prober writes a numbered record to every partition of a topic again and again,
 // and remembers what was acknowledged, where and when.
-type prober struct {
-	topic    string
-	producer *client.Producer
-	cancel   context.CancelFunc
-	done     chan struct{}
+type Prober struct {
+	topic      string
+	partitions int32
+	producer   *client.Producer
+	cancel     context.CancelFunc
+	done       chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	acked  map[uint64]place
@@ -40,18 +44,19 @@ type prober struct {
 	err    error
 }
 
-func startProber(ctx context.Context, cl *client.Client, topic string) (*prober, error) {
+// Start begins to write to a topic of so many partitions.
+func Start(ctx context.Context, cl *client.Client, topic string, partitions int32) (*Prober, error) {
 	producer, err := cl.NewProducer(client.WithPartitioner(client.ManualPartitioner()))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	p := &prober{topic: topic, producer: producer, cancel: cancel, done: make(chan struct{}), acked: map[uint64]place{}}
+	p := &Prober{topic: topic, partitions: partitions, producer: producer, cancel: cancel, done: make(chan struct{}), acked: map[uint64]place{}}
 	go p.run(ctx)
 	return p, nil
 }
 
-func (p *prober) run(ctx context.Context) {
+func (p *Prober) run(ctx context.Context) {
 	defer close(p.done)
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -61,7 +66,7 @@ func (p *prober) run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for i := range int32(partitions) {
+		for i := range p.partitions {
 			sent := time.Now()
 			value := binary.BigEndian.AppendUint64(nil, id)
 			p.producer.Produce(context.WithoutCancel(ctx), &client.Record{Topic: p.topic, Partition: i, Value: value},
@@ -71,7 +76,7 @@ func (p *prober) run(ctx context.Context) {
 	}
 }
 
-func (p *prober) settle(id uint64, sent time.Time, r *client.Record, err error) {
+func (p *Prober) settle(id uint64, sent time.Time, r *client.Record, err error) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,9 +88,9 @@ func (p *prober) settle(id uint64, sent time.Time, r *client.Record, err error) 
 	p.writes = append(p.writes, write{r.Partition, sent, now})
 }
 
-// firstAfter says, for those of the partitions that took one, when the first
+// FirstAfter says, for those of the partitions that took one, when the first
 // record that was sent after a moment was acknowledged.
-func (p *prober) firstAfter(moment time.Time, parts []int32) (found []time.Duration) {
+func (p *Prober) FirstAfter(moment time.Time, parts []int32) (found []time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, part := range parts {
@@ -99,8 +104,15 @@ func (p *prober) firstAfter(moment time.Time, parts []int32) (found []time.Durat
 	return found
 }
 
-// stop ends the writing and settles what is under way.
-func (p *prober) stop(ctx context.Context) error {
+// Acked is how many records were acknowledged.
+func (p *Prober) Acked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.acked)
+}
+
+// Stop ends the writing and settles what is under way.
+func (p *Prober) Stop(ctx context.Context) error {
 	p.cancel()
 	<-p.done
 	err := p.producer.Close(ctx)
@@ -109,9 +121,9 @@ func (p *prober) stop(ctx context.Context) error {
 	return errors.Join(err, p.err)
 }
 
-// check reads the topic and finds every acknowledged record once, where it was
+// Check reads the topic and finds every acknowledged record once, where it was
 // acknowledged. A record that was not acknowledged may be there, once.
-func (p *prober) check(ctx context.Context, cl *client.Client) (err error) {
+func (p *Prober) Check(ctx context.Context, cl *client.Client) (err error) {
 	parts, err := cl.Admin().Partitions(ctx, p.topic)
 	if err != nil {
 		return err
@@ -146,7 +158,7 @@ func (p *prober) check(ctx context.Context, cl *client.Client) (err error) {
 	return nil
 }
 
-func (p *prober) read(ctx context.Context, k *client.Consumer, seen map[uint64]place) error {
+func (p *Prober) read(ctx context.Context, k *client.Consumer, seen map[uint64]place) error {
 	polled, err := k.Poll(ctx)
 	if err != nil {
 		return err
