@@ -13,6 +13,7 @@ import (
 
 	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
+	"github.com/penstock/penstock/internal/chaos/probe"
 )
 
 const (
@@ -175,7 +176,7 @@ func (l *lab) dropCaches() error {
 // writers are a load and, beside it, records whose acknowledgements are timed one
 // by one; the zero value writes nothing.
 type writers struct {
-	probe         *prober
+	probe         *probe.Prober
 	probed, topic string
 	cancel        context.CancelFunc
 	done          chan error
@@ -197,7 +198,7 @@ func (w *writers) start(ctx context.Context, l *lab, c *chaos.Cluster, cl *clien
 	if w.topic == "" {
 		return nil
 	}
-	if w.probe, err = startProber(ctx, cl, w.probed); err != nil {
+	if w.probe, err = probe.Start(ctx, cl, w.probed, partitions); err != nil {
 		return err
 	}
 	loading, cancel := context.WithCancel(ctx)
@@ -220,7 +221,7 @@ func (w *writers) stop(ctx context.Context) error {
 		return nil
 	}
 	w.cancel()
-	return errors.Join(<-w.done, w.probe.stop(ctx))
+	return errors.Join(<-w.done, w.probe.Stop(ctx))
 }
 
 func (w *writers) drop(ctx context.Context, l *lab, c *chaos.Cluster) error {
@@ -235,13 +236,9 @@ func (w *writers) p99(from, to time.Time) float64 {
 	if w.probe == nil {
 		return 0
 	}
-	w.probe.mu.Lock()
-	defer w.probe.mu.Unlock()
 	h := newHistogram()
-	for _, x := range w.probe.writes {
-		if !x.sent.Before(from) && x.sent.Before(to) {
-			_ = h.RecordValue(max(1, x.acked.Sub(x.sent).Microseconds())) // below a minute
-		}
+	for _, d := range w.probe.Latencies(from, to) {
+		_ = h.RecordValue(max(1, d.Microseconds())) // below a minute
 	}
 	return float64(h.ValueAtQuantile(99)) / 1000
 }

@@ -104,6 +104,18 @@ func (p *Prober) FirstAfter(moment time.Time, parts []int32) (found []time.Durat
 	return found
 }
 
+// Latencies are the times from sending to acknowledgement of what was sent in a time.
+func (p *Prober) Latencies(from, to time.Time) (all []time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.writes {
+		if !w.sent.Before(from) && w.sent.Before(to) {
+			all = append(all, w.acked.Sub(w.sent))
+		}
+	}
+	return all
+}
+
 // Acked is how many records were acknowledged.
 func (p *Prober) Acked() int {
 	p.mu.Lock()
