@@ -91,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}
-	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner)); err != nil {
+	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner), cfg.Registry.Register(newGroupMetrics(b))); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: metrics: %w", err), b.abandon())
 	}
 	if err := b.join(ctx); err != nil {
@@ -106,6 +106,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.wg.Go(func() { b.tick(run) })
 	b.wg.Go(func() { b.retain(run) })
 	b.wg.Go(func() { b.cleaner.run(run) })
+	b.wg.Go(func() { b.tellProgress(run) })
 	return b, nil
 }
 

@@ -59,6 +59,8 @@
 //	Broker.tick      lag, timeouts, session, disk space, stuck flushes; every 200 ms
 //	Broker.retain    old segments
 //	cleaner.run      compaction, one log at a time
+//	tellProgress     watermarks of what is led here -> coordinators of groups; it
+//	                 waits for one goroutine a coordinator at each turn
 //	Broker.Drain     waits during Shutdown for what was appended
 //
 // replica.Server, replica.Follower, coordinator.Coordinator and the log directory

@@ -252,3 +252,8 @@ func (b *Broker) LeaveClassic(ctx context.Context, group string, members []api.C
 func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHeartbeat) (*api.ConsumerHeartbeatResult, error) {
 	return b.coordinator.ConsumerHeartbeat(ctx, req)
 }
+
+// ResetOffsets moves committed offsets of a group without members.
+func (b *Broker) ResetOffsets(ctx context.Context, group string, offsets []api.OffsetCommit, dryRun bool) ([]api.ResetOffset, error) {
+	return b.coordinator.ResetOffsets(ctx, group, offsets, dryRun)
+}

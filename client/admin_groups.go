@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -53,20 +54,38 @@ func (a *Admin) DescribeGroup(ctx context.Context, group string) (*GroupInfo, er
 		}
 		out = &GroupInfo{
 			Group: resp.GetGroup(), State: resp.GetState(), Epoch: resp.GetGroupEpoch(),
-			Assignor: resp.GetAssignor(), Coordinator: resp.GetCoordinator(),
+			Assignor: resp.GetAssignor(), Coordinator: resp.GetCoordinator(), Type: resp.GetType(),
 		}
 		for _, m := range resp.GetMembers() {
 			out.Members = append(out.Members, GroupMember{
 				MemberID: m.GetMemberId(), InstanceID: m.GetInstanceId(), ClientID: m.GetClientId(), Host: m.GetHost(),
 				MemberEpoch: m.GetMemberEpoch(), Assigned: partitionsFrom(m.GetAssigned()), Topics: m.GetTopics(),
+				Pattern: m.GetTopicPattern(), Rack: m.GetRack(),
 			})
 		}
 		for _, o := range resp.GetOffsets() {
 			out.Offsets = append(out.Offsets, offsetFrom(o, ""))
 		}
+		for _, l := range resp.GetLags() {
+			out.Lags = append(out.Lags, lagFrom(l))
+		}
 		return nil
 	})
 	return out, err
+}
+
+func lagFrom(l *pb.PartitionLag) PartitionLag {
+	out := PartitionLag{
+		TopicPartition: TopicPartition{l.GetTopic(), l.GetPartition()}, Committed: l.GetCommitted(), LogStart: l.GetLogStart(),
+		HighWatermark: l.GetHighWatermark(), Lag: l.GetLag(), Time: -1, AtLeast: l.GetLagMsAtLeast(), Age: -1, MemberID: l.GetMemberId(),
+	}
+	if ms := l.GetLagMs(); ms >= 0 {
+		out.Time = time.Duration(ms) * time.Millisecond
+	}
+	if ms := l.GetAgeMs(); ms >= 0 {
+		out.Age = time.Duration(ms) * time.Millisecond
+	}
+	return out
 }
 
 // DeleteGroup deletes a group without members, and its offsets.
@@ -81,23 +100,6 @@ func (a *Admin) DeleteGroup(ctx context.Context, group string) error {
 // when none is named.
 func (a *Admin) CommittedOffsets(ctx context.Context, group string, parts ...TopicPartition) ([]CommittedOffset, error) {
 	return a.c.fetchOffsets(ctx, group, parts)
-}
-
-// ResetOffsets moves the offsets of a group that has no members and returns
-// where each partition stands now. Earliest, Latest and AtTime are looked up;
-// AtTime past the last record means the end.
-func (a *Admin) ResetOffsets(ctx context.Context, group string, where Offset, parts ...TopicPartition) ([]CommittedOffset, error) {
-	ctx, cancel := a.c.patient(ctx)
-	defer cancel()
-	found, err := a.resolve(ctx, where, parts)
-	if err != nil {
-		return nil, err
-	}
-	offsets := make([]CommittedOffset, len(parts))
-	for i, f := range found {
-		offsets[i] = CommittedOffset{TopicPartition: f.TopicPartition, Offset: f.Offset, LeaderEpoch: f.LeaderEpoch}
-	}
-	return offsets, a.c.commitOffsets(ctx, group, "", 0, offsets)
 }
 
 // fetchOffsets reads committed offsets, waiting for a coordinator that loads.

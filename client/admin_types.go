@@ -130,6 +130,24 @@ type GroupInfo struct {
 	Coordinator int32 // node id
 	Members     []GroupMember
 	Offsets     []CommittedOffset
+	Lags        []PartitionLag // of every partition with an offset or a member
+	Type        string         // consumer, classic, or empty for a group that only has offsets
+}
+
+// PartitionLag is how far behind a group is in one partition, as its coordinator
+// knows it. -1: not known.
+type PartitionLag struct {
+	TopicPartition
+	Committed     int64 // -1: nothing committed
+	LogStart      int64
+	HighWatermark int64
+	Lag           int64 // records between the committed offset and the high watermark
+	// Time is for how long the next record to be read has been readable. AtLeast:
+	// for longer, the coordinator does not know the time before.
+	Time     time.Duration
+	AtLeast  bool
+	Age      time.Duration // since the partition's leader said so
+	MemberID string        // who reads it; empty: nobody
 }
 
 // GroupMember is a member of a group.
@@ -141,6 +159,8 @@ type GroupMember struct {
 	MemberEpoch int32
 	Assigned    []TopicPartition
 	Topics      []string
+	Pattern     string
+	Rack        string
 }
 
 // CommittedOffset is a group's offset of one partition.

@@ -125,18 +125,36 @@ func TestResetOffsets(t *testing.T) {
 	c.fill(tp("t", 0), "a", 10, 5)
 	admin := newTestClient(t, c).Admin()
 	for _, tc := range []struct {
-		where Offset
-		want  int64
-	}{{Latest(), 10}, {At(3), 3}, {Earliest(), 0}, {AtTime(time.UnixMilli(1004)), 4}, {AtTime(time.UnixMilli(99999)), 10}} {
-		got, err := admin.ResetOffsets(t.Context(), "g", tc.where, tp("t", 0))
+		where   Offset
+		want    int64
+		clamped bool
+	}{
+		{Latest(), 10, false},
+		{At(3), 3, false},
+		{Earliest(), 0, false},
+		{AtTime(time.UnixMilli(1004)), 4, false},
+		{AtTime(time.UnixMilli(99999)), 10, false},
+		{At(999), 10, true},
+	} {
+		before := c.group.offset(tp("t", 0))
+		plan, err := admin.PlanReset(t.Context(), "g", tc.where, tp("t", 0))
 		require.NoError(t, err)
-		require.Equal(t, tc.want, got[0].Offset)
+		require.Equal(t, []OffsetMove{{TopicPartition: tp("t", 0), Before: before, After: tc.want, Clamped: tc.clamped}}, plan)
+		require.Equal(t, before, c.group.offset(tp("t", 0)), "a plan moves nothing")
+		_, err = admin.ApplyReset(t.Context(), "g", plan)
+		require.NoError(t, err)
 		require.Equal(t, tc.want, c.group.offset(tp("t", 0)))
 	}
-	c.group.onCommit = func(*pb.OffsetCommit) *pb.Error {
-		return fakeError(pb.ErrorCode_ERROR_CODE_GROUP_NOT_EMPTY, false, false)
+	for _, by := range []int64{3, -2, 100, -100} {
+		want := min(max(c.group.offset(tp("t", 0))+by, 0), 10)
+		plan, err := admin.PlanShift(t.Context(), "g", by, tp("t", 0))
+		require.NoError(t, err)
+		require.Equal(t, want, plan[0].After)
+		_, err = admin.ApplyReset(t.Context(), "g", plan)
+		require.NoError(t, err)
 	}
-	_, err := admin.ResetOffsets(t.Context(), "g", Earliest(), tp("t", 0))
+	c.group.inUse = true
+	_, err := admin.PlanReset(t.Context(), "g", Earliest(), tp("t", 0))
 	require.Equal(t, CodeGroupNotEmpty, CodeOf(err))
 }
 

@@ -29,6 +29,7 @@ type fakeGroup struct {
 	joins       []*pb.JoinGroup
 	leaves      int
 	onCommit    func(*pb.OffsetCommit) *pb.Error
+	inUse       bool // resets are refused
 }
 
 type fakeMember struct {
@@ -255,6 +256,31 @@ func (b *fakeBroker) CommitOffsets(_ context.Context, req *pb.CommitOffsetsReque
 		case req.GetMemberId() != "" && (m == nil || !m.owned[tp] && !m.sent[tp]):
 			r.Error = fakeError(pb.ErrorCode_ERROR_CODE_STALE_MEMBER_EPOCH, false, false)
 		default:
+			g.committed[tp] = o.GetOffset()
+		}
+	}
+	return resp, nil
+}
+
+func (b *fakeBroker) ResetOffsets(_ context.Context, req *pb.ResetOffsetsRequest) (*pb.ResetOffsetsResponse, error) {
+	g := b.c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.coordinator != b.id:
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
+	case g.inUse:
+		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_GROUP_NOT_EMPTY, false, false))
+	}
+	resp := &pb.ResetOffsetsResponse{}
+	for _, o := range req.GetOffsets() {
+		tp := TopicPartition{o.GetTopic(), o.GetPartition()}
+		before, ok := g.committed[tp]
+		if !ok {
+			before = -1
+		}
+		resp.Results = append(resp.Results, &pb.ResetResult{Topic: tp.Topic, Partition: tp.Partition, Before: before, After: o.GetOffset()})
+		if !req.GetDryRun() {
 			g.committed[tp] = o.GetOffset()
 		}
 	}

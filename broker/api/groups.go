@@ -69,6 +69,13 @@ type CommittedOffset struct {
 	CommitTime  int64 // ms
 }
 
+// ResetOffset is the outcome of a reset of one partition.
+type ResetOffset struct {
+	TopicPartition
+	Err           *Error
+	Before, After record.Offset // Before -1: nothing was committed
+}
+
 // GroupType says which protocol a group's members speak.
 type GroupType string
 
@@ -101,6 +108,37 @@ type GroupDescription struct {
 	Coordinator  int32
 	Members      []GroupMember
 	Offsets      []CommittedOffset
+	Lags         []PartitionLag // of every partition with an offset or a member, ascending
+}
+
+// PartitionProgress is how far a partition is, as its leader tells coordinators.
+type PartitionProgress struct {
+	TopicID       TopicID
+	Partition     int32
+	LeaderEpoch   record.Epoch
+	LogStart      record.Offset
+	HighWatermark record.Offset
+}
+
+// PartitionLag is how far behind a group is in one partition. -1: not known.
+type PartitionLag struct {
+	TopicPartition
+	Committed     record.Offset
+	LogStart      record.Offset
+	HighWatermark record.Offset
+	Lag           int64 // records
+	LagTime       int64 // ms for which the next record to be read has been readable
+	AtLeast       bool  // LagTime is a lower bound
+	Age           int64 // ms since the leader said so
+	MemberID      string
+}
+
+// GroupLag is the lag of one group.
+type GroupLag struct {
+	Group   string
+	State   string
+	Members int
+	Lags    []PartitionLag
 }
 
 // GroupMember is a member of a group.

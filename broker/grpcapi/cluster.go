@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
@@ -20,9 +22,11 @@ type Members interface {
 	HandlePropose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error)
 }
 
-// Replicas is the leader's side of replication.
+// Replicas is the broker's side of what brokers tell each other about partitions.
 type Replicas interface {
 	Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error
+	// Progress takes what the leaders on another node tell coordinators.
+	Progress(node int32, partitions []api.PartitionProgress)
 }
 
 // PeerDoor is ClusterService, which stands on the peer listener alone. It serves
@@ -37,7 +41,7 @@ type PeerDoor struct {
 // OpenMembers begins to serve all but replication.
 func (d *PeerDoor) OpenMembers(m Members) { d.members.Store(&m) }
 
-// OpenReplicas begins to serve replication.
+// OpenReplicas begins to serve replication and progress.
 func (d *PeerDoor) OpenReplicas(r Replicas) { d.replicas.Store(&r) }
 
 func starting() error { return status.Error(codes.Unavailable, "this node is starting") }
@@ -80,4 +84,21 @@ func (d *PeerDoor) Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest
 		return statusError(stream.Context(), (*r).Replicate(stream), nil)
 	}
 	return starting()
+}
+
+// Progress implements ClusterService.
+func (d *PeerDoor) Progress(_ context.Context, req *pb.ProgressRequest) (*pb.ProgressResponse, error) {
+	r := d.replicas.Load()
+	if r == nil {
+		return nil, starting()
+	}
+	list := make([]api.PartitionProgress, len(req.GetPartitions()))
+	for i, p := range req.GetPartitions() {
+		list[i] = api.PartitionProgress{
+			TopicID: api.TopicIDFrom(p.GetTopicId()), Partition: p.GetPartition(), LeaderEpoch: record.Epoch(p.GetLeaderEpoch()),
+			LogStart: record.Offset(p.GetLogStart()), HighWatermark: record.Offset(p.GetHighWatermark()),
+		}
+	}
+	(*r).Progress(req.GetNodeId(), list)
+	return &pb.ProgressResponse{}, nil
 }

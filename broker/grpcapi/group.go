@@ -27,6 +27,8 @@ type GroupAdmin interface {
 	ListGroups(ctx context.Context) ([]api.GroupListing, error)
 	DescribeGroup(ctx context.Context, group string) (*api.GroupDescription, error)
 	DeleteGroup(ctx context.Context, group string) error
+	// ResetOffsets moves committed offsets of a group without members.
+	ResetOffsets(ctx context.Context, group string, offsets []api.OffsetCommit, dryRun bool) ([]api.ResetOffset, error)
 }
 
 type groupService struct {
@@ -100,14 +102,7 @@ func readSession(ctx context.Context, stream grpc.BidiStreamingServer[pb.Session
 
 func (s *groupService) CommitOffsets(ctx context.Context, in *pb.CommitOffsetsRequest) (*pb.CommitOffsetsResponse, error) {
 	req := &api.CommitOffsets{
-		Group: in.GetGroup(), MemberID: in.GetMemberId(), MemberEpoch: in.GetMemberEpoch(),
-		Offsets: make([]api.OffsetCommit, len(in.GetOffsets())),
-	}
-	for i, o := range in.GetOffsets() {
-		req.Offsets[i] = api.OffsetCommit{
-			TopicPartition: api.TopicPartition{Topic: o.GetTopic(), Partition: o.GetPartition()},
-			Offset:         record.Offset(o.GetOffset()), LeaderEpoch: record.Epoch(o.GetLeaderEpoch()), Metadata: o.GetMetadata(),
-		}
+		Group: in.GetGroup(), MemberID: in.GetMemberId(), MemberEpoch: in.GetMemberEpoch(), Offsets: commitsIn(in.GetOffsets()),
 	}
 	results, err := s.door.services.Groups.CommitOffsets(ctx, req)
 	if err != nil {
@@ -144,12 +139,14 @@ func (s *groupService) DescribeGroup(ctx context.Context, in *pb.DescribeGroupRe
 	out := &pb.DescribeGroupResponse{
 		Group: d.Group, State: d.State, GroupEpoch: d.Epoch, Assignor: d.Assignor, Coordinator: d.Coordinator,
 		Members: make([]*pb.GroupMember, len(d.Members)), Offsets: s.offsetsOut(ctx, d.Offsets),
+		Lags: lagsOut(d.Lags), Type: string(d.Type),
 	}
 	for i := range d.Members {
 		m := &d.Members[i]
 		out.Members[i] = &pb.GroupMember{
 			MemberId: m.MemberID, InstanceId: m.InstanceID, ClientId: m.ClientID, Host: m.Host,
 			MemberEpoch: m.MemberEpoch, Assigned: partitionsOut(m.Assigned), Topics: m.Topics,
+			TopicPattern: m.Pattern, Rack: m.Rack,
 		}
 	}
 	return out, nil
@@ -162,6 +159,32 @@ func (s *groupService) DeleteGroup(ctx context.Context, in *pb.DeleteGroupReques
 	return &pb.DeleteGroupResponse{}, nil
 }
 
+func (s *groupService) ResetOffsets(ctx context.Context, in *pb.ResetOffsetsRequest) (*pb.ResetOffsetsResponse, error) {
+	results, err := s.door.services.GroupAdmin.ResetOffsets(ctx, in.GetGroup(), commitsIn(in.GetOffsets()), in.GetDryRun())
+	if err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	out := &pb.ResetOffsetsResponse{Results: make([]*pb.ResetResult, len(results))}
+	for i := range results {
+		r := &results[i]
+		out.Results[i] = &pb.ResetResult{
+			Topic: r.Topic, Partition: r.Partition, Error: errorOut(ctx, r.Err, s.door.services.Cluster), Before: int64(r.Before), After: int64(r.After),
+		}
+	}
+	return out, nil
+}
+
+func commitsIn(in []*pb.OffsetCommit) []api.OffsetCommit {
+	out := make([]api.OffsetCommit, len(in))
+	for i, o := range in {
+		out[i] = api.OffsetCommit{
+			TopicPartition: api.TopicPartition{Topic: o.GetTopic(), Partition: o.GetPartition()},
+			Offset:         record.Offset(o.GetOffset()), LeaderEpoch: record.Epoch(o.GetLeaderEpoch()), Metadata: o.GetMetadata(),
+		}
+	}
+	return out
+}
+
 func (s *groupService) offsetsOut(ctx context.Context, offsets []api.CommittedOffset) []*pb.OffsetResult {
 	out := make([]*pb.OffsetResult, len(offsets))
 	for i := range offsets {
@@ -169,6 +192,18 @@ func (s *groupService) offsetsOut(ctx context.Context, offsets []api.CommittedOf
 		out[i] = &pb.OffsetResult{
 			Topic: o.Topic, Partition: o.Partition, Error: errorOut(ctx, o.Err, s.door.services.Cluster), Offset: int64(o.Offset),
 			LeaderEpoch: int32(o.LeaderEpoch), Metadata: o.Metadata, CommitTimeMs: o.CommitTime,
+		}
+	}
+	return out
+}
+
+func lagsOut(lags []api.PartitionLag) []*pb.PartitionLag {
+	out := make([]*pb.PartitionLag, len(lags))
+	for i := range lags {
+		l := &lags[i]
+		out[i] = &pb.PartitionLag{
+			Topic: l.Topic, Partition: l.Partition, Committed: int64(l.Committed), LogStart: int64(l.LogStart), HighWatermark: int64(l.HighWatermark),
+			Lag: l.Lag, LagMs: l.LagTime, LagMsAtLeast: l.AtLeast, AgeMs: l.Age, MemberId: l.MemberID,
 		}
 	}
 	return out

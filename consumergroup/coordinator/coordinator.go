@@ -17,6 +17,7 @@ import (
 // for the context's own and, of Session, out's.
 type Coordinator struct {
 	cfg        Config
+	progress   *progress
 	partitions atomic.Int32  // of __consumer_offsets; 0: it does not exist
 	streams    atomic.Uint64 // numbers sessions
 
@@ -32,7 +33,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Coordinator{cfg: cfg, shards: map[int32]*shard{}}, nil
+	return &Coordinator{cfg: cfg, progress: newProgress(), shards: map[int32]*shard{}}, nil
 }
 
 // SetPartitions says how many partitions __consumer_offsets has; 0: it does not
@@ -51,7 +52,7 @@ func (c *Coordinator) Load(partition int32, epoch record.Epoch, log Log) {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := newShard(&c.cfg, partition, epoch, log)
+	s := newShard(&c.cfg, c.progress, partition, epoch, log)
 	s.stop = stop
 	if previous != nil {
 		previous.stop()
@@ -145,14 +146,8 @@ func (c *Coordinator) FetchOffsets(ctx context.Context, group string, partitions
 
 // ListGroups returns the groups coordinated here, ascending by name.
 func (c *Coordinator) ListGroups(ctx context.Context) ([]api.GroupListing, error) {
-	c.mu.RLock()
-	shards := make([]*shard, 0, len(c.shards))
-	for _, s := range c.shards {
-		shards = append(shards, s)
-	}
-	c.mu.RUnlock()
 	var all []api.GroupListing
-	for _, s := range shards {
+	for _, s := range c.loaded() {
 		groups, err := call(ctx, s, func(reply func([]api.GroupListing, error)) {
 			s.emit(func(err error) {
 				if err != nil {

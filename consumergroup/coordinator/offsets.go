@@ -135,43 +135,54 @@ func (s *shard) fetch(groupID string, partitions []api.TopicPartition) []api.Com
 
 // describe returns all that is known of a group.
 func (s *shard) describe(g *group) *api.GroupDescription {
-	if g.classic != nil {
-		return s.describeClassic(g)
-	}
+	l := g.listing()
 	d := &api.GroupDescription{
-		Group: g.id, Type: g.kind(), State: string(g.machine.State()), Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
-		Coordinator: s.cfg.NodeID, Offsets: s.fetch(g.id, nil),
+		Group: g.id, Type: l.Type, State: l.State, ProtocolType: l.ProtocolType, Coordinator: s.cfg.NodeID,
+		Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
+		Members: s.describeMembers(g), Offsets: s.fetch(g.id, nil), Lags: s.lags(time.Now(), g),
 	}
-	for _, m := range g.machine.Members() {
-		d.Members = append(d.Members, api.GroupMember{
-			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch, Rack: m.Rack,
-			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
-		})
+	if g.classic != nil {
+		d.Epoch, d.Assignor = g.classic.Generation(), g.classic.Protocol()
 	}
 	return d
 }
 
-func (s *shard) describeClassic(g *group) *api.GroupDescription {
-	d := &api.GroupDescription{
-		Group: g.id, Type: api.GroupTypeClassic, State: string(g.classic.State()), Epoch: g.classic.Generation(),
-		Assignor: g.classic.Protocol(), ProtocolType: g.classic.ProtocolType(), Coordinator: s.cfg.NodeID, Offsets: s.fetch(g.id, nil),
+func (s *shard) describeMembers(g *group) []api.GroupMember {
+	if g.classic != nil {
+		return describeClassic(g.classic)
 	}
-	for _, m := range g.classic.Members() {
+	infos := g.machine.Members()
+	members := make([]api.GroupMember, 0, len(infos))
+	for i := range infos {
+		m := &infos[i]
+		members = append(members, api.GroupMember{
+			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch, Rack: m.Rack,
+			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
+		})
+	}
+	return members
+}
+
+func describeClassic(c *consumergroup.Classic) []api.GroupMember {
+	listed := c.Members()
+	members := make([]api.GroupMember, 0, len(listed))
+	for i := range listed {
+		m := &listed[i]
 		out := api.GroupMember{
 			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host,
-			MemberEpoch: g.classic.Generation(), Classic: true, Assignment: m.Assignment,
+			MemberEpoch: c.Generation(), Classic: true, Assignment: m.Assignment,
 		}
 		for _, p := range m.Protocols {
-			if p.Name == g.classic.Protocol() {
+			if p.Name == c.Protocol() {
 				out.Metadata = p.Metadata
 			}
 		}
-		if d.ProtocolType == consumerProtocolType {
+		if c.ProtocolType() == consumerProtocolType {
 			describeConsumer(&out)
 		}
-		d.Members = append(d.Members, out)
+		members = append(members, out)
 	}
-	return d
+	return members
 }
 
 // members is the number of members, of either protocol.

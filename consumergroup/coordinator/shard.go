@@ -28,6 +28,7 @@ type request struct {
 // fields of the second block belong to the actor.
 type shard struct {
 	cfg       *Config
+	progress  *progress
 	partition int32
 	epoch     record.Epoch
 	log       Log
@@ -62,9 +63,9 @@ type loadResult struct {
 	err    error
 }
 
-func newShard(cfg *Config, partition int32, epoch record.Epoch, log Log) *shard {
+func newShard(cfg *Config, progress *progress, partition int32, epoch record.Epoch, log Log) *shard {
 	return &shard{
-		cfg: cfg, partition: partition, epoch: epoch, log: log,
+		cfg: cfg, progress: progress, partition: partition, epoch: epoch, log: log,
 		logger:   cfg.Logger.With("offsets_partition", partition, "leader_epoch", epoch),
 		requests: make(chan request, cfg.QueueLength),
 		topics:   make(chan struct{}, 1),

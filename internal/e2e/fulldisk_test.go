@@ -230,7 +230,7 @@ func (f *filler) requireOthersGoOn(t *testing.T) {
 	f.w.waitHealthy()
 	for i := range 20 {
 		want := int64(i % 3)
-		_, err := f.w.client.Admin().ResetOffsets(f.w.ctx, "readers", client.At(want), client.TopicPartition{Topic: "spare"})
+		_, err := f.w.client.Admin().ApplyReset(f.w.ctx, "readers", []client.OffsetMove{{TopicPartition: client.TopicPartition{Topic: "spare"}, After: want}})
 		require.NoError(t, err, "offsets are committed on a full disk")
 		got, err := f.w.client.Admin().CommittedOffsets(f.w.ctx, "readers", client.TopicPartition{Topic: "spare"})
 		require.NoError(t, err)

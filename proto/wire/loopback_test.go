@@ -138,6 +138,8 @@ func TestMessagesWithoutBatches(t *testing.T) {
 	proposed, err := cluster.Propose(ctx, &pb.ProposeRequest{})
 	require.NoError(t, err)
 	require.EqualValues(t, 9, proposed.GetIndex())
+	_, err = cluster.Progress(ctx, &pb.ProgressRequest{})
+	require.NoError(t, err)
 	beat, err := cluster.Heartbeat(ctx)
 	require.NoError(t, err)
 	require.NoError(t, beat.Send(&pb.HeartbeatRequest{Sequence: 4}))

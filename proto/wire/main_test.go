@@ -201,6 +201,10 @@ func (s *services) Join(context.Context, *pb.JoinRequest) (*pb.JoinResponse, err
 	return nil, status.Error(codes.FailedPrecondition, "a voter already")
 }
 
+func (s *services) Progress(context.Context, *pb.ProgressRequest) (*pb.ProgressResponse, error) {
+	return &pb.ProgressResponse{}, nil
+}
+
 func (s *services) Propose(context.Context, *pb.ProposeRequest) (*pb.ProposeResponse, error) {
 	return &pb.ProposeResponse{Index: 9}, nil
 }

@@ -27,11 +27,14 @@ type FetchServer interface {
 
 // ClusterServer implements ClusterService. Messages given to Replicate's Send stay
 // the implementation's to release.
+//
+//nolint:interfacebloat // one method for each of the protocol's
 type ClusterServer interface {
 	Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse, error)
 	Join(context.Context, *pb.JoinRequest) (*pb.JoinResponse, error)
 	Heartbeat(grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error
 	Propose(context.Context, *pb.ProposeRequest) (*pb.ProposeResponse, error)
+	Progress(context.Context, *pb.ProgressRequest) (*pb.ProgressResponse, error)
 	Replicate(grpc.BidiStreamingServer[pb.ReplicateRequest, Replicated]) error
 }
 
@@ -71,6 +74,7 @@ func RegisterCluster(s grpc.ServiceRegistrar, impl ClusterServer) {
 		Methods: []grpc.MethodDesc{
 			{MethodName: "Hello", Handler: unary(pb.ClusterService_Hello_FullMethodName, ClusterServer.Hello)},
 			{MethodName: "Join", Handler: unary(pb.ClusterService_Join_FullMethodName, ClusterServer.Join)},
+			{MethodName: "Progress", Handler: unary(pb.ClusterService_Progress_FullMethodName, ClusterServer.Progress)},
 			{MethodName: "Propose", Handler: unary(pb.ClusterService_Propose_FullMethodName, ClusterServer.Propose)},
 		},
 		Streams: []grpc.StreamDesc{

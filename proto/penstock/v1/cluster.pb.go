@@ -218,6 +218,171 @@ func (x *HelloResponse) GetController() int32 {
 	return 0
 }
 
+type ProgressRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// What changed since the last call that was answered; what did not is still so.
+	Partitions    []*PartitionProgress `protobuf:"bytes,2,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressRequest) Reset() {
+	*x = ProgressRequest{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressRequest) ProtoMessage() {}
+
+func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
+func (*ProgressRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ProgressRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ProgressRequest) GetPartitions() []*PartitionProgress {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type PartitionProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	LeaderEpoch   int32                  `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	LogStart      int64                  `protobuf:"varint,4,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
+	HighWatermark int64                  `protobuf:"varint,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionProgress) Reset() {
+	*x = PartitionProgress{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionProgress) ProtoMessage() {}
+
+func (x *PartitionProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionProgress.ProtoReflect.Descriptor instead.
+func (*PartitionProgress) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PartitionProgress) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PartitionProgress) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionProgress) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *PartitionProgress) GetLogStart() int64 {
+	if x != nil {
+		return x.LogStart
+	}
+	return 0
+}
+
+func (x *PartitionProgress) GetHighWatermark() int64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+type ProgressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressResponse) Reset() {
+	*x = ProgressResponse{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressResponse) ProtoMessage() {}
+
+func (x *ProgressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressResponse.ProtoReflect.Descriptor instead.
+func (*ProgressResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
 type JoinRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	NodeId      int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -232,7 +397,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[2]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +409,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[2]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +422,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JoinRequest) GetNodeId() int32 {
@@ -304,7 +469,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[3]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +481,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[3]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +494,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -362,7 +527,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[4]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +539,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[4]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +552,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeartbeatRequest) GetNodeId() int32 {
@@ -460,7 +625,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[5]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +637,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[5]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +650,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeartbeatResponse) GetSequence() uint64 {
@@ -541,7 +706,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[6]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +718,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[6]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +731,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProposeRequest) GetKind() isProposeRequest_Kind {
@@ -782,7 +947,7 @@ type CreateTopicProposal struct {
 
 func (x *CreateTopicProposal) Reset() {
 	*x = CreateTopicProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[7]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +959,7 @@ func (x *CreateTopicProposal) String() string {
 func (*CreateTopicProposal) ProtoMessage() {}
 
 func (x *CreateTopicProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[7]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +972,7 @@ func (x *CreateTopicProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicProposal.ProtoReflect.Descriptor instead.
 func (*CreateTopicProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateTopicProposal) GetName() string {
@@ -863,7 +1028,7 @@ type ReplaceBrokerProposal struct {
 
 func (x *ReplaceBrokerProposal) Reset() {
 	*x = ReplaceBrokerProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1040,7 @@ func (x *ReplaceBrokerProposal) String() string {
 func (*ReplaceBrokerProposal) ProtoMessage() {}
 
 func (x *ReplaceBrokerProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[8]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1053,7 @@ func (x *ReplaceBrokerProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceBrokerProposal.ProtoReflect.Descriptor instead.
 func (*ReplaceBrokerProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReplaceBrokerProposal) GetNodeId() int32 {
@@ -914,7 +1079,7 @@ type RemoveBrokerProposal struct {
 
 func (x *RemoveBrokerProposal) Reset() {
 	*x = RemoveBrokerProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1091,7 @@ func (x *RemoveBrokerProposal) String() string {
 func (*RemoveBrokerProposal) ProtoMessage() {}
 
 func (x *RemoveBrokerProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1104,7 @@ func (x *RemoveBrokerProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBrokerProposal.ProtoReflect.Descriptor instead.
 func (*RemoveBrokerProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveBrokerProposal) GetNodeId() int32 {
@@ -961,7 +1126,7 @@ type VoterProposal struct {
 
 func (x *VoterProposal) Reset() {
 	*x = VoterProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1138,7 @@ func (x *VoterProposal) String() string {
 func (*VoterProposal) ProtoMessage() {}
 
 func (x *VoterProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1151,7 @@ func (x *VoterProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoterProposal.ProtoReflect.Descriptor instead.
 func (*VoterProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VoterProposal) GetNodeId() int32 {
@@ -1016,7 +1181,7 @@ type AddPartitionsProposal struct {
 
 func (x *AddPartitionsProposal) Reset() {
 	*x = AddPartitionsProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1193,7 @@ func (x *AddPartitionsProposal) String() string {
 func (*AddPartitionsProposal) ProtoMessage() {}
 
 func (x *AddPartitionsProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1206,7 @@ func (x *AddPartitionsProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsProposal.ProtoReflect.Descriptor instead.
 func (*AddPartitionsProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddPartitionsProposal) GetName() string {
@@ -1078,7 +1243,7 @@ type ElectUncleanProposal struct {
 
 func (x *ElectUncleanProposal) Reset() {
 	*x = ElectUncleanProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1255,7 @@ func (x *ElectUncleanProposal) String() string {
 func (*ElectUncleanProposal) ProtoMessage() {}
 
 func (x *ElectUncleanProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1268,7 @@ func (x *ElectUncleanProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectUncleanProposal.ProtoReflect.Descriptor instead.
 func (*ElectUncleanProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ElectUncleanProposal) GetTopic() string {
@@ -1155,7 +1320,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1332,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1345,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -1256,7 +1421,7 @@ type ReplicateRequest struct {
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1433,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1446,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplicateRequest) GetOpen() *StreamOpen {
@@ -1333,7 +1498,7 @@ type StreamOpen struct {
 
 func (x *StreamOpen) Reset() {
 	*x = StreamOpen{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1510,7 @@ func (x *StreamOpen) String() string {
 func (*StreamOpen) ProtoMessage() {}
 
 func (x *StreamOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1523,7 @@ func (x *StreamOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOpen.ProtoReflect.Descriptor instead.
 func (*StreamOpen) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamOpen) GetFollower() int32 {
@@ -1415,7 +1580,7 @@ type ReplicaHandshake struct {
 
 func (x *ReplicaHandshake) Reset() {
 	*x = ReplicaHandshake{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1592,7 @@ func (x *ReplicaHandshake) String() string {
 func (*ReplicaHandshake) ProtoMessage() {}
 
 func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1605,7 @@ func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshake.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshake) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaHandshake) GetTopicId() []byte {
@@ -1517,7 +1682,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1694,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1707,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaAck) GetTopicId() []byte {
@@ -1605,7 +1770,7 @@ type ReplicaStop struct {
 
 func (x *ReplicaStop) Reset() {
 	*x = ReplicaStop{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1782,7 @@ func (x *ReplicaStop) String() string {
 func (*ReplicaStop) ProtoMessage() {}
 
 func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1795,7 @@ func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStop.ProtoReflect.Descriptor instead.
 func (*ReplicaStop) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplicaStop) GetTopicId() []byte {
@@ -1667,7 +1832,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1844,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1857,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplicateResponse) GetHandshakes() []*ReplicaHandshakeReply {
@@ -1743,7 +1908,7 @@ type ReplicaHandshakeReply struct {
 
 func (x *ReplicaHandshakeReply) Reset() {
 	*x = ReplicaHandshakeReply{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1920,7 @@ func (x *ReplicaHandshakeReply) String() string {
 func (*ReplicaHandshakeReply) ProtoMessage() {}
 
 func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1933,7 @@ func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshakeReply.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshakeReply) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReplicaHandshakeReply) GetTopicId() []byte {
@@ -1877,7 +2042,7 @@ type ReplicaPush struct {
 
 func (x *ReplicaPush) Reset() {
 	*x = ReplicaPush{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2054,7 @@ func (x *ReplicaPush) String() string {
 func (*ReplicaPush) ProtoMessage() {}
 
 func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2067,7 @@ func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaPush.ProtoReflect.Descriptor instead.
 func (*ReplicaPush) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplicaPush) GetTopicId() []byte {
@@ -1996,7 +2161,19 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"storage_id\x18\x04 \x01(\fR\tstorageId\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x05 \x01(\x05R\n" +
-	"controller\"\xac\x01\n" +
+	"controller\"j\n" +
+	"\x0fProgressRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12>\n" +
+	"\n" +
+	"partitions\x18\x02 \x03(\v2\x1e.penstock.v1.PartitionProgressR\n" +
+	"partitions\"\xb3\x01\n" +
+	"\x11PartitionProgress\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
+	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12\x1b\n" +
+	"\tlog_start\x18\x04 \x01(\x03R\blogStart\x12%\n" +
+	"\x0ehigh_watermark\x18\x05 \x01(\x03R\rhighWatermark\"\x12\n" +
+	"\x10ProgressResponse\"\xac\x01\n" +
 	"\vJoinRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -2163,13 +2340,14 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"StreamKind\x12\x1b\n" +
 	"\x17STREAM_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13STREAM_KIND_IN_SYNC\x10\x01\x12\x18\n" +
-	"\x14STREAM_KIND_CATCH_UP\x10\x022\xf3\x02\n" +
+	"\x14STREAM_KIND_CATCH_UP\x10\x022\xbc\x03\n" +
 	"\x0eClusterService\x12>\n" +
 	"\x05Hello\x12\x19.penstock.v1.HelloRequest\x1a\x1a.penstock.v1.HelloResponse\x12;\n" +
 	"\x04Join\x12\x18.penstock.v1.JoinRequest\x1a\x19.penstock.v1.JoinResponse\x12N\n" +
 	"\tHeartbeat\x12\x1d.penstock.v1.HeartbeatRequest\x1a\x1e.penstock.v1.HeartbeatResponse(\x010\x01\x12D\n" +
 	"\aPropose\x12\x1b.penstock.v1.ProposeRequest\x1a\x1c.penstock.v1.ProposeResponse\x12N\n" +
-	"\tReplicate\x12\x1d.penstock.v1.ReplicateRequest\x1a\x1e.penstock.v1.ReplicateResponse(\x010\x01B;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
+	"\tReplicate\x12\x1d.penstock.v1.ReplicateRequest\x1a\x1e.penstock.v1.ReplicateResponse(\x010\x01\x12G\n" +
+	"\bProgress\x12\x1c.penstock.v1.ProgressRequest\x1a\x1d.penstock.v1.ProgressResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
 var (
 	file_penstock_v1_cluster_proto_rawDescOnce sync.Once
@@ -2184,78 +2362,84 @@ func file_penstock_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_penstock_v1_cluster_proto_goTypes = []any{
 	(StreamKind)(0),                // 0: penstock.v1.StreamKind
 	(*HelloRequest)(nil),           // 1: penstock.v1.HelloRequest
 	(*HelloResponse)(nil),          // 2: penstock.v1.HelloResponse
-	(*JoinRequest)(nil),            // 3: penstock.v1.JoinRequest
-	(*JoinResponse)(nil),           // 4: penstock.v1.JoinResponse
-	(*HeartbeatRequest)(nil),       // 5: penstock.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),      // 6: penstock.v1.HeartbeatResponse
-	(*ProposeRequest)(nil),         // 7: penstock.v1.ProposeRequest
-	(*CreateTopicProposal)(nil),    // 8: penstock.v1.CreateTopicProposal
-	(*ReplaceBrokerProposal)(nil),  // 9: penstock.v1.ReplaceBrokerProposal
-	(*RemoveBrokerProposal)(nil),   // 10: penstock.v1.RemoveBrokerProposal
-	(*VoterProposal)(nil),          // 11: penstock.v1.VoterProposal
-	(*AddPartitionsProposal)(nil),  // 12: penstock.v1.AddPartitionsProposal
-	(*ElectUncleanProposal)(nil),   // 13: penstock.v1.ElectUncleanProposal
-	(*ProposeResponse)(nil),        // 14: penstock.v1.ProposeResponse
-	(*ReplicateRequest)(nil),       // 15: penstock.v1.ReplicateRequest
-	(*StreamOpen)(nil),             // 16: penstock.v1.StreamOpen
-	(*ReplicaHandshake)(nil),       // 17: penstock.v1.ReplicaHandshake
-	(*ReplicaAck)(nil),             // 18: penstock.v1.ReplicaAck
-	(*ReplicaStop)(nil),            // 19: penstock.v1.ReplicaStop
-	(*ReplicateResponse)(nil),      // 20: penstock.v1.ReplicateResponse
-	(*ReplicaHandshakeReply)(nil),  // 21: penstock.v1.ReplicaHandshakeReply
-	(*ReplicaPush)(nil),            // 22: penstock.v1.ReplicaPush
-	nil,                            // 23: penstock.v1.CreateTopicProposal.ConfigsEntry
-	(*v1.RegisterBroker)(nil),      // 24: penstock.meta.v1.RegisterBroker
-	(*v1.ChangeIsr)(nil),           // 25: penstock.meta.v1.ChangeIsr
-	(*v1.DeleteTopic)(nil),         // 26: penstock.meta.v1.DeleteTopic
-	(*v1.AlterTopicConfig)(nil),    // 27: penstock.meta.v1.AlterTopicConfig
-	(*v1.AllocateProducerIds)(nil), // 28: penstock.meta.v1.AllocateProducerIds
-	(*v1.ReassignPartitions)(nil),  // 29: penstock.meta.v1.ReassignPartitions
-	(*Error)(nil),                  // 30: penstock.v1.Error
+	(*ProgressRequest)(nil),        // 3: penstock.v1.ProgressRequest
+	(*PartitionProgress)(nil),      // 4: penstock.v1.PartitionProgress
+	(*ProgressResponse)(nil),       // 5: penstock.v1.ProgressResponse
+	(*JoinRequest)(nil),            // 6: penstock.v1.JoinRequest
+	(*JoinResponse)(nil),           // 7: penstock.v1.JoinResponse
+	(*HeartbeatRequest)(nil),       // 8: penstock.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),      // 9: penstock.v1.HeartbeatResponse
+	(*ProposeRequest)(nil),         // 10: penstock.v1.ProposeRequest
+	(*CreateTopicProposal)(nil),    // 11: penstock.v1.CreateTopicProposal
+	(*ReplaceBrokerProposal)(nil),  // 12: penstock.v1.ReplaceBrokerProposal
+	(*RemoveBrokerProposal)(nil),   // 13: penstock.v1.RemoveBrokerProposal
+	(*VoterProposal)(nil),          // 14: penstock.v1.VoterProposal
+	(*AddPartitionsProposal)(nil),  // 15: penstock.v1.AddPartitionsProposal
+	(*ElectUncleanProposal)(nil),   // 16: penstock.v1.ElectUncleanProposal
+	(*ProposeResponse)(nil),        // 17: penstock.v1.ProposeResponse
+	(*ReplicateRequest)(nil),       // 18: penstock.v1.ReplicateRequest
+	(*StreamOpen)(nil),             // 19: penstock.v1.StreamOpen
+	(*ReplicaHandshake)(nil),       // 20: penstock.v1.ReplicaHandshake
+	(*ReplicaAck)(nil),             // 21: penstock.v1.ReplicaAck
+	(*ReplicaStop)(nil),            // 22: penstock.v1.ReplicaStop
+	(*ReplicateResponse)(nil),      // 23: penstock.v1.ReplicateResponse
+	(*ReplicaHandshakeReply)(nil),  // 24: penstock.v1.ReplicaHandshakeReply
+	(*ReplicaPush)(nil),            // 25: penstock.v1.ReplicaPush
+	nil,                            // 26: penstock.v1.CreateTopicProposal.ConfigsEntry
+	(*v1.RegisterBroker)(nil),      // 27: penstock.meta.v1.RegisterBroker
+	(*v1.ChangeIsr)(nil),           // 28: penstock.meta.v1.ChangeIsr
+	(*v1.DeleteTopic)(nil),         // 29: penstock.meta.v1.DeleteTopic
+	(*v1.AlterTopicConfig)(nil),    // 30: penstock.meta.v1.AlterTopicConfig
+	(*v1.AllocateProducerIds)(nil), // 31: penstock.meta.v1.AllocateProducerIds
+	(*v1.ReassignPartitions)(nil),  // 32: penstock.meta.v1.ReassignPartitions
+	(*Error)(nil),                  // 33: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
-	24, // 0: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
-	25, // 1: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
-	8,  // 2: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
-	26, // 3: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
-	27, // 4: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
-	28, // 5: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	29, // 6: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
-	9,  // 7: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
-	10, // 8: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
-	11, // 9: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
-	12, // 10: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
-	13, // 11: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
-	23, // 12: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	30, // 13: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	16, // 14: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	17, // 15: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	18, // 16: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	19, // 17: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
-	0,  // 18: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	21, // 19: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	22, // 20: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	30, // 21: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
-	1,  // 22: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
-	3,  // 23: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
-	5,  // 24: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	7,  // 25: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	15, // 26: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	2,  // 27: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	4,  // 28: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	6,  // 29: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	14, // 30: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	20, // 31: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 0: penstock.v1.ProgressRequest.partitions:type_name -> penstock.v1.PartitionProgress
+	27, // 1: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
+	28, // 2: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
+	11, // 3: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
+	29, // 4: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
+	30, // 5: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
+	31, // 6: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
+	32, // 7: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
+	12, // 8: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
+	13, // 9: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
+	14, // 10: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
+	15, // 11: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
+	16, // 12: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
+	26, // 13: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	33, // 14: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	19, // 15: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	20, // 16: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	21, // 17: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	22, // 18: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	0,  // 19: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
+	24, // 20: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	25, // 21: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	33, // 22: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	1,  // 23: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
+	6,  // 24: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
+	8,  // 25: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
+	10, // 26: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	18, // 27: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	3,  // 28: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
+	2,  // 29: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	7,  // 30: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	9,  // 31: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	17, // 32: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	23, // 33: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	5,  // 34: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
+	29, // [29:35] is the sub-list for method output_type
+	23, // [23:29] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_cluster_proto_init() }
@@ -2264,7 +2448,7 @@ func file_penstock_v1_cluster_proto_init() {
 		return
 	}
 	file_penstock_v1_common_proto_init()
-	file_penstock_v1_cluster_proto_msgTypes[6].OneofWrappers = []any{
+	file_penstock_v1_cluster_proto_msgTypes[9].OneofWrappers = []any{
 		(*ProposeRequest_Register)(nil),
 		(*ProposeRequest_ChangeIsr)(nil),
 		(*ProposeRequest_CreateTopic)(nil),
@@ -2284,7 +2468,7 @@ func file_penstock_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_cluster_proto_rawDesc), len(file_penstock_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1148,12 +1148,16 @@ type DescribeGroupResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// empty, assigning, reconciling or stable.
-	State         string          `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	GroupEpoch    int32           `protobuf:"varint,3,opt,name=group_epoch,json=groupEpoch,proto3" json:"group_epoch,omitempty"`
-	Assignor      string          `protobuf:"bytes,4,opt,name=assignor,proto3" json:"assignor,omitempty"`
-	Coordinator   int32           `protobuf:"varint,5,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
-	Members       []*GroupMember  `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
-	Offsets       []*OffsetResult `protobuf:"bytes,7,rep,name=offsets,proto3" json:"offsets,omitempty"`
+	State       string          `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	GroupEpoch  int32           `protobuf:"varint,3,opt,name=group_epoch,json=groupEpoch,proto3" json:"group_epoch,omitempty"`
+	Assignor    string          `protobuf:"bytes,4,opt,name=assignor,proto3" json:"assignor,omitempty"`
+	Coordinator int32           `protobuf:"varint,5,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	Members     []*GroupMember  `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	Offsets     []*OffsetResult `protobuf:"bytes,7,rep,name=offsets,proto3" json:"offsets,omitempty"`
+	// Of every partition that has a committed offset or is assigned.
+	Lags []*PartitionLag `protobuf:"bytes,8,rep,name=lags,proto3" json:"lags,omitempty"`
+	// consumer, classic, or empty for a group that only has offsets.
+	Type          string `protobuf:"bytes,9,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1241,144 @@ func (x *DescribeGroupResponse) GetOffsets() []*OffsetResult {
 	return nil
 }
 
+func (x *DescribeGroupResponse) GetLags() []*PartitionLag {
+	if x != nil {
+		return x.Lags
+	}
+	return nil
+}
+
+func (x *DescribeGroupResponse) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+// PartitionLag is how far behind a group is, as its coordinator knows it: the
+// leader of the partition told it age_ms ago.
+type PartitionLag struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// -1: nothing committed.
+	Committed int64 `protobuf:"varint,3,opt,name=committed,proto3" json:"committed,omitempty"`
+	// -1, like lag and the rest: not known yet.
+	LogStart      int64 `protobuf:"varint,4,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
+	HighWatermark int64 `protobuf:"varint,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
+	// Records between the committed offset and the high watermark.
+	Lag int64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	// For how long the next record to be read has been readable.
+	LagMs int64 `protobuf:"varint,7,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`
+	// lag_ms is the least it can be: the coordinator does not know the time before.
+	LagMsAtLeast bool  `protobuf:"varint,8,opt,name=lag_ms_at_least,json=lagMsAtLeast,proto3" json:"lag_ms_at_least,omitempty"`
+	AgeMs        int64 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// Empty: nobody's.
+	MemberId      string `protobuf:"bytes,10,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionLag) Reset() {
+	*x = PartitionLag{}
+	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionLag) ProtoMessage() {}
+
+func (x *PartitionLag) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionLag.ProtoReflect.Descriptor instead.
+func (*PartitionLag) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PartitionLag) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionLag) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetCommitted() int64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetLogStart() int64 {
+	if x != nil {
+		return x.LogStart
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetHighWatermark() int64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetLag() int64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetLagMs() int64 {
+	if x != nil {
+		return x.LagMs
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetLagMsAtLeast() bool {
+	if x != nil {
+		return x.LagMsAtLeast
+	}
+	return false
+}
+
+func (x *PartitionLag) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
 type GroupMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
@@ -1246,13 +1388,15 @@ type GroupMember struct {
 	MemberEpoch   int32                  `protobuf:"varint,5,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"`
 	Assigned      []*TopicPartition      `protobuf:"bytes,6,rep,name=assigned,proto3" json:"assigned,omitempty"`
 	Topics        []string               `protobuf:"bytes,7,rep,name=topics,proto3" json:"topics,omitempty"`
+	TopicPattern  string                 `protobuf:"bytes,8,opt,name=topic_pattern,json=topicPattern,proto3" json:"topic_pattern,omitempty"`
+	Rack          string                 `protobuf:"bytes,9,opt,name=rack,proto3" json:"rack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	mi := &file_penstock_v1_group_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1408,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	mi := &file_penstock_v1_group_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1421,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{19}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GroupMember) GetMemberId() string {
@@ -1329,6 +1473,202 @@ func (x *GroupMember) GetTopics() []string {
 	return nil
 }
 
+func (x *GroupMember) GetTopicPattern() string {
+	if x != nil {
+		return x.TopicPattern
+	}
+	return ""
+}
+
+func (x *GroupMember) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+type ResetOffsetsRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Group   string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Offsets []*OffsetCommit        `protobuf:"bytes,2,rep,name=offsets,proto3" json:"offsets,omitempty"`
+	// Checks all that a reset checks, and changes nothing.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetOffsetsRequest) Reset() {
+	*x = ResetOffsetsRequest{}
+	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetOffsetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetOffsetsRequest) ProtoMessage() {}
+
+func (x *ResetOffsetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetOffsetsRequest.ProtoReflect.Descriptor instead.
+func (*ResetOffsetsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResetOffsetsRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ResetOffsetsRequest) GetOffsets() []*OffsetCommit {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+func (x *ResetOffsetsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ResetOffsetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*ResetResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetOffsetsResponse) Reset() {
+	*x = ResetOffsetsResponse{}
+	mi := &file_penstock_v1_group_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetOffsetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetOffsetsResponse) ProtoMessage() {}
+
+func (x *ResetOffsetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetOffsetsResponse.ProtoReflect.Descriptor instead.
+func (*ResetOffsetsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResetOffsetsResponse) GetResults() []*ResetResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type ResetResult struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Error     *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// -1: nothing was committed.
+	Before        int64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
+	After         int64 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetResult) Reset() {
+	*x = ResetResult{}
+	mi := &file_penstock_v1_group_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetResult) ProtoMessage() {}
+
+func (x *ResetResult) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetResult.ProtoReflect.Descriptor instead.
+func (*ResetResult) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResetResult) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ResetResult) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ResetResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ResetResult) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ResetResult) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
 type DeleteGroupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1338,7 +1678,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[20]
+	mi := &file_penstock_v1_group_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1690,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[20]
+	mi := &file_penstock_v1_group_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1703,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{20}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteGroupRequest) GetGroup() string {
@@ -1381,7 +1721,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	mi := &file_penstock_v1_group_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1733,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	mi := &file_penstock_v1_group_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1746,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{21}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{25}
 }
 
 var File_penstock_v1_group_proto protoreflect.FileDescriptor
@@ -1494,7 +1834,7 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
 	"\amembers\x18\x03 \x01(\x05R\amembers\",\n" +
 	"\x14DescribeGroupRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"\x8b\x02\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\xce\x02\n" +
 	"\x15DescribeGroupResponse\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1f\n" +
@@ -1503,7 +1843,21 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\bassignor\x18\x04 \x01(\tR\bassignor\x12 \n" +
 	"\vcoordinator\x18\x05 \x01(\x05R\vcoordinator\x122\n" +
 	"\amembers\x18\x06 \x03(\v2\x18.penstock.v1.GroupMemberR\amembers\x123\n" +
-	"\aoffsets\x18\a \x03(\v2\x19.penstock.v1.OffsetResultR\aoffsets\"\xf0\x01\n" +
+	"\aoffsets\x18\a \x03(\v2\x19.penstock.v1.OffsetResultR\aoffsets\x12-\n" +
+	"\x04lags\x18\b \x03(\v2\x19.penstock.v1.PartitionLagR\x04lags\x12\x12\n" +
+	"\x04type\x18\t \x01(\tR\x04type\"\xa8\x02\n" +
+	"\fPartitionLag\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1c\n" +
+	"\tcommitted\x18\x03 \x01(\x03R\tcommitted\x12\x1b\n" +
+	"\tlog_start\x18\x04 \x01(\x03R\blogStart\x12%\n" +
+	"\x0ehigh_watermark\x18\x05 \x01(\x03R\rhighWatermark\x12\x10\n" +
+	"\x03lag\x18\x06 \x01(\x03R\x03lag\x12\x15\n" +
+	"\x06lag_ms\x18\a \x01(\x03R\x05lagMs\x12%\n" +
+	"\x0flag_ms_at_least\x18\b \x01(\bR\flagMsAtLeast\x12\x15\n" +
+	"\x06age_ms\x18\t \x01(\x03R\x05ageMs\x12\x1b\n" +
+	"\tmember_id\x18\n" +
+	" \x01(\tR\bmemberId\"\xa9\x02\n" +
 	"\vGroupMember\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1512,10 +1866,24 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12!\n" +
 	"\fmember_epoch\x18\x05 \x01(\x05R\vmemberEpoch\x127\n" +
 	"\bassigned\x18\x06 \x03(\v2\x1b.penstock.v1.TopicPartitionR\bassigned\x12\x16\n" +
-	"\x06topics\x18\a \x03(\tR\x06topics\"*\n" +
+	"\x06topics\x18\a \x03(\tR\x06topics\x12#\n" +
+	"\rtopic_pattern\x18\b \x01(\tR\ftopicPattern\x12\x12\n" +
+	"\x04rack\x18\t \x01(\tR\x04rack\"y\n" +
+	"\x13ResetOffsetsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x123\n" +
+	"\aoffsets\x18\x02 \x03(\v2\x19.penstock.v1.OffsetCommitR\aoffsets\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"J\n" +
+	"\x14ResetOffsetsResponse\x122\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.penstock.v1.ResetResultR\aresults\"\x99\x01\n" +
+	"\vResetResult\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.penstock.v1.ErrorR\x05error\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\x03R\x06before\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\x03R\x05after\"*\n" +
 	"\x12DeleteGroupRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"\x15\n" +
-	"\x13DeleteGroupResponse2\xdc\x04\n" +
+	"\x13DeleteGroupResponse2\xb1\x05\n" +
 	"\fGroupService\x12\\\n" +
 	"\x0fFindCoordinator\x12#.penstock.v1.FindCoordinatorRequest\x1a$.penstock.v1.FindCoordinatorResponse\x12H\n" +
 	"\aSession\x12\x1b.penstock.v1.SessionRequest\x1a\x1c.penstock.v1.SessionResponse(\x010\x01\x12V\n" +
@@ -1524,7 +1892,8 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\n" +
 	"ListGroups\x12\x1e.penstock.v1.ListGroupsRequest\x1a\x1f.penstock.v1.ListGroupsResponse\x12V\n" +
 	"\rDescribeGroup\x12!.penstock.v1.DescribeGroupRequest\x1a\".penstock.v1.DescribeGroupResponse\x12P\n" +
-	"\vDeleteGroup\x12\x1f.penstock.v1.DeleteGroupRequest\x1a .penstock.v1.DeleteGroupResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
+	"\vDeleteGroup\x12\x1f.penstock.v1.DeleteGroupRequest\x1a .penstock.v1.DeleteGroupResponse\x12S\n" +
+	"\fResetOffsets\x12 .penstock.v1.ResetOffsetsRequest\x1a!.penstock.v1.ResetOffsetsResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
 var (
 	file_penstock_v1_group_proto_rawDescOnce sync.Once
@@ -1538,7 +1907,7 @@ func file_penstock_v1_group_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_group_proto_rawDescData
 }
 
-var file_penstock_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_penstock_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_penstock_v1_group_proto_goTypes = []any{
 	(*FindCoordinatorRequest)(nil),  // 0: penstock.v1.FindCoordinatorRequest
 	(*FindCoordinatorResponse)(nil), // 1: penstock.v1.FindCoordinatorResponse
@@ -1559,48 +1928,58 @@ var file_penstock_v1_group_proto_goTypes = []any{
 	(*GroupListing)(nil),            // 16: penstock.v1.GroupListing
 	(*DescribeGroupRequest)(nil),    // 17: penstock.v1.DescribeGroupRequest
 	(*DescribeGroupResponse)(nil),   // 18: penstock.v1.DescribeGroupResponse
-	(*GroupMember)(nil),             // 19: penstock.v1.GroupMember
-	(*DeleteGroupRequest)(nil),      // 20: penstock.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),     // 21: penstock.v1.DeleteGroupResponse
-	(*TopicPartition)(nil),          // 22: penstock.v1.TopicPartition
-	(*Error)(nil),                   // 23: penstock.v1.Error
+	(*PartitionLag)(nil),            // 19: penstock.v1.PartitionLag
+	(*GroupMember)(nil),             // 20: penstock.v1.GroupMember
+	(*ResetOffsetsRequest)(nil),     // 21: penstock.v1.ResetOffsetsRequest
+	(*ResetOffsetsResponse)(nil),    // 22: penstock.v1.ResetOffsetsResponse
+	(*ResetResult)(nil),             // 23: penstock.v1.ResetResult
+	(*DeleteGroupRequest)(nil),      // 24: penstock.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),     // 25: penstock.v1.DeleteGroupResponse
+	(*TopicPartition)(nil),          // 26: penstock.v1.TopicPartition
+	(*Error)(nil),                   // 27: penstock.v1.Error
 }
 var file_penstock_v1_group_proto_depIdxs = []int32{
 	3,  // 0: penstock.v1.SessionRequest.join:type_name -> penstock.v1.JoinGroup
 	4,  // 1: penstock.v1.SessionRequest.heartbeat:type_name -> penstock.v1.Heartbeat
 	5,  // 2: penstock.v1.SessionRequest.leave:type_name -> penstock.v1.LeaveGroup
-	22, // 3: penstock.v1.JoinGroup.owned:type_name -> penstock.v1.TopicPartition
-	22, // 4: penstock.v1.Heartbeat.owned:type_name -> penstock.v1.TopicPartition
+	26, // 3: penstock.v1.JoinGroup.owned:type_name -> penstock.v1.TopicPartition
+	26, // 4: penstock.v1.Heartbeat.owned:type_name -> penstock.v1.TopicPartition
 	7,  // 5: penstock.v1.SessionResponse.assignment:type_name -> penstock.v1.Assignment
-	22, // 6: penstock.v1.Assignment.partitions:type_name -> penstock.v1.TopicPartition
+	26, // 6: penstock.v1.Assignment.partitions:type_name -> penstock.v1.TopicPartition
 	9,  // 7: penstock.v1.CommitOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
 	13, // 8: penstock.v1.CommitOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
-	22, // 9: penstock.v1.FetchOffsetsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	26, // 9: penstock.v1.FetchOffsetsRequest.partitions:type_name -> penstock.v1.TopicPartition
 	13, // 10: penstock.v1.FetchOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
-	23, // 11: penstock.v1.OffsetResult.error:type_name -> penstock.v1.Error
+	27, // 11: penstock.v1.OffsetResult.error:type_name -> penstock.v1.Error
 	16, // 12: penstock.v1.ListGroupsResponse.groups:type_name -> penstock.v1.GroupListing
-	19, // 13: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
+	20, // 13: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
 	13, // 14: penstock.v1.DescribeGroupResponse.offsets:type_name -> penstock.v1.OffsetResult
-	22, // 15: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
-	0,  // 16: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
-	2,  // 17: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
-	8,  // 18: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
-	11, // 19: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
-	14, // 20: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
-	17, // 21: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
-	20, // 22: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
-	1,  // 23: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
-	6,  // 24: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
-	10, // 25: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
-	12, // 26: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
-	15, // 27: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
-	18, // 28: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
-	21, // 29: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 15: penstock.v1.DescribeGroupResponse.lags:type_name -> penstock.v1.PartitionLag
+	26, // 16: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
+	9,  // 17: penstock.v1.ResetOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
+	23, // 18: penstock.v1.ResetOffsetsResponse.results:type_name -> penstock.v1.ResetResult
+	27, // 19: penstock.v1.ResetResult.error:type_name -> penstock.v1.Error
+	0,  // 20: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
+	2,  // 21: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
+	8,  // 22: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
+	11, // 23: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
+	14, // 24: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
+	17, // 25: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
+	24, // 26: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
+	21, // 27: penstock.v1.GroupService.ResetOffsets:input_type -> penstock.v1.ResetOffsetsRequest
+	1,  // 28: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
+	6,  // 29: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
+	10, // 30: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
+	12, // 31: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
+	15, // 32: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
+	18, // 33: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
+	25, // 34: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
+	22, // 35: penstock.v1.GroupService.ResetOffsets:output_type -> penstock.v1.ResetOffsetsResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_group_proto_init() }
@@ -1620,7 +1999,7 @@ func file_penstock_v1_group_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_group_proto_rawDesc), len(file_penstock_v1_group_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
