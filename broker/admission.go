@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock/penstock/log/record"
@@ -12,7 +13,10 @@ import (
 // admission is the door for produce requests, whose batches lie in the arena when
 // they get here. It bounds two things:
 //
-//   - inFlight, the bytes that are not acknowledged (maxInFlight);
+//   - what is in flight: the bytes of requests that are being appended, and what
+//     this broker's logs have not written yet (maxInFlight). What is written waits
+//     for acks without any memory to speak of, so that a follower that hangs holds
+//     back its own partitions' acks, and no other's;
 //   - memory: what is in use beside those who wait stays below the arena's limit
 //     less what is kept for replication. That makes a full arena hold back
 //     producers and nobody else: whoever they wait for (the own disk, other
@@ -31,9 +35,10 @@ type admission struct {
 	unwritten func() int64
 	reclaim   func()
 
-	mu       sync.Mutex // guards what follows; a leaf lock
-	inFlight int64
-	waiting  int64 // bytes of the requests in queue
+	lined    atomic.Bool // somebody is in the queue
+	mu       sync.Mutex  // guards what follows; a leaf lock
+	inFlight int64       // bytes of the requests that are being appended
+	waiting  int64       // bytes of the requests in queue
 	queue    []*ticket
 }
 
@@ -110,7 +115,7 @@ func (d *admission) leave(t *ticket) bool {
 // among it. The caller holds mu.
 func (d *admission) fits(n, waiting int64) bool {
 	others := max(d.arena.InUse()-waiting, 0)
-	if d.inFlight+n <= d.maxInFlight && others+n <= d.memory {
+	if d.inFlight+d.unwritten()+n <= d.maxInFlight && others+n <= d.memory {
 		return true
 	}
 	return d.inFlight == 0 && d.unwritten() <= d.alone
@@ -131,6 +136,13 @@ func (d *admission) release(n int64) {
 	d.mu.Unlock()
 }
 
+// wrote says that a log has written something. It is called often.
+func (d *admission) wrote() {
+	if d.lined.Load() {
+		d.wake()
+	}
+}
+
 // wake lets those in who fit now. It is called from wherever memory falls.
 func (d *admission) wake() {
 	d.mu.Lock()
@@ -149,6 +161,7 @@ func (d *admission) advance() {
 		d.waiting -= t.bytes
 		close(t.in)
 	}
+	d.lined.Store(len(d.queue) > 0)
 	if len(d.queue) == 0 {
 		d.arena.WatchInUse(nil)
 		return

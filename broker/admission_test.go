@@ -72,6 +72,25 @@ func TestAdmission(t *testing.T) {
 			require.EqualValues(t, 3, in.Load())
 			releaseAll(waiting)
 		},
+		"what is appended counts until it is written": func(t *testing.T, d *admission, unwritten *atomic.Int64) {
+			t.Helper()
+			for range 4 {
+				require.True(t, d.enter(t.Context(), unit, time.Second))
+				unwritten.Add(unit)
+				d.release(unit)
+			}
+			require.False(t, d.enter(t.Context(), unit, time.Second))
+			var in atomic.Bool
+			var wg sync.WaitGroup
+			wg.Go(func() { in.Store(d.enter(t.Context(), unit, time.Minute)) })
+			synctest.Wait()
+			require.False(t, in.Load())
+			unwritten.Add(-unit)
+			d.wrote()
+			synctest.Wait()
+			require.True(t, in.Load(), "no time has passed")
+			wg.Wait()
+		},
 		"one that is too large passes alone": func(t *testing.T, d *admission, unwritten *atomic.Int64) {
 			t.Helper()
 			big := d.arena.Get(20 << 20)
@@ -79,7 +98,7 @@ func TestAdmission(t *testing.T) {
 			require.False(t, d.enter(t.Context(), big.Footprint(), time.Second))
 			d.release(big.Footprint())
 			unwritten.Store(2 << 20)
-			require.False(t, d.enter(t.Context(), big.Footprint(), time.Second), "acknowledged, but still in memory")
+			require.False(t, d.enter(t.Context(), big.Footprint(), time.Second), "appended, and not written")
 			unwritten.Store(0)
 			require.True(t, d.enter(t.Context(), big.Footprint(), time.Second))
 			big.Release()

@@ -39,8 +39,6 @@ type Broker struct {
 	applied     *applied
 
 	admission *admission
-	// onSettled is admission.release, bound once.
-	onSettled func(int64)
 	// short are the fetches that wait for memory.
 	short shortage
 	// runs lends reads the list that they append to: *[]record.Slice.
@@ -114,7 +112,6 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 func (b *Broker) shareMemory() {
 	arena := b.cfg.Arena
 	b.admission = newAdmission(arena, b.cfg.MaxInFlight, b.cfg.Dir.Unwritten, b.cfg.Dir.Reclaim)
-	b.onSettled = b.admission.release
 	arena.WatchPinned(&record.Watch{Level: arena.ReadLimit(), Fell: b.short.wake})
 }
 

@@ -148,7 +148,7 @@ func (o *offsetsLog) Append(ctx context.Context, buf *record.Buf) (record.Offset
 	}}}
 	defer buf.Release()
 	deadline := o.l.b.cfg.Now().Add(defaultProduceTimeout)
-	p := api.NewPending(req, deadline, 0, nil)
+	p := api.NewPending(req, deadline)
 	o.l.append(p, 0, &req.Partitions[0], o.epoch, api.AcksAll, deadline)
 	results, err := p.Wait(ctx)
 	if err != nil {

@@ -333,6 +333,9 @@ func (l *localReplica) assign(a *partition.Assignment, adding []int32) after {
 
 // progress hears from the log's flush worker.
 func (l *localReplica) progress(pr commitlog.Progress) {
+	if d := l.b.admission; d != nil { // there is none yet while the logs are opened
+		d.wrote()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if pr.Err != nil {

@@ -255,7 +255,7 @@ func produce(t *testing.T, l *localReplica) *api.Pending {
 		PartitionRef: api.PartitionRef{Topic: "t"}, Batches: []*record.Buf{batchAt(t, 0, 0, 1)},
 	}}}
 	deadline := time.Now().Add(10 * time.Second)
-	p := api.NewPending(req, deadline, 0, nil)
+	p := api.NewPending(req, deadline)
 	l.append(p, 0, &req.Partitions[0], record.UnknownEpoch, api.AcksAll, deadline)
 	releaseAll(req.Partitions[0].Batches)
 	return p

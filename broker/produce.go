@@ -34,18 +34,16 @@ func (b *Broker) Produce(ctx context.Context, req *api.ProduceRequest) *api.Pend
 		}
 	}
 	if !b.admission.enter(ctx, held, timeout) {
-		p := api.NewPending(req, deadline, 0, nil)
+		p := api.NewPending(req, deadline)
 		b.refuseAll(p, req, api.Errorf(api.CodeOverloaded, "the broker's memory for batches is full (%d of %d bytes); nothing was appended", b.cfg.Arena.InUse(), b.cfg.Arena.Limit()))
 		return p
 	}
-	p := api.NewPending(req, deadline, held, b.onSettled)
+	p := api.NewPending(req, deadline)
 	b.metrics.produceBytes.Add(float64(bytes))
 	for i := range req.Partitions {
 		b.produceOne(p, i, req, deadline)
 	}
-	if req.Acks == api.AcksNone {
-		p.Answer(nil)
-	}
+	b.admission.release(held) // what was appended counts as unwritten now
 	return p
 }
 
@@ -139,17 +137,17 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 		result.LogAppendTime = nowMS
 	}
 	p.Appended(i, result)
-	handle := l.addWaiter(waiter{pending: p, index: i})
-	// With acks none nobody waits for the answer, but the memory is held until
-	// the leader's own disk has the batch: that is what acks leader waits for.
-	waitFor := partition.Acks(acks)
-	if acks == api.AcksNone {
-		waitFor = partition.AcksLeader
+	handle := uint64(0)
+	if acks != api.AcksNone {
+		handle = l.addWaiter(waiter{pending: p, index: i})
 	}
 	if isDup {
-		l.step(partition.Wait(next, waitFor, handle, deadline))
+		l.step(partition.Wait(next, partition.Acks(acks), handle, deadline))
 	} else {
-		l.step(partition.Appended(first, next, waitFor, handle, deadline))
+		l.step(partition.Appended(first, next, partition.Acks(acks), handle, deadline))
+	}
+	if acks == api.AcksNone {
+		p.Settle(i, nil)
 	}
 }
 

@@ -201,3 +201,17 @@ func requireRecovered(t *testing.T, name string, disk vfs.FS, cfg Config, kept [
 	require.Equal(t, l.End()-1, first, name)
 	require.NoError(t, n.waitFlushed(next).Err, name)
 }
+
+// Producers of other logs do not wait for what a failed log will never write.
+func TestAFailedLogHasNothingUnwritten(t *testing.T) {
+	faults := vfs.NewFaults(vfs.NewMem())
+	d, l, n := openTestLog(t, faults, Config{Synced: true})
+	fill(t, l, n, 2)
+	require.Zero(t, d.Unwritten())
+	faults.Inject(vfs.Fault{Op: vfs.OpWrite, Pattern: "*.log", Err: syscall.EIO})
+	add(t, l, 1, batch(t, 0, "lost"))
+	require.Error(t, n.waitFlushed(3).Err)
+	require.Zero(t, d.Unwritten())
+	require.Error(t, l.Close())
+	require.Zero(t, d.Unwritten(), "it is not taken off twice")
+}

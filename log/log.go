@@ -261,6 +261,7 @@ func (l *Log) latch(op string, err error) error {
 	defer l.mu.Unlock()
 	if l.failed == nil {
 		l.failed = &FailedError{Path: l.path, Op: op, Err: err}
+		l.tail.abandon()
 		if len(l.segments) > 0 { // the kernel may have dropped pages: what was read before may read otherwise
 			l.dir.pages.unsound(l.active().file, 0)
 		}

@@ -24,7 +24,10 @@ type tail struct {
 	budget  *tailBudget
 	// group is what pending returns; guarded by Log.io.
 	group []tailEntry
-	space *space
+	// abandoned: what waits will never be written, and does not count for the
+	// budget's unwritten any more.
+	abandoned bool
+	space     *space
 }
 
 // base is the first offset in memory; ok is false when there is none.
@@ -97,7 +100,9 @@ func (t *tail) dropFront(off record.Offset) {
 func (t *tail) dropBack(i int) {
 	for j := i; j < t.entries.len(); j++ {
 		if j >= t.written {
-			t.budget.unwritten.Add(-t.entries.at(j).buf.Footprint())
+			if !t.abandoned {
+				t.budget.unwritten.Add(-t.entries.at(j).buf.Footprint())
+			}
 			t.space.settled.Add(int64(t.entries.at(j).buf.Len())) // it takes no space any more
 		}
 		t.release(t.entries.at(j))
@@ -105,6 +110,15 @@ func (t *tail) dropBack(i int) {
 	t.entries.dropBack(i)
 	t.written = min(t.written, i)
 	t.group = nil
+}
+
+// abandon is called when the log has failed: producers of other logs must not wait
+// for its batches to be written.
+func (t *tail) abandon() {
+	for j := t.written; j < t.entries.len() && !t.abandoned; j++ {
+		t.budget.unwritten.Add(-t.entries.at(j).buf.Footprint())
+	}
+	t.abandoned = true
 }
 
 func (t *tail) release(e *tailEntry) {

@@ -8,15 +8,13 @@ import (
 
 // Pending is a produce request on its way: the broker has appended it (or
 // refused it) and its acknowledgements are outstanding. The broker settles each
-// partition once; the door waits and reads the results.
+// partition once; the door waits and reads the results. It holds no batches: an
+// acknowledgement that does not come keeps a few hundred bytes.
 //
 // A Pending that times out is answered, and its late acknowledgements change
-// nothing any more; but the memory it accounts for is given back only when the
-// broker has settled every partition, for until then the batches are held.
+// nothing any more.
 type Pending struct {
 	deadline time.Time
-	onIdle   func(bytes int64)
-	bytes    int64
 
 	mu       sync.Mutex    // guards what follows; results until answered
 	done     chan struct{} // closed with the answer; nil until somebody waits
@@ -30,12 +28,10 @@ type Pending struct {
 	oneSettled [1]bool
 }
 
-// NewPending makes a Pending for req, of n partitions, to be answered by
-// deadline. onIdle, when not nil, is called once, with bytes, after the last
-// partition is settled.
-func NewPending(req *ProduceRequest, deadline time.Time, bytes int64, onIdle func(int64)) *Pending {
+// NewPending makes a Pending for req, to be answered by deadline.
+func NewPending(req *ProduceRequest, deadline time.Time) *Pending {
 	n := len(req.Partitions)
-	p := &Pending{deadline: deadline, onIdle: onIdle, bytes: bytes, left: n}
+	p := &Pending{deadline: deadline, left: n}
 	if n == 1 {
 		p.results, p.settled = p.oneResult[:], p.oneSettled[:]
 	} else {
@@ -46,9 +42,6 @@ func NewPending(req *ProduceRequest, deadline time.Time, bytes int64, onIdle fun
 	}
 	if n == 0 {
 		p.answered = true
-		if onIdle != nil {
-			onIdle(bytes)
-		}
 	}
 	return p
 }
@@ -67,8 +60,8 @@ func (p *Pending) Appended(i int, r ProduceResult) {
 // offset promises.
 func (p *Pending) Settle(i int, err *Error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.settled[i] {
-		p.mu.Unlock()
 		return
 	}
 	p.settled[i] = true
@@ -80,11 +73,6 @@ func (p *Pending) Settle(i int, err *Error) {
 		if p.left == 0 {
 			p.answer()
 		}
-	}
-	idle := p.left == 0
-	p.mu.Unlock()
-	if idle && p.onIdle != nil {
-		p.onIdle(p.bytes)
 	}
 }
 

@@ -20,16 +20,15 @@ func request(n int) *api.ProduceRequest {
 
 func TestPendingAnswersWhenAllAreSettled(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
-		var released int64
-		p := api.NewPending(request(n), time.Now().Add(time.Minute), 7, func(b int64) { released += b })
+		p := api.NewPending(request(n), time.Now().Add(time.Minute))
 		for i := range n {
 			p.Appended(i, api.ProduceResult{BaseOffset: 5})
 			p.Settle(i, nil)
 			p.Settle(i, api.Errorf(api.CodeUnknown, "late"))
 		}
 		results, err := p.Wait(t.Context())
-		if err != nil || len(results) != n || released != 7 {
-			t.Fatalf("n %d: %d results, error %v, released %d", n, len(results), err, released)
+		if err != nil || len(results) != n {
+			t.Fatalf("n %d: %d results, error %v", n, len(results), err)
 		}
 		for _, r := range results {
 			if r.Err != nil || r.BaseOffset != 5 {
@@ -39,23 +38,18 @@ func TestPendingAnswersWhenAllAreSettled(t *testing.T) {
 	}
 }
 
-// A timed-out request holds its memory until the broker has settled it, and
-// what comes late does not change the answer.
+// What comes after a request has timed out does not change the answer.
 func TestPendingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var released int64
-		p := api.NewPending(request(2), time.Now().Add(time.Second), 7, func(b int64) { released += b })
+		p := api.NewPending(request(2), time.Now().Add(time.Second))
 		p.Settle(0, nil)
 		results, err := p.Wait(t.Context())
 		if err != nil || results[0].Err != nil || results[1].Err == nil || results[1].Err.Code != api.CodeRequestTimedOut {
 			t.Fatalf("results %+v, error %v", results, err)
 		}
-		if released != 0 {
-			t.Fatal("the memory was given back while a partition was outstanding")
-		}
 		p.Settle(1, nil)
-		if released != 7 || results[1].Err == nil {
-			t.Fatalf("released %d, result %+v", released, results[1])
+		if results[1].Err == nil {
+			t.Fatalf("result %+v", results[1])
 		}
 	})
 }
@@ -63,7 +57,7 @@ func TestPendingExpires(t *testing.T) {
 func TestPendingWaitEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	p := api.NewPending(request(1), time.Now().Add(time.Minute), 0, nil)
+	p := api.NewPending(request(1), time.Now().Add(time.Minute))
 	if _, err := p.Wait(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
 	}

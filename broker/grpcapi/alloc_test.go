@@ -26,7 +26,7 @@ func TestProduceAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := api.NewPending(req, deadline, 0, nil)
+		p := api.NewPending(req, deadline)
 		p.Settle(0, nil)
 		results, err := p.WaitTimer(ctx, timer)
 		if err != nil {

@@ -58,7 +58,7 @@ type fakeBroker struct {
 func (f *fakeBroker) Produce(_ context.Context, req *api.ProduceRequest) *api.Pending {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := api.NewPending(req, time.Now().Add(req.Timeout), 0, nil)
+	p := api.NewPending(req, time.Now().Add(req.Timeout))
 	for i := range req.Partitions {
 		pp := &req.Partitions[i]
 		p.Appended(i, api.ProduceResult{PartitionRef: pp.PartitionRef, BaseOffset: record.Offset(len(f.batches)), LogAppendTime: -1})

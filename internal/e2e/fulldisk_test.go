@@ -301,7 +301,13 @@ func (f *filler) requireNoFailedLog(t *testing.T) {
 
 func (f *filler) metric(t *testing.T, id int, name string) float64 {
 	t.Helper()
-	req, err := http.NewRequestWithContext(f.w.ctx, http.MethodGet, "http://"+f.w.nodes.HTTPAddr(id)+"/metrics", nil)
+	return f.w.metric(t, id, name)
+}
+
+// metric reads one that has no labels.
+func (w *world) metric(t *testing.T, id int, name string) float64 {
+	t.Helper()
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "http://"+w.nodes.HTTPAddr(id)+"/metrics", nil)
 	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
