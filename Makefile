@@ -8,9 +8,11 @@ VERSION    ?= $(shell git describe --tags --always 2>/dev/null || echo dev)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.gitRev=$(GIT_REV)
 FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
+# The last revision before feature levels.
+UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
+.PHONY: help build upgrade-e2e demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -28,6 +30,9 @@ test-unit:
 
 test-e2e: build
 	PENSTOCK_BINARY=$(BIN)/penstock scripts/gotest -count=1 -timeout 8m ./internal/e2e/...
+
+upgrade-e2e: build ## A cluster of an earlier revision (UPGRADE_FROM) upgraded to this one, a node at a time, under load
+	UPGRADE_FROM=$(UPGRADE_FROM) PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 20m -v -run 'TestRollingUpgrade$$' ./internal/e2e
 
 race: ## Unit tests under the race detector
 	scripts/gotest -race -short -timeout 10m $(UNIT)

@@ -201,12 +201,8 @@ func (a *Admin) ListOffsets(ctx context.Context, where Offset, parts ...TopicPar
 // checkPartitions makes sure that the partitions exist.
 func (c *Client) checkPartitions(ctx context.Context, parts []TopicPartition) error {
 	for _, tp := range parts {
-		t, err := c.meta.topic(ctx, tp.Topic)
-		if err != nil {
+		if _, err := c.meta.partition(ctx, tp); err != nil {
 			return err
-		}
-		if tp.Partition < 0 || int(tp.Partition) >= len(t.parts) {
-			return unknownPartition(tp, len(t.parts))
 		}
 	}
 	return nil

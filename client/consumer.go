@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type Consumer struct {
 	member  *member       // nil: not a member of a group
 	arrived chan struct{} // capacity 1; wakes Poll
 	unsolve chan struct{} // capacity 1; wakes the resolver
+	fresh   chan struct{} // capacity 1; wakes assignAll: there is newer metadata
 	handed  waitList      // woken when the application moves past records
 	calls   sync.Mutex    // held while a callback runs: one at a time
 	polled  Polled        // what Poll returned last; its application's goroutine owns it
@@ -30,8 +32,9 @@ type Consumer struct {
 
 	mu       sync.Mutex // guards what follows
 	parts    map[TopicPartition]*subscription
-	queue    []*chunk // fetched, not taken, oldest first
-	buffered int64    // bytes in queue
+	known    map[string]int32 // partitions of a topic when it was first assigned from
+	queue    []*chunk         // fetched, not taken, oldest first
+	buffered int64            // bytes in queue
 	inHand   map[*subscription]int
 	sources  map[string]*source
 	errs     []error // for Poll
@@ -55,7 +58,9 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 		c: c, cfg: cfg, life: life, stop: stop,
 		arrived: make(chan struct{}, 1),
 		unsolve: make(chan struct{}, 1),
+		fresh:   make(chan struct{}, 1),
 		parts:   map[TopicPartition]*subscription{},
+		known:   map[string]int32{},
 		inHand:  map[*subscription]int{},
 		sources: map[string]*source{},
 	}
@@ -80,10 +85,11 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 	return k, nil
 }
 
-// assignAll takes the partitions that the options name. A topic that is not found
-// is an error of Poll, and looked for again.
+// assignAll takes the partitions that the options name, and those that their
+// topics get later. A topic that is not found is an error of Poll, and looked for
+// again.
 func (k *Consumer) assignAll(ctx context.Context) {
-	parts := k.cfg.assigned
+	parts := slices.Clone(k.cfg.assigned)
 	for _, topic := range k.cfg.topics {
 		for {
 			t, err := k.c.meta.topic(ctx, topic)
@@ -100,6 +106,61 @@ func (k *Consumer) assignAll(ctx context.Context) {
 		}
 	}
 	k.assign(parts)
+	for len(k.cfg.topics) > 0 {
+		select {
+		case <-k.fresh:
+			k.assign(k.grown())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// grown are the partitions of the topics of the options that are not assigned yet.
+func (k *Consumer) grown() (parts []TopicPartition) {
+	snap := k.c.meta.snapshot()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, topic := range k.cfg.topics {
+		t := snap.topics[topic]
+		if t == nil {
+			continue
+		}
+		for i := k.known[topic]; int(i) < len(t.parts); i++ {
+			if tp := (TopicPartition{topic, i}); k.parts[tp] == nil {
+				parts = append(parts, tp)
+			}
+		}
+	}
+	return parts
+}
+
+// begin is where reading begins in a partition without a committed offset. One
+// that its topic got later is read from its beginning also where others began at
+// their end: what was produced before this consumer heard of it is no older than
+// the consumer. The caller holds mu.
+func (k *Consumer) begin(tp TopicPartition) Offset {
+	if tp.Partition >= k.known[tp.Topic] && k.cfg.start.kind == offsetLatest {
+		return Earliest()
+	}
+	return k.cfg.start
+}
+
+// learn notes how many partitions topics have when they are first assigned from.
+// The caller holds mu.
+func (k *Consumer) learn(parts []TopicPartition) {
+	snap := k.c.meta.snapshot()
+	first := map[string]int32{}
+	for _, tp := range parts {
+		if _, ok := k.known[tp.Topic]; ok {
+			continue
+		}
+		if t := snap.topics[tp.Topic]; t != nil {
+			first[tp.Topic] = int32(len(t.parts))
+		}
+		first[tp.Topic] = max(first[tp.Topic], tp.Partition+1)
+	}
+	maps.Copy(k.known, first)
 }
 
 // Records yields records one by one, waiting for more, until ctx ends, the consumer

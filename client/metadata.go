@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,32 @@ func (m *metadata) topic(ctx context.Context, name string) (*topicMeta, error) {
 			return nil, ErrClosed
 		}
 	}
+}
+
+// partition is topic for one that must have a partition: a topic may have got more
+// since the snapshot, so the brokers are asked once more before it is denied.
+func (m *metadata) partition(ctx context.Context, tp TopicPartition) (*topicMeta, error) {
+	began := time.Now()
+	t, err := m.topic(ctx, tp.Topic)
+	for err == nil && tp.Partition >= 0 && int(tp.Partition) >= len(t.parts) && !m.askedSince(began) {
+		news, lastErr := m.next()
+		if m.askedSince(began) {
+			break
+		}
+		m.refresh()
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return nil, errors.Join(lastErr, ctx.Err())
+		case <-m.c.life.Done():
+			return nil, ErrClosed
+		}
+		t, err = m.topic(ctx, tp.Topic)
+	}
+	if err == nil && (tp.Partition < 0 || int(tp.Partition) >= len(t.parts)) {
+		err = unknownPartition(tp, len(t.parts))
+	}
+	return t, err
 }
 
 func (m *metadata) askedSince(t time.Time) bool { return m.snapshot().taken.After(t) }

@@ -84,7 +84,7 @@ func (p *Producer) Idempotent() bool { return p.ids.enabled() }
 
 // Produce gives a record to the producer. It encodes the record, so that key and
 // value may be reused as soon as it returns, and waits only for metadata of a new
-// topic and for room (WithMaxBufferedBytes), until ctx ends; ctx does not bound the
+// topic or partition and for room (WithMaxBufferedBytes), until ctx ends; ctx does not bound the
 // delivery.
 //
 // promise is called exactly once: with the record, its partition and offset set,
@@ -125,7 +125,10 @@ func (p *Producer) produce(ctx context.Context, r *Record, promise func(*Record,
 	index := p.cfg.partitioner.Partition(r, int32(len(parts)))
 	if index != AnyPartition {
 		if index < 0 || int(index) >= len(parts) {
-			return unknownPartition(TopicPartition{r.Topic, r.Partition}, len(parts))
+			var err error
+			if parts, err = p.wider(ctx, t, index); err != nil {
+				return err
+			}
 		}
 		_, err := parts[index].add(r, promise)
 		return err
@@ -137,6 +140,23 @@ func (p *Producer) produce(ctx context.Context, r *Record, promise func(*Record,
 		t.stick(sticky, began, parts)
 	}
 	return err
+}
+
+// wider returns the partitions of a topic that must have one more than is known.
+func (p *Producer) wider(ctx context.Context, t *producerTopic, index int32) ([]*partition, error) {
+	meta, err := p.c.meta.partition(ctx, TopicPartition{t.name, index})
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	if p.life.Err() != nil {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	p.grow(t, meta)
+	p.mu.Unlock()
+	p.led(p.c.meta.snapshot())
+	return *t.parts.Load(), nil
 }
 
 // stick moves on after a record that began a batch, unless it was the first to go

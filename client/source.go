@@ -84,6 +84,10 @@ func (src *source) wakeAll() {
 
 // led takes a new snapshot: partitions go to the sources of their leaders.
 func (k *Consumer) led(snap *snapshot) {
+	select {
+	case k.fresh <- struct{}{}:
+	default:
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.life.Err() != nil {

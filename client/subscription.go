@@ -112,11 +112,12 @@ func (k *Consumer) assign(parts []TopicPartition) {
 	topics := make([]string, 0, len(parts))
 	added := make([]*subscription, 0, len(parts))
 	k.mu.Lock()
+	k.learn(parts)
 	for _, tp := range parts {
 		if k.parts[tp] != nil {
 			continue
 		}
-		s := newSubscription(tp, k.cfg.start, k.cfg.group != "")
+		s := newSubscription(tp, k.begin(tp), k.cfg.group != "")
 		k.parts[tp] = s
 		added = append(added, s)
 		topics = append(topics, tp.Topic)
