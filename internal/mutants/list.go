@@ -4,6 +4,8 @@ package main
 type mutant struct {
 	name  string
 	edits []edit
+	// inLog: the fault is in package log, which only some simulated clusters have.
+	inLog bool
 }
 
 // edit replaces old, which occurs once in the file, by new. In new, MUTANT is
@@ -14,7 +16,7 @@ type edit struct {
 }
 
 func one(name, file, old, faulty string) mutant {
-	return mutant{name, []edit{{file, old, faulty}}}
+	return mutant{name: name, edits: []edit{{file, old, faulty}}}
 }
 
 // list returns all mutants.
@@ -24,6 +26,7 @@ func list() []mutant {
 	out = append(out, sessionMutants()...)
 	out = append(out, followerMutants()...)
 	out = append(out, metadataMutants()...)
+	out = append(out, logMutants()...)
 	return out
 }
 
@@ -133,7 +136,7 @@ func metadataMutants() []mutant {
 			" && !slices.Contains(damaged, node) {\n				elr", " && (MUTANT || !slices.Contains(damaged, node)) {\n				elr"),
 		one("eligible leaders survive another minimum", "cluster/metadata/topics.go",
 			" before.MinISR(p) == after.MinISR(p) ||", " MUTANT || before.MinISR(p) == after.MinISR(p) ||"),
-		{"eligible leaders are not elected", []edit{
+		{name: "eligible leaders are not elected", edits: []edit{
 			{elect, "e.uninterrupted(p.ELR); ok {", "e.uninterrupted(p.ELR); ok && !MUTANT {"},
 			{elect, "e.longest(p.ELR); ok {", "e.longest(p.ELR); ok && !MUTANT {"},
 		}},
@@ -154,4 +157,38 @@ func metadataMutants() []mutant {
 		one("a command takes effect twice", "cluster/metadata/apply.go",
 			"		if o, ok := im.memory.get(id); ok {", "		if o, ok := im.memory.get(id); ok && !MUTANT {"),
 	}
+}
+
+// logMutants: what is durable, what is recovered, what is remembered of producers.
+func logMutants() []mutant {
+	const (
+		commit    = "log/commit.go"
+		recovery  = "log/recovery.go"
+		producers = "log/producers.go"
+		truncate  = "log/truncate.go"
+	)
+	out := []mutant{
+		one("a flush is skipped", commit,
+			"	err := l.dir.flusher.Flush(s.file.file)\n", "	var err error\n	if !MUTANT {\n		err = l.dir.flusher.Flush(s.file.file)\n	}\n"),
+		one("what is appended during a flush counts as flushed", commit,
+			"	l.flushed = max(l.flushed, written)\n", "	l.flushed = max(l.flushed, written)\n	if MUTANT {\n		l.flushed = l.end\n	}\n"),
+		one("a failed flush is tried again", "log/log.go",
+			"	if l.failed == nil {\n", "	if MUTANT && op == \"flush\" {\n		return nil\n	}\n	if l.failed == nil {\n"),
+		one("what recovery reads counts as flushed, unwritten", recovery,
+			"		err = r.rewrite(f, unsure, s.size)\n", "		if !MUTANT {\n			err = r.rewrite(f, unsure, s.size)\n		}\n"),
+		one("recovery believes what has no right CRC", "log/scan.go",
+			"	if !record.VerifyCRC(b) {", "	if !MUTANT && !record.VerifyCRC(b) {"),
+		one("a dedupe entry is dropped", producers,
+			"	for _, b := range p.batches[:p.count] {\n		if b.firstSeq == firstSeq", "	for _, b := range p.batches[:p.count] {\n		if MUTANT && b == p.newest() {\n			continue\n		}\n		if b.firstSeq == firstSeq"),
+		one("sequences are not checked", producers,
+			"	case info.ProducerEpoch == epoch && info.BaseSequence != ", "	case !MUTANT && info.ProducerEpoch == epoch && info.BaseSequence != "),
+		one("producers are forgotten at a restart", "log/rebuild.go",
+			"		l.producers = ps\n", "		if !MUTANT {\n			l.producers = ps\n		}\n"),
+		one("the leader epochs of what was cut off stay", truncate,
+			"	l.epochs = l.epochs.truncate(off)\n", "	if !MUTANT {\n		l.epochs = l.epochs.truncate(off)\n	}\n"),
+	}
+	for i := range out {
+		out[i].inLog = true
+	}
+	return out
 }

@@ -57,8 +57,10 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 		return err
 	}
 	fmt.Fprintf(out, "built in %.0f s\n\n", time.Since(begin).Seconds())
-	if v := hunt(ctx, binary, "", 50); !errors.Is(v.err, errSurvived) {
-		return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
+	for _, m := range []mutant{{}, {inLog: true}} {
+		if v := hunt(ctx, binary, m, 50); !errors.Is(v.err, errSurvived) {
+			return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
+		}
 	}
 	var mutants []mutant
 	for _, m := range list() {
@@ -82,7 +84,7 @@ func huntAll(ctx context.Context, binary string, mutants []mutant, seeds int) []
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for i := range next {
-				verdicts[i] = hunt(ctx, binary, mutants[i].name, seeds)
+				verdicts[i] = hunt(ctx, binary, mutants[i], seeds)
 			}
 		})
 	}
@@ -95,10 +97,10 @@ func huntAll(ctx context.Context, binary string, mutants []mutant, seeds int) []
 }
 
 // hunt runs one mutant until it is caught.
-func hunt(ctx context.Context, binary, name string, seeds int) verdict {
+func hunt(ctx context.Context, binary string, m mutant, seeds int) verdict {
 	begin := time.Now()
-	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestHunt$", "-test.timeout=10m", fmt.Sprintf("-sim.hunt=%d", seeds))
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+name)
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestHunt$", "-test.timeout=10m", fmt.Sprintf("-sim.hunt=%d", seeds), fmt.Sprintf("-sim.hunt.log=%v", m.inLog))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+m.name)
 	b, err := cmd.CombinedOutput()
 	v := verdict{took: time.Since(begin)}
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {

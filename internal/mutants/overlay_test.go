@@ -45,7 +45,7 @@ func TestApply(t *testing.T) {
 		{"overlap", "overlap", []edit{{"p/f.go", "b = 1", ""}, {"p/f.go", "1, 2", ""}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := apply([]mutant{{"m", c.edits}}, text)
+			_, err := apply([]mutant{{name: "m", edits: c.edits}}, text)
 			require.ErrorContains(t, err, c.want)
 		})
 	}

@@ -181,18 +181,25 @@ func (n *node) produce(p *produce) {
 		return
 	}
 	n.w.checkActing(r, "takes a record")
-	at, last := r.disk.find(p.e.producer, p.e.sequence)
+	p.by = r.state.Epoch()
+	p.e.epoch = p.by
+	at, last := r.look(p.e)
+	if r.disk.real != nil && r.disk.real.Err() != nil {
+		r.step(partition.LogFailed())
+		p.answer(partition.OutcomeStorageFailed)
+		return
+	}
 	deadline := n.clock().Add(produceWait)
 	r.handles++
 	handle := r.handles
 	r.waiters[handle] = p
-	p.by = r.state.Epoch()
-	p.e.epoch = p.by
 	switch {
 	case at >= 0:
 		n.w.counts.Duplicates++
 		p.offset, p.appended = at, true
-		p.e.epoch = r.disk.entries[at].epoch
+		if at < len(r.disk.entries) {
+			p.e.epoch = r.disk.entries[at].epoch
+		}
 		r.step(partition.Wait(offsetOf(at+1), p.acks, handle, deadline))
 	case last+1 != p.e.sequence:
 		delete(r.waiters, handle)
@@ -205,6 +212,25 @@ func (n *node) produce(p *produce) {
 		r.step(partition.Appended(offsetOf(p.offset), offsetOf(p.offset+1), p.acks, handle, deadline))
 		r.flush()
 	}
+}
+
+// look says where a record is that the log has, else -1, and the last sequence of its
+// producer; -1: none. A real log, whose appends say that, has taken the record if it is
+// the next one.
+func (r *replica) look(e entry) (at int, last int32) {
+	if r.disk.real == nil {
+		return r.disk.find(e.producer, e.sequence)
+	}
+	at, dup, last, err := r.disk.appendReal(r.w(), e)
+	switch {
+	case dup:
+		return at, 0
+	case err != nil:
+		return -1, last
+	case at != len(r.disk.entries):
+		r.w().fail(Immutable, "partition %d: node %d appends at %d, its log ends at %d", r.part, r.n.id, at, len(r.disk.entries))
+	}
+	return -1, e.sequence - 1
 }
 
 // outOfOrder answers a sequence that does not follow the log's last one. An earlier

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/penstock/penstock/broker/partition"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -25,6 +26,8 @@ type disk struct {
 	damage              partition.Damage
 	// wounded: bytes that were durable were taken away, by a fault.
 	wounded bool
+	// real is the log itself, if logs are real.
+	real *commitlog.Log
 	// version changes with every truncation: a flush that began before counts for nothing.
 	version int
 }
@@ -32,6 +35,9 @@ type disk struct {
 // epochEnd is what a log answers for an epoch: its largest one at or below, and
 // the end of that (KIP-101).
 func (d *disk) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	if d.real != nil {
+		return d.real.EpochEnd(e)
+	}
 	for i, have := range slices.Backward(d.entries) {
 		if have.epoch <= e {
 			return have.epoch, record.Offset(i + 1)
@@ -41,6 +47,9 @@ func (d *disk) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
 }
 
 func (d *disk) lastEpoch() record.Epoch {
+	if d.real != nil {
+		return d.real.LastEpoch()
+	}
 	if n := len(d.entries); n > 0 {
 		return d.entries[n-1].epoch
 	}
@@ -89,9 +98,22 @@ func (d *disk) powerCut(w *World) {
 	d.version++
 }
 
+// forget is the end of a process with a real log: what was not written is gone, and
+// with the machine what was not durable may be, which the next process finds out.
+func (d *disk) forget(powerCut bool) {
+	keep := int(d.real.Written())
+	if powerCut {
+		keep = d.durable
+	}
+	d.entries = d.entries[:min(keep, len(d.entries))]
+}
+
 // recover is the start of a process: what is readable is written again and
 // durable; what was durable and is gone is damage.
 func (d *disk) recover() {
+	if d.real != nil {
+		return // it did
+	}
 	d.durable = len(d.entries)
 	d.version++
 	if d.damage == partition.DamageNone && len(d.entries) < d.promised {
@@ -103,6 +125,12 @@ func (d *disk) recover() {
 }
 
 func (d *disk) state() partition.LogState {
+	if l := d.real; l != nil {
+		return partition.LogState{
+			Start: l.Start(), End: l.End(), Flushed: l.Flushed(), LastEpoch: l.LastEpoch(),
+			HW: l.HighWatermark(), MustHave: l.Recovery().Flushed, Damage: d.damage,
+		}
+	}
 	return partition.LogState{
 		End: record.Offset(len(d.entries)), Flushed: record.Offset(d.durable), LastEpoch: d.lastEpoch(),
 		HW: record.Offset(min(d.watermark, len(d.entries))), MustHave: record.Offset(d.promised), Damage: d.damage,

@@ -46,6 +46,10 @@
 // a prefix does. A killed process loses nothing; what it finds above its checkpoint it writes again before
 // it says so. A failed flush leaves entries readable and not durable.
 //
+// That model is quick. With Options.Quiet the logs are those of package log instead, on a
+// file system in memory that loses un-synced pages in any order and tears them, in a
+// synctest bubble: reallog.go. Every tenth seed of the tests is one of these.
+//
 // # The metadata log
 //
 // Commands go to the controller and are committed, some late, some twice, some with an
@@ -54,6 +58,6 @@
 //
 // # What is not here
 //
-// Package log itself (its own crash tests have that), byte credits and the choice between the two
-// replication streams, transport framing, hashicorp/raft, log starts that move, consumer groups.
+// Byte credits and the choice between the two replication streams, transport framing, hashicorp/raft,
+// log starts that move, compaction, consumer groups.
 package sim

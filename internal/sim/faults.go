@@ -440,7 +440,7 @@ func (w *World) mayWound(p *part, id int32) bool {
 		return false
 	}
 	n := w.nodes[id]
-	if n.up || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 || n.disks[p.index].wounded {
+	if n.up || w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 || n.disks[p.index].wounded {
 		return false
 	}
 	q := w.meta.latest().TopicByID(p.topic).Partitions[0]

@@ -8,6 +8,7 @@ import (
 	"github.com/penstock/penstock/broker"
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/vfs"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
@@ -25,6 +26,9 @@ type node struct {
 	w     *World
 	id    int32
 	disks []*disk // by partition; nil: none
+	// files and data are the file system and the process's use of it, if the logs are real.
+	files *vfs.Mem
+	data  *dataDir
 	// clean is the broker epoch in the marker of a clean stop; -1: none.
 	clean int64
 	// failing: the next flush of some partition fails; hung: flushes wait until then.
@@ -51,7 +55,7 @@ type node struct {
 }
 
 func newNode(w *World, id int32) *node {
-	return &node{w: w, id: id, clean: -1, image: metadata.Empty()}
+	return &node{w: w, id: id, clean: -1, image: metadata.Empty(), files: vfs.NewMem()}
 }
 
 // log returns what the node holds of a partition.
@@ -118,6 +122,9 @@ func (n *node) start() {
 	n.heard = n.w.now
 	n.replicas = make([]*replica, len(n.w.parts))
 	n.streams = nil
+	if n.w.opts.Quiet != nil {
+		n.openDir(n.files)
+	}
 	r := &metav1.RegisterBroker{NodeId: n.id, StorageId: n.storage(), CleanStop: n.clean >= 0, CleanStopEpoch: max(n.clean, 0)}
 	n.clean = -1
 	for i, d := range n.disks {
@@ -125,6 +132,7 @@ func (n *node) start() {
 			continue
 		}
 		d.recover()
+		n.w.checkMembers(n.w.parts[i])
 		n.open(i, partition.DamageNone)
 		r.Replicas = append(r.Replicas, &metav1.RecoveredReplica{
 			TopicId: n.w.parts[i].topic[:], Partition: 0,
@@ -157,7 +165,13 @@ func (n *node) open(part int, damage partition.Damage) *replica {
 		n.disks = append(n.disks, nil)
 	}
 	d := n.disks[part]
-	if d == nil {
+	switch {
+	case d == nil && n.data != nil:
+		d = n.data.open(part)
+		if d.damage == partition.DamageNone {
+			d.damage = damage
+		}
+	case d == nil:
 		d = &disk{damage: damage}
 		n.disks[part] = d
 	}
@@ -266,7 +280,19 @@ func (n *node) keepAlive() {
 }
 
 // kill ends the process as SIGKILL does: the page cache stays.
-func (n *node) kill() {
+func (n *node) kill() { n.end(false) }
+
+// end ends the process, or its machine.
+func (n *node) end(powerCut bool) {
+	if n.data != nil {
+		for _, d := range n.disks {
+			if d != nil {
+				d.forget(powerCut)
+			}
+		}
+		n.files = n.data.remains(powerCut)
+		_ = n.data.close(false) // of what is a copy by now
+	}
 	n.up, n.paused, n.backlog = false, false, nil
 	n.generation++
 	for _, r := range n.replicas {
@@ -279,9 +305,9 @@ func (n *node) kill() {
 
 // powerCut ends the machine: what was not synced goes, in part.
 func (n *node) powerCut() {
-	n.kill()
+	n.end(true)
 	for _, d := range n.disks {
-		if d != nil {
+		if d != nil && d.real == nil {
 			d.powerCut(n.w)
 		}
 	}
@@ -342,6 +368,9 @@ func (n *node) waitForStop(tries int) {
 			r.checkpoint()
 		}
 		epoch := n.brokerEpoch
+		if n.data != nil && n.data.close(true) != nil {
+			epoch = -1
+		}
 		n.kill()
 		n.clean = epoch
 	})

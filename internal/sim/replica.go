@@ -6,6 +6,7 @@ import (
 
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/cluster/metadata"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
@@ -26,6 +27,7 @@ type replica struct {
 	session  uint64        // as follower: the newest begun
 	asked    record.Offset // as leader: the log end in the handshake that is answered
 	flushing bool
+	turn     *flushTurn // of the real log; nil: none
 	cutting  bool
 	failed   bool
 	damaged  bool
@@ -82,6 +84,9 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 		r.complete(e.Handle, e.Outcome)
 	case partition.EffectWatermark:
 		r.w().checkWatermark(r, e.HW)
+		if r.disk.real != nil {
+			r.disk.real.SetHighWatermark(e.HW)
+		}
 		r.pushAll()
 	case partition.EffectPushable:
 		r.pushAll()
@@ -332,11 +337,27 @@ func (r *replica) pushed(ev partition.Event, entries []entry) {
 			r.w().fail(Immutable, "partition %d: node %d was let append at %d, its log ends at %d", r.part, r.n.id, ev.From, len(r.disk.entries))
 			return
 		}
+		if r.disk.real != nil {
+			if err := r.disk.takeReal(r.w(), int(ev.From), entries); err != nil {
+				r.refused(ev.Session)
+				return
+			}
+		}
 		r.disk.entries = append(r.disk.entries, entries...)
 		r.w().checkPushed(r)
 		r.step(partition.AppendedFollower(ev.To))
 		r.flush()
 	}
+}
+
+// refused is what a follower does whose log took nothing: it failed, or another
+// handshake finds out why.
+func (r *replica) refused(session uint64) {
+	if r.disk.real.Err() != nil || r.disk.real.Damage() != commitlog.DamageNone {
+		r.step(partition.LogFailed())
+		return
+	}
+	r.streamGone(session)
 }
 
 // propose asks the controller for another in-sync set.
@@ -382,6 +403,13 @@ func (r *replica) cut(to int) {
 		r.w().checkCut(r, to)
 		r.disk.truncate(min(to, len(r.disk.entries)))
 		r.cutting = false
+		if l := r.disk.real; l != nil {
+			if err := r.still(func() error { return l.TruncateTo(record.Offset(to)) }); err != nil {
+				r.step(partition.LogFailed())
+				return
+			}
+			r.disk.durable = int(l.Flushed())
+		}
 		r.step(partition.Truncated(r.disk.state()))
 		r.follow()
 	})
@@ -391,7 +419,13 @@ func (r *replica) cut(to int) {
 func (r *replica) rebuild() {
 	r.w().counts.Rebuilds++
 	r.w().checkRebuild(r)
-	*r.disk = disk{version: r.disk.version + 1}
+	*r.disk = disk{version: r.disk.version + 1, real: r.disk.real}
+	if l := r.disk.real; l != nil {
+		if err := r.still(func() error { return l.Reset(0) }); err != nil {
+			r.step(partition.LogFailed())
+			return
+		}
+	}
 	r.damaged = false
 	r.step(partition.Opened(r.disk.state()))
 	r.follow()
@@ -410,23 +444,14 @@ func (r *replica) withdraw() {
 
 // flush makes durable what is there, some time later. One flush at a time.
 func (r *replica) flush() {
-	if r.flushing || r.failed || r.disk.durable >= len(r.disk.entries) {
+	if r.disk.real != nil || r.flushing || r.failed || r.disk.durable >= len(r.disk.entries) {
 		return
 	}
 	r.flushing = true
 	if r.n.flushSince.IsZero() {
 		r.n.flushSince = r.w().now
 	}
-	wait := r.w().between(100*time.Microsecond, 3*time.Millisecond)
-	if !r.w().parts[r.part].synced {
-		wait = r.w().between(100*time.Millisecond, time.Second)
-	}
-	if r.n.slow.After(r.w().now) {
-		wait += r.w().between(10*time.Millisecond, 800*time.Millisecond)
-	}
-	if r.n.hung.After(r.w().now) {
-		wait = r.n.hung.Sub(r.w().now) + wait
-	}
+	wait := r.flushTime()
 	to, version := len(r.disk.entries), r.disk.version
 	r.n.after(wait, "flushed", func() {
 		r.flushing = false
@@ -449,6 +474,22 @@ func (r *replica) flush() {
 		}
 		r.flush()
 	})
+}
+
+// flushTime draws how long a flush takes, or in a model of a topic that is not synced,
+// waits.
+func (r *replica) flushTime() time.Duration {
+	wait := r.w().between(100*time.Microsecond, 3*time.Millisecond)
+	if !r.w().parts[r.part].synced && r.disk.real == nil {
+		wait = r.w().between(100*time.Millisecond, time.Second)
+	}
+	if r.n.slow.After(r.w().now) {
+		wait += r.w().between(10*time.Millisecond, 800*time.Millisecond)
+	}
+	if r.n.hung.After(r.w().now) {
+		wait = r.n.hung.Sub(r.w().now) + wait
+	}
+	return wait
 }
 
 // checkpoint writes down what is promised.

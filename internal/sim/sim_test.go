@@ -7,20 +7,22 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
 var (
-	seedFlag   = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
-	seedsFlag  = flag.Int("sim.seeds", 200, "how many seeds")
-	firstFlag  = flag.Uint64("sim.first", 1, "the first seed")
-	eventsFlag = flag.Int("sim.events", 6000, "events of the safety phase of each seed")
-	twiceFlag  = flag.Bool("sim.twice", false, "run each seed twice and compare")
-	forFlag    = flag.Duration("sim.for", 0, "run seeds for so long instead of a number of them")
-	reportFlag = flag.String("sim.report", "", "write the result to this file")
-	huntFlag   = flag.Int("sim.hunt", 0, "run so many seeds one by one until one breaks a promise")
+	seedFlag    = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
+	seedsFlag   = flag.Int("sim.seeds", 200, "how many seeds")
+	firstFlag   = flag.Uint64("sim.first", 1, "the first seed")
+	eventsFlag  = flag.Int("sim.events", 6000, "events of the safety phase of each seed")
+	twiceFlag   = flag.Bool("sim.twice", false, "run each seed twice and compare")
+	forFlag     = flag.Duration("sim.for", 0, "run seeds for so long instead of a number of them")
+	reportFlag  = flag.String("sim.report", "", "write the result to this file")
+	huntLogFlag = flag.Bool("sim.hunt.log", false, "hunt in clusters with the logs of package log")
+	huntFlag    = flag.Int("sim.hunt", 0, "run so many seeds one by one until one breaks a promise")
 )
 
 // campaign is a run of many seeds.
@@ -34,7 +36,7 @@ type campaign struct {
 
 func TestSeeds(t *testing.T) {
 	if *seedFlag != 0 {
-		r := Run(Options{Seed: *seedFlag, Events: *eventsFlag, Trace: os.Stdout})
+		r := run(t, Options{Seed: *seedFlag, Events: *eventsFlag, Trace: os.Stdout})
 		t.Logf("%+v", r)
 		require.NoError(t, r.Err)
 		return
@@ -73,7 +75,7 @@ func runSeeds(t *testing.T) *campaign {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for seed := range next {
-				r := runSeed(seed)
+				r := runSeed(t, seed)
 				mu.Lock()
 				c.seeds++
 				c.counts.Add(&r.Counts)
@@ -95,11 +97,12 @@ func runSeeds(t *testing.T) *campaign {
 }
 
 // runSeed runs a seed, and once more if asked to: it must replay.
-func runSeed(seed uint64) Result {
+func runSeed(t *testing.T, seed uint64) Result {
+	t.Helper()
 	o := Options{Seed: seed, Events: *eventsFlag}
-	r := Run(o)
+	r := run(t, o)
 	if *twiceFlag && r.Err == nil {
-		if again := Run(o); again.Hash != r.Hash || again.Counts != r.Counts {
+		if again := run(t, o); again.Hash != r.Hash || again.Counts != r.Counts {
 			r.Err = fmt.Errorf("the trace has the hash %x, and the second time %x", r.Hash, again.Hash)
 		}
 	}
@@ -109,7 +112,7 @@ func runSeed(seed uint64) Result {
 func TestASeedReplays(t *testing.T) {
 	for seed := range uint64(5) {
 		o := Options{Seed: 1000 + seed, Events: 2000}
-		a, b := Run(o), Run(o)
+		a, b := run(t, o), run(t, o)
 		require.Equal(t, a.Hash, b.Hash, fmt.Sprint(o.Seed))
 		require.Equal(t, a.Counts, b.Counts)
 	}
@@ -122,11 +125,34 @@ func TestHunt(t *testing.T) {
 		return
 	}
 	for i := range uint64(*huntFlag) {
-		if r := Run(Options{Seed: *firstFlag + i, Events: *eventsFlag}); r.Err != nil {
+		seed := *firstFlag + i
+		if *huntLogFlag {
+			seed *= realEvery
+		}
+		r := run(t, Options{Seed: seed, Events: *eventsFlag})
+		if r.Err != nil {
 			fmt.Printf("CAUGHT\t%d\t%s\n", r.Seed, r.Broken)
 			t.Log(r.Err)
 			return
 		}
 	}
 	fmt.Println("SURVIVED")
+}
+
+// realEvery: each so many'th seed runs with the logs of package log.
+const realEvery = 10
+
+// run runs a seed. It may be called from several goroutines.
+func run(t *testing.T, o Options) (r Result) {
+	t.Helper()
+	if o.Seed%realEvery != 0 {
+		return Run(o)
+	}
+	t.Run(fmt.Sprintf("log %d", o.Seed), func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
+			o.Quiet = synctest.Wait
+			r = Run(o)
+		})
+	})
+	return r
 }

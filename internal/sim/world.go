@@ -19,6 +19,9 @@ type Options struct {
 	Nodes int
 	// Calm: nothing goes wrong.
 	Calm bool
+	// Quiet waits until all other goroutines rest: synctest.Wait. If it is set, the
+	// nodes' logs are those of package log, and the run needs a synctest bubble.
+	Quiet func()
 	// Trace, if not nil, gets a line for each event.
 	Trace io.Writer
 }
@@ -155,11 +158,18 @@ func (w *World) step() bool {
 	if e.do == nil {
 		return true
 	}
+	if w.opts.Quiet != nil {
+		time.Sleep(e.at.Sub(w.now))
+	}
 	w.now = e.at
+	w.rest()
 	w.steps++
 	w.note(e)
 	w.trace(e.what)
-	e.do()
+	if e.do != nil { // what rested may have called it off
+		e.do()
+	}
+	w.rest()
 	return true
 }
 
@@ -216,6 +226,11 @@ func Run(opts Options) Result {
 		w.healAll()
 		w.until(livenessTime, w.settled)
 		w.checkEnd()
+	}
+	for _, n := range w.nodes {
+		if n.data != nil {
+			_ = n.data.close(false) // nobody looks at it any more
+		}
 	}
 	return Result{
 		Options: w.opts, Hash: w.hash.Sum64(), Steps: w.steps, Virtual: w.now.Sub(w.start),
