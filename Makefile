@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -74,6 +74,10 @@ bench: build ## Throughput and latency of three server processes on this machine
 
 catchup: build ## A follower GIB=10 behind catches up: on an idle cluster, and under load; needs five times that on the disk
 	go run ./internal/benchrun -penstock $(BIN)/penstock -only catchup -gib $(or $(GIB),10)
+
+metadata-100k: ## The metadata of 100,000 partitions on three Raft nodes: creation, snapshots, failover, registration, restart
+	go test ./cluster -run 'TestLargeMetadata$$' -count=1 -v -timeout 15m -large.partitions=100000
+	go test ./cluster/metadata ./cluster/controller -run xxx -bench 'Apply|Decide' -benchmem
 
 bench-log: ## The partition log beside this machine's limits, on a disk (PENSTOCK_BENCH_DIR), 7 minutes
 	go run ./internal/benchlog

@@ -8,7 +8,8 @@ import (
 // judgePartitions elects leaders where none is or the leader leaves, and, when
 // there is nothing to fence or elect, moves leaderships to preferred leaders.
 func (d *decider) judgePartitions() {
-	d.eachPartition(func(t *metadata.Topic, i int, p *metadata.Partition) {
+	leaderless := func(t *metadata.Topic) bool { return t.Pending().Leaderless > 0 || len(d.leaving) > 0 }
+	d.eachPartition(leaderless, func(t *metadata.Topic, i int, p *metadata.Partition) {
 		switch {
 		case p.Leader == metadata.NoNode:
 			c := d.elect(p, d.avoided)
@@ -29,18 +30,22 @@ func (d *decider) judgePartitions() {
 	if len(d.elections) > 0 || len(d.fences) > 0 {
 		return
 	}
-	d.eachPartition(func(t *metadata.Topic, i int, p *metadata.Partition) {
+	displaced := func(t *metadata.Topic) bool { return t.Pending().Displaced > 0 }
+	d.eachPartition(displaced, func(t *metadata.Topic, i int, p *metadata.Partition) {
 		if len(d.elections) < d.opts.MaxMoves && d.shouldReturn(p) {
 			d.change(t, i, p, p.Preferred(), "preferred leader", false)
 		}
 	})
 }
 
-// eachPartition calls visit by topic name and partition number until the
-// elections fill a command. Partitions of a broker that is fenced or unfenced in
+// eachPartition calls visit by topic name and partition number, in topics that are
+// worth it, until the elections fill a command. Partitions of a broker that is fenced or unfenced in
 // this decision are left for the next one: those commands elect by themselves.
-func (d *decider) eachPartition(visit func(*metadata.Topic, int, *metadata.Partition)) {
+func (d *decider) eachPartition(worth func(*metadata.Topic) bool, visit func(*metadata.Topic, int, *metadata.Partition)) {
 	for t := range d.im.Topics() {
+		if !worth(t) {
+			continue
+		}
 		for i, p := range t.Partitions {
 			if len(d.elections) >= d.opts.MaxChanges {
 				return

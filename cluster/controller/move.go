@@ -10,6 +10,9 @@ import (
 func (d *decider) judgeMoves() {
 	var finished []*metav1.FinishedReassignment
 	for t := range d.im.Topics() {
+		if t.Pending().Moving == 0 {
+			continue
+		}
 		for i, p := range t.Partitions {
 			if len(finished) >= d.opts.MaxChanges {
 				break

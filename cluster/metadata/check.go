@@ -118,6 +118,9 @@ func (im *Image) checkTopic(t *Topic) error {
 	if name, _ := im.topicNames.get(t.ID); name != t.Name {
 		return fmt.Errorf("invariant 13: its id names %q", name)
 	}
+	if n := pendingOf(t.Partitions); n != t.pending {
+		return fmt.Errorf("invariant 13: %+v counted as %+v", n, t.pending)
+	}
 	for i, p := range t.Partitions {
 		if rf := p.ReplicationFactor(); rf < 1 || rf > MaxReplicationFactor {
 			return fmt.Errorf("partition %d: invariant 3: %d replicas, %d of them added", i, len(p.Replicas), len(p.Adding))

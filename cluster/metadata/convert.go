@@ -11,7 +11,7 @@ import (
 
 func brokerState(b *Broker) *metav1.BrokerState {
 	return &metav1.BrokerState{
-		NodeId: b.NodeID, StorageId: storageState(b.StorageID), Replaced: b.Replaced(), VotePending: b.VotePending, BrokerEpoch: b.Epoch, Fenced: b.Fenced,
+		NodeId: b.NodeID, StorageId: storageState(&b.StorageID), Replaced: b.Replaced(), VotePending: b.VotePending, BrokerEpoch: b.Epoch, Fenced: b.Fenced,
 		Grpc: endpointStates(b.GRPC), Kafka: endpointStates(b.Kafka),
 		PeerAddress: b.PeerAddress, RaftAddress: b.RaftAddress, Rack: b.Rack, Version: b.Version, FeatureLevel: b.FeatureLevel,
 		Decommissioning: b.Decommissioning, DecommissionThrottle: b.DecommissionThrottle,
@@ -19,7 +19,7 @@ func brokerState(b *Broker) *metav1.BrokerState {
 }
 
 // storageState is empty for a data directory that was given up.
-func storageState(id ID) []byte {
+func storageState(id *ID) []byte {
 	if id.IsZero() {
 		return nil
 	}
@@ -39,18 +39,26 @@ func topicState(t *Topic) *metav1.TopicState {
 		Name: t.Name, TopicId: t.ID[:], Configs: t.Configs, Internal: t.Internal, CreatedIndex: t.CreatedIndex,
 		Partitions: make([]*metav1.PartitionState, len(t.Partitions)),
 	}
+	// The messages of a topic are made in blocks: one by one they would be what a
+	// snapshot spends most of its time on.
+	n := 0
+	for _, p := range t.Partitions {
+		n += len(p.Replicas)
+	}
+	partitions, replicas, pointers := make([]metav1.PartitionState, len(t.Partitions)), make([]metav1.ReplicaState, n), make([]*metav1.ReplicaState, n)
+	n = 0
 	for i, p := range t.Partitions {
-		ps := &metav1.PartitionState{
-			Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
-			Isr: p.ISR, Elr: p.ELR, LastIsr: p.LastISR, LossyEpoch: p.LossyEpoch, Lost: p.Lost,
-			Target: p.Target, Adding: p.Adding, ReassignmentThrottle: p.Throttle, Replicas: make([]*metav1.ReplicaState, len(p.Replicas)),
-		}
+		ps := &partitions[i]
+		ps.Leader, ps.LeaderEpoch, ps.PartitionEpoch = p.Leader, p.LeaderEpoch, p.PartitionEpoch
+		ps.Isr, ps.Elr, ps.LastIsr, ps.LossyEpoch, ps.Lost = p.ISR, p.ELR, p.LastISR, p.LossyEpoch, p.Lost
+		ps.Target, ps.Adding, ps.ReassignmentThrottle = p.Target, p.Adding, p.Throttle
+		ps.Replicas = pointers[n : n+len(p.Replicas) : n+len(p.Replicas)]
 		for j := range p.Replicas {
-			r := &p.Replicas[j]
-			ps.Replicas[j] = &metav1.ReplicaState{
-				NodeId: r.NodeID, StorageId: storageState(r.StorageID), RecoveredBrokerEpoch: r.RecoveredEpoch,
-				LastEpoch: r.LastEpoch, LogEndOffset: r.LogEndOffset, Damage: metav1.Damage(r.Damage),
-			}
+			r, rs := &p.Replicas[j], &replicas[n]
+			rs.NodeId, rs.StorageId, rs.RecoveredBrokerEpoch = r.NodeID, storageState(&r.StorageID), r.RecoveredEpoch
+			rs.LastEpoch, rs.LogEndOffset, rs.Damage = r.LastEpoch, r.LogEndOffset, metav1.Damage(r.Damage)
+			pointers[n] = rs
+			n++
 		}
 		s.Partitions[i] = ps
 	}
@@ -154,6 +162,7 @@ func (im *Image) addTopic(s *metav1.TopicState) error {
 		}
 		t.Partitions[i] = p
 	}
+	t.pending = pendingOf(t.Partitions)
 	im.setTopic(t)
 	im.topicNames = im.topicNames.set(id, t.Name)
 	im.partitions += len(t.Partitions)

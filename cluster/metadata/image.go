@@ -94,6 +94,7 @@ type Topic struct {
 	CreatedIndex uint64
 
 	settings TopicSettings // of Configs
+	pending  Pending       // of Partitions
 }
 
 // Settings returns the configuration in force, defaults filled in.
@@ -278,7 +279,7 @@ func (p *Partition) clone() *Partition {
 // withPartitions returns a copy of t with other partitions.
 func (t *Topic) withPartitions(partitions []*Partition) *Topic {
 	c := *t
-	c.Partitions = partitions
+	c.Partitions, c.pending = partitions, pendingOf(partitions)
 	return &c
 }
 

@@ -440,7 +440,19 @@ func BenchmarkApply(b *testing.B) {
 			}
 		})
 	}
+	b.Run("ReadSnapshot", func(b *testing.B) {
+		var snapshot bytes.Buffer
+		if err := metadata.WriteSnapshot(w.im, &snapshot); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if _, err := metadata.ReadSnapshot(bytes.NewReader(snapshot.Bytes())); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("Snapshot", func(b *testing.B) {
+		b.ReportAllocs()
 		for b.Loop() {
 			if err := metadata.WriteSnapshot(w.im, io.Discard); err != nil {
 				b.Fatal(err)

@@ -45,7 +45,7 @@ func (im *Image) createTopic(c *metav1.CreateTopic, result *Result) *Error {
 	}
 	t := &Topic{
 		Name: c.GetName(), ID: id, Internal: c.GetInternal(), Configs: configs,
-		Partitions: partitions, CreatedIndex: im.index, settings: settings,
+		Partitions: partitions, CreatedIndex: im.index, settings: settings, pending: pendingOf(partitions),
 	}
 	im.setTopic(t)
 	im.topicNames = im.topicNames.set(id, t.Name)
