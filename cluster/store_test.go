@@ -155,23 +155,75 @@ func TestHoleInTheLogIsAnError(t *testing.T) {
 // goroutines all the same, which still use the store.
 func TestCloseAfterAFailureWaitsForRaft(t *testing.T) {
 	nodes := newNodes(t, 1, 1)
-	held := make(chan struct{})
-	var store *badStore
+	store := &slowLog{hang: make(chan struct{})}
 	nodes[0].tune = func(c *Config) {
 		c.wrapStore = func(s raftStore) raftStore {
-			store = &badStore{raftStore: s}
-			return hungStore{badStore: store, hang: held}
+			store.raftStore = s
+			return store
 		}
 	}
 	startAll(nodes...)
 	n := nodes[0]
-	store.bad.Store(true)
+	store.slow.Store(true)
 	n.raft.Apply([]byte("entry"), time.Second) // Raft's main goroutine waits in the store
 	require.Eventually(t, func() bool { return n.store.busy() > 0 }, 5*time.Second, time.Millisecond)
 	n.fail(errDisk)
 	err := n.close(false)
-	close(held)
+	close(store.hang)
 	// It gives up after a while, and leaves the store open. Without an error it
 	// would have closed the store under Raft.
 	require.ErrorIs(t, err, ErrStoreStalled)
+}
+
+// What issue 695 of hashicorp/raft does: while the leader's main loop writes
+// entries, a heartbeat of a newer term changes its term and role on the
+// connection's goroutine, and the loop goes on in a term that it does not lead.
+// With heartbeats in the main loop the write ends first.
+func TestTermDoesNotChangeUnderAWriteOfTheLeader(t *testing.T) {
+	nodes := newNodes(t, 1, 1)
+	store := &slowLog{hang: make(chan struct{})}
+	nodes[0].tune = func(c *Config) {
+		c.wrapStore = func(s raftStore) raftStore {
+			store.raftStore = s
+			return store
+		}
+	}
+	startAll(nodes...)
+	n := nodes[0]
+	release := sync.OnceFunc(func() { close(store.hang) })
+	t.Cleanup(release)
+	term := n.raft.CurrentTerm()
+	store.slow.Store(true)
+	n.raft.Apply([]byte("not a command"), time.Second)
+	require.Eventually(t, func() bool { return n.store.busy() > 0 }, 5*time.Second, time.Millisecond, "the main loop writes")
+
+	answered := make(chan error, 1)
+	go func() {
+		other := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("other"), Addr: []byte("127.0.0.1:1")}
+		answered <- n.trans.NetworkTransport.AppendEntries("self", raft.ServerAddress(n.raftAddr),
+			&raft.AppendEntriesRequest{RPCHeader: other, Term: term + 7}, new(raft.AppendEntriesResponse))
+	}()
+	select {
+	case err := <-answered:
+		t.Fatalf("the heartbeat was taken during the write (%v): the leader of term %d goes on in term %d", err, term, n.raft.CurrentTerm())
+	case <-time.After(300 * time.Millisecond):
+		require.Equal(t, term, n.raft.CurrentTerm())
+	}
+	release()
+	require.NoError(t, <-answered)
+	require.GreaterOrEqual(t, n.raft.CurrentTerm(), term+7, "then it is deposed")
+}
+
+// slowLog is a store whose entries wait while it is slow.
+type slowLog struct {
+	raftStore
+	slow atomic.Bool
+	hang chan struct{}
+}
+
+func (s *slowLog) StoreLogs(l []*raft.Log) error {
+	if s.slow.Load() {
+		<-s.hang
+	}
+	return s.raftStore.StoreLogs(l)
 }

@@ -144,23 +144,22 @@ func TestVoterRefusals(t *testing.T) {
 // up every commit.
 func TestLaggingNodeGetsNoVote(t *testing.T) {
 	nodes := newNodes(t, 4, 3)
-	hang := make(chan struct{})
-	var store *badStore
+	store := &slowLog{hang: make(chan struct{})}
 	for _, n := range nodes {
 		n.tune = func(c *Config) {
 			c.SessionTimeout = time.Second
 			if n.id == 4 {
 				c.wrapStore = func(s raftStore) raftStore {
-					store = &badStore{raftStore: s}
-					return hungStore{badStore: store, hang: hang}
+					store.raftStore = s
+					return store
 				}
 			}
 		}
 	}
 	startAll(nodes...)
-	release := sync.OnceFunc(func() { close(hang) })
+	release := sync.OnceFunc(func() { close(store.hang) })
 	t.Cleanup(release)
-	store.bad.Store(true) // its writes hang from here on
+	store.slow.Store(true) // its writes hang from here on
 	nodes[0].mustCreate("lag", 3)
 	_, err := nodes[0].vote(4, true)
 	requireCode(t, pb.ErrorCode_ERROR_CODE_INVALID_STATE, err)
@@ -169,19 +168,6 @@ func TestLaggingNodeGetsNoVote(t *testing.T) {
 	release()
 	nodes[0].mustVote(4, true)
 	nodes[0].votersBecome(1, 2, 3, 4)
-}
-
-// hungStore is a store whose writes wait while it is bad, and then succeed.
-type hungStore struct {
-	*badStore
-	hang <-chan struct{}
-}
-
-func (s hungStore) StoreLogs(l []*raft.Log) error {
-	if s.bad.Load() {
-		<-s.hang
-	}
-	return s.raftStore.StoreLogs(l)
 }
 
 // Several changes at once come one after the other, and each repetition of one
