@@ -89,7 +89,7 @@ recovery-10g: ## Opening a log of 10 GiB against one of 100 MiB after a kill; ne
 	go run ./internal/recoverybench
 
 chaos: build ## Real processes broken for DURATION=30m while clients use them, root; SEED=n or SCHEDULE=file plays a run again
-	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE))
+	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(DURATION)$(SCHEDULE),,-record docs/reliability)
 
 chaos-short: build ## The same with quick faults, in 45 s
 	scripts/chaos chaos -short -duration 20s -seed $(or $(SEED),0)

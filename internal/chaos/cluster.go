@@ -29,8 +29,6 @@ type Options struct {
 	// Hosts, one a node, give each node an address, a network namespace and a
 	// disk of its own; none: all share the loopback, on free ports.
 	Hosts []Host
-	// Env is added to the environment of every process.
-	Env []string
 }
 
 // Host is where a node runs.
@@ -38,6 +36,7 @@ type Host struct {
 	IP        string
 	Namespace string // name of its network namespace; empty: ours
 	DataDir   string
+	Env       []string // added to the environment of its process
 }
 
 // The ports of a node on a Host of its own.
@@ -59,6 +58,7 @@ type node struct {
 	grpc, raft, http, peer string
 	config, logPath, data  string
 	namespace              string
+	env                    []string
 	cmd                    *exec.Cmd
 	exited                 chan struct{} // closed when the process has ended
 	err                    error         // how it ended; readable once exited is closed
@@ -108,7 +108,7 @@ func places(opts Options) (nodes []*node, err error) {
 			addr := func(port int) string { return fmt.Sprintf("%s:%d", h.IP, port) }
 			nodes = append(nodes, &node{
 				id: i + 1, grpc: addr(PortGRPC), raft: addr(PortRaft), http: addr(PortHTTP), peer: addr(PortPeer),
-				data: h.DataDir, namespace: h.Namespace,
+				data: h.DataDir, namespace: h.Namespace, env: h.Env,
 			})
 		}
 		return nodes, nil
@@ -233,8 +233,8 @@ func (c *Cluster) Start(id int) error {
 	defer out.Close() //nolint:errcheck // the child has its own descriptor
 	n.cmd = exec.CommandContext(context.Background(), c.opts.Binary, "server", "-c", n.config)
 	n.cmd.Stdout, n.cmd.Stderr = out, out
-	if len(c.opts.Env) > 0 {
-		n.cmd.Env = append(os.Environ(), c.opts.Env...)
+	if len(n.env) > 0 {
+		n.cmd.Env = append(os.Environ(), n.env...)
 	}
 	// A harness that dies takes its processes along.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

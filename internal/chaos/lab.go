@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,6 @@ type LabOptions struct {
 	Voters int // 0: all
 	Disk   int64
 	Config []string
-	Env    []string
 }
 
 // Lab is a cluster whose nodes have a network and a disk each, which can be broken:
@@ -122,13 +122,23 @@ func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
 			return l, err
 		}
 		l.Disks = append(l.Disks, d)
-		hosts = append(hosts, Host{IP: nodeIP(id), Namespace: namespace(id), DataDir: filepath.Join(d.Path(), "data")})
+		if err := SetSkew(l.skewFile(id), 0); err != nil {
+			return l, err
+		}
+		hosts = append(hosts, Host{
+			IP: nodeIP(id), Namespace: namespace(id), DataDir: filepath.Join(d.Path(), "data"), Env: []string{SkewEnv + "=" + l.skewFile(id)},
+		})
 	}
 	l.Cluster, err = New(Options{
-		Binary: o.Binary, Dir: l.Dir, Nodes: o.Nodes, Voters: o.Voters, Config: o.Config, Env: o.Env, Hosts: hosts,
+		Binary: o.Binary, Dir: l.Dir, Nodes: o.Nodes, Voters: o.Voters, Config: o.Config, Hosts: hosts,
 	})
 	return l, err
 }
+
+func (l *Lab) skewFile(id int) string { return filepath.Join(l.Dir, fmt.Sprintf("node%d.skew", id)) }
+
+// SetClock moves the wall clock of a node, if its binary came from BuildSkewed.
+func (l *Lab) SetClock(id int, by time.Duration) error { return SetSkew(l.skewFile(id), by) }
 
 // Close ends and removes everything; with keep, the folder stays.
 func (l *Lab) Close(keep bool) error {

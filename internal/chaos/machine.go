@@ -1,8 +1,10 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 )
@@ -23,6 +25,19 @@ func Machine() string {
 		parts = append(parts, "Linux "+strings.TrimSpace(string(b)))
 	}
 	return strings.Join(append(parts, runtime.Version()), ", ")
+}
+
+// Revision is that of the source tree in the working directory.
+func Revision(ctx context.Context) string {
+	rev, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		return "unknown"
+	}
+	changed, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no").Output()
+	if err == nil && len(changed) > 0 {
+		return strings.TrimSpace(string(rev)) + ", changed"
+	}
+	return strings.TrimSpace(string(rev))
 }
 
 // ProcField is a value of a "name: value" file.

@@ -61,7 +61,7 @@ type run struct {
 
 // Run measures. What was measured before an error is in the result.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
-	r := &run{Options: o, began: time.Now(), result: Result{Date: time.Now()}}
+	r := &run{Options: o, began: time.Now(), result: Result{Date: time.Now(), Machine: chaos.Machine(), Revision: chaos.Revision(ctx)}}
 	r.lab, err = chaos.NewLab(ctx, chaos.LabOptions{
 		Binary: o.Binary, Parent: o.Parent, Nodes: nodes, Disk: diskSize,
 		Config: []string{"disk.reserve: 64MiB", "log.retention.check.interval: 1s", "broker.session.timeout: " + session.String()},
@@ -110,7 +110,7 @@ func (r *run) all(ctx context.Context) error {
 		}
 		m.f.Name, m.f.Unit = m.name, seconds
 		for i := range m.times {
-			d, err := r.strike(ctx, m.fault)
+			d, err := r.strike(ctx, m.name, m.fault)
 			if err != nil {
 				return fmt.Errorf("%s, time %d: %w", m.name, i+1, err)
 			}
@@ -181,7 +181,7 @@ func (r *run) chooseLoad(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trial of the load: %w", err)
 	}
-	r.result.Load, r.result.Revision = int(report.RecordsPerSec)/2, report.GitRev
+	r.result.Load = int(report.RecordsPerSec) / 2
 	r.say("the cluster takes %.0f records/s; half of it is the load", report.RecordsPerSec)
 	return r.cl.Admin().DeleteTopic(ctx, topic)
 }
@@ -196,7 +196,7 @@ type fault interface {
 }
 
 // strike measures one outage under load.
-func (r *run) strike(ctx context.Context, f fault) (outage time.Duration, err error) {
+func (r *run) strike(ctx context.Context, name string, f fault) (outage time.Duration, err error) {
 	probed, err := r.topic(ctx, "probe", true)
 	if err != nil {
 		return 0, err
@@ -238,8 +238,8 @@ func (r *run) strike(ctx context.Context, f fault) (outage time.Duration, err er
 	if err := p.Check(reading, r.cl); err != nil {
 		return 0, err
 	}
-	r.say("%-12T node %d: every partition it led takes writes after %s; %d acknowledged records are all there",
-		f, node, outage.Round(time.Millisecond), p.Acked())
+	r.say("%-10s node %d: every partition it led takes writes after %s; %d acknowledged records are all there",
+		name, node, outage.Round(time.Millisecond), p.Acked())
 	return outage, errors.Join(r.cl.Admin().DeleteTopic(ctx, probed), r.cl.Admin().DeleteTopic(ctx, loaded))
 }
 

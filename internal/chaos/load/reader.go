@@ -134,5 +134,43 @@ func (l *Load) Final(ctx context.Context) error {
 			l.note("final", err)
 		}
 	}
-	return errors.Join(behind()...)
+	if err := errors.Join(behind()...); err != nil {
+		return err
+	}
+	return l.groupDone(ctx, c, ends)
+}
+
+// groupWait is how long the group may take after that. A member that died without a word
+// keeps its partitions for a session.
+const groupWait = 30 * time.Second
+
+// groupDone waits until the group has consumed everything.
+func (l *Load) groupDone(ctx context.Context, c *client.Client, ends []client.FoundOffset) error {
+	ctx, cancel := context.WithTimeout(ctx, groupWait)
+	defer cancel()
+	behind := errors.New("it was not asked")
+	for behind != nil && ctx.Err() == nil {
+		committed, err := c.Admin().CommittedOffsets(ctx, Group, l.parts...)
+		if err != nil {
+			behind = err
+			continue
+		}
+		at := map[client.TopicPartition]int64{}
+		for _, o := range committed {
+			at[o.TopicPartition] = o.Offset
+		}
+		behind = nil
+		for _, e := range ends {
+			if at[e.TopicPartition] < e.Offset {
+				behind = fmt.Errorf("%s is committed up to %d of %d", e.TopicPartition, at[e.TopicPartition], e.Offset)
+			}
+		}
+		if behind != nil {
+			pause(ctx, 100*time.Millisecond)
+		}
+	}
+	if behind != nil {
+		return fmt.Errorf("final phase: the group does not go on: %w", behind)
+	}
+	return nil
 }

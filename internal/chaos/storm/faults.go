@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -61,6 +62,14 @@ func (s *storm) inject(ctx context.Context, a Action) (heal, error) {
 		return startAgain, s.flip(ctx, a)
 	case Rolling:
 		return nothing, s.roll(ctx)
+	case Clock:
+		return func(context.Context) error { return lab.SetClock(node, 0) }, lab.SetClock(node, a.Skew)
+	case Move:
+		return s.move(ctx, a)
+	case Vote:
+		return s.vote(ctx, a)
+	case Replace:
+		return s.replace(ctx, a)
 	default:
 		return nothing, fmt.Errorf("storm: no fault %q", a.Kind)
 	}
@@ -161,19 +170,19 @@ func (s *storm) flip(ctx context.Context, a Action) error {
 	flipped := 0
 	for _, folder := range folders {
 		n, err := strconv.Atoi(folder[strings.LastIndex(folder, "-")+1:])
-		// Who leads nothing has other partitions hurt. One that was hurt on another node
-		// before is left alone: nothing looks for damage that nobody reads, and two
-		// damaged copies of a partition are more than is promised.
-		hurt := s.hurt[int32(n)]
-		if err != nil || led[int32(n)] != a.Leads && slices.Contains(leads, true) || hurt != 0 && hurt != a.Node {
+		// Who leads nothing has other partitions hurt. One that is hurt on another node is
+		// left alone: nothing looks for damage that nobody reads, and two damaged copies
+		// of a partition are more than is promised.
+		if err != nil || led[int32(n)] != a.Leads && slices.Contains(leads, true) || s.hurtElsewhere(int32(n), a.Node) {
 			continue
 		}
 		done, err := flipOne(rng, folder)
 		if err != nil {
 			return err
 		}
-		if done {
-			s.hurt[int32(n)] = a.Node
+		if done != nil {
+			done.node, done.partition = a.Node, int32(n)
+			s.hurts = append(s.hurts, *done)
 			flipped++
 		}
 		if flipped == 2 {
@@ -185,31 +194,72 @@ func (s *storm) flip(ctx context.Context, a Action) error {
 	return nil
 }
 
+// hurt is a flipped bit.
+type hurt struct {
+	node      int
+	partition int32
+	path      string
+	at        int64
+	was       byte
+}
+
+// repaired reports whether the file has the right byte again, or is another one.
+func (h *hurt) repaired() bool {
+	f, err := os.Open(h.path)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, h.at)
+	return errors.Is(err, io.EOF) || err == nil && b[0] == h.was
+}
+
+// hurtElsewhere reports whether a partition has flipped bits on another node.
+func (s *storm) hurtElsewhere(partition int32, node int) bool {
+	s.hurts = slices.DeleteFunc(s.hurts, func(h hurt) bool { return h.repaired() })
+	return slices.ContainsFunc(s.hurts, func(h hurt) bool { return h.partition == partition && h.node != node })
+}
+
+// damagedElsewhere names a file on another node with flipped bits; "": there is none.
+func (s *storm) damagedElsewhere(node int) string {
+	for i := range s.hurts {
+		if h := &s.hurts[i]; h.node != node && !h.repaired() {
+			return h.path
+		}
+	}
+	return ""
+}
+
+// forget drops what was hurt on a disk that is gone.
+func (s *storm) forget(node int) {
+	s.hurts = slices.DeleteFunc(s.hurts, func(h hurt) bool { return h.node == node })
+}
+
 // minFlip is the size below which a segment is left alone.
 const minFlip = 4096
 
-func flipOne(rng *rand.Rand, folder string) (bool, error) {
+// flipOne flips a bit in one segment of a partition; nil: there was none to flip.
+func flipOne(rng *rand.Rand, folder string) (done *hurt, err error) {
 	segments, err := filepath.Glob(filepath.Join(folder, "*.log"))
 	if err != nil || len(segments) == 0 {
-		return false, err
+		return nil, err
 	}
 	path := segments[rng.IntN(len(segments))]
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	info, err := f.Stat()
 	if err != nil || info.Size() < minFlip {
-		return false, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	at := rng.Int64N(info.Size() / 2)
 	b := make([]byte, 1)
-	_, err = f.ReadAt(b, at)
-	b[0] ^= 1 << rng.IntN(8)
-	if err == nil {
-		_, err = f.WriteAt(b, at)
+	if _, err = f.ReadAt(b, at); err == nil {
+		_, err = f.WriteAt([]byte{b[0] ^ 1<<rng.IntN(8)}, at)
 	}
-	return err == nil, errors.Join(err, f.Sync(), f.Close())
+	return &hurt{path: path, at: at, was: b[0]}, errors.Join(err, f.Sync(), f.Close())
 }
 
 // roll stops and starts one node after the other in good order.

@@ -21,6 +21,9 @@ const (
 	FlipBits   Kind = "flipped bits"    // in segments of a stopped node
 	Rolling    Kind = "rolling restart" // SIGTERM, one node after the other
 	Clock      Kind = "clock skew"      // the wall clock jumps
+	Move       Kind = "moved replicas"  // a partition gets another replica
+	Vote       Kind = "moved vote"      // of the metadata quorum
+	Replace    Kind = "replaced disk"   // given up for an empty one
 )
 
 // Role says which node a fault hits.
@@ -38,6 +41,7 @@ type trait struct {
 	kind   Kind
 	whole  bool // hits all nodes
 	alone  bool // never one of a pair
+	member bool // changes who is in the cluster, or where replicas are
 	hold   [2]time.Duration
 	weight int  // how many cards of the deck it has
 	short  bool // quick enough for a short run
@@ -57,7 +61,11 @@ func traits() []trait {
 		{kind: DiskDead, hold: [2]time.Duration{s, 5 * s}, weight: 1},
 		{kind: FsyncFails, hold: [2]time.Duration{s, 3 * s}, weight: 1},
 		{kind: FsyncSlow, hold: [2]time.Duration{2 * s, 6 * s}, weight: 1},
-		{kind: FlipBits, alone: false, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
+		{kind: FlipBits, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
+		{kind: Clock, hold: [2]time.Duration{2 * s, 8 * s}, weight: 1},
+		{kind: Move, member: true, hold: [2]time.Duration{0, 3 * s}, weight: 2},
+		{kind: Vote, member: true, hold: [2]time.Duration{0, 3 * s}, weight: 1},
+		{kind: Replace, member: true, hold: [2]time.Duration{0, s}, weight: 1},
 		{kind: Rolling, whole: true, alone: true, weight: 1},
 	}
 }

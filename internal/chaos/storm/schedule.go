@@ -31,7 +31,7 @@ type Action struct {
 	Leave int64 `json:"leave,omitempty"`
 	// Leads: the flipped bits are in partitions that the node led when it was stopped.
 	Leads bool `json:"leads,omitempty"`
-	// Seed places the flipped bits.
+	// Seed places the flipped bits, and chooses the partition that is moved.
 	Seed uint64 `json:"seed,omitempty"`
 	// Skew is how far the clock jumps.
 	Skew time.Duration `json:"skew,omitempty"`
@@ -147,12 +147,16 @@ func (d *dealer) step(i int) Step {
 	}
 	// Bits are flipped only in a cluster that is whole, and what follows them waits
 	// until it is again: two damaged copies of a record are more than is promised.
-	s.Eager = !d.short && !slices.ContainsFunc(s.Actions, func(a Action) bool { return a.Kind == FlipBits || a.Kind == DiskDead }) && d.rng.IntN(5) == 0
+	s.Eager = !d.short && !slices.ContainsFunc(s.Actions, func(a Action) bool { return needsWhole(a.Kind) }) && d.rng.IntN(5) == 0
 	return s
 }
 
+// needsWhole reports whether a fault takes a copy of the records away, or hurts it:
+// what comes before has to be over, and what comes after waits.
+func needsWhole(k Kind) bool { return k == FlipBits || k == Replace || k == Rolling }
+
 func touchesDisks(t trait) bool {
-	return slices.Contains([]Kind{PowerOne, PowerAll, DiskFull, DiskHang, DiskDead, FsyncFails, FlipBits}, t.kind)
+	return slices.Contains([]Kind{PowerOne, PowerAll, DiskFull, DiskHang, DiskDead, FsyncFails, FlipBits, Replace}, t.kind)
 }
 
 func (d *dealer) between(r [2]time.Duration) time.Duration {
@@ -180,7 +184,11 @@ func (d *dealer) action(t trait) Action {
 		a.Seed, a.Leads = d.rng.Uint64(), d.rng.IntN(2) == 0
 		a.Role = map[bool]Role{true: Leader, false: Follower}[a.Leads]
 	case Clock:
-		a.Skew = []time.Duration{-time.Hour, -10 * time.Second, 10 * time.Second, time.Hour, 30 * 24 * time.Hour}[d.rng.IntN(5)]
+		// Beyond an hour a leader refuses the records of clients, and beyond the time of
+		// retention it deletes: that is as configured.
+		a.Skew = []time.Duration{-50 * time.Minute, -10 * time.Second, 10 * time.Second, 50 * time.Minute, 5 * time.Hour}[d.rng.IntN(5)]
+	case Move:
+		a.Seed = d.rng.Uint64()
 	default:
 	}
 	return a

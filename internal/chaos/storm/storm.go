@@ -30,12 +30,14 @@ type Options struct {
 	Rate     int
 	MinAcked int64
 	Keep     bool // the folder, even when all is well
+	Nodes    int  // three vote; the others bear replicas
 	Out      io.Writer
 }
 
 const (
 	partitions  = 6
-	nodes       = 3
+	replicas    = 3
+	voterCount  = 3
 	diskSize    = 4 << 30
 	recoverWait = 60 * time.Second // longest time from the end of a fault to a cluster that is whole
 	finalWait   = 90 * time.Second
@@ -49,32 +51,37 @@ type storm struct {
 	admin   *client.Client
 	load    *load.Load
 	flipped int
-	hurt    map[int32]int // partitions of the strict topic with flipped bits -> the node
+	hurts   []hurt
 	report  Report
 }
 
-// Kinds lists the faults that this machine can have, and says why not the others.
-func Kinds() (can []Kind, missing map[Kind]string) {
+// Kinds lists the faults that can be had here, and says why not the others. skewed: the
+// binary has a clock that can be moved.
+func Kinds(nodes int, skewed bool) (can []Kind, missing map[Kind]string) {
 	missing = map[Kind]string{}
+	_, noStrace := exec.LookPath("strace")
 	for _, t := range traits() {
-		can = append(can, t.kind)
-	}
-	if _, err := exec.LookPath("strace"); err != nil {
-		for _, k := range []Kind{FsyncFails, FsyncSlow} {
-			missing[k] = "the tool strace is missing"
+		switch {
+		case noStrace != nil && (t.kind == FsyncFails || t.kind == FsyncSlow):
+			missing[t.kind] = "the tool strace is missing"
+		case t.kind == Clock && !skewed:
+			missing[t.kind] = "the binary is not built with a clock that moves"
+		case t.member && nodes <= replicas:
+			missing[t.kind] = "no node to spare"
+		default:
+			can = append(can, t.kind)
 		}
 	}
-	can = slices.DeleteFunc(can, func(k Kind) bool { return missing[k] != "" })
 	return can, missing
 }
 
 // Run makes a cluster, loads it, breaks it by the schedule, and judges the history.
 // The report is there even when the error is not nil, as far as the run got.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
-	s := &storm{o: o, hurt: map[int32]int{}}
-	s.report = Report{Began: time.Now(), Seed: o.Schedule.Seed, MinAcked: o.MinAcked}
+	s := &storm{o: o}
+	s.report = Report{Began: time.Now(), Seed: o.Schedule.Seed, MinAcked: o.MinAcked, Machine: chaos.Machine(), Revision: chaos.Revision(ctx)}
 	s.lab, err = chaos.NewLab(ctx, chaos.LabOptions{
-		Binary: o.Binary, Parent: o.Parent, Nodes: nodes, Disk: diskSize,
+		Binary: o.Binary, Parent: o.Parent, Nodes: o.Nodes, Voters: voterCount, Disk: diskSize,
 		Config: []string{"disk.reserve: 64MiB", "shutdown.timeout: 5s", "offsets.topic.num.partitions: 6", "log.level: info"},
 	})
 	if err != nil {
@@ -122,7 +129,7 @@ func (s *storm) run(ctx context.Context) (err error) {
 		life = 6 * time.Second
 	}
 	s.load, err = load.Start(ctx, load.Options{
-		Brokers: s.lab.Addrs(), History: history, Partitions: partitions, Replicas: nodes, Rate: s.o.Rate, Life: life, Logger: logger,
+		Brokers: s.lab.Addrs(), History: history, Partitions: partitions, Replicas: replicas, Rate: s.o.Rate, Life: life, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -196,6 +203,12 @@ func (s *storm) waitAcked(ctx context.Context, n int64) error {
 // step injects the faults of a step, holds them, takes them back, and sees the
 // cluster whole.
 func (s *storm) step(ctx context.Context, step *Step) error {
+	// Some faults are survived because the other copies are whole.
+	if slices.ContainsFunc(step.Actions, func(a Action) bool { return needsWhole(a.Kind) }) {
+		if err := s.whole(ctx); err != nil {
+			return err
+		}
+	}
 	event := Event{Name: step.Name(), From: time.Now()}
 	var heals []heal
 	var errs []error

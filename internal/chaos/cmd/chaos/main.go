@@ -27,7 +27,7 @@ import (
 )
 
 func main() {
-	o, probe, err := parse()
+	o, record, err := parse()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(2)
@@ -38,12 +38,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(3)
 	}
-	if probe {
-		return
-	}
 	report, err := storm.Run(ctx, *o)
 	if report != nil && report.History != nil || err == nil {
 		fmt.Print(report.Text())
+	}
+	if err == nil && record != "" {
+		err = report.Record(record)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -54,7 +54,7 @@ func main() {
 	}
 }
 
-func parse() (o *storm.Options, probe bool, err error) {
+func parse() (o *storm.Options, record string, err error) {
 	o = &storm.Options{Out: os.Stdout}
 	var seed uint64
 	var schedule string
@@ -67,13 +67,13 @@ func parse() (o *storm.Options, probe bool, err error) {
 	flag.IntVar(&o.Rate, "rate", 2000, "records a second")
 	flag.Int64Var(&o.MinAcked, "min-acked", -1, "fewer acknowledged records are a failure; -1: 10000 in a short run, 555 a second in others")
 	flag.BoolVar(&o.Keep, "keep", false, "keep the folder even if all is well")
-	flag.BoolVar(&probe, "probe", false, "only say whether this machine can run it")
+	flag.StringVar(&record, "record", "", "write the result to chaos.md in this folder")
 	flag.Parse()
 	if flag.NArg() > 0 || o.Duration <= 0 || o.Rate <= 0 {
-		return nil, false, errors.New("duration and rate must be positive, and no argument may follow the flags")
+		return nil, "", errors.New("duration and rate must be positive, and no argument may follow the flags")
 	}
 	if o.Binary, err = filepath.Abs(o.Binary); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	if o.MinAcked < 0 {
 		o.MinAcked = 10_000
@@ -81,18 +81,32 @@ func parse() (o *storm.Options, probe bool, err error) {
 			o.MinAcked = int64(o.Duration.Seconds() * 1_000_000 / 1800)
 		}
 	}
-	if schedule != "" {
-		o.Schedule, err = storm.ReadSchedule(schedule)
-		return o, probe, err
+	if o.Nodes = 4; o.Short {
+		o.Nodes = 3
 	}
 	if seed == 0 {
 		seed = rand.Uint64() >> 40
 	}
-	can, missing := storm.Kinds()
+	skewed := false
+	if !o.Short {
+		clock := o.Binary + "-clock"
+		if err := chaos.BuildSkewed(context.Background(), clock); err != nil {
+			fmt.Println(err)
+		} else {
+			o.Binary, skewed = clock, true
+		}
+	}
+	if schedule != "" {
+		o.Schedule, err = storm.ReadSchedule(schedule)
+		return o, record, err
+	}
+	can, missing := storm.Kinds(o.Nodes, skewed)
 	for _, k := range slices.Sorted(maps.Keys(missing)) {
-		fmt.Printf("no %s: %s\n", k, missing[k])
+		if !o.Short {
+			fmt.Printf("no %s: %s\n", k, missing[k])
+		}
 	}
 	// A step takes a second at least.
 	o.Schedule = storm.Draw(seed, int(o.Duration.Seconds())+1, o.Short, can)
-	return o, probe, nil
+	return o, record, nil
 }

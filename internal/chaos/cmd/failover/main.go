@@ -53,7 +53,6 @@ func main() {
 
 func run(ctx context.Context, o *options) error {
 	result, err := failover.Run(ctx, o.Options)
-	result.Machine = chaos.Machine()
 	if o.asJSON {
 		err = errors.Join(err, json.NewEncoder(os.Stdout).Encode(result))
 	} else {
