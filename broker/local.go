@@ -449,8 +449,9 @@ func (l *localReplica) cut(a after) bool {
 	l.mu.Lock()
 	if err != nil {
 		l.logger.Error("the log could not be truncated", "to", a.offset, "error", err)
-		l.step(partition.LogFailed())
+		next := l.step(l.refusal())
 		l.mu.Unlock()
+		l.finish(next)
 		return false
 	}
 	next := l.step(partition.Truncated(l.logState()))

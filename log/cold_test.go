@@ -174,6 +174,23 @@ func TestAReadEndsBeforeDamage(t *testing.T) {
 	require.NotEmpty(t, readAt(t, l, 8, 10, 1<<20), "what lies behind is whole too")
 }
 
+// A truncation looks for the place to cut; the damage that it meets is damage.
+func TestATruncationThatMeetsDamage(t *testing.T) {
+	mem := vfs.NewMem()
+	_, l, _, _ := coldLog(t, mem, Config{Synced: true, SegmentBytes: 1 << 20}, 10)
+	size := int64(0)
+	require.NoError(t, l.walk(l.active(), func(info *record.BatchInfo, _ int64) { size = int64(info.Size) }))
+	f, err := mem.Open(l.active().path + logExt)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{0x7f}, 3*size+8) // the length of batch 3
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.ErrorIs(t, l.TruncateTo(7), ErrCorrupt)
+	require.Equal(t, DamageCorrupt, l.Damage())
+	require.ErrorIs(t, l.TruncateTo(9), ErrDamaged)
+	require.NoError(t, l.Reset(0), "it may start over")
+}
+
 // nextOf is the offset after the last batch.
 func nextOf(t *testing.T, batches []byte) (next record.Offset) {
 	t.Helper()

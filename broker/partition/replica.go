@@ -82,7 +82,8 @@ func (r *Replica) adoptLog(l LogState) {
 
 // Step feeds one event and appends to out what follows from it.
 func (r *Replica) Step(now time.Time, ev Event, out *Effects) {
-	if r.follow.phase == phaseTruncating && ev.Kind != EventAssign && ev.Kind != EventTruncated && ev.Kind != EventLogFailed {
+	if r.follow.phase == phaseTruncating && ev.Kind != EventAssign && ev.Kind != EventTruncated &&
+		ev.Kind != EventLogFailed && ev.Kind != EventLogDamaged {
 		r.stepWhileTruncating(ev, out)
 		return
 	}
@@ -215,6 +216,11 @@ func (r *Replica) logDamaged(now time.Time, d Damage, out *Effects) {
 			r.follow.phase = phaseIdle
 		}
 		r.follow.session = 0
+		if next := r.deferred; next != nil { // it was found while truncating
+			r.deferred = nil
+			r.assign(now, next, out)
+			return
+		}
 		r.maybeRebuild(out)
 	case RoleNone:
 	}
