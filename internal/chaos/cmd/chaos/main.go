@@ -58,6 +58,7 @@ func parse() (o *storm.Options, record string, err error) {
 	o = &storm.Options{Out: os.Stdout}
 	var seed uint64
 	var schedule string
+	var clock bool
 	flag.StringVar(&o.Binary, "penstock", "bin/penstock", "the binary")
 	flag.StringVar(&o.Parent, "dir", "/var/tmp", "where a folder for data, logs and history is made; on a disk")
 	flag.DurationVar(&o.Duration, "duration", 30*time.Minute, "how long faults are injected")
@@ -67,6 +68,7 @@ func parse() (o *storm.Options, record string, err error) {
 	flag.IntVar(&o.Rate, "rate", 2000, "records a second")
 	flag.Int64Var(&o.MinAcked, "min-acked", -1, "fewer acknowledged records are a failure; -1: 10000 in a short run, 555 a second in others")
 	flag.BoolVar(&o.Keep, "keep", false, "keep the folder even if all is well")
+	flag.BoolVar(&clock, "clock", true, "build the server with a clock that can be moved, for long runs")
 	flag.StringVar(&record, "record", "", "write the result to chaos.md in this folder")
 	flag.Parse()
 	if flag.NArg() > 0 || o.Duration <= 0 || o.Rate <= 0 {
@@ -88,12 +90,12 @@ func parse() (o *storm.Options, record string, err error) {
 		seed = rand.Uint64() >> 40
 	}
 	skewed := false
-	if !o.Short {
-		clock := o.Binary + "-clock"
-		if err := chaos.BuildSkewed(context.Background(), clock); err != nil {
+	if clock && !o.Short {
+		moving := o.Binary + "-clock"
+		if err := chaos.BuildSkewed(context.Background(), moving); err != nil {
 			fmt.Println(err)
 		} else {
-			o.Binary, skewed = clock, true
+			o.Binary, skewed = moving, true
 		}
 	}
 	if schedule != "" {
