@@ -60,7 +60,7 @@ type ElectOptions struct {
 //  2. re-registered in-sync members, the greatest (last epoch, log end) first;
 //  3. unfenced eligible leaders, uninterrupted ones first;
 //  4. if allowed, of LastISR once all of them are there, one that ran without
-//     interruption, else the greatest. The former never lost what it held when it
+//     interruption (from level 2 on), else the greatest. The former never lost what it held when it
 //     left, and what was acknowledged after that only those had who came back
 //     without it.
 //
@@ -84,6 +84,9 @@ func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
 	}
 	if opts.LastISR && e.allPresent(p.LastISR) {
 		if node, ok := e.uninterrupted(p.LastISR); ok {
+			if im.featureLevel < levelOperate { // it was waited for until it registered anew
+				return Choice{Leader: NoNode}
+			}
 			return Choice{Leader: node, Source: FromLastISR}
 		}
 		if node, ok := e.longest(p.LastISR); ok {

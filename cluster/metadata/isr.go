@@ -119,7 +119,8 @@ func (e *edit) members(p *Partition, c *metav1.IsrChange, where func(Code, strin
 		isr = append(isr, m.GetNodeId())
 	}
 	// A leader that is the last of its set resigns to the eligible by an empty one.
-	if len(isr) == 0 && (len(p.ELR) == 0 || !slices.Contains(c.GetDamaged(), p.Leader)) {
+	resigns := e.im.featureLevel >= levelOperate && len(p.ELR) > 0 && slices.Contains(c.GetDamaged(), p.Leader)
+	if len(isr) == 0 && !resigns {
 		return nil, where(CodeInvalidArgument, "the in-sync set cannot be empty")
 	}
 	slices.Sort(isr)

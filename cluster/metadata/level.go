@@ -20,7 +20,9 @@ import (
 //   - What a command means at a level never changes: the golden logs in testdata
 //     hold it. A rule that changes asks for the image's level first.
 //
-// Level 1 is what came before levels. Level 2 adds the command kinds from 30 on.
+// Level 1 is what came before levels. Level 2 adds the command kinds from 30 on, the
+// resignation to eligible leaders by an empty set, and the election from LastISR of a
+// member that never stopped.
 const (
 	// Version is the feature level of this build: the highest Command.version
 	// that it applies.

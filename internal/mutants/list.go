@@ -154,6 +154,8 @@ func metadataMutants() []mutant {
 			"		if recovered.Damage != DamageNone ||", "		if !MUTANT && recovered.Damage != DamageNone ||"),
 		one("the last in-sync set is not kept", register,
 			"	p.LastISR = union(p.LastISR, p.ISR, p.ELR)", "	if !MUTANT {\n		p.LastISR = union(p.LastISR, p.ISR, p.ELR)\n	}"),
+		one("a reassignment ends before its replicas are in sync", "cluster/metadata/reassign.go",
+			"	for _, node := range p.Target {\n		if !p.InISR(node) {", "	for _, node := range p.Target {\n		if !MUTANT && !p.InISR(node) {"),
 		one("a command takes effect twice", "cluster/metadata/apply.go",
 			"		if o, ok := im.memory.get(id); ok {", "		if o, ok := im.memory.get(id); ok && !MUTANT {"),
 	}

@@ -35,7 +35,7 @@ func (w *World) unable(tell bool) string {
 		}
 		q := t.Partitions[0]
 		healthy, able := 0, false
-		for _, id := range p.replicas {
+		for _, id := range w.replicas(p) {
 			if r := w.healthy(id, p); r != nil {
 				healthy++
 				able = able || q.InISR(id) || q.InELR(id)
@@ -88,10 +88,10 @@ func (w *World) unsettled(tell bool) string {
 		if t == nil {
 			return say("topic %s is missing", p.name)
 		}
-		if q := t.Partitions[0]; q.Leader < 0 || len(q.ISR) != len(p.replicas) {
+		if q := t.Partitions[0]; q.Leader < 0 || len(q.ISR) != len(q.Replicas) || q.Moving() {
 			return say("partition %d: leader %d, in sync %v, eligible %v, last %v; %s", p.index, q.Leader, q.ISR, q.ELR, q.LastISR, w.describe(p))
 		}
-		for _, id := range p.replicas {
+		for _, id := range w.replicas(p) {
 			if have := len(w.nodes[id].log(p.index)); have < len(p.committed) {
 				return say("partition %d: node %d holds %d of %d", p.index, id, have, len(p.committed))
 			}
@@ -107,7 +107,7 @@ func (w *World) unsettled(tell bool) string {
 
 // describe says what the replicas of a partition do.
 func (w *World) describe(p *part) (out string) {
-	for _, id := range p.replicas {
+	for _, id := range w.replicas(p) {
 		n := w.nodes[id]
 		if !n.up || p.index >= len(n.replicas) || n.replicas[p.index] == nil {
 			out += fmt.Sprintf("node %d: none; ", id)
@@ -133,7 +133,7 @@ func (w *World) checkEnd() {
 		return
 	}
 	for _, p := range w.parts {
-		for _, id := range p.replicas {
+		for _, id := range w.replicas(p) {
 			w.checkWhole(p, id)
 		}
 	}

@@ -37,6 +37,9 @@ func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, resul
 		if b.LeaderEpoch > a.LeaderEpoch && b.Leader >= 0 {
 			w.checkElection(p, a, b, im, cmd)
 		}
+		if cmd.GetFinishReassignments() != nil && a != b {
+			w.counts.Moved++
+		}
 		w.checkMembers(p)
 	}
 }

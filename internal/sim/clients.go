@@ -85,9 +85,10 @@ func (c *producer) renew() {
 	c.sends = nil
 }
 
-// soon lets the next record begin, if the window has room for it.
+// soon lets the next record begin, if the window has room for it: the log remembers so
+// many records back from the last one, whichever of them were acknowledged.
 func (c *producer) soon() {
-	if !c.due && len(c.sends) < c.w.mix.window {
+	if !c.due && (len(c.sends) == 0 || int(c.sequence-c.sends[0].sequence) < c.w.mix.window) {
 		c.due = true
 		c.w.after(c.w.between(0, c.w.mix.rest), "next record", c.next)
 	}
@@ -141,7 +142,7 @@ func (s *send) send() {
 
 // choose goes to another broker if need be: mostly to the leader.
 func (c *producer) choose() {
-	node := c.part.replicas[c.w.rng.IntN(len(c.part.replicas))]
+	node := c.w.replicas(c.part)[c.w.rng.IntN(len(c.w.replicas(c.part)))]
 	if l := c.w.leaderOf(c.part); l != nil && c.w.chance(90) {
 		node = l.id
 	}
@@ -287,7 +288,7 @@ type consumer struct {
 
 func (c *consumer) poll() {
 	defer c.w.after(c.w.between(50*time.Millisecond, 600*time.Millisecond), "poll", c.poll)
-	n := c.w.nodes[c.part.replicas[c.w.rng.IntN(len(c.part.replicas))]]
+	n := c.w.nodes[c.w.replicas(c.part)[c.w.rng.IntN(len(c.w.replicas(c.part)))]]
 	if !n.up || n.paused || n.suspended || c.part.index >= len(n.replicas) {
 		return
 	}

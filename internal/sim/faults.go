@@ -38,6 +38,7 @@ func faults() []fault {
 		{4, "leader dies while a follower is behind", (*World).faultBehind},
 		{5, "leaders die in a row", (*World).faultSeries},
 		{10, "leaderships move", (*World).faultMoves},
+		{6, "reassignment", (*World).faultReassign},
 		{4, "the others lose power behind one that died", (*World).faultCascade},
 	}
 }
@@ -213,7 +214,7 @@ func (w *World) faultFreeze() {
 	w.counts.FrozenLinks++
 	a, b := w.anyNode(), w.anyNode()
 	if p := w.parts[w.rng.IntN(len(w.parts))]; w.chance(70) {
-		a = w.nodes[p.replicas[w.rng.IntN(len(p.replicas))]]
+		a = w.nodes[w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]]
 		if l := w.leaderOf(p); l != nil {
 			b = l
 		}
@@ -279,7 +280,7 @@ func (w *World) faultSeries() {
 // all others, which are back first.
 func (w *World) faultCascade() {
 	p := w.parts[w.rng.IntN(len(w.parts))]
-	first := w.nodes[p.replicas[w.rng.IntN(len(p.replicas))]]
+	first := w.nodes[w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]]
 	if !first.up {
 		return
 	}
@@ -287,7 +288,7 @@ func (w *World) faultCascade() {
 	w.endOf(first)
 	w.restart(first, w.between(3*time.Second, 9*time.Second))
 	w.after(w.between(120*time.Millisecond, 900*time.Millisecond), "the others lose power", func() {
-		for _, id := range p.replicas {
+		for _, id := range w.replicas(p) {
 			if n := w.nodes[id]; n.up && !w.healed {
 				w.counts.PowerCuts++
 				n.powerCut()
@@ -299,8 +300,8 @@ func (w *World) faultCascade() {
 
 // slowReplicas lets some replicas of a partition hear late from some others.
 func (w *World) slowReplicas(p *part) {
-	for _, a := range p.replicas {
-		for _, b := range p.replicas {
+	for _, a := range w.replicas(p) {
+		for _, b := range w.replicas(p) {
 			if w.chance(50) {
 				w.net.lag[a][b] = w.between(20*time.Millisecond, 600*time.Millisecond)
 			}
@@ -326,6 +327,25 @@ func (w *World) faultMoves() {
 		l.blind = w.now.Add(at + w.between(0, 500*time.Millisecond))
 	}
 	w.after(at+w.between(0, time.Second), "links quicken", w.net.quicken)
+}
+
+// faultReassign has a partition move to other nodes, or calls that off.
+func (w *World) faultReassign() {
+	p := w.parts[w.rng.IntN(len(w.parts))]
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil {
+		return
+	}
+	w.counts.Reassignments++
+	c := &metav1.PartitionReassignment{TopicId: p.topic[:], Cancel: w.chance(25)}
+	for _, id := range w.rng.Perm(len(w.nodes))[:2+w.rng.IntN(2)] {
+		if !c.Cancel {
+			c.Replicas = append(c.Replicas, int32(id))
+		}
+	}
+	w.meta.later(&metav1.Command{Kind: &metav1.Command_ReassignPartitions{ReassignPartitions: &metav1.ReassignPartitions{
+		Partitions: []*metav1.PartitionReassignment{c},
+	}}})
 }
 
 // move gives the leadership of a partition to another in-sync member.
@@ -377,7 +397,7 @@ func (w *World) faultMinISR() {
 	}
 	w.counts.MinISRChanges++
 	w.meta.later(&metav1.Command{Kind: &metav1.Command_AlterTopicConfig{AlterTopicConfig: &metav1.AlterTopicConfig{
-		Name: p.name, Set: map[string]string{"min.insync.replicas": strconv.Itoa(1 + w.rng.IntN(min(3, len(p.replicas))))},
+		Name: p.name, Set: map[string]string{"min.insync.replicas": strconv.Itoa(1 + w.rng.IntN(min(3, len(w.replicas(p)))))},
 	}}})
 }
 
@@ -390,7 +410,7 @@ func (w *World) faultBehind() {
 		return
 	}
 	l := t.Partitions[0].Leader
-	f := p.replicas[w.rng.IntN(len(p.replicas))]
+	f := w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]
 	if f == l || !w.nodes[l].up {
 		return
 	}
@@ -415,7 +435,7 @@ func (w *World) faultBytes() {
 		if !p.synced || p.acksOne || t == nil {
 			continue
 		}
-		for _, id := range p.replicas {
+		for _, id := range w.replicas(p) {
 			if w.mayWound(p, id) {
 				d := w.nodes[id].disks[p.index]
 				w.counts.LostBytes++
@@ -444,7 +464,7 @@ func (w *World) mayWound(p *part, id int32) bool {
 		return false
 	}
 	q := w.meta.latest().TopicByID(p.topic).Partitions[0]
-	for _, other := range p.replicas {
+	for _, other := range w.replicas(p) {
 		o := w.nodes[other]
 		if other == id {
 			continue

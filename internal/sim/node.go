@@ -125,7 +125,7 @@ func (n *node) start() {
 	if n.w.opts.Quiet != nil {
 		n.openDir(n.files)
 	}
-	r := &metav1.RegisterBroker{NodeId: n.id, StorageId: n.storage(), CleanStop: n.clean >= 0, CleanStopEpoch: max(n.clean, 0)}
+	r := &metav1.RegisterBroker{NodeId: n.id, StorageId: n.storage(), CleanStop: n.clean >= 0, CleanStopEpoch: max(n.clean, 0), FeatureLevel: metadata.Version}
 	n.clean = -1
 	for i, d := range n.disks {
 		if d == nil {
@@ -189,9 +189,16 @@ func (n *node) reconcile() {
 	if n.brokerEpoch == 0 || int64(n.image.Index()) < n.brokerEpoch {
 		return
 	}
+	for len(n.replicas) < len(n.w.parts) {
+		n.replicas = append(n.replicas, nil)
+	}
 	for i, p := range n.w.parts {
 		t := n.image.TopicByID(p.topic)
-		if t == nil || t.Partitions[0].Replica(n.id) == nil {
+		if t == nil {
+			continue
+		}
+		if t.Partitions[0].Replica(n.id) == nil {
+			n.drop(i)
 			continue
 		}
 		mine := t.Partitions[0].Replica(n.id)
@@ -207,6 +214,21 @@ func (n *node) reconcile() {
 		a.MayLeadDamaged = r.damaged && t.Partitions[0].Leader == n.id && mine.Damage == metadata.DamageNone
 		r.step(partition.Assign(a))
 		r.follow()
+	}
+}
+
+// drop deletes a replica whose partition was moved away.
+func (n *node) drop(part int) {
+	if r := n.replicas[part]; r != nil {
+		n.w.counts.Dropped++
+		r.withdraw()
+		r.die()
+		if l := r.disk.real; l != nil {
+			if err := r.still(func() error { return n.data.remove(part) }); err != nil {
+				n.w.fail(Acked, "partition %d: node %d: remove: %v", part, n.id, err)
+			}
+		}
+		n.replicas[part], n.disks[part] = nil, nil
 	}
 }
 

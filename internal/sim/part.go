@@ -16,7 +16,7 @@ type part struct {
 	index     int
 	topic     metadata.ID
 	name      string
-	replicas  []int32
+	replicas  []int32 // at first
 	synced    bool
 	acksOne   bool // its producers do with acks=1
 	minISR    int  // at first
@@ -60,6 +60,19 @@ func (w *World) makeParts() {
 		}
 		w.parts = append(w.parts, p)
 	}
+}
+
+// replicas are the nodes that a partition is on, by the newest image.
+func (w *World) replicas(p *part) []int32 {
+	t := w.meta.latest().TopicByID(p.topic)
+	if t == nil {
+		return p.replicas
+	}
+	var out []int32
+	for i := range t.Partitions[0].Replicas {
+		out = append(out, t.Partitions[0].Replicas[i].NodeID)
+	}
+	return out
 }
 
 // createTopics proposes what is missing until all topics exist.

@@ -144,6 +144,13 @@ func (d *dataDir) open(part int) *disk {
 	return k
 }
 
+// remove deletes a log.
+func (d *dataDir) remove(part int) error {
+	l := d.logs[part]
+	d.logs[part] = nil
+	return d.dir.Remove(l)
+}
+
 // decodeEntry is encodeEntry's way back.
 func decodeEntry(b []byte, info *record.BatchInfo) entry {
 	e := entry{epoch: info.Epoch, producer: info.ProducerID, sequence: info.BaseSequence, value: -1}

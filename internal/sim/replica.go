@@ -179,7 +179,7 @@ func (r *replica) at(id int32) *replica {
 
 func (r *replica) sendHandshake(e *partition.Effect) {
 	id, ev, session := r.state.Leader(), *e, e.Session
-	for _, l := range r.w().parts[r.part].replicas { // leaders of earlier epochs, too
+	for _, l := range r.w().replicas(r.w().parts[r.part]) { // leaders of earlier epochs, too
 		r.w().net.replay(l, r.n.id, r.part, session, "reply")
 	}
 	from, brokerEpoch := r.n.id, r.n.brokerEpoch

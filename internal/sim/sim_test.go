@@ -87,7 +87,11 @@ func runSeeds(t *testing.T) *campaign {
 			}
 		})
 	}
-	for i := 0; i < *seedsFlag && *forFlag == 0 || time.Since(begin) < *forFlag; i++ {
+	seeds := *seedsFlag
+	if testing.Short() {
+		seeds = min(seeds, 60)
+	}
+	for i := 0; i < seeds && *forFlag == 0 || time.Since(begin) < *forFlag; i++ {
 		next <- *firstFlag + uint64(i)
 	}
 	close(next)
