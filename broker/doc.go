@@ -30,7 +30,8 @@
 // after the broker applied its own registration, so nothing is led, followed or
 // deleted on old knowledge. A topic that disappears between two images of this
 // process was deleted, and its data goes; data on disk at the start that no
-// image mentions is set aside.
+// image mentions is set aside. A replica that a reassignment took away goes once the
+// partition is well without it (reassign.go).
 //
 // # Memory
 //

@@ -18,6 +18,7 @@ type metrics struct {
 	diskFull, diskFree, diskReserve                  *prometheus.Desc
 	pinnedBytes, heldBack, shortReaders              *prometheus.Desc
 	cachedBytes                                      *prometheus.Desc
+	moving, movingBytes                              *prometheus.Desc
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -42,6 +43,8 @@ func newMetrics(b *Broker) *metrics {
 		shortReaders: desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
 		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
 		cachedBytes:  desc("page_cache_bytes", "The part of log_bytes that is left in the kernel's page cache (page.cache.bytes)."),
+		moving:       desc("reassigning_leaders", "Partitions led here with replicas that a reassignment added."),
+		movingBytes:  desc("reassignment_behind_bytes", "Bytes of log that those replicas still lack, in proportion to the records."),
 		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
 		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
 		diskFree:     desc("disk_free_bytes", "Bytes free in the file system of data.dir, without those that are appended and not written yet."),
@@ -53,7 +56,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes, m.moving, m.movingBytes} {
 		ch <- d
 	}
 }
@@ -62,12 +65,13 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.produceBytes.Collect(ch)
 	m.fetchBytes.Collect(ch)
-	var replicas, leaders, behind, offline, waiting int
-	var bytes int64
+	var replicas, leaders, behind, offline, waiting, moving int
+	var bytes, movingBytes int64
 	for _, l := range m.b.table.all() {
 		replicas++
 		bytes += l.log.Size()
 		l.mu.Lock()
+		adding := l.adding
 		if l.state.Damage() != partition.DamageNone {
 			offline++
 		}
@@ -77,8 +81,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			if l.state.HighWatermark() < l.state.End() {
 				behind++
 			}
+			if len(adding) > 0 {
+				moving++
+			}
 		}
 		l.mu.Unlock()
+		for _, c := range l.catchUp(adding) {
+			movingBytes += c.BytesBehind
+		}
 	}
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
@@ -94,6 +104,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.shortReaders, float64(m.b.short.waiting.Load()))
 	gauge(m.logBytes, float64(bytes))
 	gauge(m.cachedBytes, float64(m.b.cfg.Dir.Cached()))
+	gauge(m.moving, float64(moving))
+	gauge(m.movingBytes, float64(movingBytes))
 	gauge(m.suspended, boolean(m.b.suspended.Load()))
 	gauge(m.diskFull, boolean(m.b.diskFull.Load()))
 	if free, reserve, err := m.b.cfg.Dir.Space(); err == nil {

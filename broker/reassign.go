@@ -99,6 +99,83 @@ func (b *Broker) Reassignments(_ context.Context, named []api.PartitionRef) ([]a
 	return out, nil
 }
 
+// Decommission marks a broker, or takes the mark back, and returns the plan.
+func (b *Broker) Decommission(ctx context.Context, req *api.Decommission) ([]api.PlannedMove, error) {
+	return b.planned(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_Decommission{Decommission: &pb.DecommissionProposal{
+		Decommission: &metav1.DecommissionBroker{NodeId: req.NodeID, Cancel: req.Cancel, Throttle: req.Throttle}, DryRun: req.DryRun,
+	}}})
+}
+
+// Rebalance evens out what the brokers have, and returns the plan.
+func (b *Broker) Rebalance(ctx context.Context, req *api.Rebalance) ([]api.PlannedMove, error) {
+	ask := &pb.RebalanceProposal{Throttle: req.Throttle, DryRun: req.DryRun}
+	im := b.cfg.Images.Image()
+	for _, name := range req.Topics {
+		t := im.Topic(name)
+		if t == nil {
+			return nil, api.Errorf(api.CodeUnknownTopic, "there is no topic %q", name).At(name, -1)
+		}
+		ask.TopicIds = append(ask.TopicIds, t.ID[:])
+	}
+	return b.planned(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_Rebalance{Rebalance: ask}})
+}
+
+func (b *Broker) planned(ctx context.Context, req *pb.ProposeRequest) ([]api.PlannedMove, error) {
+	resp, err := b.cfg.Controller.Propose(ctx, req)
+	if err != nil {
+		return nil, proposalError(err)
+	}
+	if err := b.settled(ctx, resp.GetIndex()); err != nil {
+		return nil, err
+	}
+	im := b.cfg.Images.Image()
+	var out []api.PlannedMove
+	for _, m := range resp.GetMoves() {
+		ref := api.PartitionRef{TopicID: api.TopicIDFrom(m.GetTopicId()), Partition: m.GetPartition()}
+		t := im.TopicByID(metadata.ID(ref.TopicID))
+		if t == nil {
+			continue // deleted meanwhile
+		}
+		ref.Topic = t.Name
+		out = append(out, api.PlannedMove{PartitionRef: ref, From: m.GetFrom(), To: m.GetTo()})
+	}
+	return out, nil
+}
+
+// ElectPreferred lets the preferred leaders of partitions lead. The errors are in
+// the order of the request, nil where it was done.
+func (b *Broker) ElectPreferred(ctx context.Context, of []api.PartitionRef) ([]*api.Error, error) {
+	if len(of) > maxReassigned {
+		return nil, api.Errorf(api.CodeRequestTooLarge, "%d partitions in one request; at most %d are taken", len(of), maxReassigned)
+	}
+	ask := &pb.ElectPreferredProposal{}
+	results := make([]*api.Error, len(of))
+	var asked []int
+	im := b.cfg.Images.Image()
+	for i, ref := range of {
+		t := im.Topic(ref.Topic)
+		if t == nil {
+			results[i] = api.Errorf(api.CodeUnknownTopic, "there is no topic %q", ref.Topic).At(ref.Topic, ref.Partition)
+			continue
+		}
+		asked = append(asked, i)
+		ask.Partitions = append(ask.Partitions, &pb.PartitionRef{TopicId: t.ID[:], Partition: ref.Partition})
+	}
+	if len(asked) == 0 {
+		return results, nil
+	}
+	resp, err := b.cfg.Controller.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_ElectPreferred{ElectPreferred: ask}})
+	if err != nil {
+		return nil, proposalError(err)
+	}
+	for k, i := range asked {
+		if k < len(resp.GetResults()) {
+			results[i] = refusal(resp.GetResults()[k], of[i])
+		}
+	}
+	return results, b.settled(ctx, resp.GetIndex())
+}
+
 func (b *Broker) appendReassignment(out []api.Reassignment, t *metadata.Topic, i int) []api.Reassignment {
 	p := t.Partitions[i]
 	if !p.Moving() {
@@ -116,6 +193,9 @@ func (b *Broker) appendReassignment(out []api.Reassignment, t *metadata.Topic, i
 
 // catchUp is how far followers are behind; nil while this replica does not lead.
 func (l *localReplica) catchUp(of []int32) []api.CatchUp {
+	if len(of) == 0 {
+		return nil
+	}
 	l.mu.Lock()
 	var followers []partition.FollowerState
 	if l.role() == partition.RoleLeader {

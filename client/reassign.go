@@ -155,3 +155,77 @@ func (a *Admin) progressAt(ctx context.Context, address string, list []Reassignm
 		list[i].Progress = found[list[i].TopicPartition]
 	}
 }
+
+// PlannedMove is one partition of a plan.
+type PlannedMove struct {
+	TopicPartition
+	From, To []int32 // node ids; the first is the preferred leader
+}
+
+func movesFrom(in []*pb.PlannedReassignment) []PlannedMove {
+	out := make([]PlannedMove, len(in))
+	for i, m := range in {
+		out[i] = PlannedMove{TopicPartition{m.GetTopic(), m.GetPartition()}, m.GetFrom(), m.GetTo()}
+	}
+	return out
+}
+
+// Decommission says what is to become of a broker.
+type Decommission struct {
+	NodeID int32
+	// Cancel lets the broker stay.
+	Cancel bool
+	// Throttle as in AlterPartitionReassignments.
+	Throttle int64
+	// DryRun plans and changes nothing.
+	DryRun bool
+}
+
+// DecommissionBroker moves all replicas off a broker, or takes that back, and
+// returns the plan when it has begun. Nothing new is placed on the broker. The
+// cluster carries on by itself: the broker is empty when Cluster shows no replicas
+// on it, and is forgotten when it then stops.
+func (a *Admin) DecommissionBroker(ctx context.Context, d Decommission) ([]PlannedMove, error) {
+	var out []PlannedMove
+	err := a.change(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
+		resp, err := s.DecommissionBroker(ctx, &pb.DecommissionBrokerRequest{
+			NodeId: d.NodeID, Cancel: d.Cancel, Throttle: d.Throttle, DryRun: d.DryRun,
+		})
+		out = movesFrom(resp.GetMoves())
+		return err
+	})
+	return out, err
+}
+
+// Rebalance says what is to be evened out.
+type Rebalance struct {
+	Topics []string // empty: all
+	// Throttle as in AlterPartitionReassignments.
+	Throttle int64
+	// DryRun plans and changes nothing.
+	DryRun bool
+}
+
+// Rebalance evens replicas and leaderships out over the brokers with few moves, and
+// returns the plan when they have begun.
+func (a *Admin) Rebalance(ctx context.Context, r Rebalance) ([]PlannedMove, error) {
+	var out []PlannedMove
+	err := a.change(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
+		resp, err := s.Rebalance(ctx, &pb.RebalanceRequest{Topics: r.Topics, Throttle: r.Throttle, DryRun: r.DryRun})
+		out = movesFrom(resp.GetMoves())
+		return err
+	})
+	return out, err
+}
+
+// ElectPreferredLeaders lets the preferred leaders of partitions lead. The results
+// are in the order of parts; CodeElectionNotNeeded says that one leads already.
+func (a *Admin) ElectPreferredLeaders(ctx context.Context, parts ...TopicPartition) ([]PartitionResult, error) {
+	var out []PartitionResult
+	err := a.change(ctx, func(ctx context.Context, s pb.AdminServiceClient) error {
+		resp, err := s.ElectLeaders(ctx, &pb.ElectLeadersRequest{Partitions: partitionsOut(parts)})
+		out = resultsFrom(resp.GetResults())
+		return err
+	})
+	return out, err
+}

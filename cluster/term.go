@@ -235,6 +235,7 @@ func (t *term) decide(im *metadata.Image, opts controller.Options) controller.De
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.live.Observe(im, now)
+	opts.Votes = t.node.votesIn(im)
 	return controller.Decide(im, t.live, now, opts)
 }
 
@@ -306,8 +307,8 @@ func describe(cmd *metav1.Command) string {
 		return fmt.Sprintf("finish the reassignment of %d partitions", len(k.FinishReassignments.GetPartitions()))
 	case *metav1.Command_ReassignPartitions:
 		return fmt.Sprintf("reassign %d partitions", len(k.ReassignPartitions.GetPartitions()))
-	case *metav1.Command_UnregisterBroker:
-		return fmt.Sprintf("unregister broker %d (epoch %d)", k.UnregisterBroker.GetNodeId(), k.UnregisterBroker.GetBrokerEpoch())
+	case *metav1.Command_RemoveBroker:
+		return fmt.Sprintf("remove broker %d: it is decommissioned and gone", k.RemoveBroker.GetNodeId())
 	default:
 		return fmt.Sprintf("%T", k)
 	}

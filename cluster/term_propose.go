@@ -82,6 +82,12 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		cmd.Kind = &metav1.Command_DeleteTopic{DeleteTopic: k.DeleteTopic}
 	case *pb.ProposeRequest_AlterTopic:
 		cmd.Kind = &metav1.Command_AlterTopicConfig{AlterTopicConfig: k.AlterTopic}
+	case *pb.ProposeRequest_Decommission:
+		return t.decommission(ctx, req, cmd)
+	case *pb.ProposeRequest_Rebalance:
+		return t.rebalance(ctx, req)
+	case *pb.ProposeRequest_ElectPreferred:
+		return t.electPreferred(ctx, req, cmd)
 	case *pb.ProposeRequest_Reassign:
 		cmd.Kind = &metav1.Command_ReassignPartitions{ReassignPartitions: k.Reassign}
 	case *pb.ProposeRequest_AllocateProducerIds:
@@ -147,6 +153,8 @@ func changesOf(req *pb.ProposeRequest) int {
 		return len(k.ChangeIsr.GetChanges())
 	case *pb.ProposeRequest_Reassign:
 		return len(k.Reassign.GetPartitions())
+	case *pb.ProposeRequest_ElectPreferred:
+		return len(k.ElectPreferred.GetPartitions())
 	default:
 		return 0
 	}

@@ -39,3 +39,25 @@ type CatchUp struct {
 	RecordsBehind int64
 	LogBytes      int64
 }
+
+// PlannedMove is one partition of a plan.
+type PlannedMove struct {
+	PartitionRef
+	From, To []int32
+}
+
+// Decommission moves all replicas off a broker. Cancel takes that back; DryRun only
+// plans.
+type Decommission struct {
+	NodeID   int32
+	Cancel   bool
+	Throttle int64
+	DryRun   bool
+}
+
+// Rebalance evens out what the brokers have, of some topics or (empty) of all.
+type Rebalance struct {
+	Topics   []string
+	Throttle int64
+	DryRun   bool
+}

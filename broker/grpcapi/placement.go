@@ -13,6 +13,10 @@ type Placement interface {
 	// the call.
 	Reassign(ctx context.Context, req *api.Reassign) ([]*api.Error, error)
 	Reassignments(ctx context.Context, of []api.PartitionRef) ([]api.Reassignment, error)
+	Decommission(ctx context.Context, req *api.Decommission) ([]api.PlannedMove, error)
+	Rebalance(ctx context.Context, req *api.Rebalance) ([]api.PlannedMove, error)
+	// ElectPreferred has its errors like Reassign.
+	ElectPreferred(ctx context.Context, of []api.PartitionRef) ([]*api.Error, error)
 }
 
 func (s *adminService) AlterPartitionReassignments(ctx context.Context, in *pb.AlterPartitionReassignmentsRequest) (*pb.AlterPartitionReassignmentsResponse, error) {
@@ -70,4 +74,39 @@ func partitionRefs(in []*pb.TopicPartition) []api.PartitionRef {
 		out[i] = api.PartitionRef{Topic: tp.GetTopic(), Partition: tp.GetPartition()}
 	}
 	return out
+}
+
+func (s *adminService) DecommissionBroker(ctx context.Context, in *pb.DecommissionBrokerRequest) (*pb.DecommissionBrokerResponse, error) {
+	moves, err := s.door.services.Placement.Decommission(ctx, &api.Decommission{
+		NodeID: in.GetNodeId(), Cancel: in.GetCancel(), Throttle: in.GetThrottle(), DryRun: in.GetDryRun(),
+	})
+	if err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	return &pb.DecommissionBrokerResponse{Moves: movesOut(moves)}, nil
+}
+
+func (s *adminService) Rebalance(ctx context.Context, in *pb.RebalanceRequest) (*pb.RebalanceResponse, error) {
+	moves, err := s.door.services.Placement.Rebalance(ctx, &api.Rebalance{Topics: in.GetTopics(), Throttle: in.GetThrottle(), DryRun: in.GetDryRun()})
+	if err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	return &pb.RebalanceResponse{Moves: movesOut(moves)}, nil
+}
+
+func movesOut(moves []api.PlannedMove) []*pb.PlannedReassignment {
+	out := make([]*pb.PlannedReassignment, len(moves))
+	for i, m := range moves {
+		out[i] = &pb.PlannedReassignment{Topic: m.Topic, Partition: m.Partition, From: m.From, To: m.To}
+	}
+	return out
+}
+
+func (s *adminService) ElectLeaders(ctx context.Context, in *pb.ElectLeadersRequest) (*pb.ElectLeadersResponse, error) {
+	refs := partitionRefs(in.GetPartitions())
+	results, err := s.door.services.Placement.ElectPreferred(ctx, refs)
+	if err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	return &pb.ElectLeadersResponse{Results: s.results(ctx, refs, results)}, nil
 }

@@ -15,8 +15,9 @@ import (
 type endless struct {
 	LeaderPartition // nil: nothing else is called
 
-	batch *record.Buf
-	reads int
+	batch  *record.Buf
+	reads  int
+	moving bool
 }
 
 func (p *endless) Read(_ *Session, dst []record.Slice, from record.Offset, _ int) (Run, error) {
@@ -29,7 +30,7 @@ func (p *endless) Read(_ *Session, dst []record.Slice, from record.Offset, _ int
 func sends(t *testing.T, ls *leaderStream, parts []*endless, d time.Duration) (sent []int) {
 	t.Helper()
 	for i, p := range parts {
-		s := &Session{stream: ls, part: p, key: testKey(i), id: uint64(i + 1), open: true}
+		s := &Session{stream: ls, part: p, key: testKey(i), id: uint64(i + 1), open: true, moving: p.moving}
 		ls.sessions[s.key] = s
 		p.reads = 0
 		s.Wake()

@@ -410,6 +410,20 @@ func TestTokenBucket(t *testing.T) {
 	if w := b.wait(now.Add(w)); w != 0 {
 		t.Fatalf("still waits %v", w)
 	}
+	// Looking often loses nothing: with less than one token a look it would never fill.
+	now = now.Add(w)
+	b.take(50)
+	taken := 0
+	for range 20_000 {
+		now = now.Add(100 * time.Microsecond)
+		if b.wait(now) == 0 {
+			b.take(10)
+			taken += 10
+		}
+	}
+	if taken < 1900 || taken > 2200 {
+		t.Errorf("%d tokens in two seconds at 1000/s", taken)
+	}
 	var none tokenBucket
 	none.take(1 << 40)
 	if none.wait(now) != 0 {

@@ -41,6 +41,7 @@ type leaderStream struct {
 
 	// Of the sender alone: reused from message to message.
 	turn     []*Session
+	held     []*Session // of turn: by the rate of reassignments
 	pushes   []*pb.ReplicaPush
 	runs     []record.Slice
 	response pb.ReplicateResponse
@@ -279,7 +280,7 @@ func (ls *leaderStream) gather() time.Duration {
 		if moving {
 			var held time.Duration
 			if most, held = ls.server.moves.allow(most); held > 0 {
-				ls.hold(s)
+				ls.held = append(ls.held, s)
 				wait = held
 				continue
 			}
@@ -291,7 +292,9 @@ func (ls *leaderStream) gather() time.Duration {
 		sent += n
 	}
 	clear(ls.turn)
+	ls.hold()
 	if sent > 0 {
+		wait = 0
 		if ls.catchUp {
 			ls.server.giveWay.take(now, sent)
 		} else {
@@ -308,26 +311,34 @@ func (ls *leaderStream) gather() time.Duration {
 func (ls *leaderStream) putBack(rest []*Session) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	ls.queueFirst(rest)
+	ls.signal()
+}
+
+// queueFirst puts sessions at the head of the line. The caller holds mu.
+func (ls *leaderStream) queueFirst(first []*Session) {
 	behind := len(ls.ready)
-	for _, s := range rest {
+	for _, s := range first {
 		if !s.queued && !s.ended {
 			s.queued = true
 			ls.ready = append(ls.ready, s)
 		}
 	}
 	rotate(ls.ready, behind)
-	ls.signal()
 }
 
-// hold puts a session in line that only the rate of reassignments holds back. The
-// sender looks again when that allows, so it is not woken.
-func (ls *leaderStream) hold(s *Session) {
+// hold returns the sessions to the head of the line that only the rate of
+// reassignments holds back. The sender looks again when that allows, so it is not
+// woken.
+func (ls *leaderStream) hold() {
+	if len(ls.held) == 0 {
+		return
+	}
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if !s.queued && !s.ended {
-		s.queued = true
-		ls.ready = append(ls.ready, s)
-	}
+	ls.queueFirst(ls.held)
+	clear(ls.held)
+	ls.held = ls.held[:0]
 }
 
 // rotate moves the first n elements behind the others.

@@ -9,13 +9,13 @@ import (
 // overdraw it; the debt is waited for.
 type tokenBucket struct {
 	perSecond int64
-	tokens    int64
+	tokens    float64
 	at        time.Time
 }
 
 // newTokenBucket returns a full bucket of a tenth of a second.
 func newTokenBucket(perSecond int64) tokenBucket {
-	return tokenBucket{perSecond: perSecond, tokens: perSecond / 10, at: time.Now()}
+	return tokenBucket{perSecond: perSecond, tokens: float64(perSecond) / 10, at: time.Now()}
 }
 
 // wait returns how long until something may be taken.
@@ -23,18 +23,18 @@ func (b *tokenBucket) wait(now time.Time) time.Duration {
 	if b.perSecond == 0 {
 		return 0
 	}
-	earned := now.Sub(b.at).Seconds() * float64(b.perSecond)
+	rate := float64(b.perSecond)
+	b.tokens = min(b.tokens+now.Sub(b.at).Seconds()*rate, rate/10)
 	b.at = now
-	b.tokens = int64(min(float64(b.tokens)+earned, float64(b.perSecond)/10))
 	if b.tokens > 0 {
 		return 0
 	}
-	return time.Duration(float64(1-b.tokens)/float64(b.perSecond)*float64(time.Second)) + time.Millisecond
+	return time.Duration((1-b.tokens)/rate*float64(time.Second)) + time.Millisecond
 }
 
 func (b *tokenBucket) take(n int64) {
 	if b.perSecond > 0 {
-		b.tokens -= n
+		b.tokens -= float64(n)
 	}
 }
 

@@ -23,6 +23,14 @@ type Options struct {
 	// of the command; MaxMoves those of them that only balance. What is left is
 	// decided next time.
 	MaxChanges, MaxMoves int
+	// MaxReassigning bounds the partitions that decommissions move at a time.
+	MaxReassigning int
+	// StuckAfter is how long a broker may be away before what a decommission moves
+	// there goes to another; GoneAfter, before one that holds nothing is forgotten.
+	StuckAfter, GoneAfter time.Duration
+	// Votes tells the voters of the metadata quorum, which are not forgotten; nil:
+	// there are none. It must not depend on anything that changes during Decide.
+	Votes func(node int32) bool
 }
 
 // DefaultOptions are those of DESIGN: 3 s, 100 ms, 2 s.
@@ -30,6 +38,7 @@ func DefaultOptions() Options {
 	return Options{
 		SessionTimeout: 3 * time.Second, RefusedAfter: 100 * time.Millisecond, ElectionWait: 2 * time.Second,
 		BalanceDelay: 15 * time.Second, MaxChanges: 4000, MaxMoves: 100,
+		MaxReassigning: 50, StuckAfter: time.Minute, GoneAfter: 10 * time.Second,
 	}
 }
 
@@ -50,6 +59,7 @@ func Decide(im *metadata.Image, live *Liveness, now time.Time, opts Options) Dec
 	d.judgeBrokers()
 	d.judgePartitions()
 	d.judgeMoves()
+	d.judgeDecommissions()
 	out := Decision{Commands: d.fences}
 	if len(d.elections) > 0 {
 		out.Commands = append(out.Commands, &metav1.Command{

@@ -36,4 +36,14 @@
 // Nothing is moved while there is something to fence or elect. A move ends with the
 // preferred leader leading, from where only a failure or a shutdown moves it
 // away, and that begins BalanceDelay anew: leaderships cannot swing.
+//
+// # Moves
+//
+// A reassignment is state of its partition in the image (package metadata). Once
+// all replicas that it is to have are in sync, Decide finishes it, and hands the
+// leadership over when the leader goes. A broker that is being decommissioned is
+// emptied by such reassignments, MaxReassigning at a time, each by [Evacuate] on the
+// image as it is by then; so nothing of a plan has to be kept, and a new controller,
+// a new topic or a broker that dies changes the rest of it. [Rebalance] is a plan
+// made once, for an operator.
 package controller

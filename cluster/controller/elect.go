@@ -137,3 +137,29 @@ func (d *decider) shouldReturn(p *metadata.Partition) bool {
 	n := d.live.node(b)
 	return !b.Fenced && n != nil && n.confirmed && d.now.Sub(n.aliveSince) >= d.opts.BalanceDelay
 }
+
+// PreferredLeader is the change that makes the preferred leader of a partition lead
+// it, or why there is none.
+func PreferredLeader(im *metadata.Image, topicID []byte, partition int32) (*metav1.LeaderChange, *metadata.Error) {
+	id, _ := metadata.ParseID(topicID)
+	t := im.TopicByID(id)
+	switch {
+	case t == nil:
+		return nil, metadata.Errorf(metadata.CodeUnknownTopic, "there is no topic with id %.16x", topicID)
+	case partition < 0 || int(partition) >= len(t.Partitions):
+		return nil, metadata.Errorf(metadata.CodeUnknownPartition, "topic %s has partitions 0 to %d, not %d", t.Name, len(t.Partitions)-1, partition)
+	}
+	p := t.Partitions[partition]
+	preferred := p.Preferred()
+	switch b := im.Broker(preferred); {
+	case p.Leader == preferred:
+		return nil, metadata.Errorf(metadata.CodeElectionNotNeeded, "broker %d leads already", preferred)
+	case b == nil || b.Fenced:
+		return nil, metadata.Errorf(metadata.CodePreferredLeaderNotAvailable, "broker %d is fenced", preferred)
+	case !p.InISR(preferred):
+		return nil, metadata.Errorf(metadata.CodePreferredLeaderNotAvailable, "broker %d is not in sync; in sync are %v", preferred, p.ISR)
+	}
+	return &metav1.LeaderChange{
+		TopicId: topicID, Partition: partition, PartitionEpoch: p.PartitionEpoch, Leader: preferred, Reason: "asked for",
+	}, nil
+}

@@ -114,8 +114,6 @@ func (im *Image) apply(cmd *metav1.Command, result *Result) *Error {
 		return nil
 	case *metav1.Command_DecommissionBroker:
 		return im.decommissionBroker(k.DecommissionBroker)
-	case *metav1.Command_UnregisterBroker:
-		return im.unregisterBroker(k.UnregisterBroker)
 	case *metav1.Command_AllocateProducerIds:
 		return im.allocateProducerIDs(k.AllocateProducerIds, result)
 	case *metav1.Command_ReplaceBroker:

@@ -75,25 +75,6 @@ func (im *Image) cancelMovesFrom(node int32) {
 	})
 }
 
-// unregisterBroker forgets a broker, and gives its data directory up: should its
-// process start again, it needs an empty one, and registers as a new broker.
-func (im *Image) unregisterBroker(c *metav1.UnregisterBroker) *Error {
-	b, err := im.session(c.GetNodeId(), c.GetBrokerEpoch())
-	switch {
-	case err != nil:
-		return err
-	case !b.Decommissioning:
-		return Errorf(CodeInvalidArgument, "broker %d is not being decommissioned", b.NodeID)
-	case !b.Fenced:
-		return Errorf(CodeInvalidArgument, "broker %d still runs", b.NodeID)
-	}
-	if n := im.ReplicasOn(b.NodeID); n > 0 {
-		return Errorf(CodeInvalidArgument, "broker %d still has %d replicas", b.NodeID, n)
-	}
-	im.forget(b)
-	return nil
-}
-
 // ReplicasOn is the number of replicas that a broker has.
 func (im *Image) ReplicasOn(node int32) int {
 	n := 0

@@ -53,6 +53,16 @@
 // same set, has a new partition epoch, which settles earlier proposals. Below
 // its minimum, those who left stay eligible leaders (KIP-966).
 //
+// # Reassignments
+//
+// ReassignPartitions gives a partition a target; what it adds is a replica like
+// the others, outside of the in-sync set until the leader takes it in, and the
+// replicas from before stay. FinishReassignments makes the target the replicas, and
+// is refused while one of it is not in sync or the set is below its minimum. An
+// added replica is dropped before (by a cancellation, by another target) only while
+// the set keeps its minimum without it. [Partition.ReplicationFactor] and with it
+// the minimum count the replicas from before, until the switch.
+//
 // # Snapshots
 //
 //	snapshot = magic "PSKIMG01"

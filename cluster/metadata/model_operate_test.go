@@ -25,6 +25,7 @@ import (
 func TestModelOperate(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{
+			nodes: 4,
 			world: newWorld(t), held: make(map[part]map[int32]int), acked: make(map[part]int),
 			level: metadata.Version, disks: make(map[int32]int32),
 		}

@@ -27,7 +27,7 @@ import (
 func TestModel(t *testing.T) {
 	var golden goldenRecorder
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(t), held: make(map[part]map[int32]int), acked: make(map[part]int)}
+		m := &model{world: newWorld(t), nodes: 4, held: make(map[part]map[int32]int), acked: make(map[part]int)}
 		for node := range int32(4) {
 			m.mustApply(rt, m.registration(rt, node, true))
 		}
@@ -56,6 +56,7 @@ type part struct {
 
 type model struct {
 	*world
+	nodes  int32
 	topics int
 	held   map[part]map[int32]int // acknowledged records that a replica holds
 	acked  map[part]int
@@ -106,7 +107,8 @@ func (m *model) compare(t *rapid.T, old *metadata.Image, cmd *metav1.Command) {
 			}
 			q := was.Partitions[i]
 			changed := p.Leader != q.Leader || p.LeaderEpoch != q.LeaderEpoch || !slices.Equal(p.ISR, q.ISR) ||
-				!slices.Equal(p.ELR, q.ELR) || !slices.Equal(p.LastISR, q.LastISR) || p.Lost != q.Lost
+				!slices.Equal(p.ELR, q.ELR) || !slices.Equal(p.LastISR, q.LastISR) || p.Lost != q.Lost ||
+				!slices.Equal(replicas(p), replicas(q)) || !slices.Equal(p.Target, q.Target) || p.Throttle != q.Throttle
 			// A ChangeIsr to the present set settles earlier proposals by a new epoch.
 			asked := cmd.GetChangeIsr() != nil
 			bumped := p.PartitionEpoch == q.PartitionEpoch+1
@@ -208,7 +210,7 @@ func (m *model) registration(t *rapid.T, node int32, clean bool) *metav1.Command
 	return &metav1.Command{Kind: &metav1.Command_RegisterBroker{RegisterBroker: c}}
 }
 
-func (m *model) node(t *rapid.T) int32 { return rapid.Int32Range(0, 3).Draw(t, "node") }
+func (m *model) node(t *rapid.T) int32 { return rapid.Int32Range(0, m.nodes-1).Draw(t, "node") }
 
 func (m *model) register(t *rapid.T) {
 	node := m.node(t)

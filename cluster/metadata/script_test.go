@@ -240,8 +240,6 @@ func (w *world) parse(t *testing.T, d *datadriven.TestData) *metav1.Command {
 		c := &metav1.DecommissionBroker{NodeId: node, Cancel: d.HasArg("cancel")}
 		d.MaybeScanArgs(t, "throttle", &c.Throttle)
 		return &metav1.Command{Kind: &metav1.Command_DecommissionBroker{DecommissionBroker: c}}
-	case "unregister":
-		return &metav1.Command{Kind: &metav1.Command_UnregisterBroker{UnregisterBroker: &metav1.UnregisterBroker{NodeId: node, BrokerEpoch: epoch}}}
 	case "producer-ids":
 		var count uint32
 		d.ScanArgs(t, "count", &count)

@@ -12,8 +12,9 @@ import (
 )
 
 func newCluster(s *shared) *cobra.Command {
-	return s.prints(s.connects(group("cluster", "Show brokers and health, change who votes, replace and remove brokers", "",
-		newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s), newClusterVoter(s), newClusterReplace(s), newClusterRemove(s))))
+	return s.prints(s.connects(group("cluster", "Show brokers and health, move replicas, change who votes, replace and remove brokers", "",
+		newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s), newClusterDecommission(s), newClusterRebalance(s),
+		newClusterVoter(s), newClusterReplace(s), newClusterRemove(s))))
 }
 
 // clusterJSON is the output of `cluster status -o json` and `cluster health -o json`.
@@ -41,6 +42,8 @@ type brokerJSON struct {
 	Replaced    bool   `json:"replaced"`
 	VotePending bool   `json:"vote_pending"`
 	Level       uint32 `json:"feature_level"`
+	Replicas    int    `json:"replicas"`
+	Leaves      bool   `json:"decommissioning"`
 }
 
 func describeCluster(c *client.Cluster) clusterJSON {
@@ -50,7 +53,10 @@ func describeCluster(c *client.Cluster) clusterJSON {
 		FeatureLevel: c.FeatureLevel,
 	}
 	for _, b := range c.Brokers {
-		out.Brokers = append(out.Brokers, brokerJSON{b.NodeID, b.Address, b.Rack, b.Fenced, b.BrokerEpoch, b.Voter, b.Version, b.Replaced, b.VotePending, b.FeatureLevel})
+		out.Brokers = append(out.Brokers, brokerJSON{
+			b.NodeID, b.Address, b.Rack, b.Fenced, b.BrokerEpoch, b.Voter, b.Version, b.Replaced, b.VotePending, b.FeatureLevel,
+			b.Replicas, b.Decommissioning,
+		})
 	}
 	return out
 }
@@ -73,16 +79,9 @@ func newClusterStatus(s *shared) *cobra.Command {
 func printCluster(w io.Writer, c *client.Cluster) error {
 	fmt.Fprintf(w, "cluster %s, controller %s, feature level %d\n%s\n\n", c.ID, nodeName(c.Controller), c.FeatureLevel, healthLine(c))
 	return table(w, func(row func(...any)) {
-		row("NODE", "ADDRESS", "STATE", "VOTER", "RACK", "EPOCH", "VERSION")
+		row("NODE", "ADDRESS", "STATE", "REPLICAS", "VOTER", "RACK", "EPOCH", "VERSION")
 		for _, b := range c.Brokers {
-			state := "alive"
-			if b.Fenced {
-				state = "fenced"
-			}
-			if b.Replaced {
-				state = "waits for a disk"
-			}
-			row(b.NodeID, b.Address, state, b.Voter, b.Rack, b.BrokerEpoch, b.Version)
+			row(b.NodeID, b.Address, brokerState(&b), b.Replicas, b.Voter, b.Rack, b.BrokerEpoch, b.Version)
 		}
 	})
 }

@@ -140,6 +140,24 @@ func (b *progressBar) set(done, total int64) {
 	if now.Sub(b.began) < time.Second || now.Sub(b.last) < 200*time.Millisecond {
 		return
 	}
+	b.draw(now, done, total)
+	fmt.Fprintf(b.w, ", %d of %d MiB", done>>20, total>>20)
+}
+
+// count is set for what is counted in units.
+func (b *progressBar) count(done, total int64, unit string) {
+	if b.w == nil || total <= 0 {
+		return
+	}
+	now := time.Now()
+	if now.Sub(b.last) < 200*time.Millisecond {
+		return
+	}
+	b.draw(now, done, total)
+	fmt.Fprintf(b.w, ", %d of %d %s", done, total, unit)
+}
+
+func (b *progressBar) draw(now time.Time, done, total int64) {
 	b.last, b.shown = now, true
 	const width = 30
 	full := int(min(done, total) * width / total)
@@ -150,7 +168,7 @@ func (b *progressBar) set(done, total int64) {
 			bar[i] = '#'
 		}
 	}
-	fmt.Fprintf(b.w, "\r\x1b[K[%s] %3d %%, %d of %d MiB", bar[:], min(done, total)*100/total, done>>20, total>>20)
+	fmt.Fprintf(b.w, "\r\x1b[K[%s] %3d %%", bar[:], min(done, total)*100/total)
 }
 
 // clear makes room for a line.

@@ -171,16 +171,32 @@ func newTopicElect(s *shared) *cobra.Command {
 	var partition, leader int32
 	var unclean, yes bool
 	cmd := &cobra.Command{
-		Use: "elect TOPIC", Short: "Order a leader that may lack acknowledged records, where nobody else can lead", Args: exactArgs("TOPIC"),
-		Long: "Order a leader for a partition that has none, although the replica may lack\n" +
+		Use: "elect [TOPIC]", Short: "Let the preferred leaders lead, or order a leader where nobody else can lead",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("got %d arguments, want one TOPIC or none", len(args))
+			}
+			return nil
+		},
+		Long: "Let the first replica of each partition lead it, if it is in sync. That happens by\n" +
+			"itself when a broker has been back for a while; this command does not wait.\n\n" +
+			"With --unclean: order a leader for a partition that has none, although the replica may lack\n" +
 			"acknowledged records. What others have and it has not is lost: they are cut to\n" +
 			"its log when they come back. Refused while a replica can lead without loss.\n\n" +
 			"Without --yes the command says what would be lost, and does nothing.",
-		Example: "  penstock topic elect orders --partition 3 --unclean --leader 2 --yes",
+		Example: "  penstock topic elect\n" +
+			"  penstock topic elect orders --partition 0\n" +
+			"  penstock topic elect orders --partition 3 --unclean --leader 2 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case !unclean && (yes || cmd.Flags().Changed("leader")):
+				return usagef("--leader and --yes go with --unclean: the preferred leader is the first replica")
+			case len(args) == 0 && (unclean || cmd.Flags().Changed("partition")):
+				return usagef("TOPIC is missing")
+			case !unclean && cmd.Flags().Changed("partition") && partition < 0:
+				return usagef("--partition is negative")
 			case !unclean:
-				return usagef("--unclean is missing: elections without loss need no command")
+				return s.withAdmin(func(a *client.Admin) error { return s.electPreferred(cmd, a, args, partition) })
 			case !cmd.Flags().Changed("partition") || partition < 0:
 				return usagef("--partition is missing or negative")
 			case leader < 1:

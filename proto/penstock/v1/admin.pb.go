@@ -2409,6 +2409,385 @@ func (*ElectUncleanResponse) Descriptor() ([]byte, []int) {
 	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
+type DecommissionBrokerRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The broker stays: moves away from it are cancelled.
+	Cancel bool `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	// As in AlterPartitionReassignmentsRequest.
+	Throttle int64 `protobuf:"varint,3,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	// Answer with the plan, change nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionBrokerRequest) Reset() {
+	*x = DecommissionBrokerRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionBrokerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionBrokerRequest) ProtoMessage() {}
+
+func (x *DecommissionBrokerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionBrokerRequest.ProtoReflect.Descriptor instead.
+func (*DecommissionBrokerRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DecommissionBrokerRequest) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *DecommissionBrokerRequest) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+func (x *DecommissionBrokerRequest) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+func (x *DecommissionBrokerRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DecommissionBrokerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*PlannedReassignment `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionBrokerResponse) Reset() {
+	*x = DecommissionBrokerResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionBrokerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionBrokerResponse) ProtoMessage() {}
+
+func (x *DecommissionBrokerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionBrokerResponse.ProtoReflect.Descriptor instead.
+func (*DecommissionBrokerResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DecommissionBrokerResponse) GetMoves() []*PlannedReassignment {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type PlannedReassignment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	From          []int32                `protobuf:"varint,3,rep,packed,name=from,proto3" json:"from,omitempty"`
+	To            []int32                `protobuf:"varint,4,rep,packed,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedReassignment) Reset() {
+	*x = PlannedReassignment{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedReassignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedReassignment) ProtoMessage() {}
+
+func (x *PlannedReassignment) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedReassignment.ProtoReflect.Descriptor instead.
+func (*PlannedReassignment) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *PlannedReassignment) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PlannedReassignment) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PlannedReassignment) GetFrom() []int32 {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *PlannedReassignment) GetTo() []int32 {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+type RebalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all, the internal ones too.
+	Topics []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	// As in AlterPartitionReassignmentsRequest.
+	Throttle int64 `protobuf:"varint,2,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	// Answer with the plan, change nothing.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RebalanceRequest) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+func (x *RebalanceRequest) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RebalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*PlannedReassignment `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RebalanceResponse) GetMoves() []*PlannedReassignment {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type ElectLeadersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*TopicPartition      `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ElectLeadersRequest) Reset() {
+	*x = ElectLeadersRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectLeadersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectLeadersRequest) ProtoMessage() {}
+
+func (x *ElectLeadersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectLeadersRequest.ProtoReflect.Descriptor instead.
+func (*ElectLeadersRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ElectLeadersRequest) GetPartitions() []*TopicPartition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type ElectLeadersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Results       []*PartitionResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ElectLeadersResponse) Reset() {
+	*x = ElectLeadersResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectLeadersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectLeadersResponse) ProtoMessage() {}
+
+func (x *ElectLeadersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectLeadersResponse.ProtoReflect.Descriptor instead.
+func (*ElectLeadersResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ElectLeadersResponse) GetResults() []*PartitionResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
 var File_penstock_v1_admin_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_admin_proto_rawDesc = "" +
@@ -2610,8 +2989,31 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12,\n" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05H\x00R\x0epartitionEpoch\x88\x01\x01B\x12\n" +
 	"\x10_partition_epoch\"\x16\n" +
-	"\x14ElectUncleanResponse2\x86\n" +
+	"\x14ElectUncleanResponse\"\x81\x01\n" +
+	"\x19DecommissionBrokerRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\x12\x1a\n" +
+	"\bthrottle\x18\x03 \x01(\x03R\bthrottle\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"T\n" +
+	"\x1aDecommissionBrokerResponse\x126\n" +
+	"\x05moves\x18\x01 \x03(\v2 .penstock.v1.PlannedReassignmentR\x05moves\"m\n" +
+	"\x13PlannedReassignment\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04from\x18\x03 \x03(\x05R\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x03(\x05R\x02to\"_\n" +
+	"\x10RebalanceRequest\x12\x16\n" +
+	"\x06topics\x18\x01 \x03(\tR\x06topics\x12\x1a\n" +
+	"\bthrottle\x18\x02 \x01(\x03R\bthrottle\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"K\n" +
+	"\x11RebalanceResponse\x126\n" +
+	"\x05moves\x18\x01 \x03(\v2 .penstock.v1.PlannedReassignmentR\x05moves\"R\n" +
+	"\x13ElectLeadersRequest\x12;\n" +
 	"\n" +
+	"partitions\x18\x01 \x03(\v2\x1b.penstock.v1.TopicPartitionR\n" +
+	"partitions\"N\n" +
+	"\x14ElectLeadersResponse\x126\n" +
+	"\aresults\x18\x01 \x03(\v2\x1c.penstock.v1.PartitionResultR\aresults2\x8e\f\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
@@ -2622,7 +3024,10 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\bMetadata\x12\x1c.penstock.v1.MetadataRequest\x1a\x1d.penstock.v1.MetadataResponse\x12\\\n" +
 	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponse\x12\x80\x01\n" +
 	"\x1bAlterPartitionReassignments\x12/.penstock.v1.AlterPartitionReassignmentsRequest\x1a0.penstock.v1.AlterPartitionReassignmentsResponse\x12}\n" +
-	"\x1aListPartitionReassignments\x12..penstock.v1.ListPartitionReassignmentsRequest\x1a/.penstock.v1.ListPartitionReassignmentsResponse\x12P\n" +
+	"\x1aListPartitionReassignments\x12..penstock.v1.ListPartitionReassignmentsRequest\x1a/.penstock.v1.ListPartitionReassignmentsResponse\x12e\n" +
+	"\x12DecommissionBroker\x12&.penstock.v1.DecommissionBrokerRequest\x1a'.penstock.v1.DecommissionBrokerResponse\x12J\n" +
+	"\tRebalance\x12\x1d.penstock.v1.RebalanceRequest\x1a\x1e.penstock.v1.RebalanceResponse\x12S\n" +
+	"\fElectLeaders\x12 .penstock.v1.ElectLeadersRequest\x1a!.penstock.v1.ElectLeadersResponse\x12P\n" +
 	"\vChangeVoter\x12\x1f.penstock.v1.ChangeVoterRequest\x1a .penstock.v1.ChangeVoterResponse\x12V\n" +
 	"\rReplaceBroker\x12!.penstock.v1.ReplaceBrokerRequest\x1a\".penstock.v1.ReplaceBrokerResponse\x12S\n" +
 	"\fRemoveBroker\x12 .penstock.v1.RemoveBrokerRequest\x1a!.penstock.v1.RemoveBrokerResponse\x12V\n" +
@@ -2641,7 +3046,7 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_admin_proto_rawDescData
 }
 
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_penstock_v1_admin_proto_goTypes = []any{
 	(*CreateTopicRequest)(nil),                  // 0: penstock.v1.CreateTopicRequest
 	(*CreateTopicResponse)(nil),                 // 1: penstock.v1.CreateTopicResponse
@@ -2681,62 +3086,79 @@ var file_penstock_v1_admin_proto_goTypes = []any{
 	(*AddPartitionsResponse)(nil),               // 35: penstock.v1.AddPartitionsResponse
 	(*ElectUncleanRequest)(nil),                 // 36: penstock.v1.ElectUncleanRequest
 	(*ElectUncleanResponse)(nil),                // 37: penstock.v1.ElectUncleanResponse
-	nil,                                         // 38: penstock.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                         // 39: penstock.v1.AlterTopicRequest.SetEntry
-	(*Error)(nil),                               // 40: penstock.v1.Error
-	(*TopicPartition)(nil),                      // 41: penstock.v1.TopicPartition
+	(*DecommissionBrokerRequest)(nil),           // 38: penstock.v1.DecommissionBrokerRequest
+	(*DecommissionBrokerResponse)(nil),          // 39: penstock.v1.DecommissionBrokerResponse
+	(*PlannedReassignment)(nil),                 // 40: penstock.v1.PlannedReassignment
+	(*RebalanceRequest)(nil),                    // 41: penstock.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),                   // 42: penstock.v1.RebalanceResponse
+	(*ElectLeadersRequest)(nil),                 // 43: penstock.v1.ElectLeadersRequest
+	(*ElectLeadersResponse)(nil),                // 44: penstock.v1.ElectLeadersResponse
+	nil,                                         // 45: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                         // 46: penstock.v1.AlterTopicRequest.SetEntry
+	(*Error)(nil),                               // 47: penstock.v1.Error
+	(*TopicPartition)(nil),                      // 48: penstock.v1.TopicPartition
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	38, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	39, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
+	45, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	46, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
 	16, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
 	8,  // 3: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
 	10, // 4: penstock.v1.DeleteRecordsRequest.partitions:type_name -> penstock.v1.DeleteRecordsPartition
 	12, // 5: penstock.v1.DeleteRecordsResponse.results:type_name -> penstock.v1.DeleteRecordsResult
-	40, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
+	47, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
 	15, // 7: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	16, // 8: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
 	17, // 9: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
 	15, // 10: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	21, // 11: penstock.v1.AlterPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.PartitionReassignment
 	23, // 12: penstock.v1.AlterPartitionReassignmentsResponse.results:type_name -> penstock.v1.PartitionResult
-	40, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
-	41, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	47, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
+	48, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
 	26, // 15: penstock.v1.ListPartitionReassignmentsResponse.reassignments:type_name -> penstock.v1.PartitionReassignmentState
 	27, // 16: penstock.v1.PartitionReassignmentState.progress:type_name -> penstock.v1.CatchUp
-	0,  // 17: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
-	2,  // 18: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
-	4,  // 19: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
-	6,  // 20: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
-	9,  // 21: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
-	13, // 22: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
-	18, // 23: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
-	20, // 24: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
-	24, // 25: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
-	28, // 26: penstock.v1.AdminService.ChangeVoter:input_type -> penstock.v1.ChangeVoterRequest
-	30, // 27: penstock.v1.AdminService.ReplaceBroker:input_type -> penstock.v1.ReplaceBrokerRequest
-	32, // 28: penstock.v1.AdminService.RemoveBroker:input_type -> penstock.v1.RemoveBrokerRequest
-	34, // 29: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
-	36, // 30: penstock.v1.AdminService.ElectUnclean:input_type -> penstock.v1.ElectUncleanRequest
-	1,  // 31: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	3,  // 32: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	5,  // 33: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
-	7,  // 34: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	11, // 35: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
-	14, // 36: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
-	19, // 37: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	22, // 38: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
-	25, // 39: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
-	29, // 40: penstock.v1.AdminService.ChangeVoter:output_type -> penstock.v1.ChangeVoterResponse
-	31, // 41: penstock.v1.AdminService.ReplaceBroker:output_type -> penstock.v1.ReplaceBrokerResponse
-	33, // 42: penstock.v1.AdminService.RemoveBroker:output_type -> penstock.v1.RemoveBrokerResponse
-	35, // 43: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
-	37, // 44: penstock.v1.AdminService.ElectUnclean:output_type -> penstock.v1.ElectUncleanResponse
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	40, // 17: penstock.v1.DecommissionBrokerResponse.moves:type_name -> penstock.v1.PlannedReassignment
+	40, // 18: penstock.v1.RebalanceResponse.moves:type_name -> penstock.v1.PlannedReassignment
+	48, // 19: penstock.v1.ElectLeadersRequest.partitions:type_name -> penstock.v1.TopicPartition
+	23, // 20: penstock.v1.ElectLeadersResponse.results:type_name -> penstock.v1.PartitionResult
+	0,  // 21: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
+	2,  // 22: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
+	4,  // 23: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
+	6,  // 24: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
+	9,  // 25: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
+	13, // 26: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
+	18, // 27: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
+	20, // 28: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
+	24, // 29: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
+	38, // 30: penstock.v1.AdminService.DecommissionBroker:input_type -> penstock.v1.DecommissionBrokerRequest
+	41, // 31: penstock.v1.AdminService.Rebalance:input_type -> penstock.v1.RebalanceRequest
+	43, // 32: penstock.v1.AdminService.ElectLeaders:input_type -> penstock.v1.ElectLeadersRequest
+	28, // 33: penstock.v1.AdminService.ChangeVoter:input_type -> penstock.v1.ChangeVoterRequest
+	30, // 34: penstock.v1.AdminService.ReplaceBroker:input_type -> penstock.v1.ReplaceBrokerRequest
+	32, // 35: penstock.v1.AdminService.RemoveBroker:input_type -> penstock.v1.RemoveBrokerRequest
+	34, // 36: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
+	36, // 37: penstock.v1.AdminService.ElectUnclean:input_type -> penstock.v1.ElectUncleanRequest
+	1,  // 38: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	3,  // 39: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	5,  // 40: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
+	7,  // 41: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	11, // 42: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
+	14, // 43: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
+	19, // 44: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	22, // 45: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
+	25, // 46: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
+	39, // 47: penstock.v1.AdminService.DecommissionBroker:output_type -> penstock.v1.DecommissionBrokerResponse
+	42, // 48: penstock.v1.AdminService.Rebalance:output_type -> penstock.v1.RebalanceResponse
+	44, // 49: penstock.v1.AdminService.ElectLeaders:output_type -> penstock.v1.ElectLeadersResponse
+	29, // 50: penstock.v1.AdminService.ChangeVoter:output_type -> penstock.v1.ChangeVoterResponse
+	31, // 51: penstock.v1.AdminService.ReplaceBroker:output_type -> penstock.v1.ReplaceBrokerResponse
+	33, // 52: penstock.v1.AdminService.RemoveBroker:output_type -> penstock.v1.RemoveBrokerResponse
+	35, // 53: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
+	37, // 54: penstock.v1.AdminService.ElectUnclean:output_type -> penstock.v1.ElectUncleanResponse
+	38, // [38:55] is the sub-list for method output_type
+	21, // [21:38] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_admin_proto_init() }
@@ -2752,7 +3174,7 @@ func file_penstock_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,9 @@ const (
 	AdminService_DescribeCluster_FullMethodName             = "/penstock.v1.AdminService/DescribeCluster"
 	AdminService_AlterPartitionReassignments_FullMethodName = "/penstock.v1.AdminService/AlterPartitionReassignments"
 	AdminService_ListPartitionReassignments_FullMethodName  = "/penstock.v1.AdminService/ListPartitionReassignments"
+	AdminService_DecommissionBroker_FullMethodName          = "/penstock.v1.AdminService/DecommissionBroker"
+	AdminService_Rebalance_FullMethodName                   = "/penstock.v1.AdminService/Rebalance"
+	AdminService_ElectLeaders_FullMethodName                = "/penstock.v1.AdminService/ElectLeaders"
 	AdminService_ChangeVoter_FullMethodName                 = "/penstock.v1.AdminService/ChangeVoter"
 	AdminService_ReplaceBroker_FullMethodName               = "/penstock.v1.AdminService/ReplaceBroker"
 	AdminService_RemoveBroker_FullMethodName                = "/penstock.v1.AdminService/RemoveBroker"
@@ -57,6 +60,14 @@ type AdminServiceClient interface {
 	AlterPartitionReassignments(ctx context.Context, in *AlterPartitionReassignmentsRequest, opts ...grpc.CallOption) (*AlterPartitionReassignmentsResponse, error)
 	// The reassignments under way. Only leaders know the progress of theirs.
 	ListPartitionReassignments(ctx context.Context, in *ListPartitionReassignmentsRequest, opts ...grpc.CallOption) (*ListPartitionReassignmentsResponse, error)
+	// Moves all replicas off a broker, or takes that back. Answers with the plan, when
+	// it has begun.
+	DecommissionBroker(ctx context.Context, in *DecommissionBrokerRequest, opts ...grpc.CallOption) (*DecommissionBrokerResponse, error)
+	// Evens replicas and leaderships out over the brokers with few moves. Answers with
+	// the plan, when it has begun.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
+	// Lets the preferred leaders of partitions lead.
+	ElectLeaders(ctx context.Context, in *ElectLeadersRequest, opts ...grpc.CallOption) (*ElectLeadersResponse, error)
 	// Gives a broker a vote in the metadata quorum, or takes it. It says what should
 	// be: repeating it is harmless.
 	ChangeVoter(ctx context.Context, in *ChangeVoterRequest, opts ...grpc.CallOption) (*ChangeVoterResponse, error)
@@ -170,6 +181,36 @@ func (c *adminServiceClient) ListPartitionReassignments(ctx context.Context, in 
 	return out, nil
 }
 
+func (c *adminServiceClient) DecommissionBroker(ctx context.Context, in *DecommissionBrokerRequest, opts ...grpc.CallOption) (*DecommissionBrokerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecommissionBrokerResponse)
+	err := c.cc.Invoke(ctx, AdminService_DecommissionBroker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, AdminService_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ElectLeaders(ctx context.Context, in *ElectLeadersRequest, opts ...grpc.CallOption) (*ElectLeadersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ElectLeadersResponse)
+	err := c.cc.Invoke(ctx, AdminService_ElectLeaders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ChangeVoter(ctx context.Context, in *ChangeVoterRequest, opts ...grpc.CallOption) (*ChangeVoterResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChangeVoterResponse)
@@ -242,6 +283,14 @@ type AdminServiceServer interface {
 	AlterPartitionReassignments(context.Context, *AlterPartitionReassignmentsRequest) (*AlterPartitionReassignmentsResponse, error)
 	// The reassignments under way. Only leaders know the progress of theirs.
 	ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error)
+	// Moves all replicas off a broker, or takes that back. Answers with the plan, when
+	// it has begun.
+	DecommissionBroker(context.Context, *DecommissionBrokerRequest) (*DecommissionBrokerResponse, error)
+	// Evens replicas and leaderships out over the brokers with few moves. Answers with
+	// the plan, when it has begun.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
+	// Lets the preferred leaders of partitions lead.
+	ElectLeaders(context.Context, *ElectLeadersRequest) (*ElectLeadersResponse, error)
 	// Gives a broker a vote in the metadata quorum, or takes it. It says what should
 	// be: repeating it is harmless.
 	ChangeVoter(context.Context, *ChangeVoterRequest) (*ChangeVoterResponse, error)
@@ -291,6 +340,15 @@ func (UnimplementedAdminServiceServer) AlterPartitionReassignments(context.Conte
 }
 func (UnimplementedAdminServiceServer) ListPartitionReassignments(context.Context, *ListPartitionReassignmentsRequest) (*ListPartitionReassignmentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPartitionReassignments not implemented")
+}
+func (UnimplementedAdminServiceServer) DecommissionBroker(context.Context, *DecommissionBrokerRequest) (*DecommissionBrokerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecommissionBroker not implemented")
+}
+func (UnimplementedAdminServiceServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
+}
+func (UnimplementedAdminServiceServer) ElectLeaders(context.Context, *ElectLeadersRequest) (*ElectLeadersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ElectLeaders not implemented")
 }
 func (UnimplementedAdminServiceServer) ChangeVoter(context.Context, *ChangeVoterRequest) (*ChangeVoterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeVoter not implemented")
@@ -490,6 +548,60 @@ func _AdminService_ListPartitionReassignments_Handler(srv interface{}, ctx conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_DecommissionBroker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecommissionBrokerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DecommissionBroker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DecommissionBroker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DecommissionBroker(ctx, req.(*DecommissionBrokerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ElectLeaders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ElectLeadersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ElectLeaders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ElectLeaders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ElectLeaders(ctx, req.(*ElectLeadersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ChangeVoter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ChangeVoterRequest)
 	if err := dec(in); err != nil {
@@ -622,6 +734,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPartitionReassignments",
 			Handler:    _AdminService_ListPartitionReassignments_Handler,
+		},
+		{
+			MethodName: "DecommissionBroker",
+			Handler:    _AdminService_DecommissionBroker_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _AdminService_Rebalance_Handler,
+		},
+		{
+			MethodName: "ElectLeaders",
+			Handler:    _AdminService_ElectLeaders_Handler,
 		},
 		{
 			MethodName: "ChangeVoter",

@@ -692,6 +692,9 @@ type ProposeRequest struct {
 	//	*ProposeRequest_AlterTopic
 	//	*ProposeRequest_AllocateProducerIds
 	//	*ProposeRequest_Reassign
+	//	*ProposeRequest_Decommission
+	//	*ProposeRequest_Rebalance
+	//	*ProposeRequest_ElectPreferred
 	//	*ProposeRequest_ReplaceBroker
 	//	*ProposeRequest_RemoveBroker
 	//	*ProposeRequest_Voter
@@ -804,6 +807,33 @@ func (x *ProposeRequest) GetReassign() *v1.ReassignPartitions {
 	return nil
 }
 
+func (x *ProposeRequest) GetDecommission() *DecommissionProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_Decommission); ok {
+			return x.Decommission
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetRebalance() *RebalanceProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_Rebalance); ok {
+			return x.Rebalance
+		}
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetElectPreferred() *ElectPreferredProposal {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_ElectPreferred); ok {
+			return x.ElectPreferred
+		}
+	}
+	return nil
+}
+
 func (x *ProposeRequest) GetReplaceBroker() *ReplaceBrokerProposal {
 	if x != nil {
 		if x, ok := x.Kind.(*ProposeRequest_ReplaceBroker); ok {
@@ -888,6 +918,18 @@ type ProposeRequest_Reassign struct {
 	Reassign *v1.ReassignPartitions `protobuf:"bytes,30,opt,name=reassign,proto3,oneof"`
 }
 
+type ProposeRequest_Decommission struct {
+	Decommission *DecommissionProposal `protobuf:"bytes,31,opt,name=decommission,proto3,oneof"`
+}
+
+type ProposeRequest_Rebalance struct {
+	Rebalance *RebalanceProposal `protobuf:"bytes,32,opt,name=rebalance,proto3,oneof"`
+}
+
+type ProposeRequest_ElectPreferred struct {
+	ElectPreferred *ElectPreferredProposal `protobuf:"bytes,33,opt,name=elect_preferred,json=electPreferred,proto3,oneof"`
+}
+
 type ProposeRequest_ReplaceBroker struct {
 	ReplaceBroker *ReplaceBrokerProposal `protobuf:"bytes,40,opt,name=replace_broker,json=replaceBroker,proto3,oneof"`
 }
@@ -921,6 +963,12 @@ func (*ProposeRequest_AlterTopic) isProposeRequest_Kind() {}
 func (*ProposeRequest_AllocateProducerIds) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_Reassign) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_Decommission) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_Rebalance) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_ElectPreferred) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_ReplaceBroker) isProposeRequest_Kind() {}
 
@@ -1299,6 +1347,289 @@ func (x *ElectUncleanProposal) GetPartitionEpoch() int32 {
 	return 0
 }
 
+// DecommissionProposal leaves the plan to the controller.
+type DecommissionProposal struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Decommission *v1.DecommissionBroker `protobuf:"bytes,1,opt,name=decommission,proto3" json:"decommission,omitempty"`
+	// Answer with the plan, change nothing.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionProposal) Reset() {
+	*x = DecommissionProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionProposal) ProtoMessage() {}
+
+func (x *DecommissionProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionProposal.ProtoReflect.Descriptor instead.
+func (*DecommissionProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DecommissionProposal) GetDecommission() *v1.DecommissionBroker {
+	if x != nil {
+		return x.Decommission
+	}
+	return nil
+}
+
+func (x *DecommissionProposal) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RebalanceProposal leaves the plan to the controller.
+type RebalanceProposal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all.
+	TopicIds [][]byte `protobuf:"bytes,1,rep,name=topic_ids,json=topicIds,proto3" json:"topic_ids,omitempty"`
+	Throttle int64    `protobuf:"varint,2,opt,name=throttle,proto3" json:"throttle,omitempty"`
+	// Answer with the plan, change nothing.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceProposal) Reset() {
+	*x = RebalanceProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceProposal) ProtoMessage() {}
+
+func (x *RebalanceProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceProposal.ProtoReflect.Descriptor instead.
+func (*RebalanceProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RebalanceProposal) GetTopicIds() [][]byte {
+	if x != nil {
+		return x.TopicIds
+	}
+	return nil
+}
+
+func (x *RebalanceProposal) GetThrottle() int64 {
+	if x != nil {
+		return x.Throttle
+	}
+	return 0
+}
+
+func (x *RebalanceProposal) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// ElectPreferredProposal asks for the preferred leader of each partition.
+type ElectPreferredProposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*PartitionRef        `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ElectPreferredProposal) Reset() {
+	*x = ElectPreferredProposal{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ElectPreferredProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ElectPreferredProposal) ProtoMessage() {}
+
+func (x *ElectPreferredProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ElectPreferredProposal.ProtoReflect.Descriptor instead.
+func (*ElectPreferredProposal) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ElectPreferredProposal) GetPartitions() []*PartitionRef {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type PartitionRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionRef) Reset() {
+	*x = PartitionRef{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionRef) ProtoMessage() {}
+
+func (x *PartitionRef) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
+func (*PartitionRef) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PartitionRef) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PartitionRef) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+// PlannedMove is one partition of a plan.
+type PlannedMove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	From          []int32                `protobuf:"varint,3,rep,packed,name=from,proto3" json:"from,omitempty"`
+	To            []int32                `protobuf:"varint,4,rep,packed,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedMove) Reset() {
+	*x = PlannedMove{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedMove) ProtoMessage() {}
+
+func (x *PlannedMove) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedMove.ProtoReflect.Descriptor instead.
+func (*PlannedMove) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PlannedMove) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PlannedMove) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PlannedMove) GetFrom() []int32 {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *PlannedMove) GetTo() []int32 {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
 type ProposeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Raft index at which the change was applied. A registration's is the broker epoch.
@@ -1306,9 +1637,11 @@ type ProposeResponse struct {
 	TopicId           []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	FirstProducerId   int64  `protobuf:"varint,3,opt,name=first_producer_id,json=firstProducerId,proto3" json:"first_producer_id,omitempty"`
 	ReplicationFactor int32  `protobuf:"varint,4,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
-	// Refusals of the changes of a ChangeIsr or ReassignPartitions, in their order;
-	// empty codes are successes.
+	// Refusals of the changes of a ChangeIsr, ReassignPartitions or
+	// ElectPreferredProposal, in their order; empty codes are successes.
 	Results []*Error `protobuf:"bytes,5,rep,name=results,proto3" json:"results,omitempty"`
+	// The plan of a DecommissionProposal or RebalanceProposal.
+	Moves []*PlannedMove `protobuf:"bytes,30,rep,name=moves,proto3" json:"moves,omitempty"`
 	// The voters after a VoterProposal, and whether a replaced broker gets its vote back.
 	Voters []int32 `protobuf:"varint,6,rep,packed,name=voters,proto3" json:"voters,omitempty"`
 	Vote   bool    `protobuf:"varint,7,opt,name=vote,proto3" json:"vote,omitempty"`
@@ -1320,7 +1653,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1665,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1678,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -1379,6 +1712,13 @@ func (x *ProposeResponse) GetReplicationFactor() int32 {
 func (x *ProposeResponse) GetResults() []*Error {
 	if x != nil {
 		return x.Results
+	}
+	return nil
+}
+
+func (x *ProposeResponse) GetMoves() []*PlannedMove {
+	if x != nil {
+		return x.Moves
 	}
 	return nil
 }
@@ -1421,7 +1761,7 @@ type ReplicateRequest struct {
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1773,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1786,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplicateRequest) GetOpen() *StreamOpen {
@@ -1498,7 +1838,7 @@ type StreamOpen struct {
 
 func (x *StreamOpen) Reset() {
 	*x = StreamOpen{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1850,7 @@ func (x *StreamOpen) String() string {
 func (*StreamOpen) ProtoMessage() {}
 
 func (x *StreamOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1863,7 @@ func (x *StreamOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOpen.ProtoReflect.Descriptor instead.
 func (*StreamOpen) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamOpen) GetFollower() int32 {
@@ -1580,7 +1920,7 @@ type ReplicaHandshake struct {
 
 func (x *ReplicaHandshake) Reset() {
 	*x = ReplicaHandshake{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1932,7 @@ func (x *ReplicaHandshake) String() string {
 func (*ReplicaHandshake) ProtoMessage() {}
 
 func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1945,7 @@ func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshake.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshake) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplicaHandshake) GetTopicId() []byte {
@@ -1682,7 +2022,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +2034,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +2047,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReplicaAck) GetTopicId() []byte {
@@ -1770,7 +2110,7 @@ type ReplicaStop struct {
 
 func (x *ReplicaStop) Reset() {
 	*x = ReplicaStop{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2122,7 @@ func (x *ReplicaStop) String() string {
 func (*ReplicaStop) ProtoMessage() {}
 
 func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2135,7 @@ func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStop.ProtoReflect.Descriptor instead.
 func (*ReplicaStop) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReplicaStop) GetTopicId() []byte {
@@ -1832,7 +2172,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2184,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2197,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplicateResponse) GetHandshakes() []*ReplicaHandshakeReply {
@@ -1908,7 +2248,7 @@ type ReplicaHandshakeReply struct {
 
 func (x *ReplicaHandshakeReply) Reset() {
 	*x = ReplicaHandshakeReply{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2260,7 @@ func (x *ReplicaHandshakeReply) String() string {
 func (*ReplicaHandshakeReply) ProtoMessage() {}
 
 func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2273,7 @@ func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshakeReply.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshakeReply) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReplicaHandshakeReply) GetTopicId() []byte {
@@ -2042,7 +2382,7 @@ type ReplicaPush struct {
 
 func (x *ReplicaPush) Reset() {
 	*x = ReplicaPush{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2394,7 @@ func (x *ReplicaPush) String() string {
 func (*ReplicaPush) ProtoMessage() {}
 
 func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2407,7 @@ func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaPush.ProtoReflect.Descriptor instead.
 func (*ReplicaPush) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplicaPush) GetTopicId() []byte {
@@ -2199,7 +2539,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06fenced\x18\x02 \x01(\bR\x06fenced\x12!\n" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
-	"\x05stale\x18\x04 \x01(\bR\x05stale\"\x8a\a\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xe3\b\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
@@ -2209,7 +2549,10 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\valter_topic\x18\x05 \x01(\v2\".penstock.meta.v1.AlterTopicConfigH\x00R\n" +
 	"alterTopic\x12[\n" +
 	"\x15allocate_producer_ids\x18\x06 \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12B\n" +
-	"\breassign\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\breassign\x12K\n" +
+	"\breassign\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\breassign\x12G\n" +
+	"\fdecommission\x18\x1f \x01(\v2!.penstock.v1.DecommissionProposalH\x00R\fdecommission\x12>\n" +
+	"\trebalance\x18  \x01(\v2\x1e.penstock.v1.RebalanceProposalH\x00R\trebalance\x12N\n" +
+	"\x0felect_preferred\x18! \x01(\v2#.penstock.v1.ElectPreferredProposalH\x00R\x0eelectPreferred\x12K\n" +
 	"\x0ereplace_broker\x18( \x01(\v2\".penstock.v1.ReplaceBrokerProposalH\x00R\rreplaceBroker\x12H\n" +
 	"\rremove_broker\x18) \x01(\v2!.penstock.v1.RemoveBrokerProposalH\x00R\fremoveBroker\x122\n" +
 	"\x05voter\x18* \x01(\v2\x1a.penstock.v1.VoterProposalH\x00R\x05voter\x12K\n" +
@@ -2247,13 +2590,33 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12'\n" +
-	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\"\x97\x02\n" +
+	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\"y\n" +
+	"\x14DecommissionProposal\x12H\n" +
+	"\fdecommission\x18\x01 \x01(\v2$.penstock.meta.v1.DecommissionBrokerR\fdecommission\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"e\n" +
+	"\x11RebalanceProposal\x12\x1b\n" +
+	"\ttopic_ids\x18\x01 \x03(\fR\btopicIds\x12\x1a\n" +
+	"\bthrottle\x18\x02 \x01(\x03R\bthrottle\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"S\n" +
+	"\x16ElectPreferredProposal\x129\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\x19.penstock.v1.PartitionRefR\n" +
+	"partitions\"G\n" +
+	"\fPartitionRef\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\"j\n" +
+	"\vPlannedMove\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04from\x18\x03 \x03(\x05R\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x03(\x05R\x02to\"\xc7\x02\n" +
 	"\x0fProposeResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12*\n" +
 	"\x11first_producer_id\x18\x03 \x01(\x03R\x0ffirstProducerId\x12-\n" +
 	"\x12replication_factor\x18\x04 \x01(\x05R\x11replicationFactor\x12,\n" +
-	"\aresults\x18\x05 \x03(\v2\x12.penstock.v1.ErrorR\aresults\x12\x16\n" +
+	"\aresults\x18\x05 \x03(\v2\x12.penstock.v1.ErrorR\aresults\x12.\n" +
+	"\x05moves\x18\x1e \x03(\v2\x18.penstock.v1.PlannedMoveR\x05moves\x12\x16\n" +
 	"\x06voters\x18\x06 \x03(\x05R\x06voters\x12\x12\n" +
 	"\x04vote\x18\a \x01(\bR\x04vote\x12\x1e\n" +
 	"\n" +
@@ -2362,7 +2725,7 @@ func file_penstock_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_penstock_v1_cluster_proto_goTypes = []any{
 	(StreamKind)(0),                // 0: penstock.v1.StreamKind
 	(*HelloRequest)(nil),           // 1: penstock.v1.HelloRequest
@@ -2381,65 +2744,77 @@ var file_penstock_v1_cluster_proto_goTypes = []any{
 	(*VoterProposal)(nil),          // 14: penstock.v1.VoterProposal
 	(*AddPartitionsProposal)(nil),  // 15: penstock.v1.AddPartitionsProposal
 	(*ElectUncleanProposal)(nil),   // 16: penstock.v1.ElectUncleanProposal
-	(*ProposeResponse)(nil),        // 17: penstock.v1.ProposeResponse
-	(*ReplicateRequest)(nil),       // 18: penstock.v1.ReplicateRequest
-	(*StreamOpen)(nil),             // 19: penstock.v1.StreamOpen
-	(*ReplicaHandshake)(nil),       // 20: penstock.v1.ReplicaHandshake
-	(*ReplicaAck)(nil),             // 21: penstock.v1.ReplicaAck
-	(*ReplicaStop)(nil),            // 22: penstock.v1.ReplicaStop
-	(*ReplicateResponse)(nil),      // 23: penstock.v1.ReplicateResponse
-	(*ReplicaHandshakeReply)(nil),  // 24: penstock.v1.ReplicaHandshakeReply
-	(*ReplicaPush)(nil),            // 25: penstock.v1.ReplicaPush
-	nil,                            // 26: penstock.v1.CreateTopicProposal.ConfigsEntry
-	(*v1.RegisterBroker)(nil),      // 27: penstock.meta.v1.RegisterBroker
-	(*v1.ChangeIsr)(nil),           // 28: penstock.meta.v1.ChangeIsr
-	(*v1.DeleteTopic)(nil),         // 29: penstock.meta.v1.DeleteTopic
-	(*v1.AlterTopicConfig)(nil),    // 30: penstock.meta.v1.AlterTopicConfig
-	(*v1.AllocateProducerIds)(nil), // 31: penstock.meta.v1.AllocateProducerIds
-	(*v1.ReassignPartitions)(nil),  // 32: penstock.meta.v1.ReassignPartitions
-	(*Error)(nil),                  // 33: penstock.v1.Error
+	(*DecommissionProposal)(nil),   // 17: penstock.v1.DecommissionProposal
+	(*RebalanceProposal)(nil),      // 18: penstock.v1.RebalanceProposal
+	(*ElectPreferredProposal)(nil), // 19: penstock.v1.ElectPreferredProposal
+	(*PartitionRef)(nil),           // 20: penstock.v1.PartitionRef
+	(*PlannedMove)(nil),            // 21: penstock.v1.PlannedMove
+	(*ProposeResponse)(nil),        // 22: penstock.v1.ProposeResponse
+	(*ReplicateRequest)(nil),       // 23: penstock.v1.ReplicateRequest
+	(*StreamOpen)(nil),             // 24: penstock.v1.StreamOpen
+	(*ReplicaHandshake)(nil),       // 25: penstock.v1.ReplicaHandshake
+	(*ReplicaAck)(nil),             // 26: penstock.v1.ReplicaAck
+	(*ReplicaStop)(nil),            // 27: penstock.v1.ReplicaStop
+	(*ReplicateResponse)(nil),      // 28: penstock.v1.ReplicateResponse
+	(*ReplicaHandshakeReply)(nil),  // 29: penstock.v1.ReplicaHandshakeReply
+	(*ReplicaPush)(nil),            // 30: penstock.v1.ReplicaPush
+	nil,                            // 31: penstock.v1.CreateTopicProposal.ConfigsEntry
+	(*v1.RegisterBroker)(nil),      // 32: penstock.meta.v1.RegisterBroker
+	(*v1.ChangeIsr)(nil),           // 33: penstock.meta.v1.ChangeIsr
+	(*v1.DeleteTopic)(nil),         // 34: penstock.meta.v1.DeleteTopic
+	(*v1.AlterTopicConfig)(nil),    // 35: penstock.meta.v1.AlterTopicConfig
+	(*v1.AllocateProducerIds)(nil), // 36: penstock.meta.v1.AllocateProducerIds
+	(*v1.ReassignPartitions)(nil),  // 37: penstock.meta.v1.ReassignPartitions
+	(*v1.DecommissionBroker)(nil),  // 38: penstock.meta.v1.DecommissionBroker
+	(*Error)(nil),                  // 39: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	4,  // 0: penstock.v1.ProgressRequest.partitions:type_name -> penstock.v1.PartitionProgress
-	27, // 1: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
-	28, // 2: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
+	32, // 1: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
+	33, // 2: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
 	11, // 3: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
-	29, // 4: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
-	30, // 5: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
-	31, // 6: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	32, // 7: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
-	12, // 8: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
-	13, // 9: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
-	14, // 10: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
-	15, // 11: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
-	16, // 12: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
-	26, // 13: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	33, // 14: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	19, // 15: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	20, // 16: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	21, // 17: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	22, // 18: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
-	0,  // 19: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	24, // 20: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	25, // 21: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	33, // 22: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
-	1,  // 23: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
-	6,  // 24: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
-	8,  // 25: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	10, // 26: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	18, // 27: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	3,  // 28: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
-	2,  // 29: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	7,  // 30: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	9,  // 31: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	17, // 32: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	23, // 33: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	5,  // 34: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	34, // 4: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
+	35, // 5: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
+	36, // 6: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
+	37, // 7: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
+	17, // 8: penstock.v1.ProposeRequest.decommission:type_name -> penstock.v1.DecommissionProposal
+	18, // 9: penstock.v1.ProposeRequest.rebalance:type_name -> penstock.v1.RebalanceProposal
+	19, // 10: penstock.v1.ProposeRequest.elect_preferred:type_name -> penstock.v1.ElectPreferredProposal
+	12, // 11: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
+	13, // 12: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
+	14, // 13: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
+	15, // 14: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
+	16, // 15: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
+	31, // 16: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	38, // 17: penstock.v1.DecommissionProposal.decommission:type_name -> penstock.meta.v1.DecommissionBroker
+	20, // 18: penstock.v1.ElectPreferredProposal.partitions:type_name -> penstock.v1.PartitionRef
+	39, // 19: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	21, // 20: penstock.v1.ProposeResponse.moves:type_name -> penstock.v1.PlannedMove
+	24, // 21: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	25, // 22: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	26, // 23: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	27, // 24: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	0,  // 25: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
+	29, // 26: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	30, // 27: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	39, // 28: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	1,  // 29: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
+	6,  // 30: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
+	8,  // 31: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
+	10, // 32: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	23, // 33: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	3,  // 34: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
+	2,  // 35: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	7,  // 36: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	9,  // 37: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	22, // 38: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	28, // 39: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	5,  // 40: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
+	35, // [35:41] is the sub-list for method output_type
+	29, // [29:35] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_cluster_proto_init() }
@@ -2456,6 +2831,9 @@ func file_penstock_v1_cluster_proto_init() {
 		(*ProposeRequest_AlterTopic)(nil),
 		(*ProposeRequest_AllocateProducerIds)(nil),
 		(*ProposeRequest_Reassign)(nil),
+		(*ProposeRequest_Decommission)(nil),
+		(*ProposeRequest_Rebalance)(nil),
+		(*ProposeRequest_ElectPreferred)(nil),
 		(*ProposeRequest_ReplaceBroker)(nil),
 		(*ProposeRequest_RemoveBroker)(nil),
 		(*ProposeRequest_Voter)(nil),
@@ -2468,7 +2846,7 @@ func file_penstock_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_cluster_proto_rawDesc), len(file_penstock_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

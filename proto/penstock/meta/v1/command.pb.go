@@ -99,7 +99,6 @@ type Command struct {
 	//	*Command_ReassignPartitions
 	//	*Command_FinishReassignments
 	//	*Command_DecommissionBroker
-	//	*Command_UnregisterBroker
 	//	*Command_ReplaceBroker
 	//	*Command_RemoveBroker
 	//	*Command_SettleVote
@@ -281,15 +280,6 @@ func (x *Command) GetDecommissionBroker() *DecommissionBroker {
 	return nil
 }
 
-func (x *Command) GetUnregisterBroker() *UnregisterBroker {
-	if x != nil {
-		if x, ok := x.Kind.(*Command_UnregisterBroker); ok {
-			return x.UnregisterBroker
-		}
-	}
-	return nil
-}
-
 func (x *Command) GetReplaceBroker() *ReplaceBroker {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_ReplaceBroker); ok {
@@ -407,10 +397,6 @@ type Command_DecommissionBroker struct {
 	DecommissionBroker *DecommissionBroker `protobuf:"bytes,32,opt,name=decommission_broker,json=decommissionBroker,proto3,oneof"`
 }
 
-type Command_UnregisterBroker struct {
-	UnregisterBroker *UnregisterBroker `protobuf:"bytes,33,opt,name=unregister_broker,json=unregisterBroker,proto3,oneof"`
-}
-
 type Command_ReplaceBroker struct {
 	ReplaceBroker *ReplaceBroker `protobuf:"bytes,40,opt,name=replace_broker,json=replaceBroker,proto3,oneof"`
 }
@@ -460,8 +446,6 @@ func (*Command_ReassignPartitions) isCommand_Kind() {}
 func (*Command_FinishReassignments) isCommand_Kind() {}
 
 func (*Command_DecommissionBroker) isCommand_Kind() {}
-
-func (*Command_UnregisterBroker) isCommand_Kind() {}
 
 func (*Command_ReplaceBroker) isCommand_Kind() {}
 
@@ -1866,60 +1850,6 @@ func (x *DecommissionBroker) GetThrottle() int64 {
 	return 0
 }
 
-// UnregisterBroker forgets a broker that is decommissioned, holds no replica and
-// has stopped.
-type UnregisterBroker struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	BrokerEpoch   int64                  `protobuf:"varint,2,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UnregisterBroker) Reset() {
-	*x = UnregisterBroker{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UnregisterBroker) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UnregisterBroker) ProtoMessage() {}
-
-func (x *UnregisterBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UnregisterBroker.ProtoReflect.Descriptor instead.
-func (*UnregisterBroker) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{22}
-}
-
-func (x *UnregisterBroker) GetNodeId() int32 {
-	if x != nil {
-		return x.NodeId
-	}
-	return 0
-}
-
-func (x *UnregisterBroker) GetBrokerEpoch() int64 {
-	if x != nil {
-		return x.BrokerEpoch
-	}
-	return 0
-}
-
 // ReplaceBroker gives up a broker's data directory for good: its storage id is
 // retired, its replicas hold nothing any more, and one registration of the node
 // id under another storage id is let in.
@@ -1938,7 +1868,7 @@ type ReplaceBroker struct {
 
 func (x *ReplaceBroker) Reset() {
 	*x = ReplaceBroker{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +1880,7 @@ func (x *ReplaceBroker) String() string {
 func (*ReplaceBroker) ProtoMessage() {}
 
 func (x *ReplaceBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +1893,7 @@ func (x *ReplaceBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceBroker.ProtoReflect.Descriptor instead.
 func (*ReplaceBroker) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplaceBroker) GetNodeId() int32 {
@@ -2006,7 +1936,7 @@ type RemoveBroker struct {
 
 func (x *RemoveBroker) Reset() {
 	*x = RemoveBroker{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +1948,7 @@ func (x *RemoveBroker) String() string {
 func (*RemoveBroker) ProtoMessage() {}
 
 func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +1961,7 @@ func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBroker.ProtoReflect.Descriptor instead.
 func (*RemoveBroker) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveBroker) GetNodeId() int32 {
@@ -2059,7 +1989,7 @@ type SettleVote struct {
 
 func (x *SettleVote) Reset() {
 	*x = SettleVote{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2001,7 @@ func (x *SettleVote) String() string {
 func (*SettleVote) ProtoMessage() {}
 
 func (x *SettleVote) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2014,7 @@ func (x *SettleVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleVote.ProtoReflect.Descriptor instead.
 func (*SettleVote) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SettleVote) GetNodeId() int32 {
@@ -2114,7 +2044,7 @@ type AddPartitions struct {
 
 func (x *AddPartitions) Reset() {
 	*x = AddPartitions{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2056,7 @@ func (x *AddPartitions) String() string {
 func (*AddPartitions) ProtoMessage() {}
 
 func (x *AddPartitions) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2069,7 @@ func (x *AddPartitions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitions.ProtoReflect.Descriptor instead.
 func (*AddPartitions) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AddPartitions) GetName() string {
@@ -2184,7 +2114,7 @@ type ElectUnclean struct {
 
 func (x *ElectUnclean) Reset() {
 	*x = ElectUnclean{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2126,7 @@ func (x *ElectUnclean) String() string {
 func (*ElectUnclean) ProtoMessage() {}
 
 func (x *ElectUnclean) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2139,7 @@ func (x *ElectUnclean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectUnclean.ProtoReflect.Descriptor instead.
 func (*ElectUnclean) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ElectUnclean) GetTopicId() []byte {
@@ -2253,7 +2183,7 @@ type ConfirmDeletions struct {
 
 func (x *ConfirmDeletions) Reset() {
 	*x = ConfirmDeletions{}
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2195,7 @@ func (x *ConfirmDeletions) String() string {
 func (*ConfirmDeletions) ProtoMessage() {}
 
 func (x *ConfirmDeletions) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2208,7 @@ func (x *ConfirmDeletions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletions.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletions) Descriptor() ([]byte, []int) {
-	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConfirmDeletions) GetNodeId() int32 {
@@ -2306,7 +2236,7 @@ var File_penstock_meta_v1_command_proto protoreflect.FileDescriptor
 
 const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xcc\f\n" +
+	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xf9\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12F\n" +
@@ -2324,8 +2254,7 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\x15allocate_producer_ids\x18\f \x01(\v2%.penstock.meta.v1.AllocateProducerIdsH\x00R\x13allocateProducerIds\x12W\n" +
 	"\x13reassign_partitions\x18\x1e \x01(\v2$.penstock.meta.v1.ReassignPartitionsH\x00R\x12reassignPartitions\x12Z\n" +
 	"\x14finish_reassignments\x18\x1f \x01(\v2%.penstock.meta.v1.FinishReassignmentsH\x00R\x13finishReassignments\x12W\n" +
-	"\x13decommission_broker\x18  \x01(\v2$.penstock.meta.v1.DecommissionBrokerH\x00R\x12decommissionBroker\x12Q\n" +
-	"\x11unregister_broker\x18! \x01(\v2\".penstock.meta.v1.UnregisterBrokerH\x00R\x10unregisterBroker\x12H\n" +
+	"\x13decommission_broker\x18  \x01(\v2$.penstock.meta.v1.DecommissionBrokerH\x00R\x12decommissionBroker\x12H\n" +
 	"\x0ereplace_broker\x18( \x01(\v2\x1f.penstock.meta.v1.ReplaceBrokerH\x00R\rreplaceBroker\x12E\n" +
 	"\rremove_broker\x18) \x01(\v2\x1e.penstock.meta.v1.RemoveBrokerH\x00R\fremoveBroker\x12?\n" +
 	"\vsettle_vote\x18* \x01(\v2\x1c.penstock.meta.v1.SettleVoteH\x00R\n" +
@@ -2449,10 +2378,7 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\x12DecommissionBroker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\x12\x1a\n" +
-	"\bthrottle\x18\x03 \x01(\x03R\bthrottle\"N\n" +
-	"\x10UnregisterBroker\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
-	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\"|\n" +
+	"\bthrottle\x18\x03 \x01(\x03R\bthrottle\"|\n" +
 	"\rReplaceBroker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -2504,7 +2430,7 @@ func file_penstock_meta_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_meta_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(Damage)(0),                   // 0: penstock.meta.v1.Damage
 	(*Command)(nil),               // 1: penstock.meta.v1.Command
@@ -2529,15 +2455,14 @@ var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(*FinishReassignments)(nil),   // 20: penstock.meta.v1.FinishReassignments
 	(*FinishedReassignment)(nil),  // 21: penstock.meta.v1.FinishedReassignment
 	(*DecommissionBroker)(nil),    // 22: penstock.meta.v1.DecommissionBroker
-	(*UnregisterBroker)(nil),      // 23: penstock.meta.v1.UnregisterBroker
-	(*ReplaceBroker)(nil),         // 24: penstock.meta.v1.ReplaceBroker
-	(*RemoveBroker)(nil),          // 25: penstock.meta.v1.RemoveBroker
-	(*SettleVote)(nil),            // 26: penstock.meta.v1.SettleVote
-	(*AddPartitions)(nil),         // 27: penstock.meta.v1.AddPartitions
-	(*ElectUnclean)(nil),          // 28: penstock.meta.v1.ElectUnclean
-	(*ConfirmDeletions)(nil),      // 29: penstock.meta.v1.ConfirmDeletions
-	nil,                           // 30: penstock.meta.v1.CreateTopic.ConfigsEntry
-	nil,                           // 31: penstock.meta.v1.AlterTopicConfig.SetEntry
+	(*ReplaceBroker)(nil),         // 23: penstock.meta.v1.ReplaceBroker
+	(*RemoveBroker)(nil),          // 24: penstock.meta.v1.RemoveBroker
+	(*SettleVote)(nil),            // 25: penstock.meta.v1.SettleVote
+	(*AddPartitions)(nil),         // 26: penstock.meta.v1.AddPartitions
+	(*ElectUnclean)(nil),          // 27: penstock.meta.v1.ElectUnclean
+	(*ConfirmDeletions)(nil),      // 28: penstock.meta.v1.ConfirmDeletions
+	nil,                           // 29: penstock.meta.v1.CreateTopic.ConfigsEntry
+	nil,                           // 30: penstock.meta.v1.AlterTopicConfig.SetEntry
 }
 var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.Command.set_cluster_id:type_name -> penstock.meta.v1.SetClusterId
@@ -2553,31 +2478,30 @@ var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	18, // 10: penstock.meta.v1.Command.reassign_partitions:type_name -> penstock.meta.v1.ReassignPartitions
 	20, // 11: penstock.meta.v1.Command.finish_reassignments:type_name -> penstock.meta.v1.FinishReassignments
 	22, // 12: penstock.meta.v1.Command.decommission_broker:type_name -> penstock.meta.v1.DecommissionBroker
-	23, // 13: penstock.meta.v1.Command.unregister_broker:type_name -> penstock.meta.v1.UnregisterBroker
-	24, // 14: penstock.meta.v1.Command.replace_broker:type_name -> penstock.meta.v1.ReplaceBroker
-	25, // 15: penstock.meta.v1.Command.remove_broker:type_name -> penstock.meta.v1.RemoveBroker
-	26, // 16: penstock.meta.v1.Command.settle_vote:type_name -> penstock.meta.v1.SettleVote
-	27, // 17: penstock.meta.v1.Command.add_partitions:type_name -> penstock.meta.v1.AddPartitions
-	28, // 18: penstock.meta.v1.Command.elect_unclean:type_name -> penstock.meta.v1.ElectUnclean
-	29, // 19: penstock.meta.v1.Command.confirm_deletions:type_name -> penstock.meta.v1.ConfirmDeletions
-	4,  // 20: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
-	4,  // 21: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
-	5,  // 22: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
-	0,  // 23: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
-	9,  // 24: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	30, // 25: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
-	31, // 26: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
-	13, // 27: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
-	14, // 28: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
-	16, // 29: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
-	19, // 30: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
-	21, // 31: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
-	9,  // 32: penstock.meta.v1.AddPartitions.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	23, // 13: penstock.meta.v1.Command.replace_broker:type_name -> penstock.meta.v1.ReplaceBroker
+	24, // 14: penstock.meta.v1.Command.remove_broker:type_name -> penstock.meta.v1.RemoveBroker
+	25, // 15: penstock.meta.v1.Command.settle_vote:type_name -> penstock.meta.v1.SettleVote
+	26, // 16: penstock.meta.v1.Command.add_partitions:type_name -> penstock.meta.v1.AddPartitions
+	27, // 17: penstock.meta.v1.Command.elect_unclean:type_name -> penstock.meta.v1.ElectUnclean
+	28, // 18: penstock.meta.v1.Command.confirm_deletions:type_name -> penstock.meta.v1.ConfirmDeletions
+	4,  // 19: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
+	4,  // 20: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
+	5,  // 21: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
+	0,  // 22: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
+	9,  // 23: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	29, // 24: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
+	30, // 25: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
+	13, // 26: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
+	14, // 27: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
+	16, // 28: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
+	19, // 29: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
+	21, // 30: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
+	9,  // 31: penstock.meta.v1.AddPartitions.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_command_proto_init() }
@@ -2599,7 +2523,6 @@ func file_penstock_meta_v1_command_proto_init() {
 		(*Command_ReassignPartitions)(nil),
 		(*Command_FinishReassignments)(nil),
 		(*Command_DecommissionBroker)(nil),
-		(*Command_UnregisterBroker)(nil),
 		(*Command_ReplaceBroker)(nil),
 		(*Command_RemoveBroker)(nil),
 		(*Command_SettleVote)(nil),
@@ -2614,7 +2537,7 @@ func file_penstock_meta_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_command_proto_rawDesc), len(file_penstock_meta_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
