@@ -99,6 +99,14 @@ func kafkaCode(c api.Code) *kerr.Error {
 		return kerr.StaleBrokerEpoch
 	case api.CodeInvalidUpdateVersion:
 		return kerr.InvalidUpdateVersion
+	case api.CodeInvalidReplicaAssignment:
+		return kerr.InvalidReplicaAssignment
+	case api.CodeNoReassignmentInProgress:
+		return kerr.NoReassignmentInProgress
+	case api.CodeElectionNotNeeded:
+		return kerr.ElectionNotNeeded
+	case api.CodePreferredLeaderNotAvailable:
+		return kerr.PreferredLeaderNotAvailable
 	default:
 		return groupCode(c)
 	}

@@ -58,6 +58,16 @@ type Replicas interface {
 	Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error)
 }
 
+// Placement decides where replicas are and who leads.
+type Placement interface {
+	// Reassign has the errors of partitions in the order of the request; an error ends
+	// the call.
+	Reassign(ctx context.Context, req *api.Reassign) ([]*api.Error, error)
+	Reassignments(ctx context.Context, of []api.PartitionRef) ([]api.Reassignment, error)
+	// ElectPreferred has its errors like Reassign.
+	ElectPreferred(ctx context.Context, of []api.PartitionRef) ([]*api.Error, error)
+}
+
 // Offsets are committed offsets and who keeps them.
 type Offsets interface {
 	FindCoordinator(ctx context.Context, group string) (nodeID int32, err error)
@@ -92,4 +102,5 @@ type Services struct {
 	Offsets    Offsets
 	Groups     Groups
 	GroupAdmin GroupAdmin
+	Placement  Placement
 }

@@ -146,7 +146,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	if n.kafka != nil {
 		n.kafka.Open(kafka.Services{
 			Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
-			Groups: n.broker, GroupAdmin: n.broker,
+			Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker,
 		})
 	}
 	n.serving.Go(n.watch)
