@@ -119,9 +119,12 @@ func TestDecommissionCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.moved("t", from...)
-	if b := m.broker(from[1]); b.Decommissioning {
-		t.Errorf("%+v", b)
-	}
+	m.until("the mark is gone", 10*time.Second, func() error {
+		if b := m.broker(from[1]); b.Decommissioning {
+			return fmt.Errorf("%+v", b)
+		}
+		return nil
+	})
 	n := stop()
 	m.exactly("t", n)
 	m.sameBytes("t", from...)
@@ -140,7 +143,14 @@ func TestRebalance(t *testing.T) {
 	if err != nil || len(results) != len(away) {
 		t.Fatalf("%v %v", results, err)
 	}
-	m.atRest()
+	m.until("nothing is on broker 4 of t", 60*time.Second, func() error {
+		for i, p := range m.partitions("t") {
+			if !slices.Equal(p.Replicas, away[i].Replicas) {
+				return fmt.Errorf("%+v", p)
+			}
+		}
+		return nil
+	})
 	for i := range int32(8) {
 		if _, err := m.produce("t", i, fmt.Sprint(i), pb.Acks_ACKS_ALL); err != nil {
 			t.Fatal(err)
@@ -158,12 +168,15 @@ func TestRebalance(t *testing.T) {
 	if _, err := m.admin.Rebalance(t.Context(), client.Rebalance{}); err != nil {
 		t.Fatal(err)
 	}
-	m.atRest()
-	for _, id := range []int32{1, 2, 3, 4} {
-		if b := m.broker(id); b.Replicas != 9 {
-			t.Errorf("%+v", b)
+	m.until("the brokers have as much each", 60*time.Second, func() error {
+		for _, id := range []int32{1, 2, 3, 4} {
+			if b := m.broker(id); b.Replicas != 9 {
+				return fmt.Errorf("%+v", b)
+			}
 		}
-	}
+		return nil
+	})
+	m.atRest()
 	if plan, err := m.admin.Rebalance(t.Context(), client.Rebalance{DryRun: true}); err != nil || len(plan) > 0 {
 		t.Errorf("there is more to do: %v %v", plan, err)
 	}
@@ -184,11 +197,13 @@ func TestRebalance(t *testing.T) {
 		}
 		wantCode(t, results[1].Err, client.CodeUnknownTopic)
 		wantCode(t, results[2].Err, client.CodeUnknownPartition)
-		p := m.partitions("t")[i]
-		if p.Leader != p.Replicas[0] {
-			t.Errorf("%+v", p)
-		}
-		leaders[p.Leader]++
+		m.until("the preferred leader leads", 10*time.Second, func() error {
+			if p := m.partitions("t")[i]; p.Leader != p.Replicas[0] {
+				return fmt.Errorf("%+v", p)
+			}
+			return nil
+		})
+		leaders[p.Replicas[0]]++
 	}
 	for i := range int32(8) {
 		if got := m.readAll("t", i, 1); got[0] != fmt.Sprint(i) {
@@ -244,7 +259,14 @@ func TestReassignCommittedOffsets(t *testing.T) {
 			t.Fatal(r.Err)
 		}
 	}
-	m.atRest()
+	m.until("the topic has moved", 60*time.Second, func() error {
+		for i, p := range m.partitions(topic) {
+			if !slices.Equal(p.Replicas, changes[i].Replicas) {
+				return fmt.Errorf("%+v", p)
+			}
+		}
+		return nil
+	})
 	fetch := &pb.FetchOffsetsRequest{Group: "g", Partitions: []*pb.TopicPartition{{Topic: "t"}}}
 	m.until("the old coordinator refuses", 15*time.Second, func() error {
 		_, err := pb.NewGroupServiceClient(m.conn(old)).FetchOffsets(t.Context(), fetch)

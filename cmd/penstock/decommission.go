@@ -94,18 +94,13 @@ func (s *shared) decommission(cmd *cobra.Command, a *client.Admin, d client.Deco
 		rows := planned(moves)
 		return s.show(cmd.OutOrStdout(), rows, func(w io.Writer) error { return printPlan(w, rows) })
 	}
-	if wait && !d.Cancel {
-		if err := waitEmpty(ctx, a, d.NodeID); err != nil {
-			return err
-		}
-	}
-	cluster, err := a.Cluster(ctx)
+	b, err := waitMarked(ctx, a, d, wait && !d.Cancel)
 	if err != nil {
 		return err
 	}
 	out := map[string]any{"node_id": d.NodeID, "decommissioning": !d.Cancel, "replicas": 0, "voter": false}
 	text := fmt.Sprintf("broker %d is empty and forgotten", d.NodeID)
-	if b := brokerOf(cluster, d.NodeID); b != nil {
+	if b != nil {
 		out["replicas"], out["voter"] = b.Replicas, b.Voter
 		text = decommissionLine(b)
 	}
@@ -139,31 +134,39 @@ func decommissionLine(b *client.Broker) string {
 	}
 }
 
-// waitEmpty shows how far a decommission is until the broker holds no replica.
-func waitEmpty(ctx context.Context, a *client.Admin, node int32) error {
+// waitMarked waits until a broker is seen as it was asked to be and, if empty is set,
+// shows how far its decommission is until it holds no replica. It returns the broker
+// as it is then; nil: it is forgotten.
+func waitMarked(ctx context.Context, a *client.Admin, d client.Decommission, empty bool) (*client.Broker, error) {
 	bar := newProgressBar(os.Stderr)
 	defer bar.clear()
 	tick := time.NewTicker(movePoll)
 	defer tick.Stop()
-	most := 0
+	most, marked := 0, time.Now()
 	for {
 		cluster, err := a.Cluster(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		b := brokerOf(cluster, node)
+		b := brokerOf(cluster, d.NodeID)
 		switch {
-		case b == nil || b.Replicas == 0:
-			return nil
-		case !b.Decommissioning:
-			return fmt.Errorf("the decommission of broker %d was cancelled", node)
+		case b == nil:
+			return nil, nil
+		case b.Decommissioning == d.Cancel:
+			// A broker answered that has not heard of it yet, or it was changed again.
+			if time.Since(marked) > moveStale {
+				return nil, fmt.Errorf("the decommission of broker %d was cancelled or begun again meanwhile", d.NodeID)
+			}
+		case !empty || b.Replicas == 0:
+			return b, nil
+		default:
+			marked, most = time.Now(), max(most, b.Replicas)
+			bar.count(int64(most-b.Replicas), int64(most), "replicas")
 		}
-		most = max(most, b.Replicas)
-		bar.count(int64(most-b.Replicas), int64(most), "replicas")
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w; the cluster goes on with the decommission", ctx.Err())
+			return nil, fmt.Errorf("%w; the cluster goes on with the decommission", ctx.Err())
 		}
 	}
 }
@@ -194,11 +197,11 @@ func newClusterRebalance(s *shared) *cobra.Command {
 					return err
 				}
 				if move.wait && !dryRun && len(moves) > 0 {
-					parts := make([]client.TopicPartition, len(moves))
-					for i, m := range moves {
-						parts[i] = m.TopicPartition
+					to := make(map[client.TopicPartition][]int32, len(moves))
+					for _, m := range moves {
+						to[m.TopicPartition] = m.To
 					}
-					if err := waitMoved(cmd.Context(), a, parts); err != nil {
+					if err := waitMoved(cmd.Context(), a, to); err != nil {
 						return err
 					}
 				}

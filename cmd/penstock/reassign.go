@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -246,7 +247,7 @@ func (s *shared) reassign(cmd *cobra.Command, a *client.Admin, changes []client.
 		return err
 	}
 	var failed []error
-	var begun []client.TopicPartition
+	begun := make(map[client.TopicPartition][]int32)
 	rows := make([]reassignJSON, len(changes))
 	for i, c := range changes {
 		rows[i] = reassignJSON{Topic: c.Topic, Partition: c.Partition, Replicas: c.Replicas, Cancelled: c.Cancel}
@@ -255,7 +256,9 @@ func (s *shared) reassign(cmd *cobra.Command, a *client.Admin, changes []client.
 			rows[i].Error = results[i].Err.Error()
 			continue
 		}
-		begun = append(begun, c.TopicPartition)
+		if !c.Cancel { // that is done at once
+			begun[c.TopicPartition] = c.Replicas
+		}
 	}
 	if wait && len(begun) > 0 {
 		if err := waitMoved(cmd.Context(), a, begun); err != nil {
@@ -279,29 +282,69 @@ func (s *shared) reassign(cmd *cobra.Command, a *client.Admin, changes []client.
 	return errors.Join(errors.Join(failed...), err)
 }
 
-const movePoll = 200 * time.Millisecond
+const (
+	movePoll = 200 * time.Millisecond
+	// moveStale is how long an answer may come from a broker that has not heard yet of
+	// what another one confirmed.
+	moveStale = 5 * time.Second
+)
 
-// waitMoved returns when no reassignment of the partitions is under way.
-func waitMoved(ctx context.Context, a *client.Admin, parts []client.TopicPartition) error {
+// waitMoved returns when the partitions have the replicas that they are to have.
+// Brokers answer by what they know: one that has not heard of the move yet shows
+// none, too.
+func waitMoved(ctx context.Context, a *client.Admin, to map[client.TopicPartition][]int32) error {
 	bar := newProgressBar(os.Stderr)
 	defer bar.clear()
 	tick := time.NewTicker(movePoll)
 	defer tick.Stop()
+	idle := time.Now() // since when none of those that are left is seen to move
 	for {
-		list, err := a.ListPartitionReassignments(ctx, parts...)
-		if err != nil {
+		left, moving, err := leftToMove(ctx, a, to)
+		switch {
+		case err != nil:
 			return err
-		}
-		if len(list) == 0 {
+		case len(left) == 0:
 			return nil
+		case len(moving) > 0:
+			idle = time.Now()
+			bar.set(copied(moving))
+		case time.Since(idle) > moveStale:
+			return fmt.Errorf("%s has the replicas %s, not %s, and does not move: that was cancelled or redirected",
+				left[0].TopicPartition, ids(left[0].From), ids(left[0].To))
 		}
-		bar.set(copied(list))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return fmt.Errorf("%w; the replicas go on moving", ctx.Err())
 		}
 	}
+}
+
+// leftToMove are the partitions that do not have the replicas yet that they are to
+// have, and the reassignments of those that are seen to move.
+func leftToMove(ctx context.Context, a *client.Admin, to map[client.TopicPartition][]int32) ([]client.PlannedMove, []client.ReassignmentState, error) {
+	topics, err := a.ListTopics(ctx, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	var left []client.PlannedMove
+	var parts []client.TopicPartition
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			tp := client.TopicPartition{Topic: t.Name, Partition: p.Partition}
+			want, asked := to[tp]
+			if !asked || slices.Equal(p.Replicas, want) && len(p.Adding)+len(p.Removing) == 0 {
+				continue
+			}
+			left = append(left, client.PlannedMove{TopicPartition: tp, From: p.Replicas, To: want})
+			parts = append(parts, tp)
+		}
+	}
+	if len(left) == 0 {
+		return nil, nil, nil
+	}
+	moving, err := a.ListPartitionReassignments(ctx, parts...)
+	return left, moving, err
 }
 
 // copied is how much of what has to be copied is there.
