@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover kafka-clients
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test-e2e: build
 
 upgrade-e2e: build ## A cluster of an earlier revision (UPGRADE_FROM) upgraded to this one, a node at a time, under load
 	UPGRADE_FROM=$(UPGRADE_FROM) PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 20m -v -run 'TestRollingUpgrade$$' ./internal/e2e
+
+kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
+	scripts/kafka-clients
 
 race: ## Unit tests under the race detector
 	scripts/gotest -race -short -timeout 10m $(UNIT)

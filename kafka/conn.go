@@ -20,7 +20,7 @@ const (
 	maxBody = 8 << 20
 	// receiveGrace and receiveRate say how long a request may take to arrive.
 	receiveGrace = 30 * time.Second
-	receiveRate  = 16 << 10 // bytes a second
+	receiveRate  = 64 << 10 // bytes a second
 	// sendGrace is how long a client may take nothing of an answer at all.
 	sendGrace = 2 * time.Minute
 	// writeStep is how much is handed to the kernel at once: what it takes counts
@@ -45,6 +45,7 @@ type conn struct {
 	clientID atomic.Pointer[string]
 	// Times in Unix nanoseconds, for the watcher. 0: not at that.
 	due     atomic.Int64 // when what is being read must be there
+	began   atomic.Int64 // when the request that is being read began to arrive
 	sending atomic.Int64 // last progress of the answer that is being sent
 	idle    atomic.Bool  // due is about the next request, not about the rest of one
 }
@@ -62,7 +63,7 @@ func newConn(d *Door, nc net.Conn, listener string) *conn {
 	if err != nil {
 		host = nc.RemoteAddr().String()
 	}
-	c := &conn{door: d, net: nc, host: host, listener: listener, source: source{conn: nc, buffers: &d.buffers}}
+	c := &conn{door: d, net: nc, host: host, listener: listener, source: source{conn: nc, buffers: &d.buffers, intake: &d.intake}}
 	c.answers.init(c)
 	empty := ""
 	c.clientID.Store(&empty)
@@ -103,6 +104,7 @@ func (c *conn) run() {
 	cancel()
 	c.answers.close()
 	c.source.drop()
+	c.source.release()
 	c.door.forget(c)
 	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
 		c.door.logger.Debug("a Kafka connection ended", "client", c.host, "client_id", *c.clientID.Load(), "error", err)
@@ -119,8 +121,10 @@ func (c *conn) serve(ctx context.Context) error {
 		if err := c.source.next(maxFrame); err != nil {
 			return err
 		}
+		now := time.Now()
 		c.idle.Store(false)
-		c.due.Store(time.Now().Add(receiveGrace + time.Duration(c.source.left)*time.Second/receiveRate).UnixNano())
+		c.began.Store(now.UnixNano())
+		c.due.Store(now.Add(receiveGrace + time.Duration(c.source.left)*time.Second/receiveRate).UnixNano())
 		if err := c.request(ctx); err != nil {
 			return err
 		}
@@ -128,6 +132,13 @@ func (c *conn) serve(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// received ends the watch over a request that has arrived.
+func (c *conn) received() {
+	c.due.Store(0)
+	c.began.Store(0)
+	c.source.release()
 }
 
 // header is what precedes every request.
@@ -154,15 +165,15 @@ func (c *conn) request(ctx context.Context) error {
 		if err := c.source.skip(c.source.left); err != nil {
 			return err
 		}
-		c.due.Store(0)
+		c.received()
 		return c.reply(&h, unsupportedVersion(c.door.listed))
 	}
 	req := h.entry.request()
 	req.SetVersion(h.version)
-	if err := c.decode(req); err != nil {
+	if err := c.decode(&h, req); err != nil {
 		return err
 	}
-	c.due.Store(0)
+	c.received()
 	if err := c.answers.drain(); err != nil {
 		return err
 	}
@@ -213,12 +224,15 @@ func (c *conn) header() (h header, err error) {
 }
 
 // decode reads the body of a request that is not the hot path.
-func (c *conn) decode(req kmsg.Request) error {
+func (c *conn) decode(h *header, req kmsg.Request) error {
 	if c.source.left > maxBody {
 		return malformed("a request of %d bytes; at most %d are accepted", c.source.left, maxBody)
 	}
 	body, err := c.source.body()
 	if err != nil {
+		return err
+	}
+	if err := h.entry.shape.check(body, h.version, h.entry.flexible(h.version)); err != nil {
 		return err
 	}
 	if err := req.ReadFrom(body); err != nil {

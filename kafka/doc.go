@@ -6,6 +6,8 @@
 //	door.go     listeners, limits, and the watcher of connections
 //	conn.go     one connection: frame, header, dispatch
 //	source.go   what is read from a connection, bounded by its frame
+//	intake.go   the memory of requests that have not arrived as a whole
+//	shape.go    the form of every request, checked before it is decoded
 //	answers.go  produce requests that await their acknowledgements
 //	errors.go   the broker's errors as Kafka's codes
 //
@@ -23,8 +25,8 @@
 //
 // The records of a produce request go from the socket into a buffer of the arena
 // that the log keeps, but for the few that were read together with the header. Its
-// size is believed up to 128 KiB; beyond that memory is taken as bytes come. A large
-// request reaches the broker in parts. The answer to a fetch is written from where
+// size is believed while not too many are (intake.go); else memory is taken as bytes
+// come. A large request reaches the broker in parts. The answer to a fetch is written from where
 // the records lie, and there is one of them a connection: who does not take it gets
 // no other, and is cut off when readers wait for the memory. Everything else that a
 // request holds is bounded by its size, and that by maxBody. A connection that waits

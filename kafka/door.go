@@ -44,17 +44,17 @@ func (o *Options) ensureDefaults() {
 	}
 }
 
-// Door serves Kafka clients. Make it with New, give it listeners with Serve, let
-// clients in with Open, and end it with Close. Until Open it hangs up on them, so
-// that they turn to another broker at once.
+// Door serves Kafka clients. Make it with New, give it listeners with Serve, and end
+// it with Close. Before the broker can answer nobody should listen: a client takes a
+// connection that is cut before its first answer for one that wants TLS or SASL.
 type Door struct {
 	opts     Options
 	logger   *slog.Logger
-	services Services // written by Open, before open is set
-	open     atomic.Bool
+	services Services
 	apis     map[int16]*entry
 	listed   []entry
 	buffers  buffers
+	intake   intake
 
 	//nolint:containedctx // The parent of what connections do; Close ends it.
 	ctx    context.Context
@@ -69,13 +69,14 @@ type Door struct {
 	refused atomic.Int64 // connections above the limit since the last word about it
 }
 
-// New makes a door. Its watcher runs until Close.
-func New(opts Options) *Door {
+// New makes a door that calls services. Its watcher runs until Close.
+func New(opts Options, services Services) *Door {
 	opts.ensureDefaults()
 	d := &Door{
-		opts: opts, logger: opts.Logger,
+		opts: opts, logger: opts.Logger, services: services,
 		conns: make(map[*conn]struct{}), listeners: make(map[net.Listener]struct{}),
 	}
+	d.intake.believed, d.intake.gathered = opts.Arena.Limit()/4, opts.Arena.Limit()
 	d.listed = table()
 	d.apis = make(map[int16]*entry, len(d.listed))
 	for i := range d.listed {
@@ -84,12 +85,6 @@ func New(opts Options) *Door {
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.wg.Go(d.watch)
 	return d
-}
-
-// Open lets clients in. It is called once.
-func (d *Door) Open(services Services) {
-	d.services = services
-	d.open.Store(true)
 }
 
 // Serve accepts connections until the listener or the door is closed; the error
@@ -124,10 +119,6 @@ func (d *Door) Serve(lis net.Listener, name string) error {
 const acceptPause = 50 * time.Millisecond
 
 func (d *Door) admit(nc net.Conn, listener string) {
-	if !d.open.Load() {
-		_ = nc.Close()
-		return
-	}
 	c := newConn(d, nc, listener)
 	d.mu.Lock()
 	if d.closed || len(d.conns) >= d.opts.MaxConnections {
@@ -183,11 +174,10 @@ func (d *Door) watch() {
 		case <-d.ctx.Done():
 			return
 		}
-		if !d.open.Load() {
-			continue
-		}
 		short := d.services.Fetcher.MemoryShort()
-		for _, c := range d.snapshot() {
+		conns := d.snapshot()
+		d.relieve(now, conns)
+		for _, c := range conns {
 			if why := c.overdue(now, short); why != "" {
 				d.logger.Warn("a Kafka connection is cut: "+why, "client", c.host, "client_id", *c.clientID.Load())
 				c.cut()

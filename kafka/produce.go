@@ -51,7 +51,7 @@ func (c *conn) produce(ctx context.Context, h *header) error {
 	if err != nil {
 		return err
 	}
-	c.due.Store(0)
+	c.received()
 	if acks == api.AcksNone {
 		return c.unanswered(ctx, p)
 	}

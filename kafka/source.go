@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock/penstock/log/record"
 )
@@ -41,7 +42,9 @@ type source struct {
 	buf     *[bufferSize]byte // nil: nothing is buffered
 	r, w    int               // buf[r:w] is what was read ahead
 	left    int               // bytes of the frame that are not read yet
-	size    [4]byte           // of the frame, read while no buffer is held
+	intake  *intake
+	held    atomic.Int64 // bytes that grow has gathered
+	size    [4]byte      // of the frame, read while no buffer is held
 }
 
 // next waits for a frame and begins to read it.
@@ -153,46 +156,60 @@ func (s *source) skip(n int) error {
 // body reads the rest of the frame. Memory is taken as bytes arrive, not as the
 // frame's length says.
 func (s *source) body() ([]byte, error) {
-	b := make([]byte, min(s.left, 32<<10))
+	return s.grow(s.left)
+}
+
+// grow reads n bytes into memory that grows with what has come. It counts as
+// gathered until release.
+func (s *source) grow(n int) ([]byte, error) {
+	b := make([]byte, min(n, 32<<10))
+	s.hold(len(b))
 	for done := 0; ; {
 		if err := s.full(b[done:]); err != nil {
 			return nil, err
 		}
-		if s.left == 0 {
+		if done = len(b); done == n {
 			return b, nil
 		}
-		done = len(b)
-		grown := make([]byte, done+min(s.left, 3*done))
+		grown := make([]byte, min(n, 2*done))
+		s.hold(len(grown) - done)
 		copy(grown, b)
 		b = grown
 	}
 }
 
-// eager is the size up to which memory for a batch is taken before its bytes have
-// arrived.
-const eager = 128 << 10
+func (s *source) hold(n int) {
+	s.held.Add(int64(n))
+	s.intake.gather(n)
+}
 
-// batch reads n bytes of records into a Buf of the arena. Up to eager they go
-// straight into it; a larger one does so once its first part has shown that
-// somebody sends, each time up to eight times what has come.
+// release says that what was gathered has arrived and is somebody else's.
+func (s *source) release() {
+	s.intake.gather(int(-s.held.Swap(0)))
+}
+
+// batch reads n bytes of records into a Buf of the arena.
 func (s *source) batch(arena *record.Arena, n int) (*record.Buf, error) {
 	if n > s.left {
 		return nil, malformed("records of %d bytes in a frame that has %d left", n, s.left)
 	}
-	buf := arena.Get(min(n, eager))
-	for done := 0; ; {
-		if err := s.full(buf.Bytes()[done:]); err != nil {
-			buf.Release()
+	if !s.intake.believe(n) {
+		b, err := s.grow(n)
+		if err != nil {
 			return nil, err
 		}
-		if done = buf.Len(); done == n {
-			return buf, nil
-		}
-		grown := arena.Get(min(n, 8*done))
-		copy(grown.Bytes(), buf.Bytes())
-		buf.Release()
-		buf = grown
+		buf := arena.Get(n)
+		copy(buf.Bytes(), b)
+		s.release()
+		return buf, nil
 	}
+	defer s.intake.arrived(n)
+	buf := arena.Get(n)
+	if err := s.full(buf.Bytes()); err != nil {
+		buf.Release()
+		return nil, err
+	}
+	return buf, nil
 }
 
 func (s *source) int16() (int16, error) {

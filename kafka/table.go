@@ -26,6 +26,7 @@ type entry struct {
 	handle    handle
 
 	flexibleFrom int16
+	shape        shape
 }
 
 // handle answers a request. An error ends the connection.
@@ -79,8 +80,10 @@ func table() []entry {
 		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, request: request[kmsg.ConsumerGroupDescribeRequest], handle: on(consumerGroupDescribe)},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, request: request[kmsg.DescribeTopicPartitionsRequest], handle: on(describeTopicPartitions)},
 	}
+	forms := shapes()
 	for i := range t {
 		e := &t[i]
+		e.shape = parseShape(forms[e.key])
 		if e.key != keyProduce {
 			e.listedMin = e.min
 		}

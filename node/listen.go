@@ -11,7 +11,7 @@ import (
 // listeners are the sockets of a node, opened before anything else.
 type listeners struct {
 	grpc  []namedListener
-	kafka []namedListener
+	kafka []namedPort
 	raft  net.Listener
 	http  net.Listener // nil: none
 	peer  net.Listener
@@ -19,6 +19,13 @@ type listeners struct {
 
 type namedListener struct {
 	net.Listener
+
+	name string
+}
+
+// namedPort is a port that is taken and not listened on yet.
+type namedPort struct {
+	*boundPort
 
 	name string
 }
@@ -61,8 +68,14 @@ func listen(ctx context.Context, c *Config) (*listeners, error) {
 	}
 	var err error
 	l.grpc, err = named("listen.grpc", c.ListenGRPC)
-	if err == nil {
-		l.kafka, err = named("listen.kafka", c.ListenKafka)
+	for i := 0; err == nil && i < len(c.ListenKafka); i++ {
+		e := c.ListenKafka[i]
+		var port *boundPort
+		if port, err = bindPort(ctx, e.Address); err != nil {
+			err = &ListenError{"listen.kafka", e.Address, err}
+			break
+		}
+		l.kafka = append(l.kafka, namedPort{port, e.Listener})
 	}
 	if err == nil {
 		l.raft, err = open("listen.raft", c.ListenRaft)
@@ -82,10 +95,11 @@ func listen(ctx context.Context, c *Config) (*listeners, error) {
 
 // close closes what is open; closing a listener that its server has closed is harmless.
 func (l *listeners) close() {
-	for _, named := range [][]namedListener{l.grpc, l.kafka} {
-		for _, lis := range named {
-			_ = lis.Close()
-		}
+	for _, g := range l.grpc {
+		_ = g.Close()
+	}
+	for _, k := range l.kafka {
+		k.close()
 	}
 	for _, lis := range []net.Listener{l.raft, l.http, l.peer} {
 		if lis != nil {
@@ -101,7 +115,7 @@ func (l *listeners) bound(c *Config) {
 		c.ListenGRPC[i].Address = withPort(c.ListenGRPC[i].Address, g.Addr())
 	}
 	for i, k := range l.kafka {
-		c.ListenKafka[i].Address = withPort(c.ListenKafka[i].Address, k.Addr())
+		c.ListenKafka[i].Address = withPort(c.ListenKafka[i].Address, k.address)
 	}
 	c.ListenRaft = withPort(c.ListenRaft, l.raft.Addr())
 	c.ListenPeer = withPort(c.ListenPeer, l.peer.Addr())

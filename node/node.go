@@ -132,7 +132,6 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	for _, l := range n.listeners.grpc {
 		n.serve(n.public, grpcapi.Listener(l.Listener, l.name), "listen.grpc")
 	}
-	n.serveKafka(arena)
 	if err := n.joinCluster(ctx, codec, registry); err != nil {
 		return err
 	}
@@ -143,11 +142,8 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Placement: n.broker, Cluster: n.broker,
 		Groups: n.broker, GroupAdmin: n.broker, Operator: n.broker, Now: time.Now,
 	})
-	if n.kafka != nil {
-		n.kafka.Open(kafka.Services{
-			Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
-			Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker,
-		})
+	if err := n.serveKafka(ctx, arena); err != nil {
+		return err
 	}
 	n.serving.Go(n.watch)
 	n.serving.Go(func() { n.clients.Watch(n.done, n.cfg.FetchStall, n.logger) })
@@ -156,22 +152,30 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 }
 
 // serveKafka opens the door for Kafka clients, if there is to be one.
-func (n *Node) serveKafka(arena *record.Arena) {
+func (n *Node) serveKafka(ctx context.Context, arena *record.Arena) error {
 	if len(n.listeners.kafka) == 0 {
-		return
+		return nil
 	}
 	n.kafka = kafka.New(kafka.Options{
 		Arena: arena, Logger: n.logger, DataDir: n.cfg.DataDir,
 		NumPartitions: n.cfg.NumPartitions, ReplicationFactor: n.cfg.DefaultReplicas, AutoCreate: n.cfg.AutoCreateTopics,
 		MaxConnections: int(n.cfg.MaxConnections), IdleTimeout: n.cfg.ConnectionIdle, StallTimeout: n.cfg.FetchStall,
+	}, kafka.Services{
+		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
+		Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker,
 	})
-	for _, l := range n.listeners.kafka {
+	for _, port := range n.listeners.kafka {
+		lis, err := port.listen(ctx)
+		if err != nil {
+			return &ListenError{"listen.kafka", port.address.String(), err}
+		}
 		n.serving.Go(func() {
-			if err := n.kafka.Serve(l.Listener, l.name); err != nil {
+			if err := n.kafka.Serve(lis, port.name); err != nil {
 				n.logger.Error("a listener ended", "key", "listen.kafka", "error", err)
 			}
 		})
 	}
+	return nil
 }
 
 // openDir makes and locks the data directory.

@@ -1,0 +1,140 @@
+package kafkaclients
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// cluster is three penstock processes.
+type cluster struct {
+	t       *testing.T
+	binary  string
+	dir     string
+	ports   []int // of node i+1: gRPC, Raft, HTTP, peers, Kafka
+	nodes   []*exec.Cmd
+	started int
+}
+
+const (
+	nodes        = 3
+	portsPerNode = 5
+	kafkaPort    = 9092 // of the first node: where every tutorial looks
+)
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	binary, err := filepath.Abs(os.Getenv("PENSTOCK_BINARY"))
+	require.NoError(t, err)
+	require.FileExists(t, binary, "PENSTOCK_BINARY names the program under test")
+	c := &cluster{t: t, binary: binary, dir: t.TempDir(), nodes: make([]*exec.Cmd, nodes)}
+	var open []net.Listener
+	for i := range nodes * portsPerNode {
+		address := "127.0.0.1:0"
+		if i%portsPerNode == portsPerNode-1 {
+			address = "127.0.0.1:" + strconv.Itoa(kafkaPort+i/portsPerNode)
+		}
+		lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		require.NoError(t, err, "the clusters of these tests need the ports 9092 to 9094")
+		open = append(open, lis)
+		c.ports = append(c.ports, lis.Addr().(*net.TCPAddr).Port)
+	}
+	for _, lis := range open {
+		require.NoError(t, lis.Close())
+	}
+	t.Cleanup(c.stop)
+	for i := range nodes {
+		c.start(i)
+	}
+	for i := range nodes {
+		c.awaitReady(i)
+	}
+	return c
+}
+
+func (c *cluster) port(node, kind int) int { return c.ports[node*portsPerNode+kind] }
+
+func (c *cluster) address(node, kind int) string {
+	return "127.0.0.1:" + strconv.Itoa(c.port(node, kind))
+}
+
+func (c *cluster) start(i int) {
+	c.t.Helper()
+	var voters []string
+	for v := range nodes {
+		voters = append(voters, fmt.Sprintf("%d@%s", v+1, c.address(v, 1)))
+	}
+	c.started++
+	log, err := os.Create(filepath.Join(c.dir, fmt.Sprintf("node-%d-%d.log", i+1, c.started)))
+	require.NoError(c.t, err)
+	cmd := exec.Command(c.binary, "server")                                  //nolint:noctx // stop ends it
+	ours := func(e string) bool { return strings.HasPrefix(e, "PENSTOCK_") } // the program takes them for its own
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ours),
+		"PENSTOCK_NODE_ID="+strconv.Itoa(i+1), "PENSTOCK_DATA_DIR="+filepath.Join(c.dir, fmt.Sprintf("data-%d", i+1)),
+		"PENSTOCK_VOTERS="+strings.Join(voters, ","), "PENSTOCK_DISK_RESERVE=64MiB",
+		"PENSTOCK_LISTEN_GRPC="+c.address(i, 0), "PENSTOCK_LISTEN_RAFT="+c.address(i, 1), "PENSTOCK_LISTEN_HTTP="+c.address(i, 2),
+		"PENSTOCK_LISTEN_PEER="+c.address(i, 3), "PENSTOCK_LISTEN_KAFKA="+c.address(i, 4),
+		"PENSTOCK_AUTO_CREATE_TOPICS_ENABLE=true", "PENSTOCK_NUM_PARTITIONS=3", "PENSTOCK_OFFSETS_TOPIC_NUM_PARTITIONS=6",
+	)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
+	require.NoError(c.t, cmd.Start())
+	require.NoError(c.t, log.Close())
+	c.nodes[i] = cmd
+}
+
+func (c *cluster) awaitReady(i int) {
+	c.t.Helper()
+	url := "http://" + c.address(i, 2) + "/readyz"
+	require.Eventually(c.t, func() bool {
+		resp, err := http.Get(url) //nolint:noctx // bounded by Eventually
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}, 30*time.Second, 50*time.Millisecond, "node %d: %s", i+1, c.dir)
+}
+
+// kill ends a node as a crash does.
+func (c *cluster) kill(i int) {
+	_ = c.nodes[i].Process.Kill()
+	_ = c.nodes[i].Wait()
+	c.nodes[i] = nil
+}
+
+func (c *cluster) stop() {
+	for i, cmd := range c.nodes {
+		if cmd != nil {
+			c.kill(i)
+		}
+	}
+	if c.t.Failed() {
+		logs, _ := filepath.Glob(filepath.Join(c.dir, "*.log"))
+		for _, name := range logs {
+			if text, err := os.ReadFile(name); err == nil {
+				c.t.Logf("%s\n%s", filepath.Base(name), text[max(0, len(text)-4000):])
+			}
+		}
+	}
+}
+
+// brokers are the Kafka addresses.
+func (c *cluster) brokers() string {
+	var out []string
+	for i := range nodes {
+		out = append(out, c.address(i, 4))
+	}
+	return strings.Join(out, ",")
+}
