@@ -78,7 +78,7 @@ func (c *cluster) start(i int) {
 	c.started++
 	log, err := os.Create(filepath.Join(c.dir, fmt.Sprintf("node-%d-%d.log", i+1, c.started)))
 	require.NoError(c.t, err)
-	cmd := exec.Command(c.binary, "server")                                  //nolint:noctx // stop ends it
+	cmd := exec.Command(c.binary, "server")
 	ours := func(e string) bool { return strings.HasPrefix(e, "PENSTOCK_") } // the program takes them for its own
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), ours),
 		"PENSTOCK_NODE_ID="+strconv.Itoa(i+1), "PENSTOCK_DATA_DIR="+filepath.Join(c.dir, fmt.Sprintf("data-%d", i+1)),
@@ -98,7 +98,7 @@ func (c *cluster) awaitReady(i int) {
 	c.t.Helper()
 	url := "http://" + c.address(i, 2) + "/readyz"
 	require.Eventually(c.t, func() bool {
-		resp, err := http.Get(url) //nolint:noctx // bounded by Eventually
+		resp, err := http.Get(url)
 		if err != nil {
 			return false
 		}

@@ -145,7 +145,7 @@ func (franz) admin(ctx context.Context, a *args) error {
 	}
 	topics, err := adm.ListTopics(ctx, a.topic)
 	if err != nil || len(topics[a.topic].Partitions) != 3 || topics[a.topic].ID == (kadm.TopicID{}) {
-		return fmt.Errorf("ListTopics: %v %v", topics[a.topic], err)
+		return fmt.Errorf("ListTopics: %v %w", topics[a.topic], err)
 	}
 	value = "7200000"
 	altered, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &value}}, a.topic)

@@ -16,6 +16,7 @@ type saramaClient struct{}
 func saramaConfig() *sarama.Config {
 	c := sarama.NewConfig()
 	c.ClientID = "driver"
+	c.Consumer.MaxWaitTime = 100 * time.Millisecond // commits wait behind fetches: it has one connection a broker
 	return c
 }
 
@@ -179,15 +180,16 @@ func (saramaClient) admin(_ context.Context, a *args) error {
 	}
 	list, err := adm.ListTopics()
 	if err != nil || list[a.topic].NumPartitions != 3 {
-		return fmt.Errorf("ListTopics: %v %v", list[a.topic], err)
+		return fmt.Errorf("ListTopics: %v %w", list[a.topic], err)
 	}
 	value = "7200000"
 	if err := adm.IncrementalAlterConfig(sarama.TopicResource, a.topic, map[string]sarama.IncrementalAlterConfigsEntry{"retention.ms": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}}, false); err != nil {
 		return err
 	}
-	configs, err := adm.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: a.topic, ConfigNames: []string{"retention.ms"}})
+	configs, err := adm.DescribeConfig( //nolint:staticcheck // what applications have
+		sarama.ConfigResource{Type: sarama.TopicResource, Name: a.topic, ConfigNames: []string{"retention.ms"}})
 	if err != nil || len(configs) != 1 || configs[0].Value != value {
-		return fmt.Errorf("DescribeConfig: %v %v", configs, err)
+		return fmt.Errorf("DescribeConfig: %v %w", configs, err)
 	}
 	if _, err := adm.ListConsumerGroups(); err != nil {
 		return err
