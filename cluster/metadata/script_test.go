@@ -162,6 +162,9 @@ func describe(im *metadata.Image) string {
 			}
 			if p.Moving() {
 				fmt.Fprintf(&out, " replicas=%v to=%v", replicas(p), p.Target)
+				if len(p.Adding) > 0 {
+					fmt.Fprintf(&out, " adding=%v", p.Adding)
+				}
 				if p.Throttle > 0 {
 					fmt.Fprintf(&out, " throttle=%d", p.Throttle)
 				}
