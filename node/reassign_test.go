@@ -266,3 +266,43 @@ func TestReassignCancelled(t *testing.T) {
 		t.Errorf("cancelling nothing: %+v", e)
 	}
 }
+
+// A move keeps to the rate that was asked for, and the same move with another rate
+// goes on with that.
+func TestReassignThrottled(t *testing.T) {
+	m := startMover(t, 4)
+	from, spare := m.create("t")
+	sent, stop := m.load("t")
+	m.produced(sent, 2000)
+	stop() // beside other traffic catching up is slow anyway
+	to := []int32{spare, from[1], from[2]}
+	m.mustReassign(1, "t", to...)
+	behind := func() (client.CatchUp, error) {
+		list, err := m.admin.ListPartitionReassignments(t.Context())
+		if err != nil || len(list) != 1 || len(list[0].Progress) != 1 {
+			return client.CatchUp{}, fmt.Errorf("%+v %w", list, err)
+		}
+		return list[0].Progress[0], nil
+	}
+	var first client.CatchUp
+	m.until("the first records", 30*time.Second, func() (err error) {
+		if first, err = behind(); err == nil && first.Offset <= 0 {
+			err = fmt.Errorf("%+v", first)
+		}
+		return err
+	})
+	for range 50 {
+		m.mustProduce("t", 0, "more")
+	}
+	// Of a byte a second the first batch has used up the next hour.
+	m.until("still moving", 30*time.Second, func() error {
+		now, err := behind()
+		if err == nil && now.Offset != first.Offset {
+			t.Fatalf("from %+v to %+v at a byte a second", first, now)
+		}
+		return err
+	})
+	m.mustReassign(1<<30, "t", to...)
+	m.moved("t", to...)
+	m.sameBytes("t", to...)
+}

@@ -149,7 +149,23 @@ func (s *Server) leave(ls *leaderStream) {
 
 // SetMoveRate bounds the bytes a second of all sessions that are moving and catch
 // up, together; 0: no bound.
-func (s *Server) SetMoveRate(bytesPerSecond int64) { s.moves.set(bytesPerSecond) }
+func (s *Server) SetMoveRate(bytesPerSecond int64) {
+	if !s.moves.set(bytesPerSecond) {
+		return
+	}
+	s.mu.Lock()
+	open := make([]*leaderStream, 0, len(s.open))
+	for ls := range s.open {
+		open = append(open, ls)
+	}
+	s.mu.Unlock()
+	// They may be waiting for what the old rate did not allow for long.
+	for _, ls := range open {
+		ls.mu.Lock()
+		ls.signal()
+		ls.mu.Unlock()
+	}
+}
 
 // Heard appends when each follower was last heard to dst. A follower with two
 // streams appears twice.

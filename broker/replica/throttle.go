@@ -47,12 +47,15 @@ type moveLimit struct {
 // leastMovePart is what a moving session may read in one turn at the slowest rate.
 const leastMovePart = 4 << 10
 
-func (m *moveLimit) set(perSecond int64) {
+// set reports whether the rate is another one. What was overdrawn is forgiven then.
+func (m *moveLimit) set(perSecond int64) (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.bucket.perSecond != perSecond {
-		m.bucket = newTokenBucket(perSecond)
+	if m.bucket.perSecond == perSecond {
+		return false
 	}
+	m.bucket = newTokenBucket(perSecond)
+	return true
 }
 
 // allow returns how many of most bytes a moving session may be sent now, or how
