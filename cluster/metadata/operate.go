@@ -76,10 +76,10 @@ func (im *Image) mayElectUnclean(name string, p *Partition, node int32) *Error {
 		return Errorf(CodeInvalidState, "%s: broker %d can lead without loss and is about to", name, clean.Leader)
 	}
 	if p.Replica(node) == nil {
-		return Errorf(CodeLeaderNotAvailable, "%s: broker %d has no replica; those are on %v", name, node, p.nodes())
+		return Errorf(CodeInvalidArgument, "%s: broker %d has no replica; those are on %v", name, node, p.nodes())
 	}
 	if b := im.Broker(node); b == nil || b.Fenced {
-		return Errorf(CodeLeaderNotAvailable, "%s: broker %d is fenced: it must be up to lead", name, node)
+		return Errorf(CodeInvalidState, "%s: broker %d is fenced: it must be up to lead", name, node)
 	}
 	return nil
 }
