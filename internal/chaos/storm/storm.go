@@ -210,7 +210,7 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	event := Event{Name: step.Name(), From: time.Now()}
-	var heals []heal
+	var heals, last []heal
 	var errs []error
 	taken := map[int]bool{}
 	for i := range step.Actions {
@@ -222,7 +222,12 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		taken[a.Node] = true
 		s.say("%s", a)
 		h, err := s.inject(ctx, *a)
-		heals, errs = append(heals, h), append(errs, err)
+		errs = append(errs, err)
+		if a.Kind == Move || a.Kind == Vote {
+			last = append(last, h) // it ends by itself, once the others are healed
+		} else {
+			heals = append(heals, h)
+		}
 		event.Kinds = append(event.Kinds, a.Kind)
 	}
 	errs = append(errs, sleep(ctx, step.Hold))
@@ -237,6 +242,9 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	errs = append(errs, s.lab.StartAll())
+	for _, h := range last {
+		errs = append(errs, h(ctx))
+	}
 	event.Healed = time.Now()
 	if err := errors.Join(errs...); err != nil {
 		return err
