@@ -67,6 +67,9 @@ func (m *model) change(t *rapid.T, k part, cmd *metav1.Command) metadata.Result 
 	if (p.Leader == metadata.NoNode) != (before.Leader == metadata.NoNode) {
 		t.Fatalf("%v: leader %d became %d", cmd, before.Leader, p.Leader)
 	}
+	if missing := slices.ContainsFunc(p.Original(), func(node int32) bool { return !p.InISR(node) }); p.UnderReplicated() != missing {
+		t.Fatalf("under-replicated %t: %+v", p.UnderReplicated(), p)
+	}
 	m.deleted(t, k, p)
 	m.holders(t, cmd)
 	return result

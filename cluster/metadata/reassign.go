@@ -31,10 +31,10 @@ func (p *Partition) ReplicationFactor() int { return len(p.Replicas) - len(p.Add
 // UnderReplicated reports whether a replica that is not being added is out of
 // sync.
 func (p *Partition) UnderReplicated() bool {
-	inSync := 0
-	for _, node := range p.Original() {
+	inSync := len(p.ISR)
+	for _, node := range p.Adding {
 		if p.InISR(node) {
-			inSync++
+			inSync--
 		}
 	}
 	return inSync < p.ReplicationFactor()
