@@ -24,7 +24,7 @@ func faults() []fault {
 		{10, "pause", (*World).faultPause},
 		{20, "cut", (*World).faultCut},
 		{8, "clean stop", (*World).faultStop},
-		{8, "failed flush", (*World).faultFlush},
+		{10, "failed flush", (*World).faultFlush},
 		{5, "hung flush", (*World).faultHang},
 		{8, "slow disk", (*World).faultSlowDisk},
 		{6, "lost bytes", (*World).faultBytes},
@@ -165,7 +165,11 @@ func (w *World) faultStop() {
 // faultFlush fails the next flush of a node, unless another's disk has lost bytes that
 // are not back yet: one disk fails at a time.
 func (w *World) faultFlush() {
-	if n := w.anyNode(); n.up && !w.wounded() {
+	n := w.anyNode()
+	if l := w.leaderOf(w.parts[w.rng.IntN(len(w.parts))]); l != nil && w.chance(50) {
+		n = l
+	}
+	if n.up && !w.wounded() {
 		n.failing = true
 		w.after(w.between(time.Second, 15*time.Second), fmt.Sprintf("%d is restarted for its log", n.id), func() {
 			if n.up && n.failedLog() && !w.healed {

@@ -107,6 +107,20 @@ func (n *node) failedLog() bool {
 	return slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && r.failed })
 }
 
+// flushFailed notes a flush that fails; the machine may be about to go altogether.
+func (n *node) flushFailed() {
+	n.failing = false
+	n.w.counts.FailedFlushes++
+	if n.w.healed || !n.w.chance(40) {
+		return
+	}
+	n.after(n.w.between(time.Millisecond, 300*time.Millisecond), "the machine goes", func() {
+		n.w.counts.PowerCuts++
+		n.powerCut()
+		n.w.restart(n, n.w.downTime())
+	})
+}
+
 // clock is what the process believes the time is.
 func (n *node) clock() time.Time { return n.w.now.Add(n.skew) }
 

@@ -71,7 +71,7 @@ const (
 	realFolder = "/data"
 	// realTail holds the records of a run, realSegment few of them.
 	realTail    = 1 << 20
-	realSegment = 1500
+	realSegment = 400
 )
 
 // openDir opens what a process finds.
@@ -260,8 +260,7 @@ func (r *replica) letGo() {
 	}
 	r.turn, r.flushing, r.n.flushSince = nil, false, time.Time{}
 	if r.n.failing && !r.n.data.pass.Load() {
-		r.n.failing = false
-		r.w().counts.FailedFlushes++
+		r.n.flushFailed()
 		t.verdict <- syscall.EIO
 		return
 	}
@@ -321,8 +320,12 @@ func (d *dataDir) close(clean bool) error {
 	return nil
 }
 
-// after the death of a process, what of its files is there.
+// remains is what is there of a process's files after its death. Pages of a failed
+// sync may have left the memory of the machine.
 func (d *dataDir) remains(powerCut bool) *vfs.Mem {
+	if d.n.w.chance(50) {
+		d.mem.EvictLost()
+	}
 	if powerCut {
 		return d.mem.CrashClone(rand.New(rand.NewPCG(d.n.w.rng.Uint64(), 1)))
 	}

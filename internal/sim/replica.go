@@ -460,8 +460,7 @@ func (r *replica) flush() {
 			return
 		}
 		if r.n.failing {
-			r.n.failing = false
-			r.w().counts.FailedFlushes++
+			r.n.flushFailed()
 			r.step(partition.LogFailed())
 			return
 		}
