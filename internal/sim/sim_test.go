@@ -54,7 +54,7 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("%d of %d seeds break a promise; make sim SEED=%d shows one", len(c.bad), c.seeds, c.bad[0].Seed)
 	}
 	if *reportFlag != "" {
-		require.NoError(t, os.WriteFile(*reportFlag, []byte(c.report(t)), 0o600))
+		require.NoError(t, os.WriteFile(*reportFlag, []byte(c.report(t)), 0o644))
 	}
 }
 
