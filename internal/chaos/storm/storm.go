@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/penstock/penstock/client"
@@ -262,10 +263,28 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 
 // whole waits until every partition has its leader and replicas, and takes writes.
 func (s *storm) whole(ctx context.Context) error {
-	if err := s.lab.WaitHealthy(ctx, recoverWait); err != nil {
+	err := s.lab.WaitHealthy(ctx, recoverWait)
+	if err != nil && ctx.Err() == nil {
+		s.dump()
 		return fmt.Errorf("the cluster did not recover: %w", err)
 	}
+	if err != nil {
+		return err
+	}
 	return s.waitAcked(ctx, warm/5)
+}
+
+// dump ends every node with SIGQUIT, so that its log says what each goroutine waits for.
+func (s *storm) dump() {
+	for _, id := range s.all() {
+		if err := s.signal(id, syscall.SIGQUIT); err != nil {
+			s.say("no goroutines of node %d: %v", id, err)
+		}
+	}
+	for deadline := time.Now().Add(stopWait); len(s.lab.Pids()) > 0 && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.say("the goroutines of all nodes are in their logs")
 }
 
 // aim chooses the node that an action hits, if it has none yet, by its role; of a pair
