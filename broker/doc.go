@@ -48,8 +48,9 @@
 // other never wait for each other's memory.
 //
 // A replica whose log failed for want of space or open files is closed and opened
-// anew by the reconciler once there is some, if nobody counts on it (retire.go); every
-// other failure of a log waits for a restart.
+// anew by the reconciler once there is some; where anybody counts on it the metadata
+// hears of it as of a restart of that replica (retire.go). Every other failure of a log
+// waits for a restart of the broker.
 //
 // # Goroutines
 //

@@ -221,7 +221,10 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 		l.logger.Error("refused to lead: the log holds less than was acknowledged", "end", e.Offset, "acknowledged", e.End, "damage", e.Damage)
 	case partition.EffectOffline:
 		if e.Damage == partition.DamageFailed {
-			l.passing.Store(passing(l.log.Err()))
+			if passing(l.log.Err()) {
+				l.passing.Store(true)
+				l.b.reconcileSoon() // no image may ever say so
+			}
 			l.logger.Error("the log failed: the replica is out of service", "error", l.log.Err(), "until", l.outUntil())
 		} else {
 			l.logger.Error("the log is damaged: the replica is out of service until it is copied anew", "damage", l.log.Damage())

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -24,8 +25,14 @@ type reconciler struct {
 	last *metadata.Image
 	// failed: some replica could not be opened.
 	failed bool
-	// waiting: some replica's log failed and may be opened again later.
+	// waiting: some replica's log failed and may be opened again later, or was and
+	// the image does not show it.
 	waiting bool
+	// recoveries are the latter.
+	recoveries map[replica.Key]*recovery
+	// proposals tell the metadata of them; proposing ends them.
+	proposals sync.WaitGroup
+	proposing context.Context //nolint:containedctx // That of run.
 	// throttles is the lowest rate asked for among the reassignments of a topic
 	// that are led here; topics without one are not in it.
 	throttles map[metadata.ID]int64
@@ -34,6 +41,8 @@ type reconciler struct {
 }
 
 func (r *reconciler) run(ctx context.Context) {
+	r.proposing = ctx
+	defer r.proposals.Wait()
 	for {
 		im := r.b.cfg.Images.Image()
 		r.reconcile(im)
@@ -53,7 +62,8 @@ func (r *reconciler) run(ctx context.Context) {
 
 func (r *reconciler) reconcile(im *metadata.Image) {
 	gone := r.drop(im) // First: a new topic may want the folder of an old one of its name.
-	all := r.retire(im) || r.last == nil || r.failed || brokersDiffer(r.last, im)
+	retired := r.retire(im)
+	all := r.recover(im) || retired || r.last == nil || r.failed || brokersDiffer(r.last, im)
 	r.failed = false
 	var changed []*metadata.Topic
 	for t := range im.Topics() {
@@ -62,6 +72,9 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 		}
 	}
 	r.adopt(changed, im)
+	if retired {
+		r.recover(im)
+	}
 	for _, t := range changed {
 		r.assign(t, im)
 	}
@@ -165,6 +178,9 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 			continue
 		}
 		l.configure(settings)
+		if r.recoveries[l.key] != nil {
+			continue // it has no role until the metadata knows what it holds
+		}
 		a := Assignment(t, t.Partitions[i], im)
 		a.MayLeadDamaged = l.mayLeadDamaged(t.Partitions[i])
 		l.finish(l.assign(a, t.Partitions[i].Adding))

@@ -1,29 +1,38 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
 // A log that failed returns to service only through recovery. For want of space or
 // open files that needs no restart: once the resource is back, the reconciler
-// closes the replica and opens it anew, as a start of the broker would, provided
-// that nobody counts on it meanwhile:
+// closes the replica and opens it anew, as a start of the broker would.
 //
-//   - The image has it outside of every set that holds acknowledged records, and
-//     another broker leads. It begins as a follower that is not in sync, by a
-//     handshake, and no leader resumes an old epoch.
-//   - Its topic is synced, so that it kept all that it acknowledged. The broker's
-//     epoch is the same as before, and would not keep a proposal that is on its way
-//     from making it a member of the in-sync set.
+// Where nobody counts on it meanwhile, that is all. The image has it outside of every
+// set that holds acknowledged records, another broker leads, and its topic is synced,
+// so that it kept all that it acknowledged: it begins as a follower that is not in
+// sync, by a handshake.
 //
-// The last in-sync replica, one that leads, and those of topics that are not synced
-// wait for a restart, which gives them a new epoch.
+// Else the metadata hears of it, as of a restart of that replica alone (command
+// RecoverReplica): what recovery found, and whether it may lack what it had
+// acknowledged. The partition gets another leader epoch, so that neither this broker
+// resumes an old one nor a proposal that is on its way makes the replica a member of
+// the in-sync set. Until the image shows it the replica has no role. So the last
+// in-sync replica leads again, and one of a topic that is not synced comes back by
+// way of the last complete in-sync set. A leader that has in-sync followers resigns
+// first, and an in-sync follower is taken out of the set first: both happen by
+// themselves, and lose nothing.
 
 // passing reports whether a log failed for want of a resource that comes back.
 func passing(err error) bool {
@@ -33,10 +42,19 @@ func passing(err error) bool {
 
 // outUntil says what a failed replica waits for. The caller holds mu.
 func (l *localReplica) outUntil() string {
-	if l.passing.Load() && !l.unsafe {
-		return "there is room again and another replica is in sync, or a restart"
+	if l.passing.Load() {
+		return "there is room again"
 	}
 	return "a restart"
+}
+
+// recovery is a replica that was opened anew and that the image does not show so yet.
+type recovery struct {
+	// unflushed: it may have acknowledged what its log had not flushed.
+	unflushed bool
+	// busy: a proposal is on its way. index is where one was applied, 0: none was.
+	busy  atomic.Bool
+	index atomic.Uint64
 }
 
 // retire takes replicas out of the table that may be opened anew, which adopt does.
@@ -47,10 +65,13 @@ func (r *reconciler) retire(im *metadata.Image) bool {
 		if !l.passing.Load() {
 			continue
 		}
-		if l.mayReopen(im) && r.b.cfg.Dir.CheckReserve() == nil {
-			gone = append(gone, l)
-		} else {
+		free, told := l.mayReopen(im)
+		if !free && !told || r.b.cfg.Dir.CheckReserve() != nil {
 			r.waiting = true
+			continue
+		}
+		if gone = append(gone, l); !free {
+			r.expect(l)
 		}
 	}
 	if len(gone) == 0 {
@@ -68,17 +89,69 @@ func (r *reconciler) retire(im *metadata.Image) bool {
 	return true
 }
 
-// mayReopen reports whether the image counts on nothing that the replica holds.
-func (l *localReplica) mayReopen(im *metadata.Image) bool {
+// expect notes that the metadata has to hear of a replica.
+func (r *reconciler) expect(l *localReplica) {
+	if r.recoveries == nil {
+		r.recoveries = make(map[replica.Key]*recovery)
+	}
+	before := r.recoveries[l.key] // it failed again before the image showed it
+	r.recoveries[l.key] = &recovery{unflushed: l.unsafe || before != nil && before.unflushed}
+}
+
+// mayReopen reports whether the image counts on nothing that the replica holds
+// (free), or whether the metadata may be told that it is opened anew.
+func (l *localReplica) mayReopen(im *metadata.Image) (free, told bool) {
 	t := im.TopicByID(metadata.ID(l.key.Topic))
-	if t == nil || int(l.partition) >= len(t.Partitions) || !synced(t.Settings()) {
-		return false
+	if t == nil || int(l.partition) >= len(t.Partitions) {
+		return false, false
 	}
 	l.mu.Lock()
-	failed := l.state.Damage() == partition.DamageFailed && !l.unsafe
+	failed, unsafe := l.state.Damage() == partition.DamageFailed, l.unsafe
 	l.mu.Unlock()
-	p := t.Partitions[l.partition]
-	me := l.b.cfg.NodeID
-	return failed && p.Replica(me) != nil && p.Leader != metadata.NoNode && p.Leader != me &&
-		!p.InISR(me) && !p.InELR(me) && !slices.Contains(p.LastISR, me)
+	p, me := t.Partitions[l.partition], l.b.cfg.NodeID
+	if !failed || p.Replica(me) == nil {
+		return false, false
+	}
+	elsewhere := p.Leader != metadata.NoNode && p.Leader != me && !p.InISR(me)
+	free = elsewhere && synced(t.Settings()) && !unsafe && !p.InELR(me) && !slices.Contains(p.LastISR, me)
+	last := p.Leader == metadata.NoNode || p.Leader == me && len(p.ISR) == 1 && p.InISR(me)
+	return free, elsewhere || last
+}
+
+// recover tells the metadata of replicas that were opened anew, and gives those
+// their roles that the image shows. It reports whether there are any of these.
+func (r *reconciler) recover(im *metadata.Image) (shown bool) {
+	for key, rec := range r.recoveries {
+		l, t := r.b.table.byKey(key), im.TopicByID(metadata.ID(key.Topic))
+		index := rec.index.Load()
+		switch {
+		case t == nil, l != nil && index != 0 && im.Index() >= index:
+			delete(r.recoveries, key)
+			shown = true
+		case l == nil, rec.busy.Load(), index != 0, int(key.Partition) >= len(t.Partitions):
+			r.waiting = true
+		default:
+			r.waiting = true
+			rec.busy.Store(true)
+			told := l.recovered()
+			r.proposals.Go(func() { r.propose(l, rec, told, t.Partitions[key.Partition].LeaderEpoch) })
+		}
+	}
+	return shown
+}
+
+// propose is a goroutine of the reconciler, which waits for it.
+func (r *reconciler) propose(l *localReplica, rec *recovery, told *metav1.RecoveredReplica, leaderEpoch int32) {
+	ctx, cancel := context.WithTimeout(r.proposing, r.b.cfg.SessionTimeout)
+	defer cancel()
+	resp, err := r.b.cfg.Controller.Propose(ctx, &pb.ProposeRequest{Kind: &pb.ProposeRequest_Recover{Recover: &metav1.RecoverReplica{
+		NodeId: r.b.cfg.NodeID, BrokerEpoch: r.b.brokerEpoch, LeaderEpoch: leaderEpoch, Replica: told, Unflushed: rec.unflushed,
+	}}})
+	defer rec.busy.Store(false)
+	if err != nil { // tried again after a pause, by the image of then
+		l.logger.Info("the metadata has not heard yet that the replica was opened again", "error", err)
+		return
+	}
+	rec.index.Store(resp.GetIndex())
+	r.b.reconcileSoon()
 }

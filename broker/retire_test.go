@@ -1,9 +1,12 @@
 package broker
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
@@ -11,6 +14,7 @@ import (
 	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
 // ledByTwo has the topic of newLocal, led by broker 2, with the given in-sync set.
@@ -57,13 +61,14 @@ func TestFailedLogIsOpenedAgain(t *testing.T) {
 		image  *metadata.Image
 		unsafe bool
 		again  bool
+		told   bool // the metadata hears of it first
 	}{
-		{"no space", syscall.ENOSPC, ledByTwo(t, 2), false, true},
-		{"too many open files", syscall.EMFILE, ledByTwo(t, 2), false, true},
-		{"in sync", syscall.ENOSPC, ledByTwo(t, 2, 1), false, false},
-		{"not synced at some time", syscall.ENOSPC, ledByTwo(t, 2), true, false},
-		{"a bad disk", syscall.EIO, ledByTwo(t, 2), false, false},
-		{"no topic", syscall.ENOSPC, image(t), false, false},
+		{"no space", syscall.ENOSPC, ledByTwo(t, 2), false, true, false},
+		{"too many open files", syscall.EMFILE, ledByTwo(t, 2), false, true, false},
+		{"in sync", syscall.ENOSPC, ledByTwo(t, 2, 1), false, false, false},
+		{"not synced at some time", syscall.ENOSPC, ledByTwo(t, 2), true, true, true},
+		{"a bad disk", syscall.EIO, ledByTwo(t, 2), false, false, false},
+		{"no topic", syscall.ENOSPC, image(t), false, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			faults := vfs.NewFaults(vfs.NewMem())
@@ -93,7 +98,9 @@ func TestFailedLogIsOpenedAgain(t *testing.T) {
 			})
 			faults.Heal()
 			l.unsafe = tt.unsafe
-			r := &reconciler{b: l.b}
+			controller := &recorder{index: tt.image.Index()}
+			l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
+			r := &reconciler{b: l.b, proposing: t.Context()}
 			if got := r.retire(tt.image); got != tt.again {
 				t.Fatalf("opened again: %v", got)
 			}
@@ -113,6 +120,12 @@ func TestFailedLogIsOpenedAgain(t *testing.T) {
 			if again.log.Err() != nil || again.log.Flushed() < 10 || again.log.End() != again.log.Flushed() {
 				t.Errorf("recovered up to %d, flushed %d, %v", again.log.End(), again.log.Flushed(), again.log.Err())
 			}
+			if rec := r.recoveries[l.key]; (rec != nil) != tt.told || rec != nil && rec.unflushed != tt.unsafe {
+				t.Fatalf("the metadata hears of %+v", rec)
+			}
+			if tt.told {
+				told(t, r, controller, again, topics[0], tt.image)
+			}
 			r.assign(topics[0], tt.image)
 			if again.role() != partition.RoleFollower || again.sub == nil {
 				t.Errorf("it is %s and follows %v", again.role(), again.sub)
@@ -121,5 +134,73 @@ func TestFailedLogIsOpenedAgain(t *testing.T) {
 				t.Errorf("handshake %+v, %v", h, ok)
 			}
 		})
+	}
+}
+
+type anyController Controller
+
+// recorder is a controller that remembers what it was asked, and refuses the first.
+type recorder struct {
+	anyController // nil: nothing else is called
+
+	index    uint64
+	requests []*pb.ProposeRequest
+}
+
+func (c *recorder) Propose(_ context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
+	if c.requests = append(c.requests, req); len(c.requests) == 1 {
+		return nil, errors.New("no controller")
+	}
+	return &pb.ProposeResponse{Index: c.index}, nil
+}
+
+// told brings a replica that was opened again to where the image shows it. Until
+// then it has no role, whatever the image says.
+func told(t *testing.T, r *reconciler, c *recorder, l *localReplica, topic *metadata.Topic, im *metadata.Image) {
+	t.Helper()
+	for try := 1; try <= 2; try++ {
+		if r.recover(im) || !r.waiting {
+			t.Fatal("the image shows it already")
+		}
+		r.proposals.Wait()
+		r.assign(topic, im)
+		if l.role() != partition.RoleNone || len(c.requests) != try {
+			t.Fatalf("it is %s after %d of %d proposals", l.role(), len(c.requests), try)
+		}
+	}
+	got, p := c.requests[1].GetRecover(), topic.Partitions[0]
+	if got.GetNodeId() != 1 || got.GetLeaderEpoch() != p.LeaderEpoch || !got.GetUnflushed() || got.GetReplica().GetLogEndOffset() != int64(l.log.End()) {
+		t.Errorf("told: %v", got)
+	}
+	if !r.recover(im) || len(r.recoveries) != 0 || len(c.requests) != 2 {
+		t.Errorf("the image shows it, and it still waits: %d requests", len(c.requests))
+	}
+}
+
+// Which replicas whose logs failed may be opened anew, by the image.
+func TestMayReopen(t *testing.T) {
+	faults := vfs.NewFaults(vfs.NewMem())
+	l, closeAll := newLocalOn(t, faults, "/d", 1<<20, testSettings(t))
+	defer closeAll()
+	l.mu.Lock()
+	l.step(partition.LogFailed())
+	l.mu.Unlock()
+	for name, tt := range map[string]struct {
+		change     func(*metadata.Partition)
+		free, told bool
+	}{
+		"elsewhere led":                 {func(*metadata.Partition) {}, true, true},
+		"in the in-sync set":            {func(p *metadata.Partition) { p.ISR = []int32{1, 2} }, false, false},
+		"eligible":                      {func(p *metadata.Partition) { p.ELR = []int32{1} }, false, true},
+		"in the last complete set":      {func(p *metadata.Partition) { p.LastISR = []int32{1, 2} }, false, true},
+		"the last one, leading":         {func(p *metadata.Partition) { p.ISR, p.Leader = []int32{1}, 1 }, false, true},
+		"leading others, about to stop": {func(p *metadata.Partition) { p.ISR, p.Leader = []int32{1, 2}, 1 }, false, false},
+		"nobody leads":                  {func(p *metadata.Partition) { p.ISR, p.Leader = []int32{1}, metadata.NoNode }, false, true},
+	} {
+		im := ledByTwo(t, 2)
+		tt.change(im.Topic("t").Partitions[0])
+		if free, told := l.mayReopen(im); free != tt.free || told != tt.told {
+			t.Errorf("%s: %v, %v", name, free, told)
+		}
 	}
 }

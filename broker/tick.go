@@ -67,6 +67,11 @@ func (b *Broker) watchSession(now time.Time) {
 	} else {
 		b.logger.Info("a controller is heard again")
 	}
+	b.reconcileSoon()
+}
+
+// reconcileSoon wakes the reconciler. It never blocks.
+func (b *Broker) reconcileSoon() {
 	select {
 	case b.kick <- struct{}{}:
 	default:

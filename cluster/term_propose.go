@@ -90,6 +90,8 @@ func (t *term) propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		return t.electPreferred(ctx, req, cmd)
 	case *pb.ProposeRequest_Reassign:
 		cmd.Kind = &metav1.Command_ReassignPartitions{ReassignPartitions: k.Reassign}
+	case *pb.ProposeRequest_Recover:
+		cmd.Kind = &metav1.Command_RecoverReplica{RecoverReplica: k.Recover}
 	case *pb.ProposeRequest_AllocateProducerIds:
 		cmd.Kind = &metav1.Command_AllocateProducerIds{AllocateProducerIds: k.AllocateProducerIds}
 	default:

@@ -114,6 +114,8 @@ func (im *Image) apply(cmd *metav1.Command, result *Result) *Error {
 		return nil
 	case *metav1.Command_DecommissionBroker:
 		return im.decommissionBroker(k.DecommissionBroker)
+	case *metav1.Command_RecoverReplica:
+		return im.recoverReplica(k.RecoverReplica)
 	case *metav1.Command_AllocateProducerIds:
 		return im.allocateProducerIDs(k.AllocateProducerIds, result)
 	case *metav1.Command_ReplaceBroker:

@@ -243,6 +243,16 @@ func (w *world) parse(t *testing.T, d *datadriven.TestData) *metav1.Command {
 		c := &metav1.DecommissionBroker{NodeId: node, Cancel: d.HasArg("cancel")}
 		d.MaybeScanArgs(t, "throttle", &c.Throttle)
 		return &metav1.Command{Kind: &metav1.Command_DecommissionBroker{DecommissionBroker: c}}
+	case "recover": // topic-partition last-epoch log-end [damage] in the arguments of a registration
+		r := w.parseRegister(t, d, node).GetReplicas()[0]
+		c := &metav1.RecoverReplica{NodeId: node, BrokerEpoch: epoch, Replica: r, Unflushed: d.HasArg("unflushed")}
+		for topic := range w.im.Topics() {
+			if string(topic.ID[:]) == string(r.GetTopicId()) {
+				c.LeaderEpoch = topic.Partitions[r.GetPartition()].LeaderEpoch
+			}
+		}
+		d.MaybeScanArgs(t, "leader-epoch", &c.LeaderEpoch)
+		return &metav1.Command{Kind: &metav1.Command_RecoverReplica{RecoverReplica: c}}
 	case "producer-ids":
 		var count uint32
 		d.ScanArgs(t, "count", &count)

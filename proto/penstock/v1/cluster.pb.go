@@ -700,6 +700,7 @@ type ProposeRequest struct {
 	//	*ProposeRequest_Voter
 	//	*ProposeRequest_AddPartitions
 	//	*ProposeRequest_ElectUnclean
+	//	*ProposeRequest_Recover
 	Kind isProposeRequest_Kind `protobuf_oneof:"kind"`
 	// 16 bytes; the same for every retry of one request.
 	CommandId     []byte `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
@@ -879,6 +880,15 @@ func (x *ProposeRequest) GetElectUnclean() *ElectUncleanProposal {
 	return nil
 }
 
+func (x *ProposeRequest) GetRecover() *v1.RecoverReplica {
+	if x != nil {
+		if x, ok := x.Kind.(*ProposeRequest_Recover); ok {
+			return x.Recover
+		}
+	}
+	return nil
+}
+
 func (x *ProposeRequest) GetCommandId() []byte {
 	if x != nil {
 		return x.CommandId
@@ -950,6 +960,10 @@ type ProposeRequest_ElectUnclean struct {
 	ElectUnclean *ElectUncleanProposal `protobuf:"bytes,44,opt,name=elect_unclean,json=electUnclean,proto3,oneof"`
 }
 
+type ProposeRequest_Recover struct {
+	Recover *v1.RecoverReplica `protobuf:"bytes,50,opt,name=recover,proto3,oneof"`
+}
+
 func (*ProposeRequest_Register) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_ChangeIsr) isProposeRequest_Kind() {}
@@ -979,6 +993,8 @@ func (*ProposeRequest_Voter) isProposeRequest_Kind() {}
 func (*ProposeRequest_AddPartitions) isProposeRequest_Kind() {}
 
 func (*ProposeRequest_ElectUnclean) isProposeRequest_Kind() {}
+
+func (*ProposeRequest_Recover) isProposeRequest_Kind() {}
 
 // CreateTopicProposal leaves placement to the controller.
 type CreateTopicProposal struct {
@@ -2539,7 +2555,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06fenced\x18\x02 \x01(\bR\x06fenced\x12!\n" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
-	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xe3\b\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xa1\t\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
@@ -2557,7 +2573,8 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\rremove_broker\x18) \x01(\v2!.penstock.v1.RemoveBrokerProposalH\x00R\fremoveBroker\x122\n" +
 	"\x05voter\x18* \x01(\v2\x1a.penstock.v1.VoterProposalH\x00R\x05voter\x12K\n" +
 	"\x0eadd_partitions\x18+ \x01(\v2\".penstock.v1.AddPartitionsProposalH\x00R\raddPartitions\x12H\n" +
-	"\relect_unclean\x18, \x01(\v2!.penstock.v1.ElectUncleanProposalH\x00R\felectUnclean\x12\x1d\n" +
+	"\relect_unclean\x18, \x01(\v2!.penstock.v1.ElectUncleanProposalH\x00R\felectUnclean\x12<\n" +
+	"\arecover\x182 \x01(\v2 .penstock.meta.v1.RecoverReplicaH\x00R\arecover\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\a \x01(\fR\tcommandIdB\x06\n" +
 	"\x04kind\"\xbe\x02\n" +
@@ -2765,8 +2782,9 @@ var file_penstock_v1_cluster_proto_goTypes = []any{
 	(*v1.AlterTopicConfig)(nil),    // 35: penstock.meta.v1.AlterTopicConfig
 	(*v1.AllocateProducerIds)(nil), // 36: penstock.meta.v1.AllocateProducerIds
 	(*v1.ReassignPartitions)(nil),  // 37: penstock.meta.v1.ReassignPartitions
-	(*v1.DecommissionBroker)(nil),  // 38: penstock.meta.v1.DecommissionBroker
-	(*Error)(nil),                  // 39: penstock.v1.Error
+	(*v1.RecoverReplica)(nil),      // 38: penstock.meta.v1.RecoverReplica
+	(*v1.DecommissionBroker)(nil),  // 39: penstock.meta.v1.DecommissionBroker
+	(*Error)(nil),                  // 40: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	4,  // 0: penstock.v1.ProgressRequest.partitions:type_name -> penstock.v1.PartitionProgress
@@ -2785,36 +2803,37 @@ var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	14, // 13: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
 	15, // 14: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
 	16, // 15: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
-	31, // 16: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	38, // 17: penstock.v1.DecommissionProposal.decommission:type_name -> penstock.meta.v1.DecommissionBroker
-	20, // 18: penstock.v1.ElectPreferredProposal.partitions:type_name -> penstock.v1.PartitionRef
-	39, // 19: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	21, // 20: penstock.v1.ProposeResponse.moves:type_name -> penstock.v1.PlannedMove
-	24, // 21: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	25, // 22: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	26, // 23: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	27, // 24: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
-	0,  // 25: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	29, // 26: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	30, // 27: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	39, // 28: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
-	1,  // 29: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
-	6,  // 30: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
-	8,  // 31: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	10, // 32: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	23, // 33: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	3,  // 34: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
-	2,  // 35: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	7,  // 36: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	9,  // 37: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	22, // 38: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	28, // 39: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	5,  // 40: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
-	35, // [35:41] is the sub-list for method output_type
-	29, // [29:35] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	38, // 16: penstock.v1.ProposeRequest.recover:type_name -> penstock.meta.v1.RecoverReplica
+	31, // 17: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	39, // 18: penstock.v1.DecommissionProposal.decommission:type_name -> penstock.meta.v1.DecommissionBroker
+	20, // 19: penstock.v1.ElectPreferredProposal.partitions:type_name -> penstock.v1.PartitionRef
+	40, // 20: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	21, // 21: penstock.v1.ProposeResponse.moves:type_name -> penstock.v1.PlannedMove
+	24, // 22: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	25, // 23: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	26, // 24: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	27, // 25: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	0,  // 26: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
+	29, // 27: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	30, // 28: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	40, // 29: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	1,  // 30: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
+	6,  // 31: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
+	8,  // 32: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
+	10, // 33: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	23, // 34: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	3,  // 35: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
+	2,  // 36: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	7,  // 37: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	9,  // 38: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	22, // 39: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	28, // 40: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	5,  // 41: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_cluster_proto_init() }
@@ -2839,6 +2858,7 @@ func file_penstock_v1_cluster_proto_init() {
 		(*ProposeRequest_Voter)(nil),
 		(*ProposeRequest_AddPartitions)(nil),
 		(*ProposeRequest_ElectUnclean)(nil),
+		(*ProposeRequest_Recover)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

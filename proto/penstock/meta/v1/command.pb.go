@@ -105,6 +105,7 @@ type Command struct {
 	//	*Command_AddPartitions
 	//	*Command_ElectUnclean
 	//	*Command_ConfirmDeletions
+	//	*Command_RecoverReplica
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Milliseconds since the Unix epoch on the controller, for people.
 	TimeMs        int64 `protobuf:"varint,14,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
@@ -334,6 +335,15 @@ func (x *Command) GetConfirmDeletions() *ConfirmDeletions {
 	return nil
 }
 
+func (x *Command) GetRecoverReplica() *RecoverReplica {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RecoverReplica); ok {
+			return x.RecoverReplica
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
@@ -421,6 +431,10 @@ type Command_ConfirmDeletions struct {
 	ConfirmDeletions *ConfirmDeletions `protobuf:"bytes,45,opt,name=confirm_deletions,json=confirmDeletions,proto3,oneof"`
 }
 
+type Command_RecoverReplica struct {
+	RecoverReplica *RecoverReplica `protobuf:"bytes,50,opt,name=recover_replica,json=recoverReplica,proto3,oneof"`
+}
+
 func (*Command_SetClusterId) isCommand_Kind() {}
 
 func (*Command_RegisterBroker) isCommand_Kind() {}
@@ -458,6 +472,8 @@ func (*Command_AddPartitions) isCommand_Kind() {}
 func (*Command_ElectUnclean) isCommand_Kind() {}
 
 func (*Command_ConfirmDeletions) isCommand_Kind() {}
+
+func (*Command_RecoverReplica) isCommand_Kind() {}
 
 // SetClusterId is the first command of a cluster.
 type SetClusterId struct {
@@ -2232,11 +2248,92 @@ func (x *ConfirmDeletions) GetIndex() uint64 {
 	return 0
 }
 
+// RecoverReplica is what a registration says of one replica, for one whose log
+// failed and was opened anew by the same process: the partition gets another leader
+// epoch, which ends all that was agreed with the replica before.
+type RecoverReplica struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	NodeId      int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	BrokerEpoch int64                  `protobuf:"varint,2,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	// The present one: a second try does nothing more.
+	LeaderEpoch int32             `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	Replica     *RecoveredReplica `protobuf:"bytes,4,opt,name=replica,proto3" json:"replica,omitempty"`
+	// It may have acknowledged what its log had not flushed.
+	Unflushed     bool `protobuf:"varint,5,opt,name=unflushed,proto3" json:"unflushed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverReplica) Reset() {
+	*x = RecoverReplica{}
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverReplica) ProtoMessage() {}
+
+func (x *RecoverReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_meta_v1_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverReplica.ProtoReflect.Descriptor instead.
+func (*RecoverReplica) Descriptor() ([]byte, []int) {
+	return file_penstock_meta_v1_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RecoverReplica) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetBrokerEpoch() int64 {
+	if x != nil {
+		return x.BrokerEpoch
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetReplica() *RecoveredReplica {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *RecoverReplica) GetUnflushed() bool {
+	if x != nil {
+		return x.Unflushed
+	}
+	return false
+}
+
 var File_penstock_meta_v1_command_proto protoreflect.FileDescriptor
 
 const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xf9\v\n" +
+	"\x1epenstock/meta/v1/command.proto\x12\x10penstock.meta.v1\"\xc6\f\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12F\n" +
@@ -2261,7 +2358,8 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"settleVote\x12H\n" +
 	"\x0eadd_partitions\x18+ \x01(\v2\x1f.penstock.meta.v1.AddPartitionsH\x00R\raddPartitions\x12E\n" +
 	"\relect_unclean\x18, \x01(\v2\x1e.penstock.meta.v1.ElectUncleanH\x00R\felectUnclean\x12Q\n" +
-	"\x11confirm_deletions\x18- \x01(\v2\".penstock.meta.v1.ConfirmDeletionsH\x00R\x10confirmDeletions\x12\x17\n" +
+	"\x11confirm_deletions\x18- \x01(\v2\".penstock.meta.v1.ConfirmDeletionsH\x00R\x10confirmDeletions\x12K\n" +
+	"\x0frecover_replica\x182 \x01(\v2 .penstock.meta.v1.RecoverReplicaH\x00R\x0erecoverReplica\x12\x17\n" +
 	"\atime_ms\x18\x0e \x01(\x03R\x06timeMsB\x06\n" +
 	"\x04kind\"-\n" +
 	"\fSetClusterId\x12\x1d\n" +
@@ -2410,7 +2508,13 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\x10ConfirmDeletions\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index*_\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\xcb\x01\n" +
+	"\x0eRecoverReplica\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
+	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12!\n" +
+	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12<\n" +
+	"\areplica\x18\x04 \x01(\v2\".penstock.meta.v1.RecoveredReplicaR\areplica\x12\x1c\n" +
+	"\tunflushed\x18\x05 \x01(\bR\tunflushed*_\n" +
 	"\x06Damage\x12\x16\n" +
 	"\x12DAMAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDAMAGE_MISSING\x10\x01\x12\x12\n" +
@@ -2430,7 +2534,7 @@ func file_penstock_meta_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_meta_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_penstock_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(Damage)(0),                   // 0: penstock.meta.v1.Damage
 	(*Command)(nil),               // 1: penstock.meta.v1.Command
@@ -2461,8 +2565,9 @@ var file_penstock_meta_v1_command_proto_goTypes = []any{
 	(*AddPartitions)(nil),         // 26: penstock.meta.v1.AddPartitions
 	(*ElectUnclean)(nil),          // 27: penstock.meta.v1.ElectUnclean
 	(*ConfirmDeletions)(nil),      // 28: penstock.meta.v1.ConfirmDeletions
-	nil,                           // 29: penstock.meta.v1.CreateTopic.ConfigsEntry
-	nil,                           // 30: penstock.meta.v1.AlterTopicConfig.SetEntry
+	(*RecoverReplica)(nil),        // 29: penstock.meta.v1.RecoverReplica
+	nil,                           // 30: penstock.meta.v1.CreateTopic.ConfigsEntry
+	nil,                           // 31: penstock.meta.v1.AlterTopicConfig.SetEntry
 }
 var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	2,  // 0: penstock.meta.v1.Command.set_cluster_id:type_name -> penstock.meta.v1.SetClusterId
@@ -2484,24 +2589,26 @@ var file_penstock_meta_v1_command_proto_depIdxs = []int32{
 	26, // 16: penstock.meta.v1.Command.add_partitions:type_name -> penstock.meta.v1.AddPartitions
 	27, // 17: penstock.meta.v1.Command.elect_unclean:type_name -> penstock.meta.v1.ElectUnclean
 	28, // 18: penstock.meta.v1.Command.confirm_deletions:type_name -> penstock.meta.v1.ConfirmDeletions
-	4,  // 19: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
-	4,  // 20: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
-	5,  // 21: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
-	0,  // 22: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
-	9,  // 23: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	29, // 24: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
-	30, // 25: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
-	13, // 26: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
-	14, // 27: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
-	16, // 28: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
-	19, // 29: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
-	21, // 30: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
-	9,  // 31: penstock.meta.v1.AddPartitions.partitions:type_name -> penstock.meta.v1.PartitionAssignment
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	29, // 19: penstock.meta.v1.Command.recover_replica:type_name -> penstock.meta.v1.RecoverReplica
+	4,  // 20: penstock.meta.v1.RegisterBroker.grpc:type_name -> penstock.meta.v1.Endpoint
+	4,  // 21: penstock.meta.v1.RegisterBroker.kafka:type_name -> penstock.meta.v1.Endpoint
+	5,  // 22: penstock.meta.v1.RegisterBroker.replicas:type_name -> penstock.meta.v1.RecoveredReplica
+	0,  // 23: penstock.meta.v1.RecoveredReplica.damage:type_name -> penstock.meta.v1.Damage
+	9,  // 24: penstock.meta.v1.CreateTopic.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	30, // 25: penstock.meta.v1.CreateTopic.configs:type_name -> penstock.meta.v1.CreateTopic.ConfigsEntry
+	31, // 26: penstock.meta.v1.AlterTopicConfig.set:type_name -> penstock.meta.v1.AlterTopicConfig.SetEntry
+	13, // 27: penstock.meta.v1.ChangeIsr.changes:type_name -> penstock.meta.v1.IsrChange
+	14, // 28: penstock.meta.v1.IsrChange.isr:type_name -> penstock.meta.v1.IsrMember
+	16, // 29: penstock.meta.v1.ElectLeaders.changes:type_name -> penstock.meta.v1.LeaderChange
+	19, // 30: penstock.meta.v1.ReassignPartitions.partitions:type_name -> penstock.meta.v1.PartitionReassignment
+	21, // 31: penstock.meta.v1.FinishReassignments.partitions:type_name -> penstock.meta.v1.FinishedReassignment
+	9,  // 32: penstock.meta.v1.AddPartitions.partitions:type_name -> penstock.meta.v1.PartitionAssignment
+	5,  // 33: penstock.meta.v1.RecoverReplica.replica:type_name -> penstock.meta.v1.RecoveredReplica
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_penstock_meta_v1_command_proto_init() }
@@ -2529,6 +2636,7 @@ func file_penstock_meta_v1_command_proto_init() {
 		(*Command_AddPartitions)(nil),
 		(*Command_ElectUnclean)(nil),
 		(*Command_ConfirmDeletions)(nil),
+		(*Command_RecoverReplica)(nil),
 	}
 	file_penstock_meta_v1_command_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
@@ -2537,7 +2645,7 @@ func file_penstock_meta_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_meta_v1_command_proto_rawDesc), len(file_penstock_meta_v1_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
