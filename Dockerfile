@@ -3,7 +3,7 @@
 # compiles it in a Go image.
 FROM scratch AS prebuilt
 COPY bin/penstock /penstock
-EXPOSE 7070 7071 7072 7073
+EXPOSE 7070 7071 7072 7073 9092
 VOLUME /data
 ENTRYPOINT ["/penstock"]
 CMD ["server"]
@@ -19,7 +19,7 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION} 
 
 FROM scratch
 COPY --from=build /penstock /penstock
-EXPOSE 7070 7071 7072 7073
+EXPOSE 7070 7071 7072 7073 9092
 VOLUME /data
 ENTRYPOINT ["/penstock"]
 CMD ["server"]

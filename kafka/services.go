@@ -58,6 +58,11 @@ type Replicas interface {
 	Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error)
 }
 
+// Growth adds partitions to topics.
+type Growth interface {
+	AddPartitions(ctx context.Context, req *api.AddPartitions) (int32, error)
+}
+
 // Placement decides where replicas are and who leads.
 type Placement interface {
 	// Reassign has the errors of partitions in the order of the request; an error ends
@@ -103,4 +108,5 @@ type Services struct {
 	Groups     Groups
 	GroupAdmin GroupAdmin
 	Placement  Placement
+	Growth     Growth
 }

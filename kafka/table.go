@@ -69,6 +69,7 @@ func table() []entry {
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, request: request[kmsg.AlterConfigsRequest], handle: on(alterConfigs)},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 4, request: request[kmsg.DescribeLogDirsRequest], handle: on(describeLogDirs)},
 		{key: 36, name: "SaslAuthenticate", min: 0, max: 2, request: request[kmsg.SASLAuthenticateRequest], handle: on(saslAuthenticate)},
+		{key: 37, name: "CreatePartitions", min: 0, max: 3, request: request[kmsg.CreatePartitionsRequest], handle: on(createPartitions)},
 		{key: 42, name: "DeleteGroups", min: 0, max: 2, request: request[kmsg.DeleteGroupsRequest], handle: on(deleteGroups)},
 		{key: 43, name: "ElectLeaders", min: 0, max: 2, request: request[kmsg.ElectLeadersRequest], handle: on(electLeaders)},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, request: request[kmsg.IncrementalAlterConfigsRequest], handle: on(incrementalAlterConfigs)},

@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/client"
 )
 
 // kafkaClient is one of franz-go for the cluster.
@@ -149,4 +151,53 @@ func committed(ctx context.Context, t *testing.T, cl *kgo.Client, group string) 
 		}
 	}
 	return sum
+}
+
+// Both doors open on the same records, groups and offsets: what one kind of client
+// writes the other reads, and where one commits the other goes on.
+func TestTheDoorsShareEverything(t *testing.T) {
+	w := startWorld(t, 3, 0)
+	ctx := within(t, time.Minute)
+	ours, err := client.New(w.d.Brokers())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ours.Close() })
+	theirs := w.kafkaClient(kgo.DefaultProduceTopic("orders"))
+	createKafkaTopic(ctx, t, theirs, "orders", 1)
+
+	producer, err := ours.NewProducer(client.WithCompression("zstd"))
+	require.NoError(t, err)
+	for i := range 10 {
+		require.NoError(t, producer.ProduceSync(ctx, &client.Record{Topic: "orders", Key: []byte("grpc"), Value: fmt.Appendf(nil, "v%d", 2*i)}))
+		require.NoError(t, theirs.ProduceSync(ctx, &kgo.Record{Key: []byte("kafka"), Value: fmt.Appendf(nil, "v%d", 2*i+1)}).FirstErr())
+	}
+	require.NoError(t, producer.Close(ctx))
+
+	// A Kafka member reads the first half and commits.
+	member := w.kafkaClient(kgo.ConsumerGroup("g"), kgo.ConsumeTopics("orders"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	var taken []*kgo.Record
+	for len(taken) < 8 {
+		fs := member.PollRecords(ctx, 8-len(taken))
+		require.NoError(t, fs.Err())
+		taken = append(taken, fs.Records()...)
+	}
+	for i, r := range taken {
+		require.Equal(t, fmt.Sprintf("v%d", i), string(r.Value))
+		require.Equal(t, []string{"grpc", "kafka"}[i%2], string(r.Key))
+	}
+	require.NoError(t, member.CommitRecords(ctx, taken...))
+	member.Close()
+
+	// A member of ours goes on where that one committed, in the same group.
+	c, err := ours.NewConsumer(client.WithGroup("g"), client.WithTopics("orders"))
+	require.NoError(t, err)
+	i := 8
+	for r := range c.Records(ctx) {
+		require.Equal(t, fmt.Sprintf("v%d", i), string(r.Value))
+		if i++; i == 20 {
+			break
+		}
+	}
+	require.NoError(t, c.Commit(ctx))
+	require.NoError(t, c.Close(ctx))
+	require.Equal(t, int64(20), committed(ctx, t, theirs, "g"))
 }

@@ -162,7 +162,7 @@ func (n *Node) serveKafka(ctx context.Context, arena *record.Arena) error {
 		MaxConnections: int(n.cfg.MaxConnections), IdleTimeout: n.cfg.ConnectionIdle, StallTimeout: n.cfg.FetchStall,
 	}, kafka.Services{
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
-		Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker,
+		Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker, Growth: n.broker,
 	})
 	for _, port := range n.listeners.kafka {
 		lis, err := port.listen(ctx)
