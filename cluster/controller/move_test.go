@@ -264,6 +264,24 @@ func TestDecommissionGoesAroundTheDead(t *testing.T) {
 	}
 }
 
+// A broker that is down is emptied like any other, and forgotten when it is empty.
+func TestDecommissionOfTheDead(t *testing.T) {
+	w := newWorld(t, 4)
+	w.create(0, nil, assign([]int32{0, 1, 2}))
+	w.run(time.Second)
+	w.silent[0] = true
+	w.run(20 * time.Second)
+	w.decommission(0)
+	w.run(time.Second)
+	if w.im.Broker(0) == nil || !w.partition(0).Moving() {
+		t.Fatalf("forgotten with a replica on it: %+v", w.partition(0))
+	}
+	w.settle()
+	if p := w.partition(0); p.Replica(0) != nil || len(p.ISR) != 3 || w.im.Broker(0) != nil {
+		t.Fatalf("%+v, broker %+v", p, w.im.Broker(0))
+	}
+}
+
 // Two brokers go at once, of five with three replicas each.
 func TestDecommissionOfTwo(t *testing.T) {
 	w := newWorld(t, 5)
