@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short failover kafka-clients
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -93,6 +93,13 @@ recovery-10g: ## Opening a log of 10 GiB against one of 100 MiB after a kill; ne
 
 chaos: build ## Real processes broken for DURATION=30m while clients use them, root; SEED=n or SCHEDULE=file plays a run again
 	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(DURATION)$(SCHEDULE),,-record docs/reliability)
+	$(MAKE) storm
+
+group-bench: build ## What consumer groups are held to: joins, kills, commits, loading, memory; ARGS="-only commits"
+	go run ./internal/groupbench $(ARGS)
+
+storm: build ## Twenty consumers of a group join, leave, are killed and sleep under load, for STORM=10m
+	GROUP_STORM=$(or $(STORM),10m) PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 60m -v -run TestConsumersInAStorm ./internal/e2e
 
 chaos-short: build ## The same with quick faults, in 45 s
 	scripts/chaos chaos -short -duration 20s -seed $(or $(SEED),0)

@@ -173,7 +173,7 @@ func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
 // ListOffsets looks an offset up in each partition: Earliest, Latest or AtTime.
 // Answers are in the order of parts, each with an error of its own.
 func (a *Admin) ListOffsets(ctx context.Context, where Offset, parts ...TopicPartition) ([]FoundOffset, error) {
-	if where.kind == offsetExact {
+	if where.kind == offsetExact || where.kind == offsetNone {
 		return nil, &ConfigError{Faults: []string{"ListOffsets takes Earliest, Latest or AtTime; an offset needs no look-up"}}
 	}
 	ctx, cancel := a.c.patient(ctx)

@@ -17,6 +17,11 @@ func (k *Consumer) CommitRecords(ctx context.Context, records ...*Record) error 
 	if k.cfg.group == "" {
 		return ErrNoGroup
 	}
+	done, err := k.commitTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	newest := map[TopicPartition]*Record{}
 	for _, r := range records {
 		tp := TopicPartition{r.Topic, r.Partition}
@@ -51,6 +56,11 @@ func (k *Consumer) commitPositions(ctx context.Context, position func(*subscript
 	if k.cfg.group == "" {
 		return ErrNoGroup
 	}
+	done, err := k.commitTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	var offsets []CommittedOffset
 	k.mu.Lock()
 	if subs == nil {
@@ -65,6 +75,17 @@ func (k *Consumer) commitPositions(ctx context.Context, position func(*subscript
 	}
 	k.mu.Unlock()
 	return k.commit(ctx, offsets)
+}
+
+// commitTurn waits until no other commit is under way: one that overtook another
+// would take a committed offset back.
+func (k *Consumer) commitTurn(ctx context.Context) (done func(), err error) {
+	select {
+	case k.committing <- struct{}{}:
+		return func() { <-k.committing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // commit stores offsets and remembers them.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -27,8 +28,10 @@ type Consumer struct {
 	fresh   chan struct{} // capacity 1; wakes assignAll: there is newer metadata
 	handed  waitList      // woken when the application moves past records
 	calls   sync.Mutex    // held while a callback runs: one at a time
-	polled  Polled        // what Poll returned last; its application's goroutine owns it
-	ended   error         // why Records ended; same owner
+	// committing holds a token while a commit is under way.
+	committing chan struct{}
+	polled     Polled // what Poll returned last; its application's goroutine owns it
+	ended      error  // why Records ended; same owner
 
 	mu       sync.Mutex // guards what follows
 	parts    map[TopicPartition]*subscription
@@ -56,7 +59,7 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 	life, stop := context.WithCancel(c.life)
 	k := &Consumer{
 		c: c, cfg: cfg, life: life, stop: stop,
-		arrived: make(chan struct{}, 1),
+		arrived: make(chan struct{}, 1), committing: make(chan struct{}, 1),
 		unsolve: make(chan struct{}, 1),
 		fresh:   make(chan struct{}, 1),
 		parts:   map[TopicPartition]*subscription{},
@@ -318,6 +321,26 @@ func (k *Consumer) report(err error) {
 	}
 	k.mu.Unlock()
 	k.wakePoll()
+}
+
+// Subscribe changes the topics that a member of a group subscribes to, by name.
+// What it owns of topics that stay it keeps, without a pause; what goes is
+// revoked, what comes is assigned.
+func (k *Consumer) Subscribe(topics ...string) error {
+	switch {
+	case k.member == nil:
+		return ErrNoGroup
+	case k.cfg.pattern != "":
+		return errors.New("client: a consumer of a topic pattern does not subscribe by name")
+	case len(topics) == 0 || slices.Contains(topics, ""):
+		return fmt.Errorf("client: %q: a subscription names at least one topic, none of them empty", topics)
+	}
+	k.member.mu.Lock()
+	k.member.topics = slices.Clone(topics)
+	k.member.mu.Unlock()
+	k.c.meta.want(topics...)
+	poke(k.member.rejoin)
+	return nil
 }
 
 // Pause stops fetching and delivering from partitions until Resume. A partition

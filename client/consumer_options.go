@@ -18,6 +18,7 @@ const (
 	offsetLatest
 	offsetExact
 	offsetTime
+	offsetNone
 )
 
 // Earliest begins at the first record that is kept.
@@ -32,6 +33,10 @@ func At(offset int64) Offset { return Offset{kind: offsetExact, value: offset} }
 // AtTime begins at the first record whose timestamp is t or later, and at the end
 // when there is none.
 func AtTime(t time.Time) Offset { return Offset{kind: offsetTime, value: t.UnixMilli()} }
+
+// NoStart begins nowhere: a partition of which the group has committed nothing is
+// an error of CodeOffsetOutOfRange, which Poll returns. Seek brings it to life.
+func NoStart() Offset { return Offset{kind: offsetNone} }
 
 // ResetPolicy says what to do when the offset to read next is not in the log:
 // retention removed it, or it is past the end.
@@ -133,6 +138,23 @@ func WithReset(p ResetPolicy) ConsumerOpt {
 	return consumerOpt(func(c *consumerConfig) { c.reset = p })
 }
 
+// WithAutoOffsetReset is auto.offset.reset: what to do where the group has
+// committed nothing (as WithStart), and where the next offset is not in the log (as
+// WithReset).
+func WithAutoOffsetReset(p ResetPolicy) ConsumerOpt {
+	return consumerOpt(func(c *consumerConfig) {
+		c.reset = p
+		switch p {
+		case ResetLatest:
+			c.start = Latest()
+		case ResetError:
+			c.start = NoStart()
+		default:
+			c.start = Earliest()
+		}
+	})
+}
+
 // WithAutoCommit commits at this interval, before partitions are given up, and at
 // Close: the records that the application has taken and moved past, by the next
 // Poll, Release, or turn of the loop. It is the default in a group, every 5 s.
@@ -232,6 +254,7 @@ func (c *consumerConfig) validate() error {
 	f.check(c.assignor == "" || slices.Contains([]string{"uniform", "range", "roundrobin"}, c.assignor),
 		"assignor %q is none of uniform, range, roundrobin", c.assignor)
 	f.check(c.start.kind != offsetExact || c.start.value >= 0, "start offset %d is negative", c.start.value)
+	f.check(c.start.kind != offsetNone || c.group != "", "a consumer without a group has to start somewhere")
 	f.check(c.reset >= ResetEarliest && c.reset <= ResetError, "reset policy %d is unknown", c.reset)
 	f.check(c.autoCommit >= 0, "auto commit interval %s is negative", c.autoCommit)
 	f.positive("session timeout", c.sessionTimeout)

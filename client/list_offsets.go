@@ -42,7 +42,7 @@ func (c *Client) listOffsetsAt(ctx context.Context, address string, where Offset
 			p.Query = pb.OffsetQuery_OFFSET_QUERY_EARLIEST
 		case offsetTime:
 			p.Query, p.TimestampMs = pb.OffsetQuery_OFFSET_QUERY_TIMESTAMP, where.value
-		case offsetLatest, offsetExact:
+		case offsetLatest, offsetExact, offsetNone:
 			p.Query = pb.OffsetQuery_OFFSET_QUERY_LATEST
 		}
 		req.Partitions = append(req.Partitions, p)

@@ -22,9 +22,11 @@ type member struct {
 	ack     chan struct{} // capacity 1: owned changed, say so at once
 	changed chan struct{} // capacity 1: target or lost changed
 	leaving chan struct{} // closed by leave, when everything was given up
+	rejoin  chan struct{} // capacity 1: the subscription changed
 	left    chan struct{} // closed when run ended
 
 	mu     sync.Mutex // guards what follows
+	topics []string
 	id     string
 	epoch  int32
 	attach int64
@@ -41,9 +43,11 @@ type member struct {
 func newMember(k *Consumer) *member {
 	return &member{
 		k:       k,
+		topics:  k.cfg.topics,
 		ack:     make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 		leaving: make(chan struct{}),
+		rejoin:  make(chan struct{}, 1),
 		left:    make(chan struct{}),
 		owned:   map[TopicPartition]bool{},
 	}
@@ -97,6 +101,9 @@ func (m *member) run(ctx context.Context) {
 			err = m.session(ctx, address)
 			if err == nil {
 				return // left
+			}
+			if errors.Is(err, errResubscribed) {
+				continue
 			}
 			m.k.c.forgetCoordinator(m.k.cfg.group, address)
 		}
@@ -212,7 +219,7 @@ func (m *member) join() *pb.JoinGroup {
 	cfg := &m.k.cfg
 	return &pb.JoinGroup{
 		Group: cfg.group, MemberId: m.id, MemberEpoch: m.epoch, AttachNumber: m.attach, InstanceId: cfg.instanceID,
-		ClientId: m.k.c.cfg.clientID, Rack: m.k.c.cfg.rack, Topics: cfg.topics, TopicPattern: cfg.pattern,
+		ClientId: m.k.c.cfg.clientID, Rack: m.k.c.cfg.rack, Topics: m.topics, TopicPattern: cfg.pattern,
 		SessionTimeoutMs: uint32(cfg.sessionTimeout.Milliseconds()), RebalanceTimeoutMs: uint32(cfg.rebalanceTimeout.Milliseconds()),
 		Assignor: cfg.assignor, Owned: m.ownedList(),
 	}
@@ -228,6 +235,9 @@ func (m *member) ownedList() []*pb.TopicPartition {
 	return partitionsOut(parts)
 }
 
+// errResubscribed ends a session that is begun again with another subscription.
+var errResubscribed = errors.New("client: the subscription changed")
+
 // memberSession is one stream with the coordinator.
 type memberSession struct {
 	m       *member
@@ -236,6 +246,7 @@ type memberSession struct {
 	updates <-chan *pb.SessionResponse
 	ended   <-chan error
 	joined  bool
+	again   bool // the subscription changed before the join was answered
 }
 
 func (s *memberSession) loop(ctx context.Context) error {
@@ -251,6 +262,10 @@ func (s *memberSession) loop(ctx context.Context) error {
 		select {
 		case u := <-s.updates:
 			s.joined = true
+			if s.again {
+				m.update(u)
+				return errResubscribed
+			}
 			if ms := u.GetHeartbeatIntervalMs(); ms > 0 {
 				beat.Reset(time.Duration(ms) * time.Millisecond)
 			}
@@ -272,6 +287,11 @@ func (s *memberSession) loop(ctx context.Context) error {
 			if s.moved(ctx) {
 				return &Error{Code: CodeNotCoordinator, Message: "another broker coordinates the group now", Partition: -1, Broker: s.address, Retriable: true}
 			}
+		case <-m.rejoin:
+			if s.joined {
+				return errResubscribed
+			}
+			s.again = true
 		case <-m.leaving:
 			return s.leave()
 		case <-ctx.Done():

@@ -133,6 +133,14 @@ func (k *Consumer) resolveOthers(ctx context.Context, qs []question) (again bool
 			k.solve(q, func(s *subscription) { s.begin(q.want.value) })
 			continue
 		}
+		if q.want.kind == offsetNone {
+			k.solve(q, func(s *subscription) { s.failed = true })
+			k.report(&Error{
+				Code: CodeOffsetOutOfRange, Message: "the group has committed nothing, and the consumer is to start nowhere else (NoStart)",
+				Topic: q.sub.tp.Topic, Partition: q.sub.tp.Partition,
+			})
+			continue
+		}
 		byWant[q.want] = append(byWant[q.want], q)
 	}
 	for want, group := range byWant {

@@ -20,7 +20,9 @@ type modelClient struct {
 	attach   int64
 	stream   uint64 // 0: not connected
 	owned    map[TopicPartition]struct{}
-	dead     bool // the process is gone, or was told that it is fenced
+	dead     bool                     // the process is gone, or was told that it is fenced
+	stuck    bool                     // its application never gives anything up, and takes nothing
+	offsets  map[TopicPartition]int64 // the next to read of what it owns
 
 	toGroup  []Event  // in flight, in order
 	toMember []Effect // in flight, in order
@@ -34,11 +36,60 @@ type model struct {
 	clients []*modelClient
 	topics  map[string]int32
 	streams uint64
-	stale   []Event // in flight on streams that were replaced
-	ghosts  []ghost // processes that were started again under their old id
+	stale   []Event       // in flight on streams that were replaced
+	ghosts  []ghost       // processes that were started again under their old id
+	commits []modelCommit // on their way, each by a call of its own
+
+	committed map[TopicPartition]int64
+	processed map[TopicPartition]int64 // somebody read everything below
 
 	storedEpoch   int32
 	storedMembers map[string]Member
+}
+
+// failer is what a check tells.
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
+// modelCommit is an offset commit on its way.
+type modelCommit struct {
+	id        string
+	epoch     int32
+	partition TopicPartition
+	offset    int64
+}
+
+// read lets a client process the next record of a partition that it believes to
+// own. None may be skipped.
+func (w *model) read(t failer, c *modelClient, p TopicPartition) {
+	if at := c.offsets[p]; at > w.processed[p] {
+		t.Fatalf("%s reads %s at %d, nobody has read %d", c.id, p, at, w.processed[p])
+	}
+	c.offsets[p]++
+	w.processed[p] = max(w.processed[p], c.offsets[p])
+}
+
+func (w *model) sendCommit(c *modelClient, p TopicPartition) {
+	w.commits = append(w.commits, modelCommit{c.id, c.epoch, p, c.offsets[p]})
+}
+
+// arrive gives the group the commit that has been on its way for longest. What
+// is committed never goes back.
+func (w *model) arrive(t failer) {
+	m := w.commits[0]
+	w.commits = w.commits[1:]
+	code, _ := w.g.CheckMember(m.id, m.epoch)
+	if code == CodeNone {
+		code, _ = w.g.CheckCommit(m.id, m.epoch, m.partition)
+	}
+	if code != CodeNone {
+		return
+	}
+	if m.offset < w.committed[m.partition] {
+		t.Fatalf("%s: the committed offset went back from %d to %d, by %s in epoch %d", m.partition, w.committed[m.partition], m.offset, m.id, m.epoch)
+	}
+	w.committed[m.partition] = m.offset
 }
 
 // ghost is what the former process of a member may still commit with.
@@ -56,7 +107,7 @@ func newModel() *model {
 	return &model{
 		now: time.Unix(1_000_000, 0), g: New("g"),
 		topics:        map[string]int32{"a": 3, "b": 2},
-		storedMembers: map[string]Member{},
+		storedMembers: map[string]Member{}, committed: map[TopicPartition]int64{}, processed: map[TopicPartition]int64{},
 	}
 }
 
@@ -122,6 +173,17 @@ func (w *model) disconnect(c *modelClient) {
 	w.step(Event{Kind: EventDetach, MemberID: c.id, Stream: stream})
 }
 
+// restart is a new process under the id of the old one.
+func (w *model) restart(c *modelClient) {
+	if c.epoch > 0 {
+		w.ghosts = append(w.ghosts, ghost{c.id, c.epoch})
+	}
+	c.epoch = 0
+	clear(c.owned)
+	w.connect(c)
+	w.deliver(c)
+}
+
 func (c *modelClient) list() []TopicPartition { return sorted(c.owned) }
 
 // receive lets the client take the next message.
@@ -133,8 +195,16 @@ func (w *model) receive(c *modelClient) {
 		clear(c.owned)
 		return
 	}
+	if c.stuck {
+		return
+	}
 	c.epoch = e.Epoch
 	next := setOf(e.Assigned)
+	for p := range next {
+		if _, had := c.owned[p]; !had {
+			c.offsets[p] = w.committed[p]
+		}
+	}
 	if !maps.Equal(next, c.owned) {
 		c.owned = next
 		c.toGroup = append(c.toGroup, Event{Kind: EventHeartbeat, MemberID: c.id, Stream: c.stream, Epoch: c.epoch, HasOwned: true, Owned: c.list()})
@@ -167,6 +237,9 @@ func (w *model) move() {
 	for _, id := range slices.Sorted(maps.Keys(w.storedMembers)) {
 		members = append(members, w.storedMembers[id])
 	}
+	if lived := slices.Clone(w.g.order); !slices.Equal(lived, slices.Sorted(maps.Keys(w.storedMembers))) {
+		panic(fmt.Sprintf("members %q would come back as %q", lived, slices.Sorted(maps.Keys(w.storedMembers))))
+	}
 	before := w.g.Epoch()
 	w.g = Restore(w.now, "g", w.storedEpoch, members, time.Second)
 	if w.g.Epoch() != before {
@@ -179,7 +252,7 @@ func (w *model) move() {
 // the group has not fenced it.
 func (w *model) counts(c *modelClient) bool { return !c.dead && w.g.Has(c.id) }
 
-func (w *model) check(t *rapid.T) {
+func (w *model) check(t failer) {
 	owner := map[TopicPartition]string{}
 	for _, c := range w.clients {
 		if !w.counts(c) {
@@ -201,7 +274,7 @@ func (w *model) check(t *rapid.T) {
 }
 
 // checkCommits: no commit is accepted from anybody but the owner.
-func (w *model) checkCommits(t *rapid.T, owner map[TopicPartition]string) {
+func (w *model) checkCommits(t failer, owner map[TopicPartition]string) {
 	for topic, n := range w.topics {
 		for i := range n {
 			p := TopicPartition{topic, i}
@@ -232,8 +305,11 @@ func (w *model) checkCommits(t *rapid.T, owner map[TopicPartition]string) {
 }
 
 // settle lets everybody talk until nothing is in flight, and expires the rest.
-func (w *model) settle(t *rapid.T) {
+func (w *model) settle(t failer) {
 	for range 40 {
+		for len(w.commits) > 0 {
+			w.arrive(t)
+		}
 		for _, c := range w.clients {
 			if !c.dead && c.stream == 0 {
 				w.connect(c)
@@ -282,7 +358,7 @@ func boolSet(set map[TopicPartition]struct{}) map[TopicPartition]bool {
 	return b
 }
 
-func (w *model) drain(t *rapid.T) {
+func (w *model) drain(t failer) {
 	for busy := true; busy; {
 		busy = false
 		for _, c := range w.clients {
@@ -318,12 +394,12 @@ func TestModel(t *testing.T) {
 		}
 		connected := func(c *modelClient) bool { return !c.dead && c.stream != 0 }
 		t.Repeat(map[string]func(*rapid.T){
-			"": w.check,
+			"": func(t *rapid.T) { w.check(t) },
 			"start": func(t *rapid.T) {
 				if len(w.clients) >= 12 {
 					t.Skip("enough")
 				}
-				c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}}
+				c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}}
 				c.topics = rapid.SampledFrom([][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}).Draw(t, "topics")
 				c.instance = rapid.SampledFrom([]string{"", "", "s1", "s2"}).Draw(t, "instance")
 				w.clients = append(w.clients, c)
@@ -343,7 +419,7 @@ func TestModel(t *testing.T) {
 				w.stale = w.stale[1:]
 				w.step(ev)
 			},
-			"drain": w.drain,
+			"drain": func(t *rapid.T) { w.drain(t) },
 			"heartbeat": func(t *rapid.T) {
 				c := pick(t, connected)
 				ev := Event{Kind: EventHeartbeat, MemberID: c.id, Stream: c.stream, Epoch: c.epoch}
@@ -359,13 +435,7 @@ func TestModel(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				c := pick(t, func(c *modelClient) bool { return !c.dead })
 				w.disconnect(c)
-				if c.epoch > 0 {
-					w.ghosts = append(w.ghosts, ghost{c.id, c.epoch})
-				}
-				c.epoch = 0
-				clear(c.owned)
-				w.connect(c)
-				w.deliver(c)
+				w.restart(c)
 			},
 			"crash": func(t *rapid.T) {
 				c := pick(t, func(c *modelClient) bool { return !c.dead })
@@ -399,6 +469,20 @@ func TestModel(t *testing.T) {
 				topic := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "topic")
 				w.topics[topic] = min(w.topics[topic]+1, 6)
 				w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+			},
+			"read": func(t *rapid.T) {
+				c := pick(t, func(c *modelClient) bool { return !c.dead && len(c.owned) > 0 })
+				w.read(t, c, rapid.SampledFrom(c.list()).Draw(t, "partition"))
+			},
+			"commit": func(t *rapid.T) {
+				c := pick(t, func(c *modelClient) bool { return !c.dead && len(c.owned) > 0 })
+				w.sendCommit(c, rapid.SampledFrom(c.list()).Draw(t, "partition"))
+			},
+			"arrive": func(t *rapid.T) {
+				if len(w.commits) == 0 {
+					t.Skip("none")
+				}
+				w.arrive(t)
 			},
 			"delete": func(t *rapid.T) {
 				delete(w.topics, "b")

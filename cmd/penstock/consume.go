@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -220,14 +223,15 @@ func (c *consuming) run(ctx context.Context) error {
 			return errors.Join(c.w.Flush(), err)
 		}
 		done, err := c.printAll(polled)
-		polled.Release()
-		if err := errors.Join(err, c.w.Flush()); err != nil {
-			return err
+		err = errors.Join(err, c.w.Flush())
+		if err == nil && c.group {
+			// Before Release: until then a partition that is to be given up is still
+			// this member's.
+			err = c.commit(ctx)
 		}
-		if c.group {
-			if err := c.commit(ctx); err != nil && ctx.Err() == nil {
-				return err
-			}
+		polled.Release()
+		if err != nil {
+			return err
 		}
 		if done {
 			return nil
@@ -250,12 +254,24 @@ func (c *consuming) commit(ctx context.Context) error {
 	if len(c.printed) == 0 {
 		return nil
 	}
+	// An interrupt does not stop it: what was printed is committed.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
 	err := c.k.CommitRecords(ctx, slices.Collect(maps.Values(c.printed))...)
-	if err == nil {
-		clear(c.printed)
+	switch client.CodeOf(err) {
+	case client.CodeNone:
+	case client.CodeStaleMemberEpoch, client.CodeFencedMemberEpoch, client.CodeUnknownMember:
+		// The member was silent for too long: others print these records again.
+		fmt.Fprintf(os.Stderr, "not committed, others will read it again: %v\n", err)
+	default:
+		return err
 	}
-	return err
+	clear(c.printed)
+	return nil
 }
+
+// commitTimeout bounds a commit: a coordinator that fails over has to be back.
+const commitTimeout = 30 * time.Second
 
 func (c *consuming) printAll(polled *client.Polled) (done bool, err error) {
 	for r := range polled.All() {

@@ -60,6 +60,7 @@ type shard struct {
 
 type loadResult struct {
 	loaded *loaded
+	began  time.Time
 	err    error
 }
 
@@ -160,8 +161,9 @@ func (s *shard) startLoad(after time.Duration) {
 		case <-s.ctx.Done():
 			return
 		}
+		began := time.Now()
 		l, err := load(s.ctx, s.log)
-		s.loadedc <- loadResult{l, err}
+		s.loadedc <- loadResult{l, began, err}
 	})
 }
 
@@ -178,7 +180,7 @@ func (s *shard) finishLoad(r loadResult) {
 		s.restore(now, id, lg)
 	}
 	s.dropOffsetsOfOtherTopics(now)
-	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped)
+	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped, "took", time.Since(r.began))
 }
 
 // persist adds a record about a group or a member to the batch being gathered.

@@ -43,7 +43,7 @@ var allowed = map[string][]string{
 	"bench":                     {"client"},
 }
 
-var free = []string{"internal/lint", "internal/sim", "internal/mutants", "internal/check", "internal/check/", "internal/chaos", "internal/chaos/", "internal/corpus", "internal/demo", "internal/e2e", "internal/loopback", "internal/arenatest", "internal/benchrun", "internal/benchlog", "internal/recoverybench", "bench/spikes/"}
+var free = []string{"internal/lint", "internal/sim", "internal/mutants", "internal/check", "internal/check/", "internal/chaos", "internal/chaos/", "internal/corpus", "internal/demo", "internal/e2e", "internal/loopback", "internal/arenatest", "internal/benchrun", "internal/benchlog", "internal/recoverybench", "internal/groupbench", "bench/spikes/"}
 
 // pure packages depend on none of these, not even through others.
 var (

@@ -1,11 +1,29 @@
 package main
 
+import "fmt"
+
 // mutant is a deliberate fault in the product: edits that, together, break one rule.
 type mutant struct {
 	name  string
 	edits []edit
 	// inLog: the fault is in package log, which only some simulated clusters have.
 	inLog bool
+	// inGroups: the fault is in consumer groups, whose package has a TestHunt of its own.
+	inGroups bool
+}
+
+// The packages with a TestHunt: whole clusters, and consumer groups.
+const (
+	simPackage   = "./internal/sim"
+	groupPackage = "./consumergroup"
+)
+
+// hunt returns the package whose TestHunt is to notice m, and its flags.
+func (m mutant) hunt(seeds int) (pkg string, flags []string) {
+	if m.inGroups {
+		return groupPackage, []string{fmt.Sprintf("-hunt=%d", seeds)}
+	}
+	return simPackage, []string{fmt.Sprintf("-sim.hunt=%d", seeds), fmt.Sprintf("-sim.hunt.log=%v", m.inLog)}
 }
 
 // edit replaces old, which occurs once in the file, by new. In new, MUTANT is
@@ -27,6 +45,7 @@ func list() []mutant {
 	out = append(out, followerMutants()...)
 	out = append(out, metadataMutants()...)
 	out = append(out, logMutants()...)
+	out = append(out, groupMutants()...)
 	return out
 }
 

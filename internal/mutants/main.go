@@ -1,9 +1,9 @@
 // Command mutants shows that the simulation notices when the product is broken.
 //
 // list.go holds deliberate faults, each an edit of a source file. They are built into
-// one test binary of internal/sim as switches, by way of go's -overlay, so that no
-// switch is in the product. Each mutant then runs simulated clusters, seed after
-// seed, until one breaks a promise. The table says which; a mutant that survives
+// test binaries of internal/sim and consumergroup as switches, by way of go's -overlay, so that no
+// switch is in the product. Each mutant then runs simulated clusters, or groups, seed
+// after seed, until one breaks a promise. The table says which; a mutant that survives
 // fails the command.
 //
 //	go run ./internal/mutants [-seeds 400] [-only TEXT]
@@ -28,7 +28,7 @@ import (
 
 func main() {
 	seeds := flag.Int("seeds", 400, "how many seeds a mutant may survive")
-	only := flag.String("only", "", "only mutants whose name contains this")
+	only := flag.String("only", "", "only mutants whose name contains this, or of this package")
 	flag.Parse()
 	if err := run(context.Background(), os.Stdout, *seeds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -52,23 +52,23 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // leftovers in the temporary folder harm nobody
 	begin := time.Now()
-	binary, err := build(ctx, dir, list())
+	binaries, err := build(ctx, dir, list())
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "built in %.0f s\n\n", time.Since(begin).Seconds())
-	for _, m := range []mutant{{}, {inLog: true}} {
-		if v := hunt(ctx, binary, m, 50); !errors.Is(v.err, errSurvived) {
+	for _, m := range []mutant{{}, {inLog: true}, {inGroups: true}} {
+		if v := hunt(ctx, binaries, m, 50); !errors.Is(v.err, errSurvived) {
 			return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
 		}
 	}
 	var mutants []mutant
 	for _, m := range list() {
-		if strings.Contains(m.name, only) {
+		if strings.Contains(m.name, only) || m.inGroups && only == groupPackage {
 			mutants = append(mutants, m)
 		}
 	}
-	survived := report(out, mutants, huntAll(ctx, binary, mutants, seeds))
+	survived := report(out, mutants, huntAll(ctx, binaries, mutants, seeds))
 	fmt.Fprintf(out, "\n%d mutants, %d survived, %.0f s\n", len(mutants), survived, time.Since(begin).Seconds())
 	if survived > 0 {
 		return fmt.Errorf("%d of %d mutants survived %d seeds", survived, len(mutants), seeds)
@@ -77,14 +77,14 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 }
 
 // huntAll runs the mutants, as many at once as there are processors.
-func huntAll(ctx context.Context, binary string, mutants []mutant, seeds int) []verdict {
+func huntAll(ctx context.Context, binaries map[string]string, mutants []mutant, seeds int) []verdict {
 	var wg sync.WaitGroup
 	verdicts := make([]verdict, len(mutants))
 	next := make(chan int)
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for i := range next {
-				verdicts[i] = hunt(ctx, binary, mutants[i], seeds)
+				verdicts[i] = hunt(ctx, binaries, mutants[i], seeds)
 			}
 		})
 	}
@@ -97,9 +97,10 @@ func huntAll(ctx context.Context, binary string, mutants []mutant, seeds int) []
 }
 
 // hunt runs one mutant until it is caught.
-func hunt(ctx context.Context, binary string, m mutant, seeds int) verdict {
+func hunt(ctx context.Context, binaries map[string]string, m mutant, seeds int) verdict {
 	begin := time.Now()
-	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestHunt$", "-test.timeout=10m", fmt.Sprintf("-sim.hunt=%d", seeds), fmt.Sprintf("-sim.hunt.log=%v", m.inLog))
+	pkg, flags := m.hunt(seeds)
+	cmd := exec.CommandContext(ctx, binaries[pkg], append([]string{"-test.run=^TestHunt$", "-test.timeout=10m"}, flags...)...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+m.name)
 	b, err := cmd.CombinedOutput()
 	v := verdict{took: time.Since(begin)}
@@ -131,23 +132,27 @@ func report(out io.Writer, mutants []mutant, verdicts []verdict) (survived int) 
 	return survived
 }
 
-// build makes the test binary of internal/sim with all mutants in it.
-func build(ctx context.Context, dir string, mutants []mutant) (string, error) {
+// build makes the test binaries, by package, with all mutants in them.
+func build(ctx context.Context, dir string, mutants []mutant) (map[string]string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	overlay, err := writeOverlay(root, dir, mutants)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	binary := filepath.Join(dir, "sim.test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", binary, "./internal/sim")
-	cmd.Dir = root
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go test -c: %w\n%s", err, b)
+	binaries := map[string]string{}
+	for _, pkg := range []string{simPackage, groupPackage} {
+		binary := filepath.Join(dir, filepath.Base(pkg)+".test")
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", binary, pkg)
+		cmd.Dir = root
+		if b, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("go test -c %s: %w\n%s", pkg, err, b)
+		}
+		binaries[pkg] = binary
 	}
-	return binary, nil
+	return binaries, nil
 }
 
 func moduleRoot(ctx context.Context) (string, error) {

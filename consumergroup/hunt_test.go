@@ -1,0 +1,188 @@
+package consumergroup
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// hunt is how many seeds TestHunt tries; package internal/mutants sets it, for a
+// group with a fault in it.
+var hunt = flag.Int("hunt", 60, "seeds of TestHunt")
+
+// huntStop ends a run: an invariant is broken.
+type huntStop string
+
+type hunter struct{}
+
+func (hunter) Fatalf(format string, args ...any) { panic(huntStop(fmt.Sprintf(format, args...))) }
+
+// TestHunt runs groups from seeds: members that come, go, sleep past their
+// session, come back as what they were, or as another process, or not at all; a
+// coordinator that moves while they do; topics that grow and go. What TestModel
+// checks is checked at every step, and at the end everybody comes to rest.
+func TestHunt(t *testing.T) {
+	for seed := range *hunt {
+		if broken := huntOne(uint64(seed)); broken != "" {
+			fmt.Printf("CAUGHT\t%d\t%s\n", seed, broken)
+			t.Fatalf("seed %d: %s", seed, broken)
+		}
+	}
+	fmt.Printf("SURVIVED\t%d\n", *hunt)
+}
+
+func huntOne(seed uint64) (broken string) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case huntStop:
+			broken = string(r)
+		default:
+			broken = fmt.Sprint("panic: ", r)
+		}
+	}()
+	w := &huntWorld{model: newModel(), rng: rand.New(rand.NewPCG(seed, 6))}
+	for range 600 {
+		w.act()
+		w.check(hunter{})
+	}
+	w.settle(hunter{})
+	return ""
+}
+
+type huntWorld struct {
+	*model
+	rng *rand.Rand
+}
+
+// pick returns a client that fits; nil: none does.
+func (w *huntWorld) pick(fits func(*modelClient) bool) *modelClient {
+	fit := slices.DeleteFunc(slices.Clone(w.clients), func(c *modelClient) bool { return !fits(c) })
+	if len(fit) == 0 {
+		return nil
+	}
+	return fit[w.rng.IntN(len(fit))]
+}
+
+func (w *huntWorld) act() {
+	alive := func(c *modelClient) bool { return !c.dead }
+	connected := func(c *modelClient) bool { return !c.dead && c.stream != 0 }
+	owner := func(c *modelClient) bool { return !c.dead && len(c.owned) > 0 }
+	switch n := w.rng.IntN(100); {
+	case n < 5:
+		w.start()
+	case n < 27:
+		if c := w.pick(func(c *modelClient) bool { return len(c.toGroup) > 0 }); c != nil {
+			w.deliver(c)
+		}
+	case n < 49:
+		if c := w.pick(func(c *modelClient) bool { return len(c.toMember) > 0 }); c != nil {
+			w.receive(c)
+		}
+	case n < 57:
+		if c := w.pick(owner); c != nil {
+			w.read(hunter{}, c, c.list()[w.rng.IntN(len(c.owned))])
+		}
+	case n < 65:
+		if c := w.pick(owner); c != nil {
+			w.sendCommit(c, c.list()[w.rng.IntN(len(c.owned))])
+		}
+	case n < 72:
+		if len(w.commits) > 0 {
+			w.arrive(hunter{})
+		}
+	case n < 79:
+		if c := w.pick(connected); c != nil {
+			c.toGroup = append(c.toGroup, Event{Kind: EventHeartbeat, MemberID: c.id, Stream: c.stream, Epoch: c.epoch, HasOwned: w.rng.IntN(2) == 0, Owned: c.list()})
+		}
+	case n < 83:
+		w.tick(time.Duration(w.rng.IntN(4000)) * time.Millisecond)
+	default:
+		w.upset(n, alive, connected)
+	}
+}
+
+func (w *huntWorld) start() {
+	if len(w.clients) >= 14 {
+		return
+	}
+	c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}}
+	c.topics = [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)]
+	c.instance = []string{"", "", "s1", "s2"}[w.rng.IntN(4)]
+	w.clients = append(w.clients, c)
+	w.connect(c)
+}
+
+// upset does what members and coordinators are there to survive.
+func (w *huntWorld) upset(n int, alive, connected func(*modelClient) bool) {
+	c := w.pick(alive)
+	if n < 88 {
+		c = w.pick(connected)
+	}
+	switch {
+	case n >= 97:
+		w.world(n)
+	case c == nil:
+	case n < 86:
+		w.disconnect(c)
+	case n < 87:
+		if c.stuck = w.rng.IntN(4) == 0; !c.stuck {
+			w.goodbye(c)
+		}
+	case n < 88:
+		w.sleep(c)
+	case n < 92:
+		w.connect(c)
+	case n < 93:
+		w.disconnect(c)
+		c.dead = true
+	case n < 95:
+		w.disconnect(c)
+		w.restart(c)
+	default:
+		if len(w.stale) > 0 {
+			ev := w.stale[0]
+			w.stale = w.stale[1:]
+			w.step(ev)
+		}
+	}
+}
+
+func (w *huntWorld) world(n int) {
+	switch {
+	case n < 98:
+		w.move()
+	case w.rng.IntN(8) == 0:
+		delete(w.topics, "b")
+		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+	default:
+		topic := slices.Sorted(maps.Keys(w.topics))[w.rng.IntN(len(w.topics))]
+		w.topics[topic] = min(w.topics[topic]+1, 6)
+		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+	}
+}
+
+func (w *huntWorld) goodbye(c *modelClient) {
+	for len(c.toGroup) > 0 {
+		w.deliver(c)
+	}
+	clear(c.owned)
+	c.dead = true
+	w.step(Event{Kind: EventLeave, MemberID: c.id, Stream: c.stream})
+}
+
+// sleep stops one process for longer than its session; the others go on.
+func (w *huntWorld) sleep(sleeper *modelClient) {
+	for range 11 {
+		w.tick(time.Second)
+		for _, c := range w.clients {
+			if c != sleeper && !c.dead && c.stream != 0 {
+				w.step(Event{Kind: EventHeartbeat, MemberID: c.id, Stream: c.stream, Epoch: c.epoch})
+			}
+		}
+	}
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// groupsOf returns n groups that one broker coordinates, and a connection to it.
+func (l *lab) groupsOf(ctx context.Context, n int) (names []string, node int32, conn *grpc.ClientConn, err error) {
+	first, err := grpc.NewClient(l.cluster.Addr(1), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	defer func() { err = errors.Join(err, first.Close()) }()
+	node = -1
+	for i := 0; len(names) < n; i++ {
+		name := "group-" + strconv.Itoa(i)
+		found, err := findCoordinator(ctx, first, name)
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		if node < 0 {
+			node = found.GetNodeId()
+		}
+		if found.GetNodeId() == node {
+			names = append(names, name)
+		}
+	}
+	conn, err = grpc.NewClient(l.cluster.Addr(int(node)), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return names, node, conn, err
+}
+
+func findCoordinator(ctx context.Context, conn *grpc.ClientConn, group string) (*pb.FindCoordinatorResponse, error) {
+	for {
+		found, err := pb.NewGroupServiceClient(conn).FindCoordinator(ctx, &pb.FindCoordinatorRequest{Group: group})
+		if err == nil {
+			return found, nil
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// commitPartitions is how many partitions the topic of the commits has.
+const commitPartitions = 100
+
+// commitTo commits the same number to n partitions, until the coordinator takes it.
+func commitTo(ctx context.Context, conn *grpc.ClientConn, group string, n int, offset int64) error {
+	req := &pb.CommitOffsetsRequest{Group: group}
+	for p := range n {
+		req.Offsets = append(req.Offsets, &pb.OffsetCommit{Topic: "t", Partition: int32(p), Offset: offset, LeaderEpoch: -1})
+	}
+	var last error
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; {
+		resp, err := pb.NewGroupServiceClient(conn).CommitOffsets(ctx, req)
+		last = err
+		if err == nil && resp.GetResults()[0].GetError() == nil {
+			return nil
+		}
+		if err == nil {
+			last = errors.New(resp.GetResults()[0].GetError().GetMessage())
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("commit of %s: %w", group, last)
+}
+
+// commits measures one coordinator.
+func commits(ctx context.Context, l *lab) error {
+	if err := l.topic(ctx, commitPartitions); err != nil {
+		return err
+	}
+	names, node, conn, err := l.groupsOf(ctx, l.size(200, 20))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	for _, name := range names {
+		if err := commitTo(ctx, conn, name, 1, 0); err != nil {
+			return err
+		}
+	}
+	length := time.Duration(l.size(20, 2)) * time.Second
+	for _, offsets := range []int{1, 10} {
+		n, err := flood(ctx, conn, names, offsets, length)
+		if err != nil {
+			return err
+		}
+		rate := float64(n) / length.Seconds()
+		l.say("commits: %.0f requests/s with %d offset(s) each, %.0f offsets/s, through node %d, %d callers", rate, offsets, rate*float64(offsets), node, len(names))
+	}
+	return l.paced(ctx, conn, names, length)
+}
+
+// flood commits as fast as the callers, one a group, are answered.
+func flood(ctx context.Context, conn *grpc.ClientConn, names []string, offsets int, length time.Duration) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	var (
+		n  atomic.Int64
+		wg sync.WaitGroup
+	)
+	errs := make(chan error, len(names))
+	for _, name := range names {
+		wg.Go(func() {
+			for i := int64(1); ctx.Err() == nil; i++ {
+				if err := commitTo(ctx, conn, name, offsets, i); err != nil {
+					if ctx.Err() == nil {
+						errs <- err
+					}
+					return
+				}
+				n.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return n.Load(), <-errs
+}
+
+// paced commits at 5,000/s whether or not the ones before are answered, and times
+// each from when it was due.
+func (l *lab) paced(ctx context.Context, conn *grpc.ClientConn, names []string, length time.Duration) error {
+	const rate = 5000
+	total := int(length.Seconds() * rate)
+	took := make([]time.Duration, total)
+	var wg sync.WaitGroup
+	var failed atomic.Pointer[error]
+	begin := time.Now()
+	for i := range total {
+		due := begin.Add(time.Duration(i) * time.Second / rate)
+		if wait := time.Until(due); wait > 0 {
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+		}
+		wg.Go(func() {
+			if err := commitTo(ctx, conn, names[i%len(names)], 1, int64(i)); err != nil {
+				failed.Store(&err)
+			}
+			took[i] = time.Since(due)
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	l.say("commits: at %d/s p50 %s, p99 %s, worst %s", rate, percentile(took, 0.5), percentile(took, 0.99), percentile(took, 1))
+	return nil
+}
+
+// load fills one coordinator with offsets, starts its node anew, and waits until
+// it answers for all of its groups.
+func load(ctx context.Context, l *lab) error {
+	if err := l.topic(ctx, commitPartitions); err != nil {
+		return err
+	}
+	names, node, conn, err := l.groupsOf(ctx, l.size(10_000, 100))
+	if err != nil {
+		return err
+	}
+	if err := each(names, func(name string) error { return commitTo(ctx, conn, name, commitPartitions, 1) }); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	// Every broker is down, so that this one leads what it led.
+	for id := 1; id <= 3; id++ {
+		if err := l.cluster.Stop(id, 30*time.Second); err != nil {
+			return err
+		}
+	}
+	if err := l.cluster.StartAll(); err != nil {
+		return err
+	}
+	if err := l.cluster.WaitHealthy(ctx, time.Minute); err != nil {
+		return err
+	}
+	loaded, err := l.loadTimes()
+	if err != nil {
+		return err
+	}
+	l.say("load: %d offsets of %d groups; the slowest partition of any node took %s, all of them one after the other %s (node %d led them)",
+		len(names)*commitPartitions, len(names), percentile(loaded, 1), sum(loaded), node)
+	return nil
+}
+
+func sum(all []time.Duration) (total time.Duration) {
+	for _, d := range all {
+		total += d
+	}
+	return total
+}
+
+// loadTimes reads from the logs how long each load of the last start took.
+func (l *lab) loadTimes() (all []time.Duration, err error) {
+	for id := 1; id <= 3; id++ {
+		b, err := os.ReadFile(l.cluster.LogFile(id))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			_, rest, ok := strings.Cut(line, "groups loaded")
+			_, text, has := strings.Cut(rest, "took=")
+			if !ok || !has {
+				continue
+			}
+			d, err := time.ParseDuration(strings.Fields(text)[0])
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, d)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no load in the logs")
+	}
+	return all, nil
+}
+
+// groups measures what groups take of their coordinator's memory.
+func groups(ctx context.Context, l *lab) error {
+	if err := l.topic(ctx, commitPartitions); err != nil {
+		return err
+	}
+	names, node, conn, err := l.groupsOf(ctx, l.size(10_000, 100))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := commitTo(ctx, conn, names[0], 1, 1); err != nil {
+		return err
+	}
+	before, err := resident(l.cluster.Pid(int(node)))
+	if err != nil {
+		return err
+	}
+	if err := each(names, func(name string) error { return commitTo(ctx, conn, name, 10, 1) }); err != nil {
+		return err
+	}
+	if err := sleep(ctx, 5*time.Second); err != nil {
+		return err
+	}
+	after, err := resident(l.cluster.Pid(int(node)))
+	if err != nil {
+		return err
+	}
+	l.say("groups: %d groups of 10 offsets each: resident memory of node %d from %d to %d MiB", len(names), node, before>>20, after>>20)
+	return nil
+}
+
+// each runs f for all names, 64 at a time.
+func each(names []string, f func(string) error) error {
+	var wg sync.WaitGroup
+	work := make(chan string)
+	errs := make(chan error, len(names))
+	for range 64 {
+		wg.Go(func() {
+			for name := range work {
+				if err := f(name); err != nil {
+					errs <- err
+				}
+			}
+		})
+	}
+	for _, name := range names {
+		work <- name
+	}
+	close(work)
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+func resident(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b))
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}

@@ -1,0 +1,140 @@
+// Command groupbench measures what consumer groups are held to, on three
+// `penstock server` processes on loopback TCP:
+//
+//	join     a member joins a group of ten under load: until it reads its first
+//	         record, and the longest pause of a partition that stays where it is
+//	kill     SIGKILL of a member (`penstock consume`) with session.grace=200ms:
+//	         until its partitions are read again
+//	commits  through one coordinator, flushed on three disks before the answer: at
+//	         full speed, and at 5,000/s in an open loop
+//	load     a coordinator with a million committed offsets: from the start of its
+//	         process until it answers
+//	groups   ten thousand groups: what they take of the coordinator's memory
+//
+// -short tries that it works.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/chaos"
+)
+
+type options struct {
+	binary, dir, only string
+	short             bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.binary, "binary", "bin/penstock", "the penstock binary")
+	flag.StringVar(&o.dir, "dir", "", "where the data goes, on a real disk (default: a folder beside the temporary ones)")
+	flag.StringVar(&o.only, "only", "", "one of join, kill, commits, load, groups; empty: all")
+	flag.BoolVar(&o.short, "short", false, "small sizes: does it work")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Stdout, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "groupbench:", err)
+		os.Exit(1)
+	}
+}
+
+// figure measures one thing on a cluster of its own.
+type figure struct {
+	name    string
+	measure func(context.Context, *lab) error
+}
+
+func run(ctx context.Context, out io.Writer, o options) error {
+	figures := []figure{{"join", join}, {"kill", kill}, {"commits", commits}, {"load", load}, {"groups", groups}}
+	for _, f := range figures {
+		if o.only != "" && o.only != f.name {
+			continue
+		}
+		if err := o.one(ctx, out, f); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// lab is a cluster and what it is measured with.
+type lab struct {
+	options
+	out     io.Writer
+	cluster *chaos.Cluster
+	client  *client.Client
+}
+
+func (o options) one(ctx context.Context, out io.Writer, f figure) (err error) {
+	dir, err := os.MkdirTemp(o.dir, "penstock-groupbench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	binary, err := filepath.Abs(o.binary)
+	if err != nil {
+		return err
+	}
+	cluster, err := chaos.New(chaos.Options{Binary: binary, Dir: dir, Nodes: 3, Config: []string{"session.grace: 200ms"}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	if err := cluster.StartAll(); err != nil {
+		return err
+	}
+	if err := cluster.WaitHealthy(ctx, time.Minute); err != nil {
+		return err
+	}
+	c, err := client.New(cluster.Addrs())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return f.measure(ctx, &lab{options: o, out: out, cluster: cluster, client: c})
+}
+
+func (l *lab) say(format string, args ...any) { fmt.Fprintf(l.out, format+"\n", args...) }
+
+// size is n, or few with -short.
+func (l *lab) size(n, few int) int {
+	if l.short {
+		return few
+	}
+	return n
+}
+
+func (l *lab) topic(ctx context.Context, partitions int32) error {
+	_, err := l.client.Admin().CreateTopic(ctx, client.TopicSpec{Name: "t", Partitions: partitions, ReplicationFactor: 3})
+	return err
+}
+
+// percentile of durations, which it sorts.
+func percentile(all []time.Duration, p float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[min(int(float64(len(all))*p), len(all)-1)]
+}
+
+func (l *lab) consume(ctx context.Context) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, l.binary, "consume", "t", "-g", "g", "-b", strings.Join(l.cluster.Addrs(), ","), "-o", "{{.Partition}}")
+	cmd.Cancel = func() error { return cmd.Process.Kill() }
+	return cmd
+}
