@@ -127,8 +127,8 @@ func (n *testNode) serve() {
 	n.t.Helper()
 	n.server = grpc.NewServer()
 	pb.RegisterClusterServiceServer(n.server, peerServer{node: n.Node})
-	l := listen(n.t, n.peerAddr)
-	go func() { _ = n.server.Serve(l) }() // Stop waits for it
+	l, server := listen(n.t, n.peerAddr), n.server
+	go func() { _ = server.Serve(l) }() // Stop waits for it
 }
 
 // kill stops the node as the end of its process would: nothing is handed over.

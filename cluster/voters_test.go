@@ -56,8 +56,14 @@ func TestVotersByCommand(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int32{1, 2, 3, 4}, resp.GetVoters())
 
+	before := first.raft.CurrentTerm()
 	resp, err = first.vote(first.id, false) // its own: it hands over first
 	require.NoError(t, err)
+	_, index, err := first.configurationAt()
+	require.NoError(t, err)
+	var change raft.Log
+	require.NoError(t, first.store.GetLog(index, &change))
+	require.Greater(t, change.Term, before, "the controller took its own vote")
 	rest := without(nodes, first)
 	ids := []int32{rest[0].id, rest[1].id, rest[2].id}
 	require.Equal(t, ids, resp.GetVoters())
@@ -100,8 +106,18 @@ func TestDemotedFounderStartsNoElection(t *testing.T) {
 		n.start()
 	}
 	registerAll(nodes[:3]...)
-	require.NotEqual(t, raft.Candidate, demoted.raft.State())
 	require.False(t, demoted.votes())
+	// As it was at its start: all founders answer, and nobody leads yet.
+	answers := demoted.askVoters(within(t, 5*time.Second))
+	require.Len(t, answers, 2)
+	for id, a := range answers {
+		a.leaderAddress = ""
+		answers[id] = a
+	}
+	campaigned := false
+	done, err := demoted.foundOrWait(t.Context(), answers, &campaigned)
+	require.NoError(t, err)
+	require.False(t, done || campaigned, "a node without a vote started an election")
 	demoted.votersBecome(2, 3, 4)
 	require.False(t, demoted.IsController())
 }
