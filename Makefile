@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ upgrade-e2e: build ## A cluster of an earlier revision (UPGRADE_FROM) upgraded t
 
 kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
 	scripts/kafka-clients
+
+kafka-figures: build ## What the Kafka door costs: MEBIBYTES (2048) through franz-go, CPU a GiB, idle connections
+	MEBIBYTES=$(or $(MEBIBYTES),2048) scripts/kafka-clients -v -run 'TestFigures$$'
 
 race: ## Unit tests under the race detector
 	scripts/gotest -race -short -timeout 10m $(UNIT)
