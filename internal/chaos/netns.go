@@ -75,6 +75,16 @@ func (n *Network) Close() error { return removeNetwork() }
 func removeNetwork() error {
 	ctx := context.Background()
 	var errs []error
+	// The links first: those of a namespace that is deleted go some time later.
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, e := range links {
+		if strings.HasPrefix(e.Name(), bridge+"v") {
+			errs = append(errs, run(ctx, "ip", "link", "del", e.Name()))
+		}
+	}
 	left, err := os.ReadDir("/run/netns")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
