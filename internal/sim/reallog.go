@@ -71,7 +71,7 @@ const (
 	realFolder = "/data"
 	// realTail holds the records of a run, realSegment few of them.
 	realTail    = 1 << 20
-	realSegment = 400
+	realSegment = 900
 )
 
 // openDir opens what a process finds.
