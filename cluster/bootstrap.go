@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ func (n *Node) form(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, leader := n.raftLeader(); leader != "" && !moved {
+		if _, leader := n.raftLeader(); leader != "" && !moved && n.member() {
 			return nil
 		}
 		answers := n.askVoters(ctx)
@@ -98,12 +99,20 @@ func (n *Node) foundOrWait(ctx context.Context, answers map[int32]helloAnswer, c
 	return false, nil
 }
 
+// member reports whether the quorum, as far as this node's log tells, has it. To
+// hear a leader is no sign of that: one that replicates to a server which it is
+// about to remove, or has just removed, sends to the address, where a new
+// directory may answer by now.
+func (n *Node) member() bool {
+	return slices.ContainsFunc(n.configuration(), func(s raft.Server) bool { return s.ID == serverID(n.storageID) })
+}
+
 // cameLater reports whether this node, although the configuration names it as a
-// voter, is not one of those who founded the cluster: it has an empty directory
-// and a cluster is there. That is a node whose disk was replaced. It joins like
-// any other; should it have been founding after all, joining changes nothing.
+// voter, is not one of those who founded the cluster: it is no member and a
+// cluster is there. That is a node whose disk was replaced. It joins like any
+// other; should it have been founding after all, joining changes nothing.
 func (n *Node) cameLater(answers map[int32]helloAnswer) bool {
-	if n.hasState() {
+	if n.member() {
 		return false
 	}
 	for _, a := range answers {

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -408,4 +410,54 @@ func TestRemoveABroker(t *testing.T) {
 	gone.start().register()
 	nodes[0].votersBecome(1, 2)
 	nodes[0].mustVote(3, true)
+}
+
+// A controller may send once more to the address of a server that it has just
+// removed. The new directory that answers there hears a leader and learns its
+// term, and is no member for that: it goes on until it has joined.
+func TestTheLastMessageToARemovedServerMakesNoMember(t *testing.T) {
+	nodes := newNodes(t, 3, 3)
+	startAll(nodes...)
+	boss := controllerOf(t, nodes...)
+	gone := without(nodes, boss)[0]
+	gone.kill()
+	boss.eventually("it is fenced", fenced(gone.id))
+	_, err := boss.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_RemoveBroker{RemoveBroker: &pb.RemoveBrokerProposal{NodeId: gone.id}}})
+	require.NoError(t, err)
+	var rest []int32
+	for _, n := range without(nodes, gone) {
+		rest = append(rest, n.id)
+	}
+	boss.votersBecome(rest...)
+
+	gone.newDisk()
+	arrived := make(chan struct{})
+	gone.tune = func(c *Config) { // it asks nobody before that message has come
+		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
+	go func() { // ends with the first message that arrives
+		defer close(arrived)
+		stray := raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{
+				ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(boss.StorageID())), Addr: []byte(boss.raftAddr),
+			},
+			Term: boss.raft.CurrentTerm(), Leader: []byte(boss.raftAddr), PrevLogEntry: 1_000, PrevLogTerm: 1,
+		}
+		for t.Context().Err() == nil {
+			if boss.trans.AppendEntries("", raft.ServerAddress(gone.raftAddr), &stray, &raft.AppendEntriesResponse{}) == nil {
+				return
+			}
+		}
+	}()
+	gone.start().register()
+	<-arrived
+	boss.mustVote(gone.id, true)
 }
