@@ -449,7 +449,7 @@ func TestTheLastMessageToARemovedServerMakesNoMember(t *testing.T) {
 			RPCHeader: raft.RPCHeader{
 				ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(boss.StorageID())), Addr: []byte(boss.raftAddr),
 			},
-			Term: boss.raft.CurrentTerm(), Leader: []byte(boss.raftAddr), PrevLogEntry: 1_000, PrevLogTerm: 1,
+			Term: boss.raft.CurrentTerm(), Leader: []byte(boss.raftAddr), PrevLogEntry: 1_000, PrevLogTerm: 1, //nolint:staticcheck // as the library itself sends it
 		}
 		for t.Context().Err() == nil {
 			if boss.trans.AppendEntries("", raft.ServerAddress(gone.raftAddr), &stray, &raft.AppendEntriesResponse{}) == nil {
