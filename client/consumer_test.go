@@ -549,3 +549,16 @@ func TestMembership(t *testing.T) {
 	require.Empty(t, id)
 	require.EqualValues(t, -1, epoch)
 }
+
+// Topics by pattern are the broker's to match: the client sends it, with its rack.
+func TestPatternAndRackReachTheCoordinator(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	cl := newTestClient(t, c, WithRack("r1"))
+	newTestConsumer(t, cl, WithGroup("g"), WithTopicPattern("orders-.*"))
+	require.Eventually(t, func() bool { return len(c.group.memberIDs()) == 1 }, 5*time.Second, time.Millisecond)
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	require.Equal(t, "orders-.*", c.group.joins[0].GetTopicPattern())
+	require.Equal(t, "r1", c.group.joins[0].GetRack())
+	require.Empty(t, c.group.joins[0].GetTopics())
+}
