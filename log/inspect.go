@@ -95,9 +95,6 @@ func Inspect(opts InspectOptions) (*Inspector, error) {
 	return in, nil
 }
 
-// Kind says what Path is.
-func (in *Inspector) Kind() FileKind { return in.kind }
-
 // identify sets kind and root.
 func (in *Inspector) identify() error {
 	path := in.opts.Path

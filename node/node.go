@@ -307,9 +307,6 @@ func (n *Node) Addresses() Addresses {
 	}
 }
 
-// Config is the configuration in force, completed.
-func (n *Node) Config() Config { return n.cfg }
-
 func (n *Node) healthy() error {
 	select {
 	case <-n.done:
