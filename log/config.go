@@ -40,6 +40,7 @@ type DirOptions struct {
 	Now func() time.Time
 
 	resumeBytes int64 // for tests; 0: defaultResumeBytes
+	removePiece int64 // for tests; 0: removePiece
 }
 
 // FlusherOptions configure how dirty files reach the disk.

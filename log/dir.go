@@ -42,6 +42,7 @@ type Dir struct {
 	journal    *journal
 	tail       *tailBudget
 	checkpoint *checkpointer
+	remover    *remover
 	space      *space
 
 	scratch sync.Pool // of *appendScratch
@@ -75,6 +76,7 @@ func OpenDir(opts DirOptions) (_ *Dir, err error) {
 	}
 	defer func() {
 		if err != nil {
+			d.remover.close()
 			err = errors.Join(err, d.lock.Close())
 		}
 	}()
@@ -155,6 +157,7 @@ func newDir(opts DirOptions) *Dir {
 	d.pool = newFlushPool(opts.Flusher, d.commitGroup, d.now)
 	d.space = &space{fs: d.fs, path: d.path, reserve: opts.DiskReserve, now: d.now}
 	d.checkpoint = newCheckpointer(opts, d.fs, d.collect)
+	d.remover = newRemover(d.fs, d.logger, opts.removePiece)
 	return d
 }
 
@@ -208,7 +211,7 @@ func (d *Dir) tidy(others []string) (deleted []logKey, err error) {
 			if id, err := d.readMetadata(path); err == nil && !d.exists(id, partition, entries) {
 				deleted = append(deleted, logKey{id, partition})
 			}
-			if err := d.fs.RemoveAll(path); err != nil {
+			if err := d.remover.remove(path); err != nil {
 				return nil, err
 			}
 		default:
@@ -422,13 +425,15 @@ func (d *Dir) forget(l *Log) {
 }
 
 // Remove closes a log and deletes it from disk: its topic is gone, or moved away.
+// It has no files any more when Remove returns; the space of a large one comes
+// free in the background.
 func (d *Dir) Remove(l *Log) error {
 	if err := l.Close(); err != nil && !errors.Is(err, ErrFailed) {
 		return err
 	}
 	gone, err := d.putAway(l.path, deletedExt, l.key)
 	if err == nil {
-		err = d.fs.RemoveAll(gone)
+		err = d.remover.remove(gone)
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", l.path, err)
@@ -555,6 +560,7 @@ func (d *Dir) Close(brokerEpoch int64) error {
 	d.mu.Unlock()
 
 	err := closeAll(logs)
+	d.remover.close()
 	d.checkpoint.close()
 	d.pool.done.Wait()
 	err = errors.Join(err, d.journal.close(err == nil), d.checkpoint.write())

@@ -1,0 +1,98 @@
+package log
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/internal/vfs"
+)
+
+// deletedBytes are what folders that are being deleted still hold; -1: there is none.
+func deletedBytes(t *testing.T, mem *vfs.Mem) int {
+	t.Helper()
+	entries, err := mem.List(testPath)
+	require.NoError(t, err)
+	i := slices.IndexFunc(entries, func(e vfs.Entry) bool { return strings.HasSuffix(e.Name, deletedExt) })
+	if i < 0 {
+		return -1
+	}
+	sum := 0
+	for name, content := range contents(t, mem, testPath+"/"+entries[i].Name) {
+		if strings.HasSuffix(name, logExt) {
+			sum += len(content)
+		}
+	}
+	return sum
+}
+
+// A large log gives its space back a piece at a time, behind the back of whoever
+// removed it; a small one at once. A partition of the same name can be made meanwhile.
+func TestRemoveIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		opts := testOptions(mem)
+		opts.removePiece = 400
+		d := openTestDir(t, opts)
+		n := newListener()
+		l, err := d.Open(testSpec(Config{Synced: true}, n))
+		require.NoError(t, err)
+		n.listen(l)
+		fill(t, l, n, 20)
+		began := time.Now()
+		require.NoError(t, d.Remove(l))
+		require.Equal(t, began, time.Now(), "it waited")
+		synctest.Wait()
+		before := deletedBytes(t, mem)
+		require.Greater(t, before, 800)
+
+		time.Sleep(removePause)
+		synctest.Wait()
+		require.Equal(t, before-400, deletedBytes(t, mem))
+
+		n = newListener()
+		l, err = d.Open(testSpec(Config{Synced: true}, n))
+		require.NoError(t, err)
+		n.listen(l)
+		require.Zero(t, l.End())
+		fill(t, l, n, 1)
+		time.Sleep(time.Minute)
+		require.Equal(t, -1, deletedBytes(t, mem))
+		require.NoError(t, d.Remove(l))
+		require.Equal(t, -1, deletedBytes(t, mem), "what is small goes at once")
+		require.NoError(t, d.Close(-1))
+	})
+}
+
+// A stop does not wait for the space; the next start frees the rest.
+func TestRemoveGoesOnAfterAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		opts := testOptions(mem)
+		opts.removePiece = 400
+		d := openTestDir(t, opts)
+		n := newListener()
+		l, err := d.Open(testSpec(Config{Synced: true}, n))
+		require.NoError(t, err)
+		n.listen(l)
+		fill(t, l, n, 20)
+		require.NoError(t, d.Remove(l))
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, d.Close(-1))
+		require.Less(t, time.Since(began), removePause)
+		left := deletedBytes(t, mem)
+		require.Greater(t, left, 0)
+
+		d = openTestDir(t, opts)
+		synctest.Wait()
+		require.Less(t, deletedBytes(t, mem), left)
+		time.Sleep(time.Minute)
+		require.Equal(t, -1, deletedBytes(t, mem))
+		require.NoError(t, d.Close(-1))
+	})
+}
