@@ -18,12 +18,17 @@ type endless struct {
 	batch  *record.Buf
 	reads  int
 	moving bool
+	hw     func() record.Offset // nil: nobody writes
 }
 
 func (p *endless) Read(_ *Session, dst []record.Slice, from record.Offset, _ int) (Run, error) {
 	p.reads++
 	record.Patch(p.batch.Bytes(), from, 1)
-	return Run{Slices: append(dst, record.SliceOf(p.batch, 0, p.batch.Len())), Cleaned: from}, nil
+	run := Run{Slices: append(dst, record.SliceOf(p.batch, 0, p.batch.Len())), Cleaned: from}
+	if p.hw != nil {
+		run.HighWatermark = p.hw()
+	}
+	return run, nil
 }
 
 // sends drives a stream for a time and returns how many bytes it sent of each partition.
@@ -96,6 +101,68 @@ func TestCatchingUpGivesWay(t *testing.T) {
 		}
 		if !traffic.recent(time.Now()) {
 			t.Error("the in-sync stream is no traffic")
+		}
+	})
+}
+
+// What producers write meanwhile does not count: a follower comes closer at the
+// rate, however much that is.
+func TestCatchingUpOvertakesProducers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, written = 10 << 20, 50 << 20 // a second
+		traffic := new(Traffic)
+		server, err := NewServer(ServerConfig{Leaders: leaderMap{}, Logger: slog.New(slog.DiscardHandler), CatchUpRate: rate, Traffic: traffic})
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch := testBatch(100 << 10)
+		info, _ := record.Peek(batch.Bytes())
+		perOffset := float64(batch.Len()) / float64(info.NextOffset()-info.BaseOffset)
+		began := time.Now()
+		p := &endless{batch: batch, hw: func() record.Offset {
+			return record.Offset(time.Since(began).Seconds() * written / perOffset)
+		}}
+		traffic.Note(time.Now())
+		const d = quiet * 9 / 10
+		sent := sends(t, newLeaderStream(server, nil, &pb.StreamOpen{Kind: pb.StreamKind_STREAM_KIND_CATCH_UP}), []*endless{p}, d)[0]
+		if closer := float64(sent) - written*d.Seconds(); closer < rate*d.Seconds()*8/10 || closer > rate*d.Seconds()*13/10 {
+			t.Errorf("%.0f bytes closer in %v, the rate is %d a second", closer, d, rate)
+		}
+	})
+}
+
+// So does a follower count what it gives leaders credit for.
+func TestCatchUpCreditOvertakesProducers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, written, window = 10 << 20, 50 << 20, 1 << 20
+		traffic := new(Traffic)
+		f, err := NewFollower(FollowerConfig{Transport: hangs{}, Logger: slog.New(slog.DiscardHandler), CatchUpRate: rate, CatchUpCredit: window, Traffic: traffic})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		l := newLink(f, 2)
+		st := l.streams[kindCatchUp]
+		r := &receiver{stream: st}
+		s := &Subscription{link: l, kind: kindCatchUp, phase: subOn, session: 1}
+		traffic.Note(time.Now())
+		const d = quiet * 9 / 10
+		granted, at := int64(0), record.Offset(0)
+		for began := time.Now(); time.Since(began) < d; {
+			wait, _, _ := st.collect(time.Now(), false)
+			if n := int64(st.request.GetCreditBytes()); n > 0 { // the leader uses all of it, an offset a byte
+				granted += n
+				to := at + record.Offset(n)
+				hw := record.Offset(time.Since(began).Seconds() * written)
+				if !r.accepts(s, Push{Session: 1, From: at, To: to, HighWatermark: hw}, n) {
+					t.Fatal("not accepted")
+				}
+				at, st.granted = to, 0
+			}
+			time.Sleep(min(max(wait, time.Millisecond), 10*time.Millisecond))
+		}
+		if closer := float64(granted) - written*d.Seconds(); closer < rate*d.Seconds()*7/10 || closer > rate*d.Seconds()*13/10 {
+			t.Errorf("%.0f bytes closer in %v, the rate is %d a second", closer, d, rate)
 		}
 	})
 }

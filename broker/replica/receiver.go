@@ -117,6 +117,7 @@ func (r *receiver) matched(s *Subscription, reply HandshakeReply) {
 		l.mu.Unlock()
 		return
 	}
+	s.hw = reply.HighWatermark
 	s.phase = subOn // attempts go on: a session that matched may yet come to nothing
 	caughtUp := s.kind == kindCatchUp && s.sent.End >= reply.HighWatermark
 	if caughtUp {
@@ -233,5 +234,9 @@ func (r *receiver) accepts(s *Subscription, p Push, bytes int64) bool {
 	if bytes > 0 {
 		s.owe(p.To, bytes)
 	}
+	if s.kind == kindCatchUp {
+		l.follower.giveWay.take(time.Now(), -growth(s.hw, p.HighWatermark, p.From, p.To, bytes))
+	}
+	s.hw = max(s.hw, p.HighWatermark)
 	return true
 }

@@ -269,7 +269,7 @@ func (ls *leaderStream) gather() time.Duration {
 	}
 	ls.mu.Unlock()
 
-	sent := int64(0)
+	sent, grown := int64(0), int64(0)
 	for i, s := range ls.turn {
 		if sent >= budget {
 			ls.putBack(ls.turn[i:])
@@ -285,18 +285,18 @@ func (ls *leaderStream) gather() time.Duration {
 				continue
 			}
 		}
-		n := ls.read(s, most)
+		n, more := ls.read(s, most)
 		if moving {
 			ls.server.moves.take(n)
 		}
-		sent += n
+		sent, grown = sent+n, grown+more
 	}
 	clear(ls.turn)
 	ls.hold()
 	if sent > 0 {
 		wait = 0
 		if ls.catchUp {
-			ls.server.giveWay.take(now, sent)
+			ls.server.giveWay.take(now, sent-grown)
 		} else {
 			ls.server.cfg.Traffic.Note(now)
 		}
@@ -351,18 +351,19 @@ func rotate(list []*Session, n int) {
 	copy(list[len(list)-n:], front)
 }
 
-// read adds what s has to the message and returns its bytes.
-func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
+// read adds what s has to the message. It returns its bytes, and how many producers
+// added to the partition since the push before.
+func (ls *leaderStream) read(s *Session, maxBytes int) (size, grown int64) {
 	ls.mu.Lock()
 	ended := s.ended
 	ls.mu.Unlock()
 	if ended {
-		return 0
+		return 0, 0
 	}
 	run, err := s.part.Read(s, ls.runs[:0], s.next, maxBytes)
 	if err != nil {
 		ls.abandon(s, err)
-		return 0
+		return 0, 0
 	}
 	first := len(ls.message.Batches)
 	for i := range run.Slices {
@@ -378,12 +379,13 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 	if err != nil || !valid {
 		ls.releaseFrom(first)
 		ls.abandon(s, err)
-		return 0
+		return 0, 0
 	}
 	count := len(ls.message.Batches) - first
 	if count == 0 && run.HighWatermark <= s.sentHW && run.LogStart <= s.sentStart {
-		return 0
+		return 0, 0
 	}
+	grown = growth(s.sentHW, run.HighWatermark, s.next, to, size)
 	s.sentHW, s.sentStart = max(s.sentHW, run.HighWatermark), max(s.sentStart, run.LogStart)
 	p := ls.nextPush()
 	p.TopicId, p.Partition = s.key.Topic[:], s.key.Partition
@@ -396,7 +398,7 @@ func (ls *leaderStream) read(s *Session, maxBytes int) int64 {
 		// There may be more; an empty read ends the chain.
 		s.Wake()
 	}
-	return size
+	return size, grown
 }
 
 // releaseFrom takes the batches from the first-th on out of the message again.

@@ -32,6 +32,7 @@ type Subscription struct {
 	phase    subPhase
 	session  uint64
 	sent     Handshake
+	hw       record.Offset // the leader's, as last told in the session
 	attempts int  // sessions in a row that came to nothing
 	queued   bool // in the stream's begin list
 	dirty    bool // in the stream's ack list

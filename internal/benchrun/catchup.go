@@ -19,7 +19,8 @@ import (
 const (
 	away        = nodes // the node that falls behind
 	stopLimit   = 30 * time.Second
-	calm        = 10 * time.Second // load before the node comes back, for the comparison
+	calm        = 10 * time.Second // load on the whole cluster, and before the node comes back, for the comparison
+	loadKept    = 512 << 20        // bytes of each partition of the load
 	behindBytes = 1000             // a record's value
 	catchUpPoll = 20 * time.Millisecond
 	settleLimit = 2 * time.Minute
@@ -28,7 +29,7 @@ const (
 // catchup measures how fast a follower that was away gets what it missed, once on
 // an idle cluster, beside what the disk takes, and once under load.
 func (l *lab) catchup(ctx context.Context) (err error) {
-	c, stop, err := l.cluster(ctx)
+	c, stop, err := l.cluster(ctx, "log.retention.check.interval: 5s")
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var idle, raw, share, loaded, ratio []float64
+	var idle, raw, share, loaded, ratio, away []float64
 	for range l.runs {
 		r, err := l.behind(ctx, c, 0)
 		if err != nil {
@@ -48,8 +49,8 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 		if r, err = l.behind(ctx, c, rate); err != nil {
 			return fmt.Errorf("under load: %w", err)
 		}
-		l.say("  under load: %.0f MB/s, p99 %.1f ms, before it %.1f ms", r.rate, r.during, r.before)
-		loaded, ratio = append(loaded, r.rate), append(ratio, r.during/r.before)
+		l.say("  under load: %.0f MB/s, p99 %.1f ms; of the whole cluster %.1f ms, without the node %.1f ms", r.rate, r.during, r.whole, r.before)
+		loaded, ratio, away = append(loaded, r.rate), append(ratio, r.during/r.whole), append(away, r.before/r.whole)
 	}
 	setting := fmt.Sprintf("one of %d nodes, %g GiB behind in %d partitions led by the others, to the last partition in sync", nodes, l.gib, partitions)
 	l.table.add(figure{"catch-up on an idle cluster", setting, "MB/s", idle})
@@ -57,12 +58,16 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 	l.table.add(figure{"share of the bare disk's rate", setting, "%", share})
 	load := fmt.Sprintf("%s, under %d records/s of 100 B", setting, rate)
 	l.table.add(figure{"catch-up under load", load, "MB/s", loaded})
-	l.table.add(figure{"writers' p99 during it, to that before it", load, "ratio", ratio})
+	l.table.add(figure{"writers' p99 during it, to that of the whole cluster before", load, "ratio", ratio})
+	l.table.add(figure{"writers' p99 without the node, to that of the whole cluster", load, "ratio", away})
 	return nil
 }
 
 // caughtUp is one return of the node: rates in MB/s, times in ms.
-type caughtUp struct{ rate, raw, before, during float64 }
+//
+// whole, before and during are the writers' p99 with all nodes, without the one,
+// and while it catches up.
+type caughtUp struct{ rate, raw, whole, before, during float64 }
 
 // behind stops the node, writes what it will miss, and lets it come back; under a
 // load of so many records/s, if any.
@@ -81,6 +86,17 @@ func (l *lab) behind(ctx context.Context, c *chaos.Cluster, rate int) (found cau
 		if w, err = l.writers(ctx, cl); err != nil {
 			return found, err
 		}
+		if err := errors.Join(c.WaitHealthy(ctx, healthWait), l.warmMemory()); err != nil {
+			return found, err
+		}
+		if err := w.start(ctx, l, c, cl, rate); err != nil {
+			return found, err
+		}
+		now := time.Now()
+		if err := w.stop(ctx); err != nil {
+			return found, err
+		}
+		found.whole = w.p99(now.Add(-calm), now)
 	}
 	if err := errors.Join(c.WaitHealthy(ctx, healthWait), c.Stop(away, stopLimit)); err != nil {
 		return found, err
@@ -186,7 +202,11 @@ type writers struct {
 func (l *lab) writers(ctx context.Context, cl *client.Client) (*writers, error) {
 	w := &writers{probed: l.topic("probe"), topic: l.topic("load"), done: make(chan error, 1)}
 	for _, name := range []string{w.probed, w.topic} {
-		if _, err := cl.Admin().CreateTopic(ctx, client.TopicSpec{Name: name, Partitions: partitions, ReplicationFactor: nodes}); err != nil {
+		_, err := cl.Admin().CreateTopic(ctx, client.TopicSpec{
+			Name: name, Partitions: partitions, ReplicationFactor: nodes,
+			Configs: map[string]string{"retention.bytes": strconv.Itoa(loadKept), "segment.bytes": strconv.Itoa(loadKept / 4)},
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -204,7 +224,7 @@ func (w *writers) start(ctx context.Context, l *lab, c *chaos.Cluster, cl *clien
 	loading, cancel := context.WithCancel(ctx)
 	w.cancel = cancel
 	go func() { // ends with the load, which stop waits for
-		_, err := l.load(loading, c, "produce", "--topic", w.topic, "--rate", strconv.Itoa(rate), "--duration", "24h")
+		_, err := l.load(loading, c, "produce", "--topic", w.topic, "--rate", strconv.Itoa(rate), "--linger", "5ms", "--duration", "24h")
 		if loading.Err() != nil {
 			err = nil // it was ended
 		}

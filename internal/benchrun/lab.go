@@ -39,14 +39,15 @@ func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// cluster starts three processes on an empty folder; stop removes it.
-func (l *lab) cluster(ctx context.Context) (c *chaos.Cluster, stop func() error, err error) {
+// cluster starts three processes on an empty folder; stop removes it. lines are
+// of their configuration, before those that the user gave.
+func (l *lab) cluster(ctx context.Context, lines ...string) (c *chaos.Cluster, stop func() error, err error) {
 	l.clusters++
 	dir := filepath.Join(l.dir, "cluster"+strconv.Itoa(l.clusters))
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // an ordinary folder
 		return nil, nil, err
 	}
-	if c, err = chaos.New(chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes, Config: l.config}); err != nil {
+	if c, err = chaos.New(chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes, Config: slices.Concat(lines, l.config)}); err != nil {
 		return nil, nil, err
 	}
 	stop = func() error {
