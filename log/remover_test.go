@@ -86,7 +86,7 @@ func TestRemoveGoesOnAfterAStop(t *testing.T) {
 		require.NoError(t, d.Close(-1))
 		require.Less(t, time.Since(began), removePause)
 		left := deletedBytes(t, mem)
-		require.Greater(t, left, 0)
+		require.Positive(t, left)
 
 		d = openTestDir(t, opts)
 		synctest.Wait()

@@ -33,9 +33,9 @@ type Subscription struct {
 	session  uint64
 	sent     Handshake
 	hw       record.Offset // the leader's, as last told in the session
-	attempts int  // sessions in a row that came to nothing
-	queued   bool // in the stream's begin list
-	dirty    bool // in the stream's ack list
+	attempts int           // sessions in a row that came to nothing
+	queued   bool          // in the stream's begin list
+	dirty    bool          // in the stream's ack list
 	ack      Ack
 	// unwritten are pushes that took credit and are not in the log's file yet;
 	// the first paid of them are settled.
