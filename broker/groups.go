@@ -141,7 +141,7 @@ type offsetsLog struct {
 }
 
 // Append implements coordinator.Log.
-func (o *offsetsLog) Append(ctx context.Context, buf *record.Buf) (record.Offset, error) {
+func (o *offsetsLog) Append(buf *record.Buf) coordinator.Appending {
 	req := &api.ProduceRequest{Acks: api.AcksAll, Partitions: []api.ProducePartition{{
 		PartitionRef: api.PartitionRef{TopicID: o.l.key.Topic, Topic: o.l.topic, Partition: o.l.partition},
 		Batches:      []*record.Buf{buf},
@@ -150,14 +150,18 @@ func (o *offsetsLog) Append(ctx context.Context, buf *record.Buf) (record.Offset
 	deadline := o.l.b.cfg.Now().Add(defaultProduceTimeout)
 	p := api.NewPending(req, deadline)
 	o.l.append(p, 0, &req.Partitions[0], o.epoch, api.AcksAll, deadline)
-	results, err := p.Wait(ctx)
-	if err != nil {
-		return record.UnknownOffset, err
+	return appending{p}
+}
+
+// appending implements coordinator.Appending.
+type appending struct{ pending *api.Pending }
+
+func (a appending) Wait(ctx context.Context) error {
+	results, err := a.pending.Wait(ctx)
+	if err == nil && results[0].Err != nil {
+		err = results[0].Err
 	}
-	if results[0].Err != nil {
-		return record.UnknownOffset, results[0].Err
-	}
-	return results[0].BaseOffset, nil
+	return err
 }
 
 // Bounds implements coordinator.Log.

@@ -123,33 +123,20 @@ func (c *Client) fetchOffsets(ctx context.Context, group string, parts []TopicPa
 	return out, err
 }
 
-// commitOffsets commits and joins the errors of partitions.
+// commitOffsets commits by a call, and joins the errors of partitions.
 func (c *Client) commitOffsets(ctx context.Context, group, member string, epoch int32, offsets []CommittedOffset) error {
-	req := &pb.CommitOffsetsRequest{Group: group, MemberId: member, MemberEpoch: epoch}
-	for i := range offsets {
-		o := &offsets[i]
-		req.Offsets = append(req.Offsets, &pb.OffsetCommit{
-			Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata,
-		})
-	}
-	var errs []error
+	req := &pb.CommitOffsetsRequest{Group: group, MemberId: member, MemberEpoch: epoch, Offsets: commitsOut(offsets)}
+	var failed error
 	err := c.atCoordinator(ctx, group, func(ctx context.Context, s pb.GroupServiceClient) error {
-		errs = errs[:0]
 		resp, err := s.CommitOffsets(ctx, req)
 		if err != nil {
 			return err
 		}
-		for _, r := range resp.GetResults() {
-			e := fromPB(r.GetError(), "")
-			if e == nil {
-				continue
-			}
-			if coordinatorMoved(e) {
-				return rewrap(r.GetError())
-			}
-			errs = append(errs, e)
+		var moved *pb.Error
+		if moved, failed = commitErrors(resp.GetResults(), ""); moved != nil {
+			return rewrap(moved)
 		}
 		return nil
 	})
-	return errors.Join(append(errs, err)...)
+	return errors.Join(failed, err)
 }

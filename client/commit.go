@@ -93,11 +93,13 @@ func (k *Consumer) commit(ctx context.Context, offsets []CommittedOffset) error 
 	if len(offsets) == 0 {
 		return nil
 	}
-	id, epoch := "", int32(0)
+	var err error
 	if k.member != nil {
-		id, epoch = k.member.identity()
+		err = k.member.commit(ctx, offsets)
+	} else {
+		err = k.c.commitOffsets(ctx, k.cfg.group, "", 0, offsets)
 	}
-	if err := k.c.commitOffsets(ctx, k.cfg.group, id, epoch, offsets); err != nil {
+	if err != nil {
 		return err
 	}
 	k.mu.Lock()

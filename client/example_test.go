@@ -169,6 +169,74 @@ func ExampleConsumer_Commit() {
 	}
 }
 
+// Change what a member of a group reads while it reads. What stays, it goes on
+// reading without a pause.
+func ExampleConsumer_Subscribe() {
+	ctx := context.Background()
+	c, err := client.New([]string{"127.0.0.1:7070"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	consumer, err := c.NewConsumer(client.WithGroup("billing"), client.WithTopics("orders"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = consumer.Close(ctx) }()
+	for record := range consumer.Records(ctx) {
+		fmt.Println(record.Topic, string(record.Value))
+		if string(record.Key) == "refunds-begin" {
+			if err := consumer.Subscribe("orders", "refunds"); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+	}
+}
+
+// Say what is to happen where a group has committed nothing, and where what it
+// committed is no longer in the log: here the application decides itself.
+func ExampleWithAutoOffsetReset() {
+	ctx := context.Background()
+	c, err := client.New([]string{"127.0.0.1:7070"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	consumer, err := c.NewConsumer(
+		client.WithGroup("billing"),
+		client.WithTopics("orders"),
+		client.WithAutoOffsetReset(client.ResetError), // or ResetEarliest, ResetLatest
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = consumer.Close(ctx) }()
+	for {
+		polled, err := consumer.Poll(ctx)
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Code == client.CodeOffsetOutOfRange {
+			at := client.TopicPartition{Topic: e.Topic, Partition: e.Partition}
+			fmt.Println("nothing to go on from in", at, "- from its beginning then")
+			if err := consumer.Seek(at, client.Earliest()); err != nil {
+				fmt.Println(err)
+				return
+			}
+			continue
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		for record := range polled.All() {
+			fmt.Println(string(record.Value))
+		}
+	}
+}
+
 // Create a topic unless it is there.
 func ExampleAdmin_CreateTopic() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -30,6 +30,9 @@ type fakeGroup struct {
 	leaves      int
 	onCommit    func(*pb.OffsetCommit) *pb.Error
 	inUse       bool // resets are refused
+	unaryOnly   bool // sessions take no commits
+	calls       int  // commits that came as calls
+	swallow     int  // so many commits of sessions are stored and not answered: the session ends
 }
 
 type fakeMember struct {
@@ -124,7 +127,8 @@ func (g *fakeGroup) rebalance() {
 		g.epoch++
 		m.updates <- &pb.SessionResponse{
 			MemberId: id, MemberEpoch: g.epoch, HeartbeatIntervalMs: 20,
-			Assignment: &pb.Assignment{Partitions: partitionsOut(slices.Collect(maps.Keys(m.sent)))},
+			Assignment:   &pb.Assignment{Partitions: partitionsOut(slices.Collect(maps.Keys(m.sent)))},
+			TakesCommits: !g.unaryOnly,
 		}
 	}
 }
@@ -224,6 +228,9 @@ func (g *fakeGroup) message(m *fakeMember, req *pb.SessionRequest) (over bool) {
 		g.rebalance()
 		return true
 	}
+	if c := req.GetCommit(); c != nil {
+		return g.sessionCommit(m, c)
+	}
 	if h := req.GetHeartbeat(); h.GetHasOwned() {
 		m.owned = map[TopicPartition]bool{}
 		for _, tp := range h.GetOwned() {
@@ -234,6 +241,22 @@ func (g *fakeGroup) message(m *fakeMember, req *pb.SessionRequest) (over bool) {
 	return false
 }
 
+// sessionCommit stores and answers a commit. The caller holds mu.
+func (g *fakeGroup) sessionCommit(m *fakeMember, c *pb.SessionCommit) (over bool) {
+	answer := &pb.SessionCommitResult{Id: c.GetId()}
+	if g.members[m.id] != m {
+		answer.Error = fakeError(pb.ErrorCode_ERROR_CODE_FENCED_MEMBER_EPOCH, false, false)
+	} else {
+		answer.Failed = slices.DeleteFunc(g.store(m.id, c.GetOffsets()), func(r *pb.OffsetResult) bool { return r.GetError() == nil })
+	}
+	if g.swallow > 0 {
+		g.swallow--
+		return true
+	}
+	m.updates <- &pb.SessionResponse{Commits: []*pb.SessionCommitResult{answer}}
+	return false
+}
+
 func (b *fakeBroker) CommitOffsets(_ context.Context, req *pb.CommitOffsetsRequest) (*pb.CommitOffsetsResponse, error) {
 	g := b.c.group
 	g.mu.Lock()
@@ -241,25 +264,30 @@ func (b *fakeBroker) CommitOffsets(_ context.Context, req *pb.CommitOffsetsReque
 	if g.coordinator != b.id {
 		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
 	}
-	resp := &pb.CommitOffsetsResponse{}
-	g.commits = append(g.commits, req.GetMemberId())
-	for _, o := range req.GetOffsets() {
+	g.calls++
+	return &pb.CommitOffsetsResponse{Results: g.store(req.GetMemberId(), req.GetOffsets())}, nil
+}
+
+// store commits what the member owns. The caller holds mu.
+func (g *fakeGroup) store(member string, offsets []*pb.OffsetCommit) (results []*pb.OffsetResult) {
+	g.commits = append(g.commits, member)
+	for _, o := range offsets {
 		tp := TopicPartition{o.GetTopic(), o.GetPartition()}
 		r := &pb.OffsetResult{Topic: tp.Topic, Partition: tp.Partition, Offset: o.GetOffset()}
-		resp.Results = append(resp.Results, r)
-		m := g.members[req.GetMemberId()]
+		results = append(results, r)
+		m := g.members[member]
 		if g.onCommit != nil {
 			r.Error = g.onCommit(o)
 		}
 		switch {
 		case r.GetError() != nil:
-		case req.GetMemberId() != "" && (m == nil || !m.owned[tp] && !m.sent[tp]):
+		case member != "" && (m == nil || !m.owned[tp] && !m.sent[tp]):
 			r.Error = fakeError(pb.ErrorCode_ERROR_CODE_STALE_MEMBER_EPOCH, false, false)
 		default:
 			g.committed[tp] = o.GetOffset()
 		}
 	}
-	return resp, nil
+	return results
 }
 
 func (b *fakeBroker) ResetOffsets(_ context.Context, req *pb.ResetOffsetsRequest) (*pb.ResetOffsetsResponse, error) {

@@ -38,6 +38,10 @@ type member struct {
 	settled  chan struct{}
 	stopMove context.CancelFunc // ends the wait of a revocation; nil: none waits
 	goodbye  chan struct{}      // not nil: give everything up, then close it
+	// line is how commits go; nil: no session has been joined. lineChanged is closed,
+	// and made anew, when line or lost becomes another.
+	line        *commitLine
+	lineChanged chan struct{}
 }
 
 func newMember(k *Consumer) *member {
@@ -50,6 +54,8 @@ func newMember(k *Consumer) *member {
 		rejoin:  make(chan struct{}, 1),
 		left:    make(chan struct{}),
 		owned:   map[TopicPartition]bool{},
+
+		lineChanged: make(chan struct{}),
 	}
 }
 
@@ -158,6 +164,7 @@ func (m *member) loseAll(ctx context.Context) {
 	m.mu.Lock()
 	m.lost, m.settled, m.target = true, settled, nil
 	m.epoch = 0
+	m.wakeCommits()
 	if m.stopMove != nil {
 		m.stopMove()
 	}
@@ -207,7 +214,8 @@ func (m *member) session(ctx context.Context, address string) error {
 			}
 		}
 	})
-	s := &memberSession{m: m, stream: stream, address: address, updates: updates, ended: ended}
+	s := &memberSession{m: m, stream: stream, address: address, updates: updates, ended: ended, commits: map[uint64]*sessionCommit{}}
+	defer s.detach()
 	return s.loop(ctx)
 }
 
@@ -247,6 +255,10 @@ type memberSession struct {
 	ended   <-chan error
 	joined  bool
 	again   bool // the subscription changed before the join was answered
+
+	line       *commitLine               // nil: the join was not answered yet
+	commits    map[uint64]*sessionCommit // sent, not answered
+	lastCommit uint64
 }
 
 func (s *memberSession) loop(ctx context.Context) error {
@@ -261,7 +273,14 @@ func (s *memberSession) loop(ctx context.Context) error {
 	for {
 		select {
 		case u := <-s.updates:
-			s.joined = true
+			if answers := u.GetCommits(); len(answers) > 0 {
+				s.committed(answers)
+				continue
+			}
+			if !s.joined {
+				s.joined = true
+				s.attach(u.GetTakesCommits())
+			}
 			if s.again {
 				m.update(u)
 				return errResubscribed
@@ -275,6 +294,8 @@ func (s *memberSession) loop(ctx context.Context) error {
 				return &Error{Code: CodeNotCoordinator, Message: "the coordinator ended the session", Partition: -1, Broker: s.address, Retriable: true}
 			}
 			return fromRPC(err, s.address)
+		case c := <-s.submitted():
+			s.send(c)
 		case <-m.ack:
 			if s.joined {
 				s.heartbeat(true)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock/penstock/broker/api"
@@ -36,9 +37,9 @@ func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitR
 		t.Topic = req.Topics[i].Topic
 		for j := range req.Topics[i].Partitions {
 			out := kmsg.NewOffsetCommitResponseTopicPartition()
-			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, codeOf(e)
+			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, commitCode(e)
 			if e == nil {
-				out.ErrorCode = codeOf(results[0].Err)
+				out.ErrorCode = commitCode(results[0].Err)
 				results = results[1:]
 			}
 			t.Partitions = append(t.Partitions, out)
@@ -46,4 +47,13 @@ func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitR
 		resp.Topics = append(resp.Topics, t)
 	}
 	return resp, nil
+}
+
+// commitCode is codeOf for commits: clients wait and commit again at one of the words
+// of groups alone.
+func commitCode(e *api.Error) int16 {
+	if e != nil && e.Code == api.CodeOverloaded {
+		return kerr.CoordinatorLoadInProgress.Code
+	}
+	return codeOf(e)
 }

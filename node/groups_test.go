@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,15 +127,43 @@ func TestGroupSession(t *testing.T) {
 	}}}); err != nil {
 		t.Fatal(err)
 	}
+	if !got.GetTakesCommits() {
+		t.Error("the session takes no commits")
+	}
+	for id, partition := range []int32{2, 3, 4, 2} { // there is no 4
+		if err := stream.Send(&pb.SessionRequest{Kind: &pb.SessionRequest_Commit{Commit: &pb.SessionCommit{
+			Id: uint64(id), MemberEpoch: got.GetMemberEpoch(), Offsets: []*pb.OffsetCommit{{Topic: "t", Partition: partition, Offset: int64(10 * id), LeaderEpoch: -1}},
+		}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := stream.Send(&pb.SessionRequest{Kind: &pb.SessionRequest_Leave{Leave: &pb.LeaveGroup{}}}); err != nil {
 		t.Fatal(err)
 	}
+	var answers []string
 	var err error
 	for err == nil {
-		_, err = stream.Recv()
+		got, err = stream.Recv()
+		for _, c := range got.GetCommits() {
+			answer := fmt.Sprint(c.GetId())
+			if c.GetError() != nil {
+				answer += " " + c.GetError().GetCode().String()
+			}
+			for _, f := range c.GetFailed() {
+				answer += fmt.Sprint(" ", f.GetPartition(), " ", f.GetError().GetCode())
+			}
+			answers = append(answers, answer)
+		}
 	}
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("after leaving: %v", err)
+	}
+	if all := strings.Join(answers, ","); all != "0,1,2 4 ERROR_CODE_UNKNOWN_PARTITION,3" {
+		t.Errorf("answers %q", all)
+	}
+	out, err := w.coordinator("g").FetchOffsets(t.Context(), &pb.FetchOffsetsRequest{Group: "g"})
+	if err != nil || len(out.GetResults()) != 2 || out.GetResults()[0].GetOffset() != 30 || out.GetResults()[1].GetOffset() != 10 {
+		t.Errorf("%v %v", out, err)
 	}
 }
 

@@ -29,12 +29,30 @@ type GroupHeartbeat struct {
 
 // SessionMessage is what a member sends on its session after JoinGroup.
 type SessionMessage struct {
-	Leave     bool // true: the member goes for good; Heartbeat is not looked at
+	Leave     bool           // true: the member goes for good; the rest is not looked at
+	Commit    *SessionCommit // not nil: Heartbeat is not looked at
 	Heartbeat GroupHeartbeat
+}
+
+// SessionCommit stores offsets of the member whose session it comes on.
+type SessionCommit struct {
+	ID          uint64 // the sender's
+	MemberEpoch int32
+	Offsets     []OffsetCommit
+}
+
+// SessionCommitted answers a SessionCommit.
+type SessionCommitted struct {
+	ID     uint64
+	Err    *Error            // of the whole commit: nothing was stored
+	Failed []CommittedOffset // those that were not stored; their Err is not nil
 }
 
 // SessionUpdate goes to a member.
 type SessionUpdate struct {
+	// Commits are answers to commits; an update that has some has nothing else. They
+	// are the sender's again when it has been taken.
+	Commits           []SessionCommitted
 	MemberID          string
 	MemberEpoch       int32
 	HeartbeatInterval int64 // ms

@@ -31,6 +31,10 @@ type GroupAdmin interface {
 	ResetOffsets(ctx context.Context, group string, offsets []api.OffsetCommit, dryRun bool) ([]api.ResetOffset, error)
 }
 
+// sessionAhead is how many messages of one session are read ahead of it, so that
+// a run of commits does not wake a goroutine for each.
+const sessionAhead = 16
+
 type groupService struct {
 	pb.UnimplementedGroupServiceServer
 
@@ -58,14 +62,14 @@ func (s *groupService) Session(stream grpc.BidiStreamingServer[pb.SessionRequest
 	if join == nil {
 		return statusError(ctx, api.Errorf(api.CodeInvalidArgument, "a session begins with join"), s.door.services.Cluster)
 	}
-	in := make(chan api.SessionMessage)
+	in := make(chan api.SessionMessage, sessionAhead)
 	failed := make(chan error, 1)
 	go func() {
 		defer close(in)
 		failed <- readSession(ctx, stream, in)
 	}()
 	err = s.door.services.Groups.Session(ctx, joinIn(ctx, join), in, func(u api.SessionUpdate) error {
-		return stream.Send(updateOut(&u))
+		return stream.Send(s.updateOut(ctx, &u))
 	})
 	if err == nil {
 		select {
@@ -219,12 +223,29 @@ func joinIn(ctx context.Context, j *pb.JoinGroup) api.JoinGroup {
 	}
 }
 
-func updateOut(u *api.SessionUpdate) *pb.SessionResponse {
+func (s *groupService) updateOut(ctx context.Context, u *api.SessionUpdate) *pb.SessionResponse {
+	if len(u.Commits) > 0 {
+		return &pb.SessionResponse{Commits: s.committedOut(ctx, u.Commits)}
+	}
 	out := &pb.SessionResponse{
-		MemberId: u.MemberID, MemberEpoch: u.MemberEpoch, HeartbeatIntervalMs: uint32(u.HeartbeatInterval),
+		MemberId: u.MemberID, MemberEpoch: u.MemberEpoch, HeartbeatIntervalMs: uint32(u.HeartbeatInterval), TakesCommits: true,
 	}
 	if u.HasAssignment {
 		out.Assignment = &pb.Assignment{Partitions: partitionsOut(u.Assignment)}
+	}
+	return out
+}
+
+func (s *groupService) committedOut(ctx context.Context, commits []api.SessionCommitted) []*pb.SessionCommitResult {
+	out := make([]*pb.SessionCommitResult, len(commits))
+	all := make([]pb.SessionCommitResult, len(commits))
+	for i := range commits {
+		c := &commits[i]
+		all[i].Id, all[i].Error = c.ID, errorOut(ctx, c.Err, s.door.services.Cluster)
+		if len(c.Failed) > 0 {
+			all[i].Failed = s.offsetsOut(ctx, c.Failed)
+		}
+		out[i] = &all[i]
 	}
 	return out
 }
@@ -253,11 +274,16 @@ func messageIn(req *pb.SessionRequest) (api.SessionMessage, error) {
 		return api.SessionMessage{Heartbeat: api.GroupHeartbeat{
 			MemberEpoch: h.GetMemberEpoch(), HasOwned: h.GetHasOwned(), Owned: partitionsIn(h.GetOwned()),
 		}}, nil
+	case *pb.SessionRequest_Commit:
+		c := kind.Commit
+		return api.SessionMessage{Commit: &api.SessionCommit{
+			ID: c.GetId(), MemberEpoch: c.GetMemberEpoch(), Offsets: commitsIn(c.GetOffsets()),
+		}}, nil
 	case *pb.SessionRequest_Leave:
 		return api.SessionMessage{Leave: true}, nil
 	case *pb.SessionRequest_Join:
 		return api.SessionMessage{}, api.Errorf(api.CodeInvalidArgument, "a session has one join, its first message")
 	default:
-		return api.SessionMessage{}, api.Errorf(api.CodeInvalidArgument, "the message is neither heartbeat nor leave")
+		return api.SessionMessage{}, api.Errorf(api.CodeInvalidArgument, "the message is neither heartbeat, commit nor leave")
 	}
 }

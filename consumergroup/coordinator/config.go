@@ -17,12 +17,10 @@ import (
 // leader epoch. The broker implements it; its methods are called from the
 // goroutines of one shard.
 type Log interface {
-	// Append appends one batch with acks=all and returns its base offset once
-	// the high watermark passed it in this leader epoch. The callee owns the
-	// reference to buf whatever the outcome. Any error means that the batch may
-	// or may not be in the log, unless it is an *api.Error whose code is not
-	// Indefinite. It returns soon after ctx ends.
-	Append(ctx context.Context, buf *record.Buf) (record.Offset, error)
+	// Append puts one batch at the end of the log, behind that of the call before,
+	// and returns without waiting for any disk or replica. The callee owns the
+	// reference to buf whatever the outcome.
+	Append(buf *record.Buf) Appending
 	// Bounds waits until the high watermark has reached what was the log end at
 	// the call, and returns the log start and the high watermark. The end at the
 	// election (DESIGN section 5) is not enough: after an append of unknown
@@ -31,6 +29,15 @@ type Log interface {
 	// Read returns whole batches from the one that holds from up to end, about
 	// maxBytes of them but at least one. The caller releases the slices.
 	Read(ctx context.Context, from, end record.Offset, maxBytes int) ([]record.Slice, error)
+}
+
+// Appending is a batch on its way into the log, with acks=all.
+type Appending interface {
+	// Wait returns nil once the high watermark passed the batch in the leader epoch
+	// of the Log. Any error means that the batch may or may not be in the log,
+	// unless it is an *api.Error whose code is not Indefinite. It is called once,
+	// and returns soon after ctx ends.
+	Wait(ctx context.Context) error
 }
 
 // Topics is the broker's newest view of the topics that groups may subscribe
@@ -75,6 +82,9 @@ type Config struct {
 	MaxSubscriptions int // topic names of one member; 1,000
 	MaxMetadataBytes int // of one committed offset; 4,096
 	QueueLength      int // requests waiting for one shard; 4,096
+	// MaxCommitBytes bounds the memory of the commits that wait for their records,
+	// of all groups together; 64 MiB. Beyond it they are refused with CodeOverloaded.
+	MaxCommitBytes int
 }
 
 // withDefaults fills in what is zero.
@@ -103,7 +113,11 @@ func (c Config) withDefaults() (Config, error) {
 		value *int
 		def   int
 	}{
-		{&c.MaxMembers, 10_000}, {&c.MaxSubscriptions, 1000}, {&c.MaxMetadataBytes, 4096}, {&c.QueueLength, 4096},
+		{&c.MaxMembers, 10_000},
+		{&c.MaxSubscriptions, 1000},
+		{&c.MaxMetadataBytes, 4096},
+		{&c.QueueLength, 4096},
+		{&c.MaxCommitBytes, 64 << 20},
 	} {
 		if *n.value == 0 {
 			*n.value = n.def

@@ -18,6 +18,7 @@ import (
 type Coordinator struct {
 	cfg        Config
 	progress   *progress
+	room       room
 	partitions atomic.Int32  // of __consumer_offsets; 0: it does not exist
 	streams    atomic.Uint64 // numbers sessions
 
@@ -33,7 +34,9 @@ func New(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Coordinator{cfg: cfg, progress: newProgress(), shards: map[int32]*shard{}}, nil
+	c := &Coordinator{cfg: cfg, progress: newProgress(), shards: map[int32]*shard{}}
+	c.room.limit = int64(cfg.MaxCommitBytes)
+	return c, nil
 }
 
 // SetPartitions says how many partitions __consumer_offsets has; 0: it does not
@@ -52,7 +55,7 @@ func (c *Coordinator) Load(partition int32, epoch record.Epoch, log Log) {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := newShard(&c.cfg, c.progress, partition, epoch, log)
+	s := newShard(c, partition, epoch, log)
 	s.stop = stop
 	if previous != nil {
 		previous.stop()
@@ -118,12 +121,15 @@ func (c *Coordinator) shardOf(group string) (*shard, error) {
 
 // CommitOffsets stores offsets and returns once they are committed, with the
 // outcome of each. An error is about the whole request: nothing was stored.
+// CodeOverloaded: too many wait already.
 func (c *Coordinator) CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error) {
 	s, err := c.shardOf(req.Group)
 	if err != nil {
 		return nil, err
 	}
-	return call(ctx, s, func(reply func([]api.CommittedOffset, error)) { s.commit(req, reply) })
+	return await(ctx, s, func(reply func([]api.CommittedOffset, error)) request {
+		return request{commit: &commit{req: *req, reply: reply}}
+	})
 }
 
 // FetchOffsets returns what is committed for the partitions, offset -1 where
@@ -209,18 +215,21 @@ func (c *Coordinator) DeleteGroup(ctx context.Context, group string) error {
 // call runs something on a shard's actor and waits for its reply, which must
 // come once.
 func call[T any](ctx context.Context, s *shard, run func(reply func(T, error))) (T, error) {
+	return await(ctx, s, func(reply func(T, error)) request {
+		var zero T
+		return request{run: func() { run(reply) }, fail: func(err *api.Error) { reply(zero, err) }}
+	})
+}
+
+// await hands a request to a shard's actor and waits for its reply.
+func await[T any](ctx context.Context, s *shard, ask func(reply func(T, error)) request) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
 	results := make(chan result, 1)
-	reply := func(value T, err error) { results <- result{value, err} }
 	var zero T
-	err := s.enqueue(ctx, request{
-		run:  func() { run(reply) },
-		fail: func(err *api.Error) { reply(zero, err) },
-	})
-	if err != nil {
+	if err := s.enqueue(ctx, ask(func(value T, err error) { results <- result{value, err} })); err != nil {
 		return zero, err
 	}
 	select {

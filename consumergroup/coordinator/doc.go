@@ -13,23 +13,38 @@
 // every decision has one order. It takes requests from a bounded queue, gives
 // each event to the state machine, and carries out the effects:
 //
-//	requests --> actor --> pending batches --> Log.Append (one at a time)
+//	requests --> actor --> pending batches --> Log.Append (a few under way)
 //	              ^                                 |
 //	              +---------- outcome --------------+
 //	                            |
 //	                            v
-//	              replies and updates that waited
+//	              replies and updates that waited, in order
 //
-// While one append is under way the records of whatever else arrives gather in
-// the next batch, so the cost of a commit falls as load grows. An output (a
-// reply, an update to a member) that is produced while records are on their way
-// waits until those are committed: nothing a client sees can be undone. Offsets
-// enter the map that FetchOffsets reads when their record is committed.
+// While appends are under way the records of whatever else arrives gather in the
+// next batch, so the cost of a commit falls as load grows. Two appends may be under
+// way at any size, so that a commit need not wait for all of the way of the one
+// before, and up to maxAppends of them when they are worth it. Records about groups
+// and members are alone under way, because later ones rest on them: a log must not
+// hold what follows without them.
+//
+// An output (a reply, an update to a member) that is produced while records are on
+// their way waits until those are committed: nothing a client sees can be undone.
+// Offsets enter the map that FetchOffsets reads when their record is committed.
 //
 // An append that failed may or may not be in the log. The shard then forgets
 // everything, ends its sessions with CodeCoordinatorLoading, and loads again
-// from the log. Only when the failure was definite and the batches held nothing
+// from the log. Only when the failure was definite and the batch held nothing
 // but offsets is the failure simply handed to the callers.
+//
+// # Commits
+//
+// A commit comes as a call (CommitOffsets) or on its member's session, where many
+// may be under way, are checked and stored in the order in which they were sent, and
+// are answered by number. One of a stream that is no longer the member's is refused,
+// so that what an old stream still holds cannot overtake what the new one brings.
+// Memory is bounded: by the queue of a shard, whose senders wait; by MaxCommitBytes
+// for what waits for its records, of all shards; and by 1,024 commits a session.
+// Beyond the last two, CodeOverloaded says to try again.
 //
 // While loading, every request is answered CodeCoordinatorLoading, never "no
 // offset". Events that were decided on but not persisted are lost, and were
@@ -64,7 +79,7 @@
 //	                newer Load or Close; Close waits for it. A shard that is
 //	                replaced ends before the newer one begins.
 //	load            one a shard while it loads; run waits for it
-//	Log.Append      one a shard while an append is under way; run waits for it
+//	Appending.Wait  one for each append under way; run waits for it
 //
 // Session, and every other method, works on its caller's goroutine. Updates
 // wait for a member in a slot that holds the newest (each carries the whole

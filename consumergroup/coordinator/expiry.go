@@ -24,7 +24,7 @@ func (s *shard) store(g *group, tp api.TopicPartition, c committed) {
 
 // uses notes that g has offsets of a topic. It may have none later: notes are
 // taken back when the topic goes.
-func (s *shard) uses(g *group, topic string) {
+func (s *shard) uses(g *group, topic string) *topicUse {
 	use := s.topicUse[topic]
 	if use == nil {
 		id, _ := s.cfg.Topics.Topic(topic)
@@ -32,15 +32,20 @@ func (s *shard) uses(g *group, topic string) {
 		s.topicUse[topic] = use
 	}
 	use.groups[g] = struct{}{}
+	return use
 }
 
 // adopt gives a restored group its offsets. Those of topics that are gone, or
 // are others by now, go when the topics are looked at next.
 func (s *shard) adopt(g *group, offsets map[api.TopicPartition]committed) {
 	g.offsets = offsets
+	var use *topicUse
+	topic := ""
 	for tp, c := range offsets {
-		s.uses(g, tp.Topic)
-		use := s.topicUse[tp.Topic]
+		if use == nil || tp.Topic != topic {
+			topic = tp.Topic
+			use = s.uses(g, topic)
+		}
 		use.stale = use.stale || !c.topic.IsZero() && c.topic != use.id
 	}
 }

@@ -25,7 +25,7 @@ type fakeLog struct {
 	batches [][]byte
 	appends int
 	next    record.Offset
-	hold    chan struct{}        // not nil: appends and Bounds wait for it to close
+	hold    chan struct{}        // not nil: the ends of appends and Bounds wait for it to close
 	outcome func() (bool, error) // whether the batch is stored, and what is answered; nil: yes, nil
 }
 
@@ -44,31 +44,53 @@ func (l *fakeLog) wait(ctx context.Context) error {
 	}
 }
 
-func (l *fakeLog) Append(ctx context.Context, buf *record.Buf) (record.Offset, error) {
+// Append stores the batch at once, in the order of the calls; hold and outcome
+// say when and how Wait ends.
+func (l *fakeLog) Append(buf *record.Buf) Appending {
 	defer buf.Release()
-	if err := l.wait(ctx); err != nil {
-		return 0, err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.appends++
-	stored, err := true, error(nil)
+	a := fakeAppending{log: l}
+	stored := true
 	if l.outcome != nil {
-		stored, err = l.outcome()
+		stored, a.err = l.outcome()
 	}
-	base := l.next
 	if stored {
 		if _, err := record.Validate(buf.Bytes(), record.Limits{}); err != nil {
-			return 0, err
+			a.err = err
+			return a
 		}
 		batch := slices.Clone(buf.Bytes())
-		record.Patch(batch, base, 1)
+		record.Patch(batch, l.next, 1)
 		info, _ := record.Peek(batch)
 		l.next = info.NextOffset()
 		l.batches = append(l.batches, batch)
 	}
-	return base, err
+	return a
 }
+
+type fakeAppending struct {
+	log *fakeLog
+	err error
+}
+
+func (a fakeAppending) Wait(ctx context.Context) error {
+	if err := a.log.wait(ctx); err != nil {
+		return err
+	}
+	return a.err
+}
+
+// mustAppend appends a batch that is there at once.
+func (l *fakeLog) mustAppend(tb testing.TB, batch []byte) {
+	tb.Helper()
+	if err := l.Append(record.NewBuf(batch)).Wait(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func offsetValue(c committed) []byte { return appendOffsetValue(nil, &c) }
 
 func (l *fakeLog) Bounds(ctx context.Context) (record.Offset, record.Offset, error) {
 	if err := l.wait(ctx); err != nil {
@@ -194,6 +216,7 @@ type member struct {
 	onOut   func()
 	mu      sync.Mutex // guards the rest
 	updates []api.SessionUpdate
+	answers []api.SessionCommitted
 }
 
 func (b *bed) member(join api.JoinGroup) *member {
@@ -244,6 +267,11 @@ func (m *member) out(u api.SessionUpdate) error {
 		m.onOut()
 	}
 	m.mu.Lock()
+	if len(u.Commits) > 0 {
+		m.answers = append(m.answers, u.Commits...)
+		m.mu.Unlock()
+		return nil
+	}
 	m.updates = append(m.updates, u)
 	m.mu.Unlock()
 	if !m.keeps {

@@ -25,13 +25,14 @@ type loadedGroup struct {
 // loaded is the content of one partition of __consumer_offsets.
 type loaded struct {
 	groups  map[string]*loadedGroup
+	names   names // of groups and topics
 	records int
 	skipped int // of types that are not known, or malformed
 }
 
 // load replays the log up to its high watermark.
 func load(ctx context.Context, log Log) (*loaded, error) {
-	l := &loaded{groups: map[string]*loadedGroup{}}
+	l := &loaded{groups: map[string]*loadedGroup{}, names: names{}}
 	next, end, err := log.Bounds(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("bounds: %w", err)
@@ -89,14 +90,14 @@ func (l *loaded) replay(run []byte, next record.Offset) (record.Offset, error) {
 // keep every other group of the partition from being served.
 func (l *loaded) apply(rec *record.Record) {
 	l.records++
-	e, known, err := decode(rec)
-	if err != nil || !known {
+	e, used, err := decode(rec, l.names)
+	if err != nil || !used {
 		l.skipped++
 		return
 	}
 	g := l.groups[e.group]
 	if g == nil {
-		g = &loadedGroup{members: map[string]consumergroup.Member{}, offsets: map[api.TopicPartition]committed{}}
+		g = &loadedGroup{offsets: map[api.TopicPartition]committed{}}
 		l.groups[e.group] = g
 	}
 	if e.kind != keyOffsetCommit {
@@ -117,6 +118,9 @@ func (l *loaded) apply(rec *record.Record) {
 		if e.tombstone {
 			delete(g.members, e.member.ID)
 		} else {
+			if g.members == nil {
+				g.members = map[string]consumergroup.Member{}
+			}
 			g.members[e.member.ID] = e.member
 		}
 	}

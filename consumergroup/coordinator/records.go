@@ -44,17 +44,19 @@ type committed struct {
 	topic       api.TopicID // zero: not known
 }
 
-func offsetKey(group string, tp api.TopicPartition) []byte {
+func offsetKey(group string, tp api.TopicPartition) []byte { return appendOffsetKey(nil, group, tp) }
+
+func appendOffsetKey(dst []byte, group string, tp api.TopicPartition) []byte {
 	key := kmsg.OffsetCommitKey{Version: keyOffsetCommit, Group: group, Topic: tp.Topic, Partition: tp.Partition}
-	return key.AppendTo(nil)
+	return key.AppendTo(dst)
 }
 
-func offsetValue(c committed) []byte {
+func appendOffsetValue(dst []byte, c *committed) []byte {
 	value := kmsg.OffsetCommitValue{
 		Version: offsetCommitValueVersion, Offset: int64(c.offset), LeaderEpoch: int32(c.leaderEpoch),
 		Metadata: c.metadata, CommitTimestamp: c.time, TopicID: c.topic,
 	}
-	return value.AppendTo(nil)
+	return value.AppendTo(dst)
 }
 
 func groupKey(group string) []byte {
@@ -104,9 +106,23 @@ type entry struct {
 	member    consumergroup.Member         // keyMemberMetadata; its ID also in a tombstone
 }
 
-// decode reads a record of __consumer_offsets. known is false for types that
+// names lets strings that come again and again be one. A nil map keeps none.
+type names map[string]string
+
+func (n names) get(b []byte) string {
+	if s, ok := n[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if n != nil {
+		n[s] = s
+	}
+	return s
+}
+
+// decode reads a record of __consumer_offsets. used is false for types that
 // this version does not use: they are left alone, as Kafka does.
-func decode(rec *record.Record) (e entry, known bool, err error) {
+func decode(rec *record.Record, known names) (e entry, used bool, err error) {
 	if len(rec.Key) < 2 {
 		return e, false, fmt.Errorf("%w: key of %d bytes", errMalformed, len(rec.Key))
 	}
@@ -114,7 +130,7 @@ func decode(rec *record.Record) (e entry, known bool, err error) {
 	e.tombstone = rec.Value == nil
 	switch e.kind {
 	case keyOffsetCommitV0, keyOffsetCommit:
-		err = e.decodeOffset(rec)
+		err = e.decodeOffset(rec, known)
 		e.kind = keyOffsetCommit
 	case keyClassic:
 		err = e.decodeClassic(rec)
@@ -128,12 +144,13 @@ func decode(rec *record.Record) (e entry, known bool, err error) {
 	return e, err == nil, err
 }
 
-func (e *entry) decodeOffset(rec *record.Record) error {
-	var key kmsg.OffsetCommitKey
-	if err := key.ReadFrom(rec.Key); err != nil {
-		return fmt.Errorf("%w: offset commit key: %w", errMalformed, err)
+func (e *entry) decodeOffset(rec *record.Record, known names) error {
+	key := decoder{b: rec.Key[2:]}
+	group, topic, partition := key.bytes(), key.bytes(), key.int32()
+	if key.bad {
+		return fmt.Errorf("%w: offset commit key of %d bytes", errMalformed, len(rec.Key))
 	}
-	e.group, e.partition = key.Group, api.TopicPartition{Topic: key.Topic, Partition: key.Partition}
+	e.group, e.partition = known.get(group), api.TopicPartition{Topic: known.get(topic), Partition: partition}
 	if e.tombstone {
 		return nil
 	}

@@ -68,7 +68,7 @@ func TestGoldenRecords(t *testing.T) {
 			if !bytes.Equal(ours.key, key) || ours.value != nil && !bytes.Equal(ours.value, value) {
 				t.Fatalf("key %x, Kafka's %x\nvalue %x, Kafka's %x", ours.key, key, ours.value, value)
 			}
-			got, known, err := decode(&record.Record{Key: key, Value: value})
+			got, known, err := decode(&record.Record{Key: key, Value: value}, nil)
 			if err != nil || !known || !reflect.DeepEqual(got, ours.want) {
 				t.Fatalf("%+v %v %v, want %+v", got, known, err, ours.want)
 			}
@@ -123,9 +123,7 @@ func TestLoadPassesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &fakeLog{}
-	if _, err := log.Append(t.Context(), record.NewBuf(batch)); err != nil {
-		t.Fatal(err)
-	}
+	log.mustAppend(t, batch)
 	l, err := load(context.Background(), log)
 	if err != nil || l.records != 9 || l.skipped != 4 || len(l.groups) != 1 || l.groups["g"].epoch != 4 || len(l.groups["g"].members) != 0 {
 		t.Fatalf("%+v %v", l, err)
@@ -143,7 +141,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(groupKey("g"), groupValue(1))
 	f.Add(memberKey("g", "m"), memberValue(&member))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		e, known, err := decode(&record.Record{Key: key, Value: value})
+		e, known, err := decode(&record.Record{Key: key, Value: value}, nil)
 		if err != nil || !known || e.tombstone {
 			return
 		}
@@ -159,7 +157,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			k, v = memberKey(e.group, e.member.ID), memberValue(&e.member)
 		}
-		again, known, err := decode(&record.Record{Key: k, Value: v})
+		again, known, err := decode(&record.Record{Key: k, Value: v}, nil)
 		if err != nil || !known || !reflect.DeepEqual(e, again) {
 			t.Fatalf("%+v became %+v %v", e, again, err)
 		}

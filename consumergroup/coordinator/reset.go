@@ -30,9 +30,9 @@ func (c *Coordinator) ResetOffsets(ctx context.Context, groupID string, offsets 
 // reset runs when everything that was decided before is committed, so that it
 // reads what it replaces.
 func (s *shard) reset(groupID string, offsets []api.OffsetCommit, dryRun bool, reply func([]api.ResetOffset, error)) {
-	req := &api.CommitOffsets{Group: groupID, Offsets: offsets}
+	req := api.CommitOffsets{Group: groupID, Offsets: offsets}
 	g := s.groups[groupID]
-	if err := commitAllowed(g, req); err != nil {
+	if err := commitAllowed(g, &req); err != nil {
 		reply(nil, err)
 		return
 	}
@@ -46,19 +46,20 @@ func (s *shard) reset(groupID string, offsets []api.OffsetCommit, dryRun bool, r
 			}
 		}
 		if dryRun {
-			failReset(&results[i], s.checkOffset(g, req, offsets[i]))
+			_, refused := s.checkOffset(g, &req, &offsets[i])
+			failReset(&results[i], refused)
 		}
 	}
 	if dryRun {
 		reply(results, nil)
 		return
 	}
-	s.commit(req, func(committed []api.CommittedOffset, err error) {
+	s.commit(&commit{req: req, reply: func(committed []api.CommittedOffset, err error) {
 		for i := range committed {
 			failReset(&results[i], committed[i].Err)
 		}
 		reply(results, err)
-	})
+	}})
 }
 
 func failReset(r *api.ResetOffset, err *api.Error) {

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"crypto/rand"
+	"sync"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -16,12 +17,39 @@ const (
 	maxClassicBytes  = 128 << 10 // of all protocols of a classic member: all members fit one record
 )
 
+// maxSessionCommits is how many commits of one session may be under way.
+const maxSessionCommits = 1024
+
 // session is a member's stream between its Session call and the actor.
 type session struct {
 	stream   uint64
 	interval int64                  // heartbeat interval, ms
 	updates  chan api.SessionUpdate // 1; the actor replaces what was not taken
 	end      chan error             // 1; written once, by the actor
+	answered chan struct{}          // 1; there are answers
+
+	mu      sync.Mutex // guards answers
+	answers []api.SessionCommitted
+}
+
+// answer gives the answer to a commit.
+func (s *session) answer(a api.SessionCommitted) {
+	s.mu.Lock()
+	s.answers = append(s.answers, a)
+	s.mu.Unlock()
+	select {
+	case s.answered <- struct{}{}:
+	default:
+	}
+}
+
+// taken swaps the answers that wait for an empty list, whose memory is used again.
+func (s *session) taken(empty []api.SessionCommitted) []api.SessionCommitted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answers := s.answers
+	s.answers = empty
+	return answers
 }
 
 // push offers an update. Only the actor calls it.
@@ -65,12 +93,13 @@ func (c *Coordinator) Session(ctx context.Context, join api.JoinGroup, in <-chan
 		interval: max(m.SessionTimeout.Milliseconds()/3, 10),
 		updates:  make(chan api.SessionUpdate, 1),
 		end:      make(chan error, 1),
+		answered: make(chan struct{}, 1),
 	}
-	r := &sessionRun{c: c, s: s, ses: ses, group: join.Group, memberID: m.ID}
+	r := &sessionRun{c: c, s: s, ses: ses, group: join.Group, memberID: m.ID, out: out}
 	if err := s.enqueue(ctx, r.joinRequest(m, &join)); err != nil {
 		return err
 	}
-	return r.loop(ctx, in, out)
+	return r.loop(ctx, in)
 }
 
 // sessionRun is a Session call.
@@ -79,9 +108,12 @@ type sessionRun struct {
 	s               *shard
 	ses             *session
 	group, memberID string
+	out             func(api.SessionUpdate) error
+	commits         int                    // under way
+	spare           []api.SessionCommitted // memory for answers
 }
 
-func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
+func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage) error {
 	for {
 		select {
 		case err := <-r.ses.end:
@@ -94,7 +126,12 @@ func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out
 		case <-r.s.done:
 			return r.ended()
 		case u := <-r.ses.updates:
-			if err := out(u); err != nil {
+			if err := r.out(u); err != nil {
+				r.detach()
+				return err
+			}
+		case <-r.ses.answered:
+			if err := r.sendAnswers(); err != nil {
 				r.detach()
 				return err
 			}
@@ -106,7 +143,7 @@ func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out
 			case message.Leave:
 				return r.leave(ctx)
 			}
-			if err := r.s.enqueue(ctx, r.heartbeatRequest(message.Heartbeat)); err != nil {
+			if err := r.take(ctx, &message); err != nil {
 				r.detach()
 				return endOf(ctx, err)
 			}
@@ -115,6 +152,36 @@ func (r *sessionRun) loop(ctx context.Context, in <-chan api.SessionMessage, out
 			return nil
 		}
 	}
+}
+
+// take passes on a heartbeat or a commit.
+func (r *sessionRun) take(ctx context.Context, message *api.SessionMessage) error {
+	if message.Commit == nil {
+		return r.s.enqueue(ctx, r.heartbeatRequest(message.Heartbeat))
+	}
+	c := message.Commit
+	r.commits++
+	if r.commits > maxSessionCommits {
+		r.ses.answer(api.SessionCommitted{ID: c.ID, Err: api.Errorf(api.CodeOverloaded, "%d commits of this session are under way, the most allowed: try again", maxSessionCommits)})
+		return nil
+	}
+	return r.s.enqueue(ctx, request{commit: &commit{
+		req:     api.CommitOffsets{Group: r.group, MemberID: r.memberID, MemberEpoch: c.MemberEpoch, Offsets: c.Offsets},
+		session: r.ses, id: c.ID,
+	}})
+}
+
+// sendAnswers sends the answers to commits that wait.
+func (r *sessionRun) sendAnswers() error {
+	answers := r.ses.taken(r.spare[:0])
+	r.commits -= len(answers)
+	var err error
+	if len(answers) > 0 {
+		err = r.out(api.SessionUpdate{Commits: answers})
+	}
+	clear(answers)
+	r.spare = answers
+	return err
 }
 
 // endOf is nil when ctx is what ended the session.
@@ -154,6 +221,9 @@ func (r *sessionRun) leave(ctx context.Context) error {
 	}
 	select {
 	case err := <-r.ses.end:
+		if err == nil {
+			return r.sendAnswers() // of the commits before it
+		}
 		return err
 	case <-r.s.done:
 		return r.ended()

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,12 +17,21 @@ const (
 	reloadLatest  = 5 * time.Second
 )
 
-// request is one thing for a shard's actor to do. Exactly one of the two runs,
-// on the actor's goroutine; or neither, when the shard ends: callers watch
-// shard.done as well.
+// request is one thing for a shard's actor to do: a commit, or something for
+// which exactly one of the two functions runs, on the actor's goroutine. When the
+// shard ends it may be lost: callers watch shard.done as well.
 type request struct {
-	run  func()
-	fail func(err *api.Error)
+	commit *commit
+	run    func()
+	fail   func(err *api.Error)
+}
+
+func (r *request) refuse(err *api.Error) {
+	if r.commit != nil {
+		r.commit.answer(nil, err)
+		return
+	}
+	r.fail(err)
 }
 
 // shard serves one partition of __consumer_offsets in one leader epoch. The
@@ -29,6 +39,7 @@ type request struct {
 type shard struct {
 	cfg       *Config
 	progress  *progress
+	room      *room
 	partition int32
 	epoch     record.Epoch
 	log       Log
@@ -38,9 +49,9 @@ type shard struct {
 	stop      context.CancelFunc
 	done      chan struct{} // closed when run returns
 
-	workers  sync.WaitGroup // load and append
+	workers  sync.WaitGroup // load and appends
 	loadedc  chan loadResult
-	appended chan error
+	appended chan appendResult
 	ctx      context.Context //nolint:containedctx // of run; ends what it started
 
 	groups    map[string]*group // nil: loading
@@ -53,9 +64,15 @@ type shard struct {
 	sweeping  []string             // groups whose offsets are still to be looked at
 	matches   map[string]*matched  // by pattern; of the topics of now
 	assigning []*group             // EventAssign is due
-	inflight  *batch               // being appended; nil: none
-	pending   []*batch             // to be appended, in order; the last may be empty of records
+	batches   batches
+	scratch   []byte // of the record being encoded
 	backoff   time.Duration
+}
+
+// appendResult says how the append of a batch ended.
+type appendResult struct {
+	batch *batch
+	err   error
 }
 
 type loadResult struct {
@@ -64,15 +81,16 @@ type loadResult struct {
 	err    error
 }
 
-func newShard(cfg *Config, progress *progress, partition int32, epoch record.Epoch, log Log) *shard {
+func newShard(c *Coordinator, partition int32, epoch record.Epoch, log Log) *shard {
+	cfg := &c.cfg
 	return &shard{
-		cfg: cfg, progress: progress, partition: partition, epoch: epoch, log: log,
+		cfg: cfg, progress: c.progress, room: &c.room, partition: partition, epoch: epoch, log: log,
 		logger:   cfg.Logger.With("offsets_partition", partition, "leader_epoch", epoch),
 		requests: make(chan request, cfg.QueueLength),
 		topics:   make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		loadedc:  make(chan loadResult, 1),
-		appended: make(chan error, 1),
+		appended: make(chan appendResult, maxAppends),
 		sessions: map[uint64]*session{},
 		polled:   map[uint64]*polled{},
 		matches:  map[string]*matched{},
@@ -104,18 +122,18 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 			s.topicsChanged()
 		case r := <-s.loadedc:
 			s.finishLoad(r)
-		case err := <-s.appended:
-			s.finishAppend(err)
+		case r := <-s.appended:
+			s.finishAppend(r)
 		case <-timer.C:
 			s.fire(time.Now())
 		case <-sweep.C:
 			sweep.Reset(s.sweep(time.Now()))
 		}
-		if s.inflight == nil {
-			// Joins that arrive while an append is under way share one assignment.
+		if s.batches.flying == 0 || !s.batches.groups() {
+			// Joins that arrive while those before them are being written share one assignment.
 			s.assign()
 		}
-		s.startAppend()
+		s.startAppends()
 	}
 	s.workers.Wait()
 	s.abandon(api.Errorf(api.CodeNotCoordinator, "this broker no longer coordinates the group"))
@@ -134,11 +152,14 @@ func (s *shard) drain() {
 }
 
 func (s *shard) serve(r request) {
-	if s.groups == nil {
-		r.fail(errLoading())
-		return
+	switch {
+	case s.groups == nil:
+		r.refuse(errLoading())
+	case r.commit != nil:
+		s.commit(r.commit)
+	default:
+		r.run()
 	}
-	r.run()
 }
 
 // arm sets the timer to the next deadline of a group.
@@ -186,71 +207,73 @@ func (s *shard) finishLoad(r loadResult) {
 // persist adds a record about a group or a member to the batch being gathered.
 func (s *shard) persist(key, value []byte) { s.persistAt(time.Now(), key, value, true) }
 
-// persistAt adds any record: ofGroup is false for offsets.
-func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) {
-	b := s.gather()
-	if b.full() {
-		b = newBatch()
-		s.pending = append(s.pending, b)
-	}
+// persistAt adds any record: ofGroup is false for offsets. It returns the batch.
+func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) *batch {
+	b := s.batches.gather()
 	b.groups = b.groups || ofGroup
 	b.add(now, key, value)
+	return b
 }
 
-// gather returns the batch that the next record or output joins.
-func (s *shard) gather() *batch {
-	if len(s.pending) == 0 {
-		s.pending = append(s.pending, newBatch())
-	}
-	return s.pending[len(s.pending)-1]
-}
+// emit runs out once everything that was persisted before is committed, with
+// nil, or with the error that it met.
+func (s *shard) emit(out func(err error)) { s.after(output{run: out}) }
 
-// emit runs out once everything that was persisted before is committed.
-func (s *shard) emit(out output) {
-	if s.inflight == nil && len(s.pending) == 0 {
-		out(nil)
+func (s *shard) after(out output) {
+	b := s.batches.last()
+	if b == nil {
+		out.finish(s, nil)
 		return
 	}
-	b := s.gather()
 	b.outputs = append(b.outputs, out)
 }
 
-// startAppend sends the next batch, unless one is under way. Batches without
-// records are outputs that waited for the one before.
-func (s *shard) startAppend() {
-	for s.inflight == nil && len(s.pending) > 0 {
-		b := s.pending[0]
-		s.pending = s.pending[1:]
+// startAppends sends the batches whose turn it is.
+func (s *shard) startAppends() {
+	for len(s.batches.pending) > 0 && s.batches.mayAppend() {
+		b := s.batches.take()
 		if b.empty() {
-			b.finish(nil)
+			s.land()
 			continue
 		}
 		bytes, err := b.build()
 		if err != nil {
-			s.pending = append([]*batch{b}, s.pending...)
 			s.reload(err)
 			return
 		}
-		s.inflight = b
+		appending := s.log.Append(record.NewBuf(bytes))
 		s.workers.Go(func() {
-			_, err := s.log.Append(s.ctx, record.NewBuf(bytes))
-			s.appended <- err
+			r := appendResult{b, appending.Wait(s.ctx)}
+			select {
+			case s.appended <- r:
+			case <-s.ctx.Done():
+			}
 		})
 	}
 }
 
-func (s *shard) finishAppend(err error) {
-	b := s.inflight
-	s.inflight = nil
-	switch {
-	case err == nil:
-		s.backoff = 0
-		b.finish(nil)
-	case definite(err) && !b.groups:
-		b.finish(err)
-	default:
-		s.pending = append([]*batch{b}, s.pending...)
-		s.reload(err)
+func (s *shard) finishAppend(r appendResult) {
+	if !slices.Contains(s.batches.inFlight, r.batch) {
+		return // of before a reload
+	}
+	r.batch.settled, r.batch.outcome = true, r.err
+	s.land()
+}
+
+// land finishes what has settled, oldest first: outputs keep their order.
+func (s *shard) land() {
+	for len(s.batches.inFlight) > 0 && s.batches.inFlight[0].settled {
+		b := s.batches.inFlight[0]
+		if err := b.outcome; err != nil && (b.groups || !definite(err)) {
+			s.reload(err)
+			return
+		}
+		s.batches.landed()
+		if b.outcome == nil && !b.empty() {
+			s.backoff = 0
+		}
+		b.finish(s, b.outcome)
+		s.batches.recycle(b)
 	}
 }
 
@@ -268,15 +291,11 @@ func (s *shard) reload(cause error) {
 
 // abandon ends the shard.
 func (s *shard) abandon(err *api.Error) {
-	if s.inflight != nil {
-		s.pending = append([]*batch{s.inflight}, s.pending...)
-		s.inflight = nil
-	}
 	s.fail(errUnloaded, err)
 	for {
 		select {
 		case r := <-s.requests:
-			r.fail(err)
+			r.refuse(err)
 		default:
 			return
 		}
@@ -287,10 +306,10 @@ func (s *shard) abandon(err *api.Error) {
 //
 // Outputs find s.groups nil and s.sessions as they were.
 func (s *shard) fail(cause error, sessions *api.Error) {
-	pending := s.pending
-	s.pending, s.groups, s.assigning, s.deadlines = nil, nil, nil, deadlines{}
-	for _, b := range pending {
-		b.finish(cause)
+	waiting := s.batches.giveUp()
+	s.groups, s.assigning, s.deadlines = nil, nil, deadlines{}
+	for _, b := range waiting {
+		b.finish(s, cause)
 	}
 	for _, ses := range s.sessions {
 		ses.finish(sessions)

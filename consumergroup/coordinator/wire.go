@@ -63,14 +63,17 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
-func (d *decoder) string() string {
+// bytes reads what string reads, and refers to what is decoded.
+func (d *decoder) bytes() []byte {
 	n := d.int16()
 	if n < 0 {
 		d.bad = true
-		return ""
+		return nil
 	}
-	return string(d.take(uint64(n)))
+	return d.take(uint64(n))
 }
+
+func (d *decoder) string() string { return string(d.bytes()) }
 
 // compact reads null as the empty string.
 func (d *decoder) compact() string {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +39,8 @@ type load struct {
 
 	mu       sync.Mutex // guards what follows
 	acked    map[place]string
-	next     map[string]int // by key: the sequence to be acknowledged next
+	next     map[string]int         // by key: the sequence to be acknowledged next
+	times    map[string][]time.Time // by key: when each sequence was acknowledged
 	failures []error
 	watched  map[int32]bool // partitions whose first acknowledgement is awaited
 	since    time.Time
@@ -51,7 +54,7 @@ func (w *world) startLoad(topic string) *load {
 	ctx, stop := context.WithCancel(w.ctx)
 	l := &load{
 		topic: topic, producer: p, stop: stop, done: make(chan struct{}),
-		acked: map[place]string{}, next: map[string]int{},
+		acked: map[place]string{}, next: map[string]int{}, times: map[string][]time.Time{},
 	}
 	go l.run(ctx)
 	w.t.Cleanup(func() { stop(); <-l.done })
@@ -100,6 +103,7 @@ func (l *load) settle(r *client.Record, err error) {
 		l.failures = append(l.failures, fmt.Errorf("acknowledged %q, want %q first", value, want))
 	}
 	l.next[key]++
+	l.times[key] = append(l.times[key], time.Now())
 	at := place{r.Partition, r.Offset}
 	if other, ok := l.acked[at]; ok {
 		l.failures = append(l.failures, fmt.Errorf("%v was acknowledged for %q and for %q", at, other, value))
@@ -108,6 +112,20 @@ func (l *load) settle(r *client.Record, err error) {
 	if l.first.IsZero() && l.watched[r.Partition] && r.Timestamp.After(l.since) {
 		l.first = time.Now()
 	}
+}
+
+// ticks is how many records of the key that a record has were acknowledged in
+// (from, to]: the time in between by the clock of the load, which goes slower when
+// the machine does.
+func (l *load) ticks(record place, from, to time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, _, _ := strings.Cut(l.acked[record], " ")
+	times := l.times[key]
+	upTo := func(t time.Time) int {
+		return sort.Search(len(times), func(i int) bool { return times[i].After(t) })
+	}
+	return upTo(to) - upTo(from)
 }
 
 func (l *load) count() int {

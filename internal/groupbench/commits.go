@@ -54,8 +54,16 @@ func findCoordinator(ctx context.Context, conn *grpc.ClientConn, group string) (
 	}
 }
 
-// commitPartitions is how many partitions the topic of the commits has.
-const commitPartitions = 100
+const (
+	// commitPartitions is how many partitions the topic of the commits has, and
+	// loadPartitions that of the loads.
+	commitPartitions = 12
+	loadPartitions   = 100
+	// commitWindow is how many commits of a member are under way at saturation.
+	commitWindow = 16
+	// commitRate is that of the open loop, in commits a second.
+	commitRate = 5000
+)
 
 // commitTo commits the same number to n partitions, until the coordinator takes it.
 func commitTo(ctx context.Context, conn *grpc.ClientConn, group string, n int, offset int64) error {
@@ -80,7 +88,7 @@ func commitTo(ctx context.Context, conn *grpc.ClientConn, group string, n int, o
 	return fmt.Errorf("commit of %s: %w", group, last)
 }
 
-// commits measures one coordinator.
+// commits measures one coordinator: by calls, and on the members' sessions.
 func commits(ctx context.Context, l *lab) error {
 	if err := l.topic(ctx, commitPartitions); err != nil {
 		return err
@@ -89,26 +97,90 @@ func commits(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }()
+	conns := []*grpc.ClientConn{conn}
+	defer func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+	}()
+	for len(conns) < 4 {
+		conn, err := grpc.NewClient(l.cluster.Addr(int(node)), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		conns = append(conns, conn)
+	}
 	for _, name := range names {
 		if err := commitTo(ctx, conn, name, 1, 0); err != nil {
 			return err
 		}
 	}
-	length := time.Duration(l.size(20, 2)) * time.Second
-	for _, offsets := range []int{1, 10} {
-		n, err := flood(ctx, conn, names, offsets, length)
+	l.say("commits: a commit is one request, here with the offset of 1 or of %d partitions, answered when it is on three disks; all through node %d", commitPartitions, node)
+	if err := l.calls(ctx, conns, names); err != nil {
+		return fmt.Errorf("calls: %w", err)
+	}
+	return l.sessions(ctx, conns, names)
+}
+
+// length is how long one way of committing is measured.
+func (l *lab) length() time.Duration { return time.Duration(l.size(20, 2)) * time.Second }
+
+// calls measures CommitOffsets, for groups without members.
+func (l *lab) calls(ctx context.Context, conns []*grpc.ClientConn, names []string) error {
+	for _, offsets := range []int{1, commitPartitions} {
+		n, err := flood(ctx, conns, names, offsets, l.length())
 		if err != nil {
 			return err
 		}
-		rate := float64(n) / length.Seconds()
-		l.say("commits: %.0f requests/s with %d offset(s) each, %.0f offsets/s, through node %d, %d callers", rate, offsets, rate*float64(offsets), node, len(names))
+		l.sayRate(fmt.Sprintf("calls, %d callers, one under way each", len(names)), n, offsets)
 	}
-	return l.paced(ctx, conn, names, length)
+	took, err := paced(ctx, conns, names, l.length())
+	if err != nil {
+		return err
+	}
+	l.sayLatency("calls", took)
+	return nil
+}
+
+// sessions measures SessionCommit.
+func (l *lab) sessions(ctx context.Context, conns []*grpc.ClientConn, names []string) error {
+	for _, offsets := range []int{1, commitPartitions} {
+		s, err := attachAll(ctx, conns, names)
+		if err != nil {
+			return err
+		}
+		n, err := s.flood(offsets, commitWindow, l.length())
+		s.close()
+		if err != nil {
+			return fmt.Errorf("sessions: %w", err)
+		}
+		l.sayRate(fmt.Sprintf("sessions, %d members, %d under way each", len(names), commitWindow), n, offsets)
+	}
+	s, err := attachAll(ctx, conns, names)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	took, err := s.paced(commitRate, l.length())
+	if err != nil {
+		return fmt.Errorf("sessions: %w", err)
+	}
+	l.sayLatency("sessions", took)
+	return nil
+}
+
+func (l *lab) sayRate(how string, n int64, offsets int) {
+	rate := float64(n) / l.length().Seconds()
+	l.say("commits: %s: %.0f commits/s of %d partition(s), %.0f offsets/s", how, rate, offsets, rate*float64(offsets))
+}
+
+func (l *lab) sayLatency(how string, took []time.Duration) {
+	l.say("commits: %s, open loop of %d commits/s of 1 partition: p50 %s, p99 %s, worst %s",
+		how, commitRate, percentile(took, 0.5), percentile(took, 0.99), percentile(took, 1))
 }
 
 // flood commits as fast as the callers, one a group, are answered.
-func flood(ctx context.Context, conn *grpc.ClientConn, names []string, offsets int, length time.Duration) (int64, error) {
+func flood(ctx context.Context, conns []*grpc.ClientConn, names []string, offsets int, length time.Duration) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	var (
@@ -116,10 +188,10 @@ func flood(ctx context.Context, conn *grpc.ClientConn, names []string, offsets i
 		wg sync.WaitGroup
 	)
 	errs := make(chan error, len(names))
-	for _, name := range names {
+	for k, name := range names {
 		wg.Go(func() {
 			for i := int64(1); ctx.Err() == nil; i++ {
-				if err := commitTo(ctx, conn, name, offsets, i); err != nil {
+				if err := commitTo(ctx, conns[k%len(conns)], name, offsets, i); err != nil {
 					if ctx.Err() == nil {
 						errs <- err
 					}
@@ -134,24 +206,23 @@ func flood(ctx context.Context, conn *grpc.ClientConn, names []string, offsets i
 	return n.Load(), <-errs
 }
 
-// paced commits at 5,000/s whether or not the ones before are answered, and times
-// each from when it was due.
-func (l *lab) paced(ctx context.Context, conn *grpc.ClientConn, names []string, length time.Duration) error {
-	const rate = 5000
-	total := int(length.Seconds() * rate)
+// paced commits at commitRate whether or not the ones before are answered, and
+// times each from when it was due.
+func paced(ctx context.Context, conns []*grpc.ClientConn, names []string, length time.Duration) ([]time.Duration, error) {
+	total := int(length.Seconds() * commitRate)
 	took := make([]time.Duration, total)
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
 	begin := time.Now()
 	for i := range total {
-		due := begin.Add(time.Duration(i) * time.Second / rate)
+		due := begin.Add(time.Duration(i) * time.Second / commitRate)
 		if wait := time.Until(due); wait > 0 {
 			if err := sleep(ctx, wait); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		wg.Go(func() {
-			if err := commitTo(ctx, conn, names[i%len(names)], 1, int64(i)); err != nil {
+			if err := commitTo(ctx, conns[i%len(conns)], names[i%len(names)], 1, int64(i)); err != nil {
 				failed.Store(&err)
 			}
 			took[i] = time.Since(due)
@@ -159,23 +230,22 @@ func (l *lab) paced(ctx context.Context, conn *grpc.ClientConn, names []string, 
 	}
 	wg.Wait()
 	if err := failed.Load(); err != nil {
-		return *err
+		return nil, *err
 	}
-	l.say("commits: at %d/s p50 %s, p99 %s, worst %s", rate, percentile(took, 0.5), percentile(took, 0.99), percentile(took, 1))
-	return nil
+	return took, nil
 }
 
 // load fills one coordinator with offsets, starts its node anew, and waits until
 // it answers for all of its groups.
 func load(ctx context.Context, l *lab) error {
-	if err := l.topic(ctx, commitPartitions); err != nil {
+	if err := l.topic(ctx, loadPartitions); err != nil {
 		return err
 	}
 	names, node, conn, err := l.groupsOf(ctx, l.size(10_000, 100))
 	if err != nil {
 		return err
 	}
-	if err := each(names, func(name string) error { return commitTo(ctx, conn, name, commitPartitions, 1) }); err != nil {
+	if err := each(names, func(name string) error { return commitTo(ctx, conn, name, loadPartitions, 1) }); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	if err := conn.Close(); err != nil {
@@ -198,7 +268,7 @@ func load(ctx context.Context, l *lab) error {
 		return err
 	}
 	l.say("load: %d offsets of %d groups; the slowest partition of any node took %s, all of them one after the other %s (node %d led them)",
-		len(names)*commitPartitions, len(names), percentile(loaded, 1), sum(loaded), node)
+		len(names)*loadPartitions, len(names), percentile(loaded, 1), sum(loaded), node)
 	return nil
 }
 
@@ -237,7 +307,7 @@ func (l *lab) loadTimes() (all []time.Duration, err error) {
 
 // groups measures what groups take of their coordinator's memory.
 func groups(ctx context.Context, l *lab) error {
-	if err := l.topic(ctx, commitPartitions); err != nil {
+	if err := l.topic(ctx, loadPartitions); err != nil {
 		return err
 	}
 	names, node, conn, err := l.groupsOf(ctx, l.size(10_000, 100))

@@ -5,8 +5,9 @@
 //	         record, and the longest pause of a partition that stays where it is
 //	kill     SIGKILL of a member (`penstock consume`) with session.grace=200ms:
 //	         until its partitions are read again
-//	commits  through one coordinator, flushed on three disks before the answer: at
-//	         full speed, and at 5,000/s in an open loop
+//	commits  through one coordinator, flushed on three disks before the answer: by
+//	         calls and on members' sessions; at full speed, of one partition and of
+//	         twelve, and at 5,000/s in an open loop
 //	load     a coordinator with a million committed offsets: from the start of its
 //	         process until it answers
 //	groups   ten thousand groups: what they take of the coordinator's memory

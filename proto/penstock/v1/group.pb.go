@@ -124,6 +124,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Join
 	//	*SessionRequest_Heartbeat
 	//	*SessionRequest_Leave
+	//	*SessionRequest_Commit
 	Kind          isSessionRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,6 +194,15 @@ func (x *SessionRequest) GetLeave() *LeaveGroup {
 	return nil
 }
 
+func (x *SessionRequest) GetCommit() *SessionCommit {
+	if x != nil {
+		if x, ok := x.Kind.(*SessionRequest_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Kind interface {
 	isSessionRequest_Kind()
 }
@@ -209,11 +219,18 @@ type SessionRequest_Leave struct {
 	Leave *LeaveGroup `protobuf:"bytes,3,opt,name=leave,proto3,oneof"`
 }
 
+type SessionRequest_Commit struct {
+	// Only to a coordinator that said takes_commits.
+	Commit *SessionCommit `protobuf:"bytes,4,opt,name=commit,proto3,oneof"`
+}
+
 func (*SessionRequest_Join) isSessionRequest_Kind() {}
 
 func (*SessionRequest_Heartbeat) isSessionRequest_Kind() {}
 
 func (*SessionRequest_Leave) isSessionRequest_Kind() {}
+
+func (*SessionRequest_Commit) isSessionRequest_Kind() {}
 
 // JoinGroup is the first message of a stream. A member that returns names its
 // member id, its epoch and what it owns.
@@ -464,20 +481,89 @@ func (*LeaveGroup) Descriptor() ([]byte, []int) {
 	return file_penstock_v1_group_proto_rawDescGZIP(), []int{5}
 }
 
+// SessionCommit stores offsets of the member that the session is of. Many may be
+// under way: they are stored in the order in which they were sent, and answered
+// by id.
+type SessionCommit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender's number; answers repeat it.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// As in CommitOffsetsRequest.
+	MemberEpoch   int32           `protobuf:"varint,2,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"`
+	Offsets       []*OffsetCommit `protobuf:"bytes,3,rep,name=offsets,proto3" json:"offsets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionCommit) Reset() {
+	*x = SessionCommit{}
+	mi := &file_penstock_v1_group_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionCommit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionCommit) ProtoMessage() {}
+
+func (x *SessionCommit) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionCommit.ProtoReflect.Descriptor instead.
+func (*SessionCommit) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SessionCommit) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionCommit) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *SessionCommit) GetOffsets() []*OffsetCommit {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
 type SessionResponse struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	MemberId            string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
 	MemberEpoch         int32                  `protobuf:"varint,2,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"`
 	HeartbeatIntervalMs uint32                 `protobuf:"varint,3,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
 	// Absent: no change.
-	Assignment    *Assignment `protobuf:"bytes,4,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	Assignment *Assignment `protobuf:"bytes,4,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// The session takes SessionCommit.
+	TakesCommits bool `protobuf:"varint,5,opt,name=takes_commits,json=takesCommits,proto3" json:"takes_commits,omitempty"`
+	// Answers to commits. A response that has some has nothing else.
+	Commits       []*SessionCommitResult `protobuf:"bytes,6,rep,name=commits,proto3" json:"commits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[6]
+	mi := &file_penstock_v1_group_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +575,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[6]
+	mi := &file_penstock_v1_group_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +588,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{6}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionResponse) GetMemberId() string {
@@ -533,6 +619,82 @@ func (x *SessionResponse) GetAssignment() *Assignment {
 	return nil
 }
 
+func (x *SessionResponse) GetTakesCommits() bool {
+	if x != nil {
+		return x.TakesCommits
+	}
+	return false
+}
+
+func (x *SessionResponse) GetCommits() []*SessionCommitResult {
+	if x != nil {
+		return x.Commits
+	}
+	return nil
+}
+
+type SessionCommitResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Of the whole commit: nothing was stored.
+	Error *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// The partitions whose offset was not stored; all others were.
+	Failed        []*OffsetResult `protobuf:"bytes,3,rep,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionCommitResult) Reset() {
+	*x = SessionCommitResult{}
+	mi := &file_penstock_v1_group_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionCommitResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionCommitResult) ProtoMessage() {}
+
+func (x *SessionCommitResult) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_group_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionCommitResult.ProtoReflect.Descriptor instead.
+func (*SessionCommitResult) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SessionCommitResult) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionCommitResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *SessionCommitResult) GetFailed() []*OffsetResult {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
 // Assignment is all the partitions a member may own now; what it owns and is
 // not listed must be given up and acknowledged by a heartbeat.
 type Assignment struct {
@@ -544,7 +706,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_penstock_v1_group_proto_msgTypes[7]
+	mi := &file_penstock_v1_group_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +718,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[7]
+	mi := &file_penstock_v1_group_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +731,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{7}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Assignment) GetPartitions() []*TopicPartition {
@@ -592,7 +754,7 @@ type CommitOffsetsRequest struct {
 
 func (x *CommitOffsetsRequest) Reset() {
 	*x = CommitOffsetsRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[8]
+	mi := &file_penstock_v1_group_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +766,7 @@ func (x *CommitOffsetsRequest) String() string {
 func (*CommitOffsetsRequest) ProtoMessage() {}
 
 func (x *CommitOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[8]
+	mi := &file_penstock_v1_group_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +779,7 @@ func (x *CommitOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*CommitOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{8}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommitOffsetsRequest) GetGroup() string {
@@ -663,7 +825,7 @@ type OffsetCommit struct {
 
 func (x *OffsetCommit) Reset() {
 	*x = OffsetCommit{}
-	mi := &file_penstock_v1_group_proto_msgTypes[9]
+	mi := &file_penstock_v1_group_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +837,7 @@ func (x *OffsetCommit) String() string {
 func (*OffsetCommit) ProtoMessage() {}
 
 func (x *OffsetCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[9]
+	mi := &file_penstock_v1_group_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +850,7 @@ func (x *OffsetCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetCommit.ProtoReflect.Descriptor instead.
 func (*OffsetCommit) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OffsetCommit) GetTopic() string {
@@ -735,7 +897,7 @@ type CommitOffsetsResponse struct {
 
 func (x *CommitOffsetsResponse) Reset() {
 	*x = CommitOffsetsResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[10]
+	mi := &file_penstock_v1_group_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +909,7 @@ func (x *CommitOffsetsResponse) String() string {
 func (*CommitOffsetsResponse) ProtoMessage() {}
 
 func (x *CommitOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[10]
+	mi := &file_penstock_v1_group_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +922,7 @@ func (x *CommitOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*CommitOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommitOffsetsResponse) GetResults() []*OffsetResult {
@@ -781,7 +943,7 @@ type FetchOffsetsRequest struct {
 
 func (x *FetchOffsetsRequest) Reset() {
 	*x = FetchOffsetsRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[11]
+	mi := &file_penstock_v1_group_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +955,7 @@ func (x *FetchOffsetsRequest) String() string {
 func (*FetchOffsetsRequest) ProtoMessage() {}
 
 func (x *FetchOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[11]
+	mi := &file_penstock_v1_group_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +968,7 @@ func (x *FetchOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*FetchOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FetchOffsetsRequest) GetGroup() string {
@@ -832,7 +994,7 @@ type FetchOffsetsResponse struct {
 
 func (x *FetchOffsetsResponse) Reset() {
 	*x = FetchOffsetsResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[12]
+	mi := &file_penstock_v1_group_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1006,7 @@ func (x *FetchOffsetsResponse) String() string {
 func (*FetchOffsetsResponse) ProtoMessage() {}
 
 func (x *FetchOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[12]
+	mi := &file_penstock_v1_group_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1019,7 @@ func (x *FetchOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*FetchOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchOffsetsResponse) GetResults() []*OffsetResult {
@@ -883,7 +1045,7 @@ type OffsetResult struct {
 
 func (x *OffsetResult) Reset() {
 	*x = OffsetResult{}
-	mi := &file_penstock_v1_group_proto_msgTypes[13]
+	mi := &file_penstock_v1_group_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1057,7 @@ func (x *OffsetResult) String() string {
 func (*OffsetResult) ProtoMessage() {}
 
 func (x *OffsetResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[13]
+	mi := &file_penstock_v1_group_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1070,7 @@ func (x *OffsetResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetResult.ProtoReflect.Descriptor instead.
 func (*OffsetResult) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OffsetResult) GetTopic() string {
@@ -968,7 +1130,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[14]
+	mi := &file_penstock_v1_group_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1142,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[14]
+	mi := &file_penstock_v1_group_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1155,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{16}
 }
 
 type ListGroupsResponse struct {
@@ -1005,7 +1167,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[15]
+	mi := &file_penstock_v1_group_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1179,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[15]
+	mi := &file_penstock_v1_group_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1192,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*GroupListing {
@@ -1051,7 +1213,7 @@ type GroupListing struct {
 
 func (x *GroupListing) Reset() {
 	*x = GroupListing{}
-	mi := &file_penstock_v1_group_proto_msgTypes[16]
+	mi := &file_penstock_v1_group_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1225,7 @@ func (x *GroupListing) String() string {
 func (*GroupListing) ProtoMessage() {}
 
 func (x *GroupListing) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[16]
+	mi := &file_penstock_v1_group_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1238,7 @@ func (x *GroupListing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupListing.ProtoReflect.Descriptor instead.
 func (*GroupListing) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{16}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GroupListing) GetGroup() string {
@@ -1109,7 +1271,7 @@ type DescribeGroupRequest struct {
 
 func (x *DescribeGroupRequest) Reset() {
 	*x = DescribeGroupRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[17]
+	mi := &file_penstock_v1_group_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1283,7 @@ func (x *DescribeGroupRequest) String() string {
 func (*DescribeGroupRequest) ProtoMessage() {}
 
 func (x *DescribeGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[17]
+	mi := &file_penstock_v1_group_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1296,7 @@ func (x *DescribeGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeGroupRequest.ProtoReflect.Descriptor instead.
 func (*DescribeGroupRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{17}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DescribeGroupRequest) GetGroup() string {
@@ -1164,7 +1326,7 @@ type DescribeGroupResponse struct {
 
 func (x *DescribeGroupResponse) Reset() {
 	*x = DescribeGroupResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[18]
+	mi := &file_penstock_v1_group_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1338,7 @@ func (x *DescribeGroupResponse) String() string {
 func (*DescribeGroupResponse) ProtoMessage() {}
 
 func (x *DescribeGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[18]
+	mi := &file_penstock_v1_group_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1351,7 @@ func (x *DescribeGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeGroupResponse.ProtoReflect.Descriptor instead.
 func (*DescribeGroupResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{18}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DescribeGroupResponse) GetGroup() string {
@@ -1281,7 +1443,7 @@ type PartitionLag struct {
 
 func (x *PartitionLag) Reset() {
 	*x = PartitionLag{}
-	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	mi := &file_penstock_v1_group_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1455,7 @@ func (x *PartitionLag) String() string {
 func (*PartitionLag) ProtoMessage() {}
 
 func (x *PartitionLag) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[19]
+	mi := &file_penstock_v1_group_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1468,7 @@ func (x *PartitionLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLag.ProtoReflect.Descriptor instead.
 func (*PartitionLag) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{19}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PartitionLag) GetTopic() string {
@@ -1396,7 +1558,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_penstock_v1_group_proto_msgTypes[20]
+	mi := &file_penstock_v1_group_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1570,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[20]
+	mi := &file_penstock_v1_group_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1583,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{20}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GroupMember) GetMemberId() string {
@@ -1499,7 +1661,7 @@ type ResetOffsetsRequest struct {
 
 func (x *ResetOffsetsRequest) Reset() {
 	*x = ResetOffsetsRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	mi := &file_penstock_v1_group_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1673,7 @@ func (x *ResetOffsetsRequest) String() string {
 func (*ResetOffsetsRequest) ProtoMessage() {}
 
 func (x *ResetOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[21]
+	mi := &file_penstock_v1_group_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1686,7 @@ func (x *ResetOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ResetOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{21}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResetOffsetsRequest) GetGroup() string {
@@ -1557,7 +1719,7 @@ type ResetOffsetsResponse struct {
 
 func (x *ResetOffsetsResponse) Reset() {
 	*x = ResetOffsetsResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[22]
+	mi := &file_penstock_v1_group_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1731,7 @@ func (x *ResetOffsetsResponse) String() string {
 func (*ResetOffsetsResponse) ProtoMessage() {}
 
 func (x *ResetOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[22]
+	mi := &file_penstock_v1_group_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1744,7 @@ func (x *ResetOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ResetOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{22}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResetOffsetsResponse) GetResults() []*ResetResult {
@@ -1606,7 +1768,7 @@ type ResetResult struct {
 
 func (x *ResetResult) Reset() {
 	*x = ResetResult{}
-	mi := &file_penstock_v1_group_proto_msgTypes[23]
+	mi := &file_penstock_v1_group_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1780,7 @@ func (x *ResetResult) String() string {
 func (*ResetResult) ProtoMessage() {}
 
 func (x *ResetResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[23]
+	mi := &file_penstock_v1_group_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1793,7 @@ func (x *ResetResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResult.ProtoReflect.Descriptor instead.
 func (*ResetResult) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{23}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResetResult) GetTopic() string {
@@ -1678,7 +1840,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_penstock_v1_group_proto_msgTypes[24]
+	mi := &file_penstock_v1_group_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1852,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[24]
+	mi := &file_penstock_v1_group_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1865,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{24}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteGroupRequest) GetGroup() string {
@@ -1721,7 +1883,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_penstock_v1_group_proto_msgTypes[25]
+	mi := &file_penstock_v1_group_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1895,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_group_proto_msgTypes[25]
+	mi := &file_penstock_v1_group_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1908,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_group_proto_rawDescGZIP(), []int{25}
+	return file_penstock_v1_group_proto_rawDescGZIP(), []int{27}
 }
 
 var File_penstock_v1_group_proto protoreflect.FileDescriptor
@@ -1758,11 +1920,12 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"L\n" +
 	"\x17FindCoordinatorResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xaf\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xe5\x01\n" +
 	"\x0eSessionRequest\x12,\n" +
 	"\x04join\x18\x01 \x01(\v2\x16.penstock.v1.JoinGroupH\x00R\x04join\x126\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x16.penstock.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
-	"\x05leave\x18\x03 \x01(\v2\x17.penstock.v1.LeaveGroupH\x00R\x05leaveB\x06\n" +
+	"\x05leave\x18\x03 \x01(\v2\x17.penstock.v1.LeaveGroupH\x00R\x05leave\x124\n" +
+	"\x06commit\x18\x04 \x01(\v2\x1a.penstock.v1.SessionCommitH\x00R\x06commitB\x06\n" +
 	"\x04kind\"\xc4\x03\n" +
 	"\tJoinGroup\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
@@ -1785,14 +1948,24 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\thas_owned\x18\x02 \x01(\bR\bhasOwned\x121\n" +
 	"\x05owned\x18\x03 \x03(\v2\x1b.penstock.v1.TopicPartitionR\x05owned\"\f\n" +
 	"\n" +
-	"LeaveGroup\"\xbe\x01\n" +
+	"LeaveGroup\"w\n" +
+	"\rSessionCommit\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
+	"\fmember_epoch\x18\x02 \x01(\x05R\vmemberEpoch\x123\n" +
+	"\aoffsets\x18\x03 \x03(\v2\x19.penstock.v1.OffsetCommitR\aoffsets\"\x9f\x02\n" +
 	"\x0fSessionResponse\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12!\n" +
 	"\fmember_epoch\x18\x02 \x01(\x05R\vmemberEpoch\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x03 \x01(\rR\x13heartbeatIntervalMs\x127\n" +
 	"\n" +
 	"assignment\x18\x04 \x01(\v2\x17.penstock.v1.AssignmentR\n" +
-	"assignment\"I\n" +
+	"assignment\x12#\n" +
+	"\rtakes_commits\x18\x05 \x01(\bR\ftakesCommits\x12:\n" +
+	"\acommits\x18\x06 \x03(\v2 .penstock.v1.SessionCommitResultR\acommits\"\x82\x01\n" +
+	"\x13SessionCommitResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.penstock.v1.ErrorR\x05error\x121\n" +
+	"\x06failed\x18\x03 \x03(\v2\x19.penstock.v1.OffsetResultR\x06failed\"I\n" +
 	"\n" +
 	"Assignment\x12;\n" +
 	"\n" +
@@ -1907,7 +2080,7 @@ func file_penstock_v1_group_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_group_proto_rawDescData
 }
 
-var file_penstock_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_penstock_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_penstock_v1_group_proto_goTypes = []any{
 	(*FindCoordinatorRequest)(nil),  // 0: penstock.v1.FindCoordinatorRequest
 	(*FindCoordinatorResponse)(nil), // 1: penstock.v1.FindCoordinatorResponse
@@ -1915,71 +2088,78 @@ var file_penstock_v1_group_proto_goTypes = []any{
 	(*JoinGroup)(nil),               // 3: penstock.v1.JoinGroup
 	(*Heartbeat)(nil),               // 4: penstock.v1.Heartbeat
 	(*LeaveGroup)(nil),              // 5: penstock.v1.LeaveGroup
-	(*SessionResponse)(nil),         // 6: penstock.v1.SessionResponse
-	(*Assignment)(nil),              // 7: penstock.v1.Assignment
-	(*CommitOffsetsRequest)(nil),    // 8: penstock.v1.CommitOffsetsRequest
-	(*OffsetCommit)(nil),            // 9: penstock.v1.OffsetCommit
-	(*CommitOffsetsResponse)(nil),   // 10: penstock.v1.CommitOffsetsResponse
-	(*FetchOffsetsRequest)(nil),     // 11: penstock.v1.FetchOffsetsRequest
-	(*FetchOffsetsResponse)(nil),    // 12: penstock.v1.FetchOffsetsResponse
-	(*OffsetResult)(nil),            // 13: penstock.v1.OffsetResult
-	(*ListGroupsRequest)(nil),       // 14: penstock.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),      // 15: penstock.v1.ListGroupsResponse
-	(*GroupListing)(nil),            // 16: penstock.v1.GroupListing
-	(*DescribeGroupRequest)(nil),    // 17: penstock.v1.DescribeGroupRequest
-	(*DescribeGroupResponse)(nil),   // 18: penstock.v1.DescribeGroupResponse
-	(*PartitionLag)(nil),            // 19: penstock.v1.PartitionLag
-	(*GroupMember)(nil),             // 20: penstock.v1.GroupMember
-	(*ResetOffsetsRequest)(nil),     // 21: penstock.v1.ResetOffsetsRequest
-	(*ResetOffsetsResponse)(nil),    // 22: penstock.v1.ResetOffsetsResponse
-	(*ResetResult)(nil),             // 23: penstock.v1.ResetResult
-	(*DeleteGroupRequest)(nil),      // 24: penstock.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),     // 25: penstock.v1.DeleteGroupResponse
-	(*TopicPartition)(nil),          // 26: penstock.v1.TopicPartition
-	(*Error)(nil),                   // 27: penstock.v1.Error
+	(*SessionCommit)(nil),           // 6: penstock.v1.SessionCommit
+	(*SessionResponse)(nil),         // 7: penstock.v1.SessionResponse
+	(*SessionCommitResult)(nil),     // 8: penstock.v1.SessionCommitResult
+	(*Assignment)(nil),              // 9: penstock.v1.Assignment
+	(*CommitOffsetsRequest)(nil),    // 10: penstock.v1.CommitOffsetsRequest
+	(*OffsetCommit)(nil),            // 11: penstock.v1.OffsetCommit
+	(*CommitOffsetsResponse)(nil),   // 12: penstock.v1.CommitOffsetsResponse
+	(*FetchOffsetsRequest)(nil),     // 13: penstock.v1.FetchOffsetsRequest
+	(*FetchOffsetsResponse)(nil),    // 14: penstock.v1.FetchOffsetsResponse
+	(*OffsetResult)(nil),            // 15: penstock.v1.OffsetResult
+	(*ListGroupsRequest)(nil),       // 16: penstock.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),      // 17: penstock.v1.ListGroupsResponse
+	(*GroupListing)(nil),            // 18: penstock.v1.GroupListing
+	(*DescribeGroupRequest)(nil),    // 19: penstock.v1.DescribeGroupRequest
+	(*DescribeGroupResponse)(nil),   // 20: penstock.v1.DescribeGroupResponse
+	(*PartitionLag)(nil),            // 21: penstock.v1.PartitionLag
+	(*GroupMember)(nil),             // 22: penstock.v1.GroupMember
+	(*ResetOffsetsRequest)(nil),     // 23: penstock.v1.ResetOffsetsRequest
+	(*ResetOffsetsResponse)(nil),    // 24: penstock.v1.ResetOffsetsResponse
+	(*ResetResult)(nil),             // 25: penstock.v1.ResetResult
+	(*DeleteGroupRequest)(nil),      // 26: penstock.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),     // 27: penstock.v1.DeleteGroupResponse
+	(*TopicPartition)(nil),          // 28: penstock.v1.TopicPartition
+	(*Error)(nil),                   // 29: penstock.v1.Error
 }
 var file_penstock_v1_group_proto_depIdxs = []int32{
 	3,  // 0: penstock.v1.SessionRequest.join:type_name -> penstock.v1.JoinGroup
 	4,  // 1: penstock.v1.SessionRequest.heartbeat:type_name -> penstock.v1.Heartbeat
 	5,  // 2: penstock.v1.SessionRequest.leave:type_name -> penstock.v1.LeaveGroup
-	26, // 3: penstock.v1.JoinGroup.owned:type_name -> penstock.v1.TopicPartition
-	26, // 4: penstock.v1.Heartbeat.owned:type_name -> penstock.v1.TopicPartition
-	7,  // 5: penstock.v1.SessionResponse.assignment:type_name -> penstock.v1.Assignment
-	26, // 6: penstock.v1.Assignment.partitions:type_name -> penstock.v1.TopicPartition
-	9,  // 7: penstock.v1.CommitOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
-	13, // 8: penstock.v1.CommitOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
-	26, // 9: penstock.v1.FetchOffsetsRequest.partitions:type_name -> penstock.v1.TopicPartition
-	13, // 10: penstock.v1.FetchOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
-	27, // 11: penstock.v1.OffsetResult.error:type_name -> penstock.v1.Error
-	16, // 12: penstock.v1.ListGroupsResponse.groups:type_name -> penstock.v1.GroupListing
-	20, // 13: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
-	13, // 14: penstock.v1.DescribeGroupResponse.offsets:type_name -> penstock.v1.OffsetResult
-	19, // 15: penstock.v1.DescribeGroupResponse.lags:type_name -> penstock.v1.PartitionLag
-	26, // 16: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
-	9,  // 17: penstock.v1.ResetOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
-	23, // 18: penstock.v1.ResetOffsetsResponse.results:type_name -> penstock.v1.ResetResult
-	27, // 19: penstock.v1.ResetResult.error:type_name -> penstock.v1.Error
-	0,  // 20: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
-	2,  // 21: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
-	8,  // 22: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
-	11, // 23: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
-	14, // 24: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
-	17, // 25: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
-	24, // 26: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
-	21, // 27: penstock.v1.GroupService.ResetOffsets:input_type -> penstock.v1.ResetOffsetsRequest
-	1,  // 28: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
-	6,  // 29: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
-	10, // 30: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
-	12, // 31: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
-	15, // 32: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
-	18, // 33: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
-	25, // 34: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
-	22, // 35: penstock.v1.GroupService.ResetOffsets:output_type -> penstock.v1.ResetOffsetsResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 3: penstock.v1.SessionRequest.commit:type_name -> penstock.v1.SessionCommit
+	28, // 4: penstock.v1.JoinGroup.owned:type_name -> penstock.v1.TopicPartition
+	28, // 5: penstock.v1.Heartbeat.owned:type_name -> penstock.v1.TopicPartition
+	11, // 6: penstock.v1.SessionCommit.offsets:type_name -> penstock.v1.OffsetCommit
+	9,  // 7: penstock.v1.SessionResponse.assignment:type_name -> penstock.v1.Assignment
+	8,  // 8: penstock.v1.SessionResponse.commits:type_name -> penstock.v1.SessionCommitResult
+	29, // 9: penstock.v1.SessionCommitResult.error:type_name -> penstock.v1.Error
+	15, // 10: penstock.v1.SessionCommitResult.failed:type_name -> penstock.v1.OffsetResult
+	28, // 11: penstock.v1.Assignment.partitions:type_name -> penstock.v1.TopicPartition
+	11, // 12: penstock.v1.CommitOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
+	15, // 13: penstock.v1.CommitOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
+	28, // 14: penstock.v1.FetchOffsetsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	15, // 15: penstock.v1.FetchOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
+	29, // 16: penstock.v1.OffsetResult.error:type_name -> penstock.v1.Error
+	18, // 17: penstock.v1.ListGroupsResponse.groups:type_name -> penstock.v1.GroupListing
+	22, // 18: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
+	15, // 19: penstock.v1.DescribeGroupResponse.offsets:type_name -> penstock.v1.OffsetResult
+	21, // 20: penstock.v1.DescribeGroupResponse.lags:type_name -> penstock.v1.PartitionLag
+	28, // 21: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
+	11, // 22: penstock.v1.ResetOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
+	25, // 23: penstock.v1.ResetOffsetsResponse.results:type_name -> penstock.v1.ResetResult
+	29, // 24: penstock.v1.ResetResult.error:type_name -> penstock.v1.Error
+	0,  // 25: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
+	2,  // 26: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
+	10, // 27: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
+	13, // 28: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
+	16, // 29: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
+	19, // 30: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
+	26, // 31: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
+	23, // 32: penstock.v1.GroupService.ResetOffsets:input_type -> penstock.v1.ResetOffsetsRequest
+	1,  // 33: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
+	7,  // 34: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
+	12, // 35: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
+	14, // 36: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
+	17, // 37: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
+	20, // 38: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
+	27, // 39: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
+	24, // 40: penstock.v1.GroupService.ResetOffsets:output_type -> penstock.v1.ResetOffsetsResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_group_proto_init() }
@@ -1992,6 +2172,7 @@ func file_penstock_v1_group_proto_init() {
 		(*SessionRequest_Join)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_Leave)(nil),
+		(*SessionRequest_Commit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1999,7 +2180,7 @@ func file_penstock_v1_group_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_group_proto_rawDesc), len(file_penstock_v1_group_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

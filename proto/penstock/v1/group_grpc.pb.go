@@ -37,8 +37,8 @@ const (
 // coordinator; any broker names it.
 type GroupServiceClient interface {
 	FindCoordinator(ctx context.Context, in *FindCoordinatorRequest, opts ...grpc.CallOption) (*FindCoordinatorResponse, error)
-	// One stream a member: join, heartbeats and acknowledged assignments up;
-	// assignments, pushed as they change, down.
+	// One stream a member: join, heartbeats, acknowledged assignments and commits
+	// up; assignments, pushed as they change, and the answers to commits down.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 	CommitOffsets(ctx context.Context, in *CommitOffsetsRequest, opts ...grpc.CallOption) (*CommitOffsetsResponse, error)
 	FetchOffsets(ctx context.Context, in *FetchOffsetsRequest, opts ...grpc.CallOption) (*FetchOffsetsResponse, error)
@@ -149,8 +149,8 @@ func (c *groupServiceClient) ResetOffsets(ctx context.Context, in *ResetOffsetsR
 // coordinator; any broker names it.
 type GroupServiceServer interface {
 	FindCoordinator(context.Context, *FindCoordinatorRequest) (*FindCoordinatorResponse, error)
-	// One stream a member: join, heartbeats and acknowledged assignments up;
-	// assignments, pushed as they change, down.
+	// One stream a member: join, heartbeats, acknowledged assignments and commits
+	// up; assignments, pushed as they change, and the answers to commits down.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	CommitOffsets(context.Context, *CommitOffsetsRequest) (*CommitOffsetsResponse, error)
 	FetchOffsets(context.Context, *FetchOffsetsRequest) (*FetchOffsetsResponse, error)
