@@ -338,7 +338,7 @@ func (in *Inspector) folderFiles(folder string, kind FileKind) ([]InspectedFile,
 			plain = append(plain, f)
 		}
 	}
-	order := []FileKind{KindSegment, KindIndex, KindTimeIndex, KindSnapshot, KindTorn, KindCompacted, KindTemporary}
+	order := []FileKind{KindSegment, KindIndex, KindTimeIndex, KindSnapshot, KindTorn, KindCompacted, KindTemporary, KindDeleted}
 	slices.SortStableFunc(named, func(a, b InspectedFile) int {
 		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)))
 	})

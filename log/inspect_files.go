@@ -23,7 +23,7 @@ const (
 	KindJournal    FileKind = "flush-journal"
 	KindPartition  FileKind = "partition" // a folder
 	KindSetAside   FileKind = "stray"     // a folder that the metadata did not mention
-	KindDeleted    FileKind = "deleted"   // a folder that is being deleted
+	KindDeleted    FileKind = "deleted"   // a folder or a segment that is being deleted
 	KindOther      FileKind = "other"     // not a log's, but known: the metadata log, lost+found
 	KindMetadata   FileKind = "partition.metadata"
 	KindEpochs     FileKind = "leader-epochs"
@@ -118,6 +118,9 @@ func logKind(e vfs.Entry) (kind FileKind, off record.Offset) {
 		if off, ok := parseOffsetName(e.Name, k.ext); ok {
 			return k.kind, off
 		}
+	}
+	if off, ok := parseOffsetName(e.Name, logExt+deletedExt); ok {
+		return KindDeleted, off
 	}
 	if off, ok := parseTornName(e.Name); ok {
 		return KindTorn, off

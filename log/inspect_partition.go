@@ -134,6 +134,8 @@ func (p *partitionCheck) listed(files []InspectedFile, segments map[record.Offse
 			p.note(f.Kind, f.Path, "cut off the end of the log by an earlier start", "delete it when nobody asks for it any more")
 		case KindTemporary:
 			p.note(f.Kind, f.Path, "unfinished", "the next start removes it")
+		case KindDeleted:
+			p.note(f.Kind, f.Path, "expired, and being deleted", "the next start goes on with it")
 		case KindIndex, KindTimeIndex:
 			if !segments[f.Offset] {
 				p.note(f.Kind, f.Path, "an index without a segment: what a crash left of a deletion", "")

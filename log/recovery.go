@@ -158,6 +158,8 @@ func (r *recoverer) list() error {
 			if err := r.l.fs.Remove(filepath.Join(r.l.path, e.Name)); err != nil {
 				return err
 			}
+		case KindDeleted:
+			r.l.dir.remover.later(filepath.Join(r.l.path, e.Name))
 		case KindStrange:
 			r.l.logger.Warn("nothing of ours has that name; it is left alone", "path", filepath.Join(r.l.path, e.Name))
 		default:

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,10 +21,12 @@ const (
 	removePause = 20 * time.Millisecond // 800 MB/s at most
 )
 
-// remover frees folders that nothing refers to any more: put away under another
-// name, durably. It works in a goroutine of its own while there is something to
-// do, so that whoever deletes a topic does not wait for the disk. What is left at
-// a stop, the next start finds by its name.
+// remover frees folders and segments that nothing refers to any more: put away
+// under another name, durably. It works in a goroutine of its own while there is
+// something to do, so that neither who deletes a topic nor who appends beside
+// retention waits for the disk. What is left at a stop, the next start finds by its
+// name. A reader that still has such a file open comes to its end early, and learns
+// that the log begins later now (coldRead, settle).
 type remover struct {
 	fs     vfs.FS
 	logger *slog.Logger
@@ -50,17 +53,22 @@ func (r *remover) remove(folder string) error {
 	if small, err := r.small(folder); err != nil || small {
 		return errors.Join(err, r.fs.RemoveAll(folder))
 	}
+	r.later(folder)
+	return nil
+}
+
+// later deletes a folder or a file soon.
+func (r *remover) later(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil
+		return
 	}
-	r.queue = append(r.queue, folder)
+	r.queue = append(r.queue, name)
 	if !r.working {
 		r.working = true
 		r.done.Go(r.work)
 	}
-	return nil
 }
 
 // close stops after the piece under way.
@@ -82,11 +90,15 @@ func (r *remover) work() {
 			r.mu.Unlock()
 			return
 		}
-		folder := r.queue[0]
+		name := r.queue[0]
 		r.queue = r.queue[1:]
 		r.mu.Unlock()
-		if err := r.free(folder); err != nil && !errors.Is(err, errStopped) {
-			r.logger.Error("a deleted partition's files could not be removed; the next start tries again", "path", folder, "error", err)
+		free := r.free
+		if strings.HasSuffix(name, logExt+deletedExt) {
+			free = r.freeFile
+		}
+		if err := free(name); err != nil && !errors.Is(err, errStopped) && !errors.Is(err, fs.ErrNotExist) {
+			r.logger.Error("what was deleted could not be removed; the next start tries again", "path", name, "error", err)
 		}
 	}
 }
@@ -97,24 +109,24 @@ var errStopped = errors.New("log: the remover was stopped")
 func (r *remover) free(folder string) error {
 	entries, err := r.fs.List(folder)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
 	for _, e := range entries {
 		if e.Folder {
 			continue // none of ours; RemoveAll sees to it
 		}
-		name := filepath.Join(folder, e.Name)
-		if err := r.shrink(name); err != nil {
-			return err
-		}
-		if err := r.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.freeFile(filepath.Join(folder, e.Name)); err != nil {
 			return err
 		}
 	}
 	return r.fs.RemoveAll(folder)
+}
+
+func (r *remover) freeFile(name string) error {
+	if err := r.shrink(name); err != nil {
+		return err
+	}
+	return r.fs.Remove(name)
 }
 
 // shrink truncates a file piece by piece until one is left.

@@ -96,3 +96,61 @@ func TestRemoveGoesOnAfterAStop(t *testing.T) {
 		require.NoError(t, d.Close(-1))
 	})
 }
+
+// Retention takes large segments out of the log at once and frees them later; a
+// power cut or a stop in between changes nothing for the log.
+func TestRetentionIsSlowOnTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		opts := testOptions(mem)
+		opts.removePiece = 400
+		cfg := Config{Synced: true, SegmentBytes: 1000, RetentionBytes: 1000}
+		d := openTestDir(t, opts)
+		n := newListener()
+		l, err := d.Open(testSpec(cfg, n))
+		require.NoError(t, err)
+		n.listen(l)
+		fill(t, l, n, 60)
+		l.SetHighWatermark(l.End())
+		began := time.Now()
+		removed, err := l.Retain(began)
+		require.NoError(t, err)
+		require.Greater(t, removed, 2)
+		require.Equal(t, began, time.Now(), "it waited")
+		start, end := l.Start(), l.End()
+		cut := mem.CrashClone(nil)
+		require.Equal(t, removed, putAwaySegments(t, mem))
+		synctest.Wait()
+		time.Sleep(removePause / 2)
+		require.Equal(t, removed, putAwaySegments(t, mem), "a file went at once")
+		require.NoError(t, d.Close(-1))
+		require.Positive(t, putAwaySegments(t, mem))
+
+		for _, fsys := range []*vfs.Mem{mem, cut} {
+			opts.FS = fsys
+			d = openTestDir(t, opts)
+			l, err = d.Open(testSpec(cfg, nil))
+			require.NoError(t, err)
+			require.Equal(t, DamageNone, l.Damage())
+			require.Equal(t, start, l.Start())
+			require.Equal(t, end, l.End())
+			require.NotEmpty(t, readEverything(t, l))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.Zero(t, putAwaySegments(t, fsys))
+			require.NoError(t, d.Close(-1))
+		}
+	})
+}
+
+func putAwaySegments(t *testing.T, mem *vfs.Mem) (n int) {
+	t.Helper()
+	entries, err := mem.List(testPath + "/orders-0")
+	require.NoError(t, err)
+	for _, e := range entries {
+		if kind, _ := logKind(e); kind == KindDeleted {
+			n++
+		}
+	}
+	return n
+}

@@ -158,9 +158,14 @@ func (l *Log) moveStart(off record.Offset) (removed int, err error) {
 	if len(gone) == 0 {
 		return 0, nil
 	}
+	var large []string
 	for _, s := range gone {
-		if err := s.removeFiles(l.fs); err != nil {
+		left, err := s.putAway(l.fs, l.dir.remover.piece)
+		if err != nil {
 			return 0, l.latch("remove segment", err)
+		}
+		if left != "" {
+			large = append(large, left)
 		}
 	}
 	l.forgetFiles(gone)
@@ -169,6 +174,9 @@ func (l *Log) moveStart(off record.Offset) (removed int, err error) {
 	}
 	if err := l.fs.SyncFolder(l.path); err != nil {
 		return 0, l.latch("remove segment", err)
+	}
+	for _, name := range large {
+		l.dir.remover.later(name)
 	}
 	return len(gone), nil
 }

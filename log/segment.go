@@ -131,6 +131,22 @@ func (s *segment) removeFiles(fsys vfs.FS) error {
 	return s.removeIndex(fsys)
 }
 
+// putAway takes a segment out of its folder. The file of a large one has another
+// name then, which it returns, and is to be freed once that is durable.
+func (s *segment) putAway(fsys vfs.FS, large int64) (left string, err error) {
+	if s.size <= large {
+		return "", s.removeFiles(fsys)
+	}
+	left = s.path + logExt + deletedExt
+	if err := fsys.Rename(s.path+logExt, left); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", s.removeIndex(fsys)
+		}
+		return "", err
+	}
+	return left, s.removeIndex(fsys)
+}
+
 func (s *segment) removeIndex(fsys vfs.FS) error {
 	for _, ext := range []string{indexExt, timeExt} {
 		if err := fsys.Remove(s.path + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
