@@ -288,8 +288,26 @@ func (r *replica) still(do func() error) error {
 	d.pass.Store(true)
 	defer d.pass.Store(false)
 	r.letGo()
+	d.letGoWaiting(r.part)
 	r.w().opts.Quiet()
 	return do()
+}
+
+// letGoWaiting ends the flushes of a partition that the world has not seen begin.
+func (d *dataDir) letGoWaiting(part int) {
+	d.mu.Lock()
+	var turns []*flushTurn
+	d.waiting = slices.DeleteFunc(d.waiting, func(t *flushTurn) bool {
+		if t.part != part {
+			return false
+		}
+		turns = append(turns, t)
+		return true
+	})
+	d.mu.Unlock()
+	for _, t := range turns {
+		t.verdict <- nil
+	}
 }
 
 // close ends the process's use of its data directory, of which mem is a copy by now
