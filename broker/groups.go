@@ -229,6 +229,11 @@ func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 	return b.coordinator.DeleteGroup(ctx, group)
 }
 
+// DeleteOffsets removes committed offsets; the errors are of the partitions, in order.
+func (b *Broker) DeleteOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]*api.Error, error) {
+	return b.coordinator.DeleteOffsets(ctx, group, partitions)
+}
+
 // JoinClassic and the rest of the classic protocol, and ConsumerHeartbeat, are
 // what the Kafka front door serves groups with.
 

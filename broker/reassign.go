@@ -38,6 +38,9 @@ func (b *Broker) Reassign(ctx context.Context, req *api.Reassign) ([]*api.Error,
 			results[i] = api.Errorf(api.CodeUnknownTopic, "there is no topic %q", p.Topic).At(p.Topic, p.Partition)
 			continue
 		}
+		if results[i] = checkFactor(t, p, req.KeepFactor); results[i] != nil {
+			continue
+		}
 		asked = append(asked, i)
 		cmd.Partitions = append(cmd.Partitions, &metav1.PartitionReassignment{
 			TopicId: t.ID[:], Partition: p.Partition, Replicas: p.Replicas, Cancel: p.Cancel, Throttle: throttleOf(req, p),
@@ -56,6 +59,23 @@ func (b *Broker) Reassign(ctx context.Context, req *api.Reassign) ([]*api.Error,
 		}
 	}
 	return results, b.settled(ctx, resp.GetIndex())
+}
+
+// checkFactor judges by what this broker knows: it is there against mistakes, and two
+// who reassign the same partition at once may both be right.
+func checkFactor(t *metadata.Topic, r *api.ReassignPartition, keep bool) *api.Error {
+	if !keep || r.Cancel || r.Partition < 0 || int(r.Partition) >= len(t.Partitions) {
+		return nil
+	}
+	p := t.Partitions[r.Partition]
+	factor := len(p.Replicas)
+	if p.Moving() {
+		factor = len(p.Target)
+	}
+	if factor == len(r.Replicas) {
+		return nil
+	}
+	return api.Errorf(api.CodeInvalidReplicationFactor, "the list has %d replicas, the partition %d, and the request is not to change that", len(r.Replicas), factor).At(t.Name, r.Partition)
 }
 
 func throttleOf(req *api.Reassign, p *api.ReassignPartition) int64 {

@@ -13,6 +13,8 @@ const (
 	maxAnswers = 256
 	// gatherBytes is how much of answers goes out with one call.
 	gatherBytes = 16 << 10
+	// queueKept is how long a queue may have become for its memory to be kept.
+	queueKept = 16
 )
 
 // answers are the produce requests of a connection that await their
@@ -23,6 +25,7 @@ type answers struct {
 
 	mu      sync.Mutex // guards what follows
 	queue   []*produced
+	head    int // queue[:head] is taken
 	running bool
 	err     error      // of the first write that failed
 	changed *sync.Cond // queue, running or err changed
@@ -38,11 +41,16 @@ func (a *answers) init(c *conn) {
 func (a *answers) put(ctx context.Context, p *produced) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.queue) >= maxAnswers && a.err == nil {
+	for len(a.queue)-a.head >= maxAnswers && a.err == nil {
 		a.changed.Wait()
 	}
 	if a.err != nil {
 		return a.err
+	}
+	if a.head > 0 && len(a.queue) == cap(a.queue) {
+		n := copy(a.queue, a.queue[a.head:])
+		clear(a.queue[n:])
+		a.queue, a.head = a.queue[:n], 0
 	}
 	a.queue = append(a.queue, p)
 	if !a.running {
@@ -93,50 +101,89 @@ func (a *answers) fail(err error) {
 func (a *answers) take() *produced {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.queue) == 0 || a.err != nil {
-		a.queue, a.running = nil, false
+	if len(a.queue) == a.head || a.err != nil {
+		clear(a.queue)
+		a.queue, a.head, a.running = a.queue[:0], 0, false
+		if cap(a.queue) > queueKept {
+			a.queue = nil
+		}
 		a.changed.Broadcast()
 		return nil
 	}
-	p := a.queue[0]
-	a.queue[0] = nil
-	a.queue = a.queue[1:]
+	p := a.queue[a.head]
+	a.queue[a.head] = nil
+	a.head++
 	a.changed.Broadcast()
 	return p
 }
 
+// answerer is what the writer needs, lent to it while it runs.
+type answerer struct {
+	timer *time.Timer
+	out   []byte
+	sent  []*produced // that are in out
+}
+
+type answererPool struct{ pool sync.Pool }
+
+func (l *answererPool) get() *answerer {
+	if w, ok := l.pool.Get().(*answerer); ok {
+		return w
+	}
+	timer := time.NewTimer(maxProduceTimeout)
+	timer.Stop()
+	return &answerer{timer: timer}
+}
+
+func (l *answererPool) put(w *answerer) {
+	w.timer.Stop()
+	clear(w.sent)
+	w.out, w.sent = w.out[:0], w.sent[:0]
+	if cap(w.out) <= 4*gatherBytes {
+		l.pool.Put(w)
+	}
+}
+
 // write answers until there is nothing left. What is complete goes out together.
 func (a *answers) write(ctx context.Context) {
-	timer := time.NewTimer(maxProduceTimeout)
-	defer timer.Stop()
-	var out []byte
+	door := a.conn.door
+	w := door.answers.get()
+	defer door.answers.put(w)
 	for {
 		// Somebody waits for what is there while this waits for more.
-		if next := a.first(); len(out) > 0 && (next == nil || !next.complete() || len(out) >= gatherBytes) {
-			if err := a.conn.write(out); err != nil {
+		if next := a.first(); len(w.out) > 0 && (next == nil || !next.complete() || len(w.out) >= gatherBytes) {
+			if err := a.conn.write(w.out); err != nil {
 				a.fail(err)
 				a.conn.cut() // The reader is to find out.
 			}
-			out = out[:0]
+			for i, p := range w.sent {
+				p.header.entry.stats.answered(p.header.arrived, p.size)
+				door.produced.put(p)
+				w.sent[i] = nil
+			}
+			w.out, w.sent = w.out[:0], w.sent[:0]
 		}
 		p := a.take()
 		if p == nil {
 			return
 		}
-		results, err := p.wait(ctx, timer)
+		results, err := p.wait(ctx, w.timer)
 		if err != nil {
 			a.fail(err)
 			continue
 		}
-		out = p.answer(a.conn, out, results)
+		before := len(w.out)
+		w.out = p.answer(a.conn, w.out, results)
+		p.size = len(w.out) - before
+		w.sent = append(w.sent, p)
 	}
 }
 
 func (a *answers) first() *produced {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.queue) == 0 {
+	if len(a.queue) == a.head {
 		return nil
 	}
-	return a.queue[0]
+	return a.queue[a.head]
 }

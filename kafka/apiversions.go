@@ -3,21 +3,11 @@ package kafka
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func apiVersions(_ context.Context, d *Door, _ *call, _ *kmsg.ApiVersionsRequest) (*kmsg.ApiVersionsResponse, error) {
-	resp := listVersions(d.listed)
-	return resp, nil
-}
-
-// unsupportedVersion answers an ApiVersions of a version that is not known here: in
-// version 0, which every client reads, with what is (KIP-511).
-func unsupportedVersion(listed []entry) *kmsg.ApiVersionsResponse {
-	resp := listVersions(listed)
-	resp.ErrorCode = kerr.UnsupportedVersion.Code
-	return resp
+	return listVersions(d.listed), nil
 }
 
 func listVersions(listed []entry) *kmsg.ApiVersionsResponse {

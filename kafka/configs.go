@@ -14,12 +14,19 @@ import (
 
 func describeConfigs(ctx context.Context, d *Door, c *call, req *kmsg.DescribeConfigsRequest) (*kmsg.DescribeConfigsResponse, error) {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
-	for i := range req.Resources {
-		in := &req.Resources[i]
+	type resource struct {
+		kind kmsg.ConfigResourceType
+		name string
+	}
+	resources := distinct(req.Resources, func(r *kmsg.DescribeConfigsRequestResource) resource {
+		return resource{r.ResourceType, r.ResourceName}
+	})
+	for i := range resources {
+		in := &resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = in.ResourceType, in.ResourceName
 		configs, e := d.configsOf(ctx, in.ResourceType, in.ResourceName)
-		out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		for j := range configs {
 			if in.ConfigNames == nil || slices.Contains(in.ConfigNames, configs[j].Name) {
 				out.Configs = append(out.Configs, configOut(&configs[j], in.ResourceType, c.version, req.IncludeSynonyms, req.IncludeDocumentation))
@@ -104,7 +111,7 @@ func configOut(c *api.TopicConfig, kind kmsg.ConfigResourceType, version int16, 
 
 // alterConfigs makes the configs named the only ones that are set: the old way,
 // which resets what the caller left out.
-func alterConfigs(ctx context.Context, d *Door, _ *call, req *kmsg.AlterConfigsRequest) (*kmsg.AlterConfigsResponse, error) {
+func alterConfigs(ctx context.Context, d *Door, c *call, req *kmsg.AlterConfigsRequest) (*kmsg.AlterConfigsResponse, error) {
 	resp := kmsg.NewPtrAlterConfigsResponse()
 	for i := range req.Resources {
 		in := &req.Resources[i]
@@ -127,14 +134,14 @@ func alterConfigs(ctx context.Context, d *Door, _ *call, req *kmsg.AlterConfigsR
 			}
 			e = d.alter(ctx, topic, &alter, req.ValidateOnly)
 		}
-		out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp, nil
 }
 
 // incrementalAlterConfigs changes the configs named, and leaves the others (KIP-339).
-func incrementalAlterConfigs(ctx context.Context, d *Door, _ *call, req *kmsg.IncrementalAlterConfigsRequest) (*kmsg.IncrementalAlterConfigsResponse, error) {
+func incrementalAlterConfigs(ctx context.Context, d *Door, c *call, req *kmsg.IncrementalAlterConfigsRequest) (*kmsg.IncrementalAlterConfigsResponse, error) {
 	resp := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	for i := range req.Resources {
 		in := &req.Resources[i]
@@ -142,13 +149,16 @@ func incrementalAlterConfigs(ctx context.Context, d *Door, _ *call, req *kmsg.In
 		out.ResourceType, out.ResourceName = in.ResourceType, in.ResourceName
 		alter := api.AlterTopic{Name: in.ResourceName, Set: make(map[string]string)}
 		topic, e := d.alterable(ctx, in.ResourceType, in.ResourceName)
+		if once := distinct(in.Configs, func(c *kmsg.IncrementalAlterConfigsRequestResourceConfig) string { return c.Name }); e == nil && len(once) < len(in.Configs) {
+			e = kafkaError(kerr.InvalidRequest, "the request names a config twice")
+		}
 		for j := 0; e == nil && j < len(in.Configs); j++ {
 			e = change(topic, &alter, &in.Configs[j])
 		}
 		if e == nil {
 			e = d.alter(ctx, topic, &alter, req.ValidateOnly)
 		}
-		out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp, nil
@@ -165,9 +175,6 @@ func (d *Door) alterable(ctx context.Context, kind kmsg.ConfigResourceType, name
 
 // change notes one operation on a config.
 func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterConfigsRequestResourceConfig) *api.Error {
-	if _, twice := alter.Set[c.Name]; twice || slices.Contains(alter.Unset, c.Name) {
-		return kafkaError(kerr.InvalidRequest, "%s is named twice", c.Name)
-	}
 	if c.Op == kmsg.IncrementalAlterConfigOpDelete {
 		alter.Unset = append(alter.Unset, c.Name)
 		return nil
@@ -183,6 +190,9 @@ func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterCon
 		i := slices.IndexFunc(topic.Configs, func(t api.TopicConfig) bool { return t.Name == c.Name && t.Type == "list" })
 		if i < 0 {
 			return kafkaError(kerr.InvalidConfig, "%s is not a list", c.Name)
+		}
+		if len(*c.Value) > maxListText {
+			return kafkaError(kerr.InvalidConfig, "a value of %d bytes for %s; a list has at most %d", len(*c.Value), c.Name, maxListText)
 		}
 		alter.Set[c.Name] = editList(topic.Configs[i].Value, *c.Value, c.Op == kmsg.IncrementalAlterConfigOpAppend)
 		return nil

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -50,8 +51,11 @@ type conn struct {
 	idle    atomic.Bool  // due is about the next request, not about the rest of one
 }
 
-// call is what a handler may know of a request beside its fields.
+// call is what a handler may know of a request beside its fields. Codes that go into
+// an answer are counted on the way: c.code(e).
 type call struct {
+	*stats
+
 	version  int16
 	listener string
 	clientID string
@@ -73,27 +77,26 @@ func newConn(d *Door, nc net.Conn, listener string) *conn {
 // cut ends the connection from outside; its goroutines find out.
 func (c *conn) cut() { _ = c.net.Close() }
 
-// overdue says why the connection should be cut; empty: it should not.
-func (c *conn) overdue(now time.Time, memoryShort bool) string {
+// overdue says why the connection should be cut, if it should.
+func (c *conn) overdue(now time.Time, memoryShort bool) cut {
 	t := now.UnixNano()
 	if due := c.due.Load(); due != 0 && t > due {
-		if c.idle.Load() {
-			if c.answers.waiting() || c.sending.Load() != 0 {
-				return ""
-			}
-			return "it was idle for " + c.door.opts.IdleTimeout.String()
+		switch {
+		case !c.idle.Load():
+			return cutSlow
+		case !c.answers.waiting() && c.sending.Load() == 0:
+			return cutIdle
 		}
-		return "its request came too slowly"
 	}
 	since := c.sending.Load()
 	switch stalled := time.Duration(t - since); {
 	case since == 0:
 	case memoryShort && stalled > c.door.opts.StallTimeout:
-		return "it took nothing of its answer while others waited for memory"
+		return cutStalledShort
 	case stalled > sendGrace:
-		return "it took nothing of its answer for " + sendGrace.String()
+		return cutStalled
 	}
-	return ""
+	return notCut
 }
 
 func (c *conn) run() {
@@ -106,6 +109,9 @@ func (c *conn) run() {
 	c.source.drop()
 	c.source.release()
 	c.door.forget(c)
+	if errors.Is(err, errMalformed) {
+		c.door.metrics.cut[cutMalformed].Add(1)
+	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
 		c.door.logger.Debug("a Kafka connection ended", "client", c.host, "client_id", *c.clientID.Load(), "error", err)
 	}
@@ -114,7 +120,10 @@ func (c *conn) run() {
 // serve answers requests until one fails; the error is never nil.
 func (c *conn) serve(ctx context.Context) error {
 	for {
-		if !c.source.buffered() {
+		if c.source.buffered() {
+			// The beginning of a request came together with the one before.
+			c.due.Store(time.Now().Add(receiveGrace).UnixNano())
+		} else {
 			c.idle.Store(true)
 			c.due.Store(time.Now().Add(c.door.opts.IdleTimeout).UnixNano())
 		}
@@ -135,10 +144,11 @@ func (c *conn) serve(ctx context.Context) error {
 }
 
 // received ends the watch over a request that has arrived.
-func (c *conn) received() {
+func (c *conn) received(h *header) {
 	c.due.Store(0)
 	c.began.Store(0)
 	c.source.release()
+	h.arrived = time.Now()
 }
 
 // header is what precedes every request.
@@ -146,6 +156,7 @@ type header struct {
 	key, version int16
 	correlation  int32
 	entry        *entry
+	arrived      time.Time // as a whole
 }
 
 // request reads a request and answers it, or leaves its answer to answers.
@@ -165,22 +176,24 @@ func (c *conn) request(ctx context.Context) error {
 		if err := c.source.skip(c.source.left); err != nil {
 			return err
 		}
-		c.received()
-		return c.reply(&h, unsupportedVersion(c.door.listed))
+		c.received(&h)
+		resp := listVersions(c.door.listed)
+		resp.ErrorCode = h.entry.stats.fail(kerr.UnsupportedVersion)
+		return c.reply(&h, resp) // in version 0, which every client reads
 	}
 	req := h.entry.request()
 	req.SetVersion(h.version)
 	if err := c.decode(&h, req); err != nil {
 		return err
 	}
-	c.received()
+	c.received(&h)
 	if err := c.answers.drain(); err != nil {
 		return err
 	}
 	if h.key == keyFetch {
 		return c.fetch(ctx, &h, req)
 	}
-	call := &call{version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host}
+	call := &call{stats: h.entry.stats, version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host}
 	if h.key != keyJoinGroup && h.key != keySyncGroup { // these wait for other members
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, adminTimeout)
@@ -197,6 +210,7 @@ func (c *conn) request(ctx context.Context) error {
 // header reads the request's header. Its version decides whether there are
 // tagged fields in it; the client's id is never compact.
 func (c *conn) header() (h header, err error) {
+	size := len(c.source.size) + c.source.left
 	b, err := c.source.take(8)
 	if err != nil {
 		return h, err
@@ -206,6 +220,7 @@ func (c *conn) header() (h header, err error) {
 	if h.entry = c.door.apis[h.key]; h.entry == nil {
 		return h, malformed("API key %d is not served", h.key)
 	}
+	h.entry.stats.began(size)
 	if h.version > h.entry.max {
 		return h, nil // its header may be another one
 	}
@@ -243,8 +258,12 @@ func (c *conn) decode(h *header, req kmsg.Request) error {
 
 // reply sends an answer of the goroutine that reads: nothing else is being sent.
 func (c *conn) reply(h *header, resp kmsg.Response) error {
-	b := beginFrame(make([]byte, 0, 256), h)
-	return c.write(endFrame(resp.AppendTo(b), 0))
+	b := endFrame(resp.AppendTo(beginFrame(make([]byte, 0, 256), h)), 0)
+	if err := c.write(b); err != nil {
+		return err
+	}
+	h.entry.stats.answered(h.arrived, len(b))
+	return nil
 }
 
 // beginFrame appends the header of an answer, its length left open. The header of

@@ -10,7 +10,7 @@ import (
 )
 
 // createPartitions lets topics grow.
-func createPartitions(ctx context.Context, d *Door, _ *call, req *kmsg.CreatePartitionsRequest) (*kmsg.CreatePartitionsResponse, error) {
+func createPartitions(ctx context.Context, d *Door, c *call, req *kmsg.CreatePartitionsRequest) (*kmsg.CreatePartitionsResponse, error) {
 	ctx, cancel := within(ctx, req.TimeoutMillis)
 	defer cancel()
 	resp := kmsg.NewPtrCreatePartitionsResponse()
@@ -24,7 +24,7 @@ func createPartitions(ctx context.Context, d *Door, _ *call, req *kmsg.CreatePar
 			e = asError(err)
 		}
 		out := kmsg.NewCreatePartitionsResponseTopic()
-		out.Topic, out.ErrorCode, out.ErrorMessage = t.Topic, codeOf(e), messageOf(e)
+		out.Topic, out.ErrorCode, out.ErrorMessage = t.Topic, c.code(e), messageOf(e)
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp, nil

@@ -22,7 +22,7 @@ func within(ctx context.Context, ms int32) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, timeout)
 }
 
-func createTopics(ctx context.Context, d *Door, _ *call, req *kmsg.CreateTopicsRequest) (*kmsg.CreateTopicsResponse, error) {
+func createTopics(ctx context.Context, d *Door, c *call, req *kmsg.CreateTopicsRequest) (*kmsg.CreateTopicsResponse, error) {
 	ctx, cancel := within(ctx, req.TimeoutMillis)
 	defer cancel()
 	times := make(map[string]int, len(req.Topics))
@@ -44,7 +44,7 @@ func createTopics(ctx context.Context, d *Door, _ *call, req *kmsg.CreateTopicsR
 		default:
 			e = d.createTopic(ctx, t, &out, req.ValidateOnly)
 		}
-		out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp, nil

@@ -6,12 +6,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-func deleteGroups(ctx context.Context, d *Door, _ *call, req *kmsg.DeleteGroupsRequest) (*kmsg.DeleteGroupsResponse, error) {
+func deleteGroups(ctx context.Context, d *Door, c *call, req *kmsg.DeleteGroupsRequest) (*kmsg.DeleteGroupsResponse, error) {
 	resp := kmsg.NewPtrDeleteGroupsResponse()
 	for _, name := range req.Groups {
 		e := asError(d.services.GroupAdmin.DeleteGroup(ctx, name))
 		out := kmsg.NewDeleteGroupsResponseGroup()
-		out.Group, out.ErrorCode, out.ErrorMessage = name, codeOf(e), messageOf(e)
+		out.Group, out.ErrorCode, out.ErrorMessage = name, c.code(e), messageOf(e)
 		resp.Groups = append(resp.Groups, out)
 	}
 	return resp, nil

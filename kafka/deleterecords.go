@@ -10,7 +10,7 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
-func deleteRecords(ctx context.Context, d *Door, _ *call, req *kmsg.DeleteRecordsRequest) (*kmsg.DeleteRecordsResponse, error) {
+func deleteRecords(ctx context.Context, d *Door, c *call, req *kmsg.DeleteRecordsRequest) (*kmsg.DeleteRecordsResponse, error) {
 	ask := &api.DeleteRecords{Timeout: min(max(time.Duration(req.TimeoutMillis)*time.Millisecond, time.Millisecond), maxProduceTimeout)}
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -32,7 +32,7 @@ func deleteRecords(ctx context.Context, d *Door, _ *call, req *kmsg.DeleteRecord
 			r := &results[0]
 			results = results[1:]
 			out := kmsg.NewDeleteRecordsResponseTopicPartition()
-			out.Partition, out.LowWatermark, out.ErrorCode = p.Partition, int64(r.LowWatermark), codeOf(r.Err)
+			out.Partition, out.LowWatermark, out.ErrorCode = p.Partition, int64(r.LowWatermark), c.code(r.Err)
 			t.Partitions = append(t.Partitions, out)
 		}
 		resp.Topics = append(resp.Topics, t)

@@ -23,7 +23,7 @@ func deleteTopics(ctx context.Context, d *Door, c *call, req *kmsg.DeleteTopicsR
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		out.Topic, out.TopicID = in.Topic, in.TopicID
 		e := d.deleteTopic(ctx, in, &out)
-		out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp, nil

@@ -12,7 +12,7 @@ func describeCluster(ctx context.Context, d *Door, c *call, req *kmsg.DescribeCl
 	resp.ClusterAuthorizedOperations = noOperations
 	if c.version >= 1 && req.EndpointType != 1 {
 		e := kafkaError(kerr.UnsupportedEndpointType, "endpoint type %d; this is a broker, type 1", req.EndpointType)
-		resp.ErrorCode, resp.ErrorMessage = codeOf(e), messageOf(e)
+		resp.ErrorCode, resp.ErrorMessage = c.code(e), messageOf(e)
 		return resp, nil
 	}
 	md, err := d.services.Cluster.Metadata(ctx, []string{""}, false, c.listener)

@@ -13,7 +13,7 @@ import (
 // in Kafka: ConsumerGroupDescribe shows them.
 func describeGroups(ctx context.Context, d *Door, c *call, req *kmsg.DescribeGroupsRequest) (*kmsg.DescribeGroupsResponse, error) {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
-	for _, name := range req.Groups {
+	for _, name := range distinct(req.Groups, itself) {
 		out := kmsg.NewDescribeGroupsResponseGroup()
 		out.Group, out.AuthorizedOperations = name, noOperations
 		g, err := d.services.GroupAdmin.DescribeGroup(ctx, name)
@@ -25,7 +25,7 @@ func describeGroups(ctx context.Context, d *Door, c *call, req *kmsg.DescribeGro
 		case e != nil && e.Code == api.CodeUnknownGroup && c.version < 6:
 			out.State = "Dead" // the older versions' word for it
 		case e != nil:
-			out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e)
+			out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 			if e.Code == api.CodeUnknownGroup {
 				out.State = "Dead"
 			}
@@ -49,9 +49,9 @@ func classicGroup(out *kmsg.DescribeGroupsResponseGroup, g *api.GroupDescription
 }
 
 // consumerGroupDescribe shows groups of the consumer protocol (KIP-848).
-func consumerGroupDescribe(ctx context.Context, d *Door, _ *call, req *kmsg.ConsumerGroupDescribeRequest) (*kmsg.ConsumerGroupDescribeResponse, error) {
+func consumerGroupDescribe(ctx context.Context, d *Door, c *call, req *kmsg.ConsumerGroupDescribeRequest) (*kmsg.ConsumerGroupDescribeResponse, error) {
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
-	for _, name := range req.Groups {
+	for _, name := range distinct(req.Groups, itself) {
 		out := kmsg.NewConsumerGroupDescribeResponseGroup()
 		out.Group, out.AuthorizedOperations = name, noOperations
 		g, err := d.services.GroupAdmin.DescribeGroup(ctx, name)
@@ -59,7 +59,7 @@ func consumerGroupDescribe(ctx context.Context, d *Door, _ *call, req *kmsg.Cons
 		if e == nil && g.Type != api.GroupTypeConsumer {
 			e = kafkaError(kerr.GroupIDNotFound, "group %q is not of the consumer protocol", name)
 		}
-		if out.ErrorCode, out.ErrorMessage = codeOf(e), messageOf(e); e == nil {
+		if out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e); e == nil {
 			if err := d.consumerGroup(ctx, &out, g); err != nil {
 				return nil, err
 			}

@@ -18,8 +18,14 @@ func describeLogDirs(_ context.Context, d *Door, _ *call, req *kmsg.DescribeLogD
 	slices.SortFunc(logs, func(a, b api.LogInfo) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
+	asked := make(map[api.TopicPartition]bool)
+	for i := range req.Topics {
+		for _, p := range req.Topics[i].Partitions {
+			asked[api.TopicPartition{Topic: req.Topics[i].Topic, Partition: p}] = true
+		}
+	}
 	for _, l := range logs {
-		if !asksFor(req, l.TopicPartition) {
+		if req.Topics != nil && !asked[l.TopicPartition] {
 			continue
 		}
 		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
@@ -35,13 +41,4 @@ func describeLogDirs(_ context.Context, d *Door, _ *call, req *kmsg.DescribeLogD
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
 	resp.Dirs = append(resp.Dirs, dir)
 	return resp, nil
-}
-
-func asksFor(req *kmsg.DescribeLogDirsRequest, tp api.TopicPartition) bool {
-	if req.Topics == nil {
-		return true
-	}
-	return slices.ContainsFunc(req.Topics, func(t kmsg.DescribeLogDirsRequestTopic) bool {
-		return t.Topic == tp.Topic && slices.Contains(t.Partitions, tp.Partition)
-	})
 }

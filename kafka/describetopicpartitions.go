@@ -53,7 +53,7 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 		out.Topic, out.AuthorizedOperations = &name, noOperations
 		t := found[name]
 		if t == nil {
-			out.ErrorCode = kerr.UnknownTopicOrPartition.Code
+			out.ErrorCode = c.fail(kerr.UnknownTopicOrPartition)
 			resp.Topics = append(resp.Topics, out)
 			continue
 		}
@@ -61,7 +61,7 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 		to := min(len(t.Partitions), from+left)
 		out.TopicID, out.IsInternal = t.ID, t.Internal
 		for i := from; i < to; i++ {
-			out.Partitions = append(out.Partitions, describedPartition(&t.Partitions[i], md))
+			out.Partitions = append(out.Partitions, describedPartition(c, &t.Partitions[i], md))
 		}
 		resp.Topics = append(resp.Topics, out)
 		left -= to - from
@@ -74,13 +74,13 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 	return resp, nil
 }
 
-func describedPartition(p *api.Partition, md *api.Metadata) kmsg.DescribeTopicPartitionsResponseTopicPartition {
+func describedPartition(c *call, p *api.Partition, md *api.Metadata) kmsg.DescribeTopicPartitionsResponseTopicPartition {
 	out := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 	out.Partition, out.LeaderID, out.LeaderEpoch = p.Partition, p.Leader, p.LeaderEpoch
 	out.Replicas, out.ISR, out.OfflineReplicas = p.Replicas, p.ISR, offline(p.Replicas, md)
 	out.EligibleLeaderReplicas, out.LastKnownELR = append([]int32{}, p.ELR...), []int32{}
 	if p.Leader < 0 {
-		out.ErrorCode = kerr.LeaderNotAvailable.Code
+		out.ErrorCode = c.fail(kerr.LeaderNotAvailable)
 	}
 	return out
 }

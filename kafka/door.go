@@ -53,8 +53,11 @@ type Door struct {
 	services Services
 	apis     map[int16]*entry
 	listed   []entry
+	metrics  *metrics
 	buffers  buffers
 	intake   intake
+	produced producedPool
+	answers  answererPool
 
 	//nolint:containedctx // The parent of what connections do; Close ends it.
 	ctx    context.Context
@@ -82,6 +85,7 @@ func New(opts Options, services Services) *Door {
 	for i := range d.listed {
 		d.apis[d.listed[i].key] = &d.listed[i]
 	}
+	d.metrics = newMetrics(d)
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.wg.Go(d.watch)
 	return d
@@ -124,12 +128,14 @@ func (d *Door) admit(nc net.Conn, listener string) {
 	if d.closed || len(d.conns) >= d.opts.MaxConnections {
 		if !d.closed {
 			d.refused.Add(1)
+			d.metrics.cut[cutOverLimit].Add(1)
 		}
 		d.mu.Unlock()
 		_ = nc.Close()
 		return
 	}
 	d.conns[c] = struct{}{}
+	d.metrics.accepted.Add(1)
 	d.wg.Go(c.run) // Under the lock: Close waits for it.
 	d.mu.Unlock()
 }
@@ -178,8 +184,9 @@ func (d *Door) watch() {
 		conns := d.snapshot()
 		d.relieve(now, conns)
 		for _, c := range conns {
-			if why := c.overdue(now, short); why != "" {
-				d.logger.Warn("a Kafka connection is cut: "+why, "client", c.host, "client_id", *c.clientID.Load())
+			if why := c.overdue(now, short); why != notCut {
+				d.logger.Warn("a Kafka connection is cut: "+why.String(), "client", c.host, "client_id", *c.clientID.Load())
+				d.metrics.cut[why].Add(1)
 				c.cut()
 			}
 		}

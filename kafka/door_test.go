@@ -109,7 +109,12 @@ func (failing) ListGroups(context.Context) ([]api.GroupListing, error) { return 
 func (failing) DescribeGroup(context.Context, string) (*api.GroupDescription, error) {
 	return nil, errStub
 }
-func (failing) DeleteGroup(context.Context, string) error                     { return errStub }
+func (failing) DeleteGroup(context.Context, string) error { return errStub }
+
+func (failing) DeleteOffsets(context.Context, string, []api.TopicPartition) ([]*api.Error, error) {
+	return nil, errStub
+}
+
 func (failing) Reassign(context.Context, *api.Reassign) ([]*api.Error, error) { return nil, errStub }
 
 func (failing) Reassignments(context.Context, []api.PartitionRef) ([]api.Reassignment, error) {
@@ -282,8 +287,8 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	require.NotEmpty(t, find(false).overdue(now.Add(d.opts.IdleTimeout+time.Second), false))
 }
 
-// FuzzRequests sends requests of every kind and what mutation makes of them; each is
-// answered, or its connection ends.
+// FuzzRequests sends requests of every kind, those that real clients sent among them,
+// and what mutation makes of them; each is answered, or its connection ends.
 func FuzzRequests(f *testing.F) {
 	for _, e := range table() {
 		for _, v := range []int16{e.min, e.max} {

@@ -15,23 +15,23 @@ const electPreferred = 0
 
 // electLeaders lets preferred leaders lead. When all partitions are meant, those
 // that are led so already are left out of the answer.
-func electLeaders(ctx context.Context, d *Door, _ *call, req *kmsg.ElectLeadersRequest) (*kmsg.ElectLeadersResponse, error) {
+func electLeaders(ctx context.Context, d *Door, c *call, req *kmsg.ElectLeadersRequest) (*kmsg.ElectLeadersResponse, error) {
 	ctx, cancel := within(ctx, req.TimeoutMillis)
 	defer cancel()
 	resp := kmsg.NewPtrElectLeadersResponse()
 	if req.ElectionType != electPreferred {
-		resp.ErrorCode = kerr.InvalidRequest.Code
+		resp.ErrorCode = c.fail(kerr.InvalidRequest)
 		return resp, nil
 	}
 	refs, err := d.electable(ctx, req)
 	if err == nil && len(refs) > 0 {
 		var errs []*api.Error
 		if errs, err = d.services.Placement.ElectPreferred(ctx, refs); err == nil {
-			addElected(resp, refs, errs, req.Topics == nil)
+			addElected(c, resp, refs, errs, req.Topics == nil)
 		}
 	}
 	if err != nil {
-		resp.ErrorCode = codeOf(asError(err))
+		resp.ErrorCode = c.code(asError(err))
 	}
 	return resp, nil
 }
@@ -61,13 +61,13 @@ func (d *Door) electable(ctx context.Context, req *kmsg.ElectLeadersRequest) ([]
 	return refs, nil
 }
 
-func addElected(resp *kmsg.ElectLeadersResponse, refs []api.PartitionRef, errs []*api.Error, all bool) {
+func addElected(c *call, resp *kmsg.ElectLeadersResponse, refs []api.PartitionRef, errs []*api.Error, all bool) {
 	for i, ref := range refs {
 		if all && errs[i] != nil && errs[i].Code == api.CodeElectionNotNeeded {
 			continue
 		}
 		out := kmsg.NewElectLeadersResponseTopicPartition()
-		out.Partition, out.ErrorCode, out.ErrorMessage = ref.Partition, codeOf(errs[i]), messageOf(errs[i])
+		out.Partition, out.ErrorCode, out.ErrorMessage = ref.Partition, c.code(errs[i]), messageOf(errs[i])
 		if n := len(resp.Topics); n == 0 || resp.Topics[n-1].Topic != ref.Topic {
 			t := kmsg.NewElectLeadersResponseTopic()
 			t.Topic = ref.Topic

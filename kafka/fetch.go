@@ -26,12 +26,12 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 	if !ok {
 		return malformed("%T is not a fetch", in)
 	}
-	a := fetchAnswer{header: *h, in: req, unknown: make(map[int]bool)}
+	a := fetchAnswer{header: *h, in: req}
 	if req.SessionID != 0 {
 		// None was ever handed out: sessions are declined with the id 0.
-		a.code = kerr.FetchSessionIDNotFound.Code
+		a.code = h.entry.stats.fail(kerr.FetchSessionIDNotFound)
 		a.in.Topics = nil
-		return c.writeVector(a.encode(c))
+		return a.send(c)
 	}
 	var err error
 	if a.results, err = c.door.services.Fetcher.Fetch(ctx, c.fetchIn(&a)); err != nil {
@@ -39,7 +39,16 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 	}
 	defer a.release()
 	a.refuseZstd()
-	return c.writeVector(a.encode(c))
+	return a.send(c)
+}
+
+func (a *fetchAnswer) send(c *conn) error {
+	v, size := a.encode(c)
+	if err := c.writeVector(v); err != nil {
+		return err
+	}
+	a.header.entry.stats.answered(a.header.arrived, size)
+	return nil
 }
 
 // fetchIn converts the request. Topics whose id nobody knows get no entry.
@@ -56,6 +65,9 @@ func (c *conn) fetchIn(a *fetchAnswer) *api.FetchRequest {
 		if a.header.version >= 13 {
 			var known bool
 			if name, known = c.door.services.Cluster.TopicName(t.TopicID); !known {
+				if a.unknown == nil {
+					a.unknown = make(map[int]bool)
+				}
 				a.unknown[i] = true
 				req.MaxWait = 0 // The client should hear of it.
 				continue
@@ -125,8 +137,9 @@ func usesZstd(runs []record.Slice) bool {
 
 // encode lays the answer out as buffers to be sent one behind the other: what is
 // ours in one piece of memory, the records where they lie.
-func (a *fetchAnswer) encode(c *conn) net.Buffers {
-	e := fetchEncoder{flexible: a.header.entry.flexible(a.header.version), version: a.header.version}
+func (a *fetchAnswer) encode(c *conn) (v net.Buffers, size int) {
+	e := fetchEncoder{encoder: encoder{flexible: a.header.entry.flexible(a.header.version)}, version: a.header.version, stats: a.header.entry.stats}
+	e.cuts = make([]recordCut, 0, len(a.results))
 	e.own = beginFrame(make([]byte, 0, 128+64*len(a.results)), &a.header)
 	e.own = kbin.AppendInt32(e.own, 0) // throttle
 	if e.version >= 7 {
@@ -154,19 +167,18 @@ func (a *fetchAnswer) encode(c *conn) net.Buffers {
 		}
 		e.noTags()
 	}
-	e.brokers(c)
+	e.end(c, e.version >= 16, 0)
 	return e.finish()
 }
 
-// fetchEncoder writes an answer. own is memory of ours; cuts say where in it
-// records belong.
+// fetchEncoder writes an answer; cuts say where in own records belong.
 type fetchEncoder struct {
-	version  int16
-	flexible bool
-	own      []byte
-	cuts     []recordCut
-	size     int // of the records
-	leaders  leaders
+	encoder
+
+	version int16
+	stats   *stats
+	cuts    []recordCut
+	size    int // of the records
 }
 
 type recordCut struct {
@@ -174,31 +186,9 @@ type recordCut struct {
 	runs []record.Slice
 }
 
-func (e *fetchEncoder) array(n int) {
-	if e.flexible {
-		e.own = kbin.AppendCompactArrayLen(e.own, n)
-	} else {
-		e.own = kbin.AppendArrayLen(e.own, n)
-	}
-}
-
-func (e *fetchEncoder) text(s string) {
-	if e.flexible {
-		e.own = kbin.AppendCompactString(e.own, s)
-	} else {
-		e.own = kbin.AppendString(e.own, s)
-	}
-}
-
-func (e *fetchEncoder) noTags() {
-	if e.flexible {
-		e.own = append(e.own, 0)
-	}
-}
-
 func (e *fetchEncoder) partition(number int32, r *api.FetchResult) {
 	b := kbin.AppendInt32(e.own, number)
-	b = kbin.AppendInt16(b, codeOf(r.Err))
+	b = kbin.AppendInt16(b, e.stats.code(r.Err))
 	b = kbin.AppendInt64(b, int64(r.HighWatermark))
 	b = kbin.AppendInt64(b, int64(r.HighWatermark)) // last stable offset: there are no transactions
 	if e.version >= 5 {
@@ -219,58 +209,24 @@ func (e *fetchEncoder) partition(number int32, r *api.FetchResult) {
 		e.cuts = append(e.cuts, recordCut{len(e.own), r.Batches})
 		e.size += size
 	}
-	if !e.flexible {
-		return
-	}
-	id, epoch := e.leaders.note(r.Err)
-	if id < 0 {
-		e.noTags()
-		return
-	}
-	// One tagged field: 1, current leader.
-	e.own = append(e.own, 1, 1, 9)
-	e.own = kbin.AppendInt32(e.own, id)
-	e.own = kbin.AppendInt32(e.own, epoch)
-	e.own = append(e.own, 0)
+	e.leader(r.Err, true, 1)
 }
 
-// brokers ends the message: from version 16 on it says where the leaders are that
-// it named.
-func (e *fetchEncoder) brokers(c *conn) {
-	if !e.flexible {
-		return
+func (e *fetchEncoder) finish() (v net.Buffers, size int) {
+	size = len(e.own) + e.size
+	binary.BigEndian.PutUint32(e.own, uint32(size-4))
+	n := 1 + len(e.cuts)
+	for _, cut := range e.cuts {
+		n += len(cut.runs)
 	}
-	var list []endpoint
-	if e.version >= 16 {
-		list = c.door.endpoints(e.leaders.ids, c.listener)
-	}
-	if len(list) == 0 {
-		e.noTags()
-		return
-	}
-	field := kbin.AppendCompactArrayLen(nil, len(list))
-	for _, b := range list {
-		field = kbin.AppendInt32(field, b.id)
-		field = kbin.AppendCompactString(field, b.host)
-		field = kbin.AppendInt32(field, b.port)
-		field = kbin.AppendCompactNullableString(field, b.rack)
-		field = append(field, 0)
-	}
-	e.own = append(e.own, 1, 0)
-	e.own = kbin.AppendUvarint(e.own, uint32(len(field)))
-	e.own = append(e.own, field...)
-}
-
-func (e *fetchEncoder) finish() net.Buffers {
-	binary.BigEndian.PutUint32(e.own, uint32(len(e.own)-4+e.size))
-	var out net.Buffers
+	v = make(net.Buffers, 0, n)
 	from := 0
 	for _, cut := range e.cuts {
-		out = append(out, e.own[from:cut.at])
+		v = append(v, e.own[from:cut.at])
 		for _, run := range cut.runs {
-			out = append(out, run.Bytes)
+			v = append(v, run.Bytes)
 		}
 		from = cut.at
 	}
-	return append(out, e.own[from:])
+	return append(v, e.own[from:]), size
 }

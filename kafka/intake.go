@@ -51,7 +51,8 @@ func (d *Door) relieve(now time.Time, conns []*conn) {
 			return
 		}
 		if held := c.source.held.Load(); began != 0 && held > 0 {
-			d.logger.Warn("a Kafka connection is cut: its request fills memory and does not get complete", "client", c.host, "client_id", *c.clientID.Load(), "bytes", held)
+			d.logger.Warn("a Kafka connection is cut: "+cutHoarding.String(), "client", c.host, "client_id", *c.clientID.Load(), "bytes", held)
+			d.metrics.cut[cutHoarding].Add(1)
 			c.cut()
 			over -= held
 		}

@@ -20,13 +20,13 @@ func leaveGroup(ctx context.Context, d *Door, c *call, req *kmsg.LeaveGroupReque
 	resp := kmsg.NewPtrLeaveGroupResponse()
 	switch {
 	case err != nil:
-		resp.ErrorCode = codeOf(asError(err))
+		resp.ErrorCode = c.code(asError(err))
 	case c.version < 3:
-		resp.ErrorCode = codeOf(outcomes[0])
+		resp.ErrorCode = c.code(outcomes[0])
 	default:
 		for i, m := range req.Members {
 			out := kmsg.NewLeaveGroupResponseMember()
-			out.MemberID, out.InstanceID, out.ErrorCode = m.MemberID, m.InstanceID, codeOf(outcomes[i])
+			out.MemberID, out.InstanceID, out.ErrorCode = m.MemberID, m.InstanceID, c.code(outcomes[i])
 			resp.Members = append(resp.Members, out)
 		}
 	}

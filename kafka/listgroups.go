@@ -11,11 +11,11 @@ import (
 )
 
 // listGroups lists the groups coordinated by this broker; clients ask all of them.
-func listGroups(ctx context.Context, d *Door, _ *call, req *kmsg.ListGroupsRequest) (*kmsg.ListGroupsResponse, error) {
+func listGroups(ctx context.Context, d *Door, c *call, req *kmsg.ListGroupsRequest) (*kmsg.ListGroupsResponse, error) {
 	resp := kmsg.NewPtrListGroupsResponse()
 	groups, err := d.services.GroupAdmin.ListGroups(ctx)
 	if err != nil {
-		resp.ErrorCode = codeOf(asError(err))
+		resp.ErrorCode = c.code(asError(err))
 		return resp, nil
 	}
 	for _, g := range groups {

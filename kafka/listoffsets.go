@@ -19,7 +19,7 @@ const (
 	timestampLastTiered    = -5
 )
 
-func listOffsets(ctx context.Context, d *Door, _ *call, req *kmsg.ListOffsetsRequest) (*kmsg.ListOffsetsResponse, error) {
+func listOffsets(ctx context.Context, d *Door, c *call, req *kmsg.ListOffsetsRequest) (*kmsg.ListOffsetsResponse, error) {
 	var queries []api.ListOffset
 	var refused []*api.Error
 	for i := range req.Topics {
@@ -45,9 +45,9 @@ func listOffsets(ctx context.Context, d *Door, _ *call, req *kmsg.ListOffsetsReq
 			results, refused = results[1:], refused[1:]
 			switch {
 			case r.Err != nil:
-				out.ErrorCode = codeOf(r.Err)
+				out.ErrorCode = c.code(r.Err)
 			case refusal != nil:
-				out.ErrorCode = codeOf(refusal)
+				out.ErrorCode = c.code(refusal)
 			case in.Timestamp == timestampLastTiered:
 			default:
 				out.Timestamp, out.Offset, out.LeaderEpoch = r.Timestamp, int64(r.Offset), int32(r.LeaderEpoch)

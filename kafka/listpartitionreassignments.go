@@ -10,14 +10,14 @@ import (
 
 // listPartitionReassignments lists those under way, of the topics named or of all.
 // Partitions of which none is are left out, as are those that do not exist.
-func listPartitionReassignments(ctx context.Context, d *Door, _ *call, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
+func listPartitionReassignments(ctx context.Context, d *Door, c *call, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
 	ctx, cancel := within(ctx, req.TimeoutMillis)
 	defer cancel()
 	resp := kmsg.NewPtrListPartitionReassignmentsResponse()
 	list, err := d.services.Placement.Reassignments(ctx, nil)
 	if err != nil {
 		e := asError(err)
-		resp.ErrorCode, resp.ErrorMessage = codeOf(e), messageOf(e)
+		resp.ErrorCode, resp.ErrorMessage = c.code(e), messageOf(e)
 		return resp, nil
 	}
 	asked := make(map[api.TopicPartition]bool)

@@ -19,6 +19,9 @@ func metadata(ctx context.Context, d *Door, c *call, req *kmsg.MetadataRequest) 
 	resp := kmsg.NewPtrMetadataResponse()
 	resp.AuthorizedOperations = noOperations
 	all := req.Topics == nil || c.version == 0 && len(req.Topics) == 0
+	req.Topics = distinct(req.Topics, func(t *kmsg.MetadataRequestTopic) metadataKey {
+		return metadataKey{t.Topic != nil, value(t.Topic), t.TopicID}
+	})
 	named := make([]metadataTopic, len(req.Topics))
 	names := make([]string, 0, len(req.Topics))
 	for i := range req.Topics {
@@ -38,7 +41,7 @@ func metadata(ctx context.Context, d *Door, c *call, req *kmsg.MetadataRequest) 
 	d.metadataBrokers(resp, md, c.listener)
 	if all {
 		for i := range md.Topics {
-			resp.Topics = append(resp.Topics, metadataTopicOut(&md.Topics[i], md, c.version))
+			resp.Topics = append(resp.Topics, metadataTopicOut(c, &md.Topics[i], md))
 		}
 		return resp, nil
 	}
@@ -49,15 +52,22 @@ func metadata(ctx context.Context, d *Door, c *call, req *kmsg.MetadataRequest) 
 	for i := range named {
 		n := &named[i]
 		if t := found[n.name]; t != nil {
-			resp.Topics = append(resp.Topics, metadataTopicOut(t, md, c.version))
+			resp.Topics = append(resp.Topics, metadataTopicOut(c, t, md))
 			continue
 		}
 		out := kmsg.NewMetadataResponseTopic()
-		out.Topic, out.TopicID, out.ErrorCode = n.asked, n.id, n.missing.Code
+		out.Topic, out.TopicID, out.ErrorCode = n.asked, n.id, c.fail(n.missing)
 		out.AuthorizedOperations = noOperations
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp, nil
+}
+
+// metadataKey is how a request names a topic.
+type metadataKey struct {
+	named bool
+	name  string
+	id    [16]byte
 }
 
 // metadataTopic is one topic of a request.
@@ -117,7 +127,7 @@ func rackOf(b *api.Broker) *string {
 	return &b.Rack
 }
 
-func metadataTopicOut(t *api.Topic, md *api.Metadata, version int16) kmsg.MetadataResponseTopic {
+func metadataTopicOut(c *call, t *api.Topic, md *api.Metadata) kmsg.MetadataResponseTopic {
 	out := kmsg.NewMetadataResponseTopic()
 	out.Topic, out.TopicID, out.IsInternal, out.AuthorizedOperations = &t.Name, t.ID, t.Internal, noOperations
 	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
@@ -127,10 +137,10 @@ func metadataTopicOut(t *api.Topic, md *api.Metadata, version int16) kmsg.Metada
 		v.Partition, v.Leader, v.LeaderEpoch = p.Partition, p.Leader, p.LeaderEpoch
 		v.Replicas, v.ISR, v.OfflineReplicas = p.Replicas, p.ISR, offline(p.Replicas, md)
 		if p.Leader < 0 {
-			v.ErrorCode = kerr.LeaderNotAvailable.Code
+			v.ErrorCode = c.fail(kerr.LeaderNotAvailable)
 		}
-		if version == 0 && v.ErrorCode == 0 && len(v.OfflineReplicas) > 0 {
-			v.ErrorCode = kerr.ReplicaNotAvailable.Code
+		if c.version == 0 && v.ErrorCode == 0 && len(v.OfflineReplicas) > 0 {
+			v.ErrorCode = c.fail(kerr.ReplicaNotAvailable)
 		}
 	}
 	return out
@@ -159,10 +169,14 @@ func (d *Door) autoCreate(ctx context.Context, names []string) {
 	if err != nil || len(md.Topics) == len(names) {
 		return
 	}
+	there := make(map[string]bool, len(md.Topics))
+	for i := range md.Topics {
+		there[md.Topics[i].Name] = true
+	}
 	slots := make(chan struct{}, autoCreators)
 	var wg sync.WaitGroup
 	for _, name := range names {
-		if slices.ContainsFunc(md.Topics, func(t api.Topic) bool { return t.Name == name }) {
+		if there[name] {
 			continue
 		}
 		slots <- struct{}{}

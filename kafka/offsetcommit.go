@@ -37,9 +37,9 @@ func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitR
 		t.Topic = req.Topics[i].Topic
 		for j := range req.Topics[i].Partitions {
 			out := kmsg.NewOffsetCommitResponseTopicPartition()
-			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, commitCode(e)
+			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, c.counted(commitCode(e))
 			if e == nil {
-				out.ErrorCode = commitCode(results[0].Err)
+				out.ErrorCode = c.counted(commitCode(results[0].Err))
 				results = results[1:]
 			}
 			t.Partitions = append(t.Partitions, out)

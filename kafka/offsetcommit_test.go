@@ -46,7 +46,7 @@ func TestCommitThatMayBeSentAgain(t *testing.T) {
 		"another's, of one": {committing{each: api.Errorf(api.CodeStaleMemberEpoch, "")}, kerr.StaleMemberEpoch.Code},
 	} {
 		t.Run(name, func(t *testing.T) {
-			resp, err := offsetCommit(t.Context(), &Door{services: Services{Offsets: c.offsets}}, &call{version: 8}, req)
+			resp, err := offsetCommit(t.Context(), &Door{services: Services{Offsets: c.offsets}}, &call{stats: &stats{}, version: 8}, req)
 			require.NoError(t, err)
 			require.Equal(t, c.want, resp.Topics[0].Partitions[0].ErrorCode)
 		})

@@ -13,8 +13,9 @@ import (
 func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchRequest) (*kmsg.OffsetFetchResponse, error) {
 	resp := kmsg.NewPtrOffsetFetchResponse()
 	if c.version >= 8 {
-		for i := range req.Groups {
-			resp.Groups = append(resp.Groups, d.groupOffsets(ctx, &req.Groups[i]))
+		groups := distinct(req.Groups, func(g *kmsg.OffsetFetchRequestGroup) string { return g.Group })
+		for i := range groups {
+			resp.Groups = append(resp.Groups, d.groupOffsets(ctx, c, &groups[i]))
 		}
 		return resp, nil
 	}
@@ -26,7 +27,7 @@ func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchReq
 	for _, t := range req.Topics {
 		group.Topics = append(group.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: t.Topic, Partitions: t.Partitions})
 	}
-	out := d.groupOffsets(ctx, &group)
+	out := d.groupOffsets(ctx, c, &group)
 	resp.ErrorCode = out.ErrorCode
 	if out.ErrorCode != 0 && c.version < 2 {
 		out.Topics = everyPartition(&group, out.ErrorCode)
@@ -46,7 +47,7 @@ func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchReq
 
 // groupOffsets are those of one group: of the partitions named, or all when the
 // list of topics is null.
-func (d *Door) groupOffsets(ctx context.Context, g *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
+func (d *Door) groupOffsets(ctx context.Context, c *call, g *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = g.Group
 	var wanted []api.TopicPartition
@@ -55,12 +56,12 @@ func (d *Door) groupOffsets(ctx context.Context, g *kmsg.OffsetFetchRequestGroup
 			wanted = append(wanted, api.TopicPartition{Topic: t.Topic, Partition: p})
 		}
 	}
-	if g.Topics != nil && len(wanted) == 0 {
+	if wanted = distinct(wanted, itself); g.Topics != nil && len(wanted) == 0 {
 		return out
 	}
 	offsets, err := d.services.Offsets.FetchOffsets(ctx, g.Group, wanted)
 	if e := asError(err); e != nil {
-		out.ErrorCode = codeOf(e)
+		out.ErrorCode = c.code(e)
 		return out
 	}
 	if g.Topics == nil {
@@ -76,7 +77,7 @@ func (d *Door) groupOffsets(ctx context.Context, g *kmsg.OffsetFetchRequestGroup
 			out.Topics = append(out.Topics, t)
 		}
 		p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = o.Partition, int64(o.Offset), int32(o.LeaderEpoch), &o.Metadata, codeOf(o.Err)
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = o.Partition, int64(o.Offset), int32(o.LeaderEpoch), &o.Metadata, c.code(o.Err)
 		t := &out.Topics[len(out.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}

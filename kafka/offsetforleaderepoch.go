@@ -9,7 +9,7 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
-func offsetForLeaderEpoch(ctx context.Context, d *Door, _ *call, req *kmsg.OffsetForLeaderEpochRequest) (*kmsg.OffsetForLeaderEpochResponse, error) {
+func offsetForLeaderEpoch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetForLeaderEpochRequest) (*kmsg.OffsetForLeaderEpochResponse, error) {
 	var queries []api.EpochQuery
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -33,7 +33,7 @@ func offsetForLeaderEpoch(ctx context.Context, d *Door, _ *call, req *kmsg.Offse
 			end := &ends[0]
 			ends = ends[1:]
 			out := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
-			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, codeOf(end.Err)
+			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, c.code(end.Err)
 			out.LeaderEpoch, out.EndOffset = int32(end.Epoch), int64(end.End)
 			t.Partitions = append(t.Partitions, out)
 		}

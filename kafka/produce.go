@@ -2,10 +2,10 @@ package kafka
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/log/record"
@@ -27,31 +27,68 @@ const (
 )
 
 // produced is a produce request that was read: what it named, in its order, and
-// what the broker made of it.
+// what the broker made of it. It is used again once it is answered.
 type produced struct {
-	header   header
-	deadline time.Time
-	topics   []producedTopic
-	parts    []*api.Pending
+	header     header
+	topics     []producedTopic
+	partitions []producedPartition // of all topics, one behind the other
+	parts      []*api.Pending
+	results    []api.ProduceResult // of several parts
+	size       int                 // of the answer
+	producing  producing           // what reads it
 }
 
-// producedTopic is a topic of a request. refused has an entry for each partition:
-// nil where the outcome comes with the parts.
+// producedTopic is a topic of a request and how many of the partitions are its.
 type producedTopic struct {
-	name    string
-	numbers []int32
-	refused []*api.Error
+	name       string
+	partitions int
+}
+
+// producedPartition is refused here, or its outcome comes with the parts.
+type producedPartition struct {
+	number  int32
+	refused *api.Error
+}
+
+// reset gives up what was referred to and keeps the memory.
+func (p *produced) reset() {
+	clear(p.topics)
+	clear(p.partitions)
+	clear(p.parts)
+	clear(p.results)
+	p.topics, p.partitions, p.parts, p.results = p.topics[:0], p.partitions[:0], p.parts[:0], p.results[:0]
+}
+
+// producedKept is how many partitions a request may have for its memory to be kept.
+const producedKept = 256
+
+// producedPool lends them.
+type producedPool struct{ pool sync.Pool }
+
+func (l *producedPool) get() *produced {
+	if p, ok := l.pool.Get().(*produced); ok {
+		return p
+	}
+	return &produced{}
+}
+
+func (l *producedPool) put(p *produced) {
+	if cap(p.partitions) <= producedKept && cap(p.topics) <= producedKept {
+		p.reset()
+		l.pool.Put(p)
+	}
 }
 
 // produce reads a request as it comes, each batch into a buffer of its own, which
 // is what the log keeps.
 func (c *conn) produce(ctx context.Context, h *header) error {
-	p := &produced{header: *h}
+	p := c.door.produced.get()
+	p.header = *h
 	acks, err := c.readProduce(ctx, p)
 	if err != nil {
 		return err
 	}
-	c.received()
+	c.received(&p.header)
 	if acks == api.AcksNone {
 		return c.unanswered(ctx, p)
 	}
@@ -69,16 +106,18 @@ func (c *conn) unanswered(ctx context.Context, p *produced) error {
 	}
 	for i := range results {
 		if e := results[i].Err; e != nil {
+			p.header.entry.stats.code(e)
 			return e
 		}
 	}
-	for i := range p.topics {
-		for _, e := range p.topics[i].refused {
-			if e != nil {
-				return e
-			}
+	for i := range p.partitions {
+		if e := p.partitions[i].refused; e != nil {
+			p.header.entry.stats.code(e)
+			return e
 		}
 	}
+	p.header.entry.stats.answered(p.header.arrived, 0)
+	c.door.produced.put(p)
 	return nil
 }
 
@@ -97,12 +136,12 @@ func (c *conn) readProduce(ctx context.Context, p *produced) (api.Acks, error) {
 	if err != nil {
 		return 0, err
 	}
-	r := producing{conn: c, into: p, flexible: flexible}
+	r := &p.producing
+	r.begin(c, p, flexible)
 	r.req.Acks, r.req.Timeout = api.Acks(acks), min(time.Duration(max(ms, 0))*time.Millisecond, maxProduceTimeout)
 	if r.req.Timeout == 0 {
 		r.req.Timeout = defaultProduceTimeout
 	}
-	p.deadline = time.Now().Add(r.req.Timeout)
 	switch {
 	case acks < -1 || acks > 1:
 		r.refuse = kafkaError(kerr.InvalidRequiredAcks, "acks %d is none of -1, 0 and 1", acks)
@@ -139,7 +178,12 @@ type producing struct {
 	flexible bool
 	refuse   *api.Error // of every partition
 	req      api.ProduceRequest
-	bytes    int // of req
+	batches  []*record.Buf // those of req, one a partition
+	bytes    int           // of req
+}
+
+func (r *producing) begin(c *conn, p *produced, flexible bool) {
+	r.conn, r.into, r.flexible, r.refuse, r.bytes = c, p, flexible, nil, 0
 }
 
 func (r *producing) topic(ctx context.Context) error {
@@ -156,8 +200,8 @@ func (r *producing) topic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for range n {
-		if err := r.partition(ctx, &t); err != nil {
+	for t.partitions = 0; t.partitions < n; t.partitions++ {
+		if err := r.partition(ctx, t.name); err != nil {
 			return err
 		}
 	}
@@ -168,7 +212,7 @@ func (r *producing) topic(ctx context.Context) error {
 	return nil
 }
 
-func (r *producing) partition(ctx context.Context, t *producedTopic) error {
+func (r *producing) partition(ctx context.Context, topic string) error {
 	s := &r.conn.source
 	number, err := s.int32()
 	if err != nil {
@@ -183,13 +227,14 @@ func (r *producing) partition(ctx context.Context, t *producedTopic) error {
 		return err
 	}
 	if refusal != nil {
-		refusal = refusal.At(t.name, number)
+		refusal = refusal.At(topic, number)
 	}
-	t.numbers = append(t.numbers, number)
-	t.refused = append(t.refused, refusal)
+	r.into.partitions = append(r.into.partitions, producedPartition{number, refusal})
 	if buf != nil {
+		r.batches = append(r.batches, buf)
+		n := len(r.batches)
 		r.req.Partitions = append(r.req.Partitions, api.ProducePartition{
-			PartitionRef: api.PartitionRef{Topic: t.name, Partition: number}, Batches: []*record.Buf{buf},
+			PartitionRef: api.PartitionRef{Topic: topic, Partition: number}, Batches: r.batches[n-1 : n : n],
 		})
 		if r.bytes += size; r.bytes >= partBytes {
 			r.submit(ctx)
@@ -231,21 +276,29 @@ func (r *producing) batch(size int) (*record.Buf, *api.Error, error) {
 	return buf, nil, nil
 }
 
-// submit hands over what was read.
+// submit hands over what was read. The broker keeps the batches and nothing else.
 func (r *producing) submit(ctx context.Context) {
 	if len(r.req.Partitions) == 0 {
 		return
 	}
-	req := r.req
-	r.into.parts = append(r.into.parts, r.conn.door.services.Producer.Produce(ctx, &req))
-	r.req.Partitions, r.bytes = nil, 0
+	r.into.parts = append(r.into.parts, r.conn.door.services.Producer.Produce(ctx, &r.req))
+	r.forget()
 }
 
+// release gives back what was read and not handed over.
 func (r *producing) release() {
-	for i := range r.req.Partitions {
-		for _, b := range r.req.Partitions[i].Batches {
-			b.Release()
-		}
+	for _, b := range r.batches {
+		b.Release()
+	}
+	r.forget()
+}
+
+func (r *producing) forget() {
+	clear(r.req.Partitions)
+	clear(r.batches)
+	r.req.Partitions, r.batches, r.bytes = r.req.Partitions[:0], r.batches[:0], 0
+	if cap(r.batches) > producedKept {
+		r.req.Partitions, r.batches = nil, nil
 	}
 }
 
@@ -274,7 +327,6 @@ func (p *produced) complete() bool {
 
 // wait returns the outcome of all parts in order.
 func (p *produced) wait(ctx context.Context, timer *time.Timer) ([]api.ProduceResult, error) {
-	var all []api.ProduceResult
 	for _, part := range p.parts {
 		results, err := part.WaitTimer(ctx, timer)
 		if err != nil {
@@ -283,43 +335,7 @@ func (p *produced) wait(ctx context.Context, timer *time.Timer) ([]api.ProduceRe
 		if len(p.parts) == 1 {
 			return results, nil
 		}
-		all = append(all, results...)
+		p.results = append(p.results, results...)
 	}
-	return all, nil
-}
-
-// answer appends the answer to dst.
-func (p *produced) answer(c *conn, dst []byte, results []api.ProduceResult) []byte {
-	resp := kmsg.ProduceResponse{Version: p.header.version, Topics: make([]kmsg.ProduceResponseTopic, len(p.topics))}
-	var leaders leaders
-	for i := range p.topics {
-		t, out := &p.topics[i], &resp.Topics[i]
-		out.Topic = t.name
-		out.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(t.numbers))
-		for j, number := range t.numbers {
-			v := &out.Partitions[j]
-			v.Default()
-			v.Partition, v.BaseOffset, v.LogAppendTime, v.LogStartOffset = number, -1, -1, -1
-			err := t.refused[j]
-			if err == nil {
-				r := &results[0]
-				results = results[1:]
-				err = r.Err
-				v.BaseOffset, v.LogAppendTime, v.LogStartOffset = int64(r.BaseOffset), r.LogAppendTime, int64(r.LogStartOffset)
-			}
-			if err != nil {
-				v.ErrorCode, v.ErrorMessage = codeOf(err), messageOf(err)
-				v.CurrentLeader.LeaderID, v.CurrentLeader.LeaderEpoch = leaders.note(err)
-			}
-		}
-	}
-	if p.header.version >= 10 {
-		for _, b := range c.door.endpoints(leaders.ids, c.listener) {
-			node := kmsg.NewProduceResponseBroker()
-			node.NodeID, node.Host, node.Port, node.Rack = b.id, b.host, b.port, b.rack
-			resp.Brokers = append(resp.Brokers, node)
-		}
-	}
-	from := len(dst)
-	return endFrame(resp.AppendTo(beginFrame(dst, &p.header)), from)
+	return p.results, nil
 }

@@ -8,16 +8,16 @@ import (
 )
 
 // saslHandshake answers that no mechanism is enabled.
-func saslHandshake(_ context.Context, _ *Door, _ *call, _ *kmsg.SASLHandshakeRequest) (*kmsg.SASLHandshakeResponse, error) {
+func saslHandshake(_ context.Context, _ *Door, c *call, _ *kmsg.SASLHandshakeRequest) (*kmsg.SASLHandshakeResponse, error) {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
-	resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
+	resp.ErrorCode = c.fail(kerr.UnsupportedSaslMechanism)
 	return resp, nil
 }
 
 // saslAuthenticate is out of place: no handshake succeeds.
-func saslAuthenticate(_ context.Context, _ *Door, _ *call, _ *kmsg.SASLAuthenticateRequest) (*kmsg.SASLAuthenticateResponse, error) {
+func saslAuthenticate(_ context.Context, _ *Door, c *call, _ *kmsg.SASLAuthenticateRequest) (*kmsg.SASLAuthenticateResponse, error) {
 	resp := kmsg.NewPtrSASLAuthenticateResponse()
-	resp.ErrorCode = kerr.IllegalSaslState.Code
+	resp.ErrorCode = c.fail(kerr.IllegalSaslState)
 	resp.ErrorMessage = new("no SASL mechanism is enabled on this listener")
 	return resp, nil
 }

@@ -9,8 +9,8 @@ import (
 // Producer appends records.
 type Producer interface {
 	// Produce appends what it accepts before it returns; it takes over the
-	// references to the batches. Refusals are in the results. It may wait for
-	// memory, and then ctx ends the wait.
+	// references to the batches and keeps nothing else of the request. Refusals are
+	// in the results. It may wait for memory, and then ctx ends the wait.
 	Produce(ctx context.Context, req *api.ProduceRequest) *api.Pending
 	InitProducer(ctx context.Context) (id int64, epoch int16, err error)
 }
@@ -90,11 +90,15 @@ type Groups interface {
 	ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHeartbeat) (*api.ConsumerHeartbeatResult, error)
 }
 
-// GroupAdmin shows and removes consumer groups.
+// GroupAdmin shows and removes consumer groups and their offsets.
 type GroupAdmin interface {
 	ListGroups(ctx context.Context) ([]api.GroupListing, error)
 	DescribeGroup(ctx context.Context, group string) (*api.GroupDescription, error)
 	DeleteGroup(ctx context.Context, group string) error
+	// DeleteOffsets has the errors of partitions in the order of the request;
+	// CodeGroupNotEmpty there means that members subscribe to the topic. An error ends
+	// the call.
+	DeleteOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]*api.Error, error)
 }
 
 // Services are what the door calls.

@@ -9,7 +9,7 @@ import (
 )
 
 // syncGroup waits until the group's leader has assigned.
-func syncGroup(ctx context.Context, d *Door, _ *call, req *kmsg.SyncGroupRequest) (*kmsg.SyncGroupResponse, error) {
+func syncGroup(ctx context.Context, d *Door, c *call, req *kmsg.SyncGroupRequest) (*kmsg.SyncGroupResponse, error) {
 	ask := &api.ClassicSync{
 		Group: req.Group, MemberID: req.MemberID, InstanceID: value(req.InstanceID), Generation: req.Generation,
 		ProtocolType: value(req.ProtocolType), Protocol: value(req.Protocol),
@@ -22,7 +22,7 @@ func syncGroup(ctx context.Context, d *Door, _ *call, req *kmsg.SyncGroupRequest
 	}
 	synced, err := d.services.Groups.SyncClassic(ctx, ask)
 	resp := kmsg.NewPtrSyncGroupResponse()
-	resp.ErrorCode, resp.MemberAssignment = codeOf(asError(err)), []byte{}
+	resp.ErrorCode, resp.MemberAssignment = c.code(asError(err)), []byte{}
 	if err == nil {
 		resp.ProtocolType, resp.Protocol = &synced.ProtocolType, &synced.Protocol
 		resp.MemberAssignment = append(resp.MemberAssignment, synced.Assignment...)

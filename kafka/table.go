@@ -27,6 +27,7 @@ type entry struct {
 
 	flexibleFrom int16
 	shape        shape
+	stats        *stats
 }
 
 // handle answers a request. An error ends the connection.
@@ -73,8 +74,9 @@ func table() []entry {
 		{key: 42, name: "DeleteGroups", min: 0, max: 2, request: request[kmsg.DeleteGroupsRequest], handle: on(deleteGroups)},
 		{key: 43, name: "ElectLeaders", min: 0, max: 2, request: request[kmsg.ElectLeadersRequest], handle: on(electLeaders)},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, request: request[kmsg.IncrementalAlterConfigsRequest], handle: on(incrementalAlterConfigs)},
-		{key: 45, name: "AlterPartitionReassignments", min: 0, max: 0, request: request[kmsg.AlterPartitionAssignmentsRequest], handle: on(alterPartitionReassignments)},
+		{key: 45, name: "AlterPartitionReassignments", min: 0, max: 1, request: request[kmsg.AlterPartitionAssignmentsRequest], handle: on(alterPartitionReassignments)},
 		{key: 46, name: "ListPartitionReassignments", min: 0, max: 0, request: request[kmsg.ListPartitionReassignmentsRequest], handle: on(listPartitionReassignments)},
+		{key: 47, name: "OffsetDelete", min: 0, max: 0, request: request[kmsg.OffsetDeleteRequest], handle: on(offsetDelete)},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, request: request[kmsg.DescribeClusterRequest], handle: on(describeCluster)},
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, request: request[kmsg.DescribeProducersRequest], handle: on(describeProducers)},
 		{key: 68, name: "ConsumerGroupHeartbeat", min: 0, max: 1, request: request[kmsg.ConsumerGroupHeartbeatRequest], handle: on(consumerGroupHeartbeat)},
@@ -84,7 +86,7 @@ func table() []entry {
 	forms := shapes()
 	for i := range t {
 		e := &t[i]
-		e.shape = parseShape(forms[e.key])
+		e.shape, e.stats = parseShape(forms[e.key]), &stats{}
 		if e.key != keyProduce {
 			e.listedMin = e.min
 		}

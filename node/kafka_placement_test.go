@@ -18,9 +18,11 @@ func TestKafkaClientsMoveReplicas(t *testing.T) {
 	ctx := within(t, time.Minute)
 	cl := m.kafkaClient()
 
+	factor := true // may change
 	alter := func(topic string, partition int32, replicas []int32) kmsg.AlterPartitionAssignmentsResponseTopicPartition {
 		t.Helper()
 		req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		req.AllowReplicationFactorChange = factor
 		rt := kmsg.NewAlterPartitionAssignmentsRequestTopic()
 		rt.Topic = topic
 		p := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
@@ -48,6 +50,10 @@ func TestKafkaClientsMoveReplicas(t *testing.T) {
 	require.Equal(t, kerr.InvalidReplicaAssignment.Code, alter("t", 0, []int32{}).ErrorCode)
 	require.Equal(t, kerr.InvalidReplicaAssignment.Code, alter("t", 0, []int32{1, 9}).ErrorCode)
 	require.Equal(t, kerr.UnknownTopicOrPartition.Code, alter("t", 1, []int32{1}).ErrorCode)
+	factor = false
+	require.Equal(t, kerr.InvalidReplicationFactor.Code, alter("t", 0, from[:2]).ErrorCode)
+	require.Zero(t, alter("t", 0, from).ErrorCode)
+	factor = true
 	require.Equal(t, kerr.UnknownTopicOrPartition.Code, alter("none", 0, []int32{1}).ErrorCode)
 
 	// With its data on the way it is seen to move; then it is taken back.

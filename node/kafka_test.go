@@ -74,7 +74,7 @@ func TestKafkaGroupsShareAndHandOver(t *testing.T) {
 	}{
 		{"classic", []kgo.Opt{kgo.Balancers(kgo.CooperativeStickyBalancer())}},
 		{"eager", []kgo.Opt{kgo.Balancers(kgo.RangeBalancer())}},
-		{"consumer", []kgo.Opt{kgo.WithContext(context.WithValue(context.Background(), "opt_in_kafka_next_gen_balancer_beta", true))}}, //nolint:staticcheck // franz-go's own key
+		{"consumer", []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())}},
 	} {
 		t.Run(protocol.name, func(t *testing.T) {
 			w := startWorld(t, 3, 0)
@@ -110,6 +110,8 @@ func TestKafkaGroupsShareAndHandOver(t *testing.T) {
 			a, b := member(), member()
 			produce()
 			require.Len(t, read(records, a, b), 6)
+			// A client that may not use the protocol asked for uses another, and says nothing.
+			require.Equal(t, protocol.name == "consumer", isConsumerGroup(ctx, t, admin, "billing"))
 			require.NoError(t, a.CommitUncommittedOffsets(ctx))
 			require.NoError(t, b.CommitUncommittedOffsets(ctx))
 			a.Close()
@@ -120,6 +122,17 @@ func TestKafkaGroupsShareAndHandOver(t *testing.T) {
 			require.Len(t, read(records, c), 6)
 		})
 	}
+}
+
+// isConsumerGroup reports whether a group is of the protocol of KIP-848.
+func isConsumerGroup(ctx context.Context, t *testing.T, cl *kgo.Client, group string) bool {
+	t.Helper()
+	req := kmsg.NewPtrConsumerGroupDescribeRequest()
+	req.Groups = []string{group}
+	resp, err := req.RequestWith(ctx, cl)
+	require.NoError(t, err)
+	require.Len(t, resp.Groups, 1)
+	return resp.Groups[0].ErrorCode == 0
 }
 
 func createKafkaTopic(ctx context.Context, t *testing.T, cl *kgo.Client, name string, partitions int32) {
@@ -151,6 +164,52 @@ func committed(ctx context.Context, t *testing.T, cl *kgo.Client, group string) 
 		}
 	}
 	return sum
+}
+
+// A group holds members of both doors at once: they share its partitions.
+func TestAGroupHoldsMembersOfBothDoors(t *testing.T) {
+	w := startWorld(t, 3, 0)
+	ctx := within(t, time.Minute)
+	admin := w.kafkaClient()
+	createKafkaTopic(ctx, t, admin, "orders", 6)
+	theirs := w.kafkaClient(kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer()), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("orders"))
+	cl, err := client.New(w.d.Brokers())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = cl.Close() })
+	ours, err := cl.NewConsumer(client.WithGroup("g"), client.WithTopics("orders"))
+	require.NoError(t, err)
+	producer := w.kafkaClient(kgo.DefaultProduceTopic("orders"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	byTheirs, byOurs := make(map[int32]bool), make(map[int32]bool)
+	for round := 0; len(byTheirs) != 3 || len(byOurs) != 3; round++ {
+		require.NoError(t, ctx.Err(), "the partitions are not shared: %v and %v", byTheirs, byOurs)
+		clear(byTheirs)
+		clear(byOurs)
+		value := fmt.Sprint(round)
+		for p := range int32(6) {
+			require.NoError(t, producer.ProduceSync(ctx, &kgo.Record{Partition: p, Value: []byte(value)}).FirstErr())
+		}
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		for r := range ours.Records(short) {
+			if string(r.Value) == value {
+				byOurs[r.Partition] = true
+			}
+		}
+		cancel()
+		short, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		for short.Err() == nil {
+			theirs.PollFetches(short).EachRecord(func(r *kgo.Record) {
+				if string(r.Value) == value {
+					byTheirs[r.Partition] = true
+				}
+			})
+		}
+		cancel()
+	}
+	for p := range byTheirs {
+		require.False(t, byOurs[p], "both read partition %d", p)
+	}
+	require.True(t, isConsumerGroup(ctx, t, admin, "g"))
+	require.NoError(t, ours.Close(ctx))
 }
 
 // Both doors open on the same records, groups and offsets: what one kind of client

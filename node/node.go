@@ -164,6 +164,9 @@ func (n *Node) serveKafka(ctx context.Context, arena *record.Arena) error {
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Cluster: n.broker, Replicas: n.broker, Offsets: n.broker,
 		Groups: n.broker, GroupAdmin: n.broker, Placement: n.broker, Growth: n.broker,
 	})
+	if err := n.registry.Register(n.kafka.Metrics()); err != nil {
+		return err
+	}
 	for _, port := range n.listeners.kafka {
 		lis, err := port.listen(ctx)
 		if err != nil {
@@ -413,6 +416,9 @@ func (n *Node) closeKafka() {
 func (n *Node) stopAdmin() {
 	if n.elections != nil {
 		n.registry.Unregister(n.elections)
+	}
+	if n.kafka != nil {
+		n.registry.Unregister(n.kafka.Metrics())
 	}
 	if n.admin == nil {
 		return

@@ -8,6 +8,9 @@ type Reassign struct {
 	// Throttle is the bytes a second for what the new replicas are sent; 0: as the
 	// leader is configured.
 	Throttle int64
+	// KeepFactor refuses a list that has more or fewer replicas than the partition is
+	// to have now (KIP-860).
+	KeepFactor bool
 }
 
 // ReassignPartition is one of them. Cancel goes back to the replicas from before.

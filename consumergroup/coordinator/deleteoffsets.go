@@ -1,0 +1,86 @@
+package coordinator
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/consumergroup"
+)
+
+// DeleteOffsets removes committed offsets of a group and returns the outcome of
+// each partition, in order, once that is committed. CodeGroupNotEmpty of a partition:
+// members subscribe to its topic, and would commit it again. Where nothing is
+// committed there is nothing to do. An error is about the whole request:
+// CodeUnknownGroup, or CodeGroupNotEmpty of a group whose members do not say in
+// words known here what they subscribe to.
+func (c *Coordinator) DeleteOffsets(ctx context.Context, groupID string, partitions []api.TopicPartition) ([]*api.Error, error) {
+	s, err := c.shardOf(groupID)
+	if err != nil {
+		return nil, err
+	}
+	return call(ctx, s, func(reply func([]*api.Error, error)) { s.deleteOffsets(groupID, partitions, reply) })
+}
+
+// deleteOffsets covers commits whose records are still on their way: its own come
+// behind them in the log, and their outputs run first.
+func (s *shard) deleteOffsets(groupID string, partitions []api.TopicPartition, reply func([]*api.Error, error)) {
+	g := s.groups[groupID]
+	if err := offsetsDeletable(g, groupID); err != nil {
+		s.emit(func(error) { reply(nil, err) })
+		return
+	}
+	results := make([]*api.Error, len(partitions))
+	now := time.Now()
+	var dropped []int
+	for i, tp := range partitions {
+		_, has := g.offsets[tp]
+		_, exist := s.cfg.Topics.Topic(tp.Topic)
+		switch {
+		case tp.Partition < 0 || tp.Partition >= exist:
+			results[i] = api.Errorf(api.CodeUnknownPartition, "there is no such partition").At(tp.Topic, tp.Partition)
+		case g.subscribes(tp.Topic):
+			results[i] = api.Errorf(api.CodeGroupNotEmpty, "members of group %q subscribe to the topic", groupID).At(tp.Topic, tp.Partition)
+		case has || g.onTheWay[tp] > 0:
+			s.persistAt(now, offsetKey(g.id, tp), nil, false)
+			dropped = append(dropped, i)
+		}
+	}
+	s.emit(func(err error) {
+		for _, i := range dropped {
+			if tp := partitions[i]; err != nil {
+				results[i] = commitError(err).At(tp.Topic, tp.Partition)
+			} else {
+				delete(g.offsets, tp)
+			}
+		}
+		reply(results, nil)
+	})
+}
+
+func offsetsDeletable(g *group, groupID string) *api.Error {
+	switch {
+	case g == nil:
+		return api.Errorf(api.CodeUnknownGroup, "there is no group %q", groupID)
+	case g.classic != nil && g.members() > 0 && g.classic.ProtocolType() != consumerProtocolType:
+		return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members of the protocol type %q", groupID, g.members(), g.classic.ProtocolType())
+	}
+	return nil
+}
+
+// subscribes reports whether a member wants a topic, as far as is known: what a
+// member of the classic protocol says and does not decode may be any topic.
+func (g *group) subscribes(topic string) bool {
+	if g.classic == nil {
+		return g.machine.Subscribes(topic)
+	}
+	return slices.ContainsFunc(g.classic.Members(), func(m consumergroup.ClassicMember) bool {
+		return slices.ContainsFunc(m.Protocols, func(p consumergroup.ClassicProtocol) bool {
+			var wants kmsg.ConsumerMemberMetadata
+			return wants.ReadFrom(p.Metadata) != nil || slices.Contains(wants.Topics, topic)
+		})
+	})
+}
