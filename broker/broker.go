@@ -86,6 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if b.coordinator, err = coordinator.New(coordinator.Config{
 		NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger,
 		SessionGrace: cfg.SessionGrace, OffsetsRetention: cfg.OffsetsRetention, InitialRebalanceDelay: cfg.InitialRebalance,
+		Migration: coordinator.Migration(cfg.GroupMigration),
 	}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}

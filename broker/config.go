@@ -93,6 +93,7 @@ type Config struct {
 	ReassignmentThrottle int64
 	// Of consumer groups; zero takes the coordinator's default.
 	SessionGrace, OffsetsRetention, InitialRebalance time.Duration
+	GroupMigration                                   string // a coordinator.Migration
 	// MaxInFlight bounds the bytes of batches that are not in a file of this broker
 	// yet; more produce requests wait at the door, as they do while the arena is full.
 	// Half the arena.

@@ -50,6 +50,8 @@ func (g groupTopics) Racks(topic string) [][]string {
 	return racks
 }
 
+func (g groupTopics) Version() uint64 { return g.images.Image().Index() }
+
 func (g groupTopics) All() iter.Seq2[string, int32] {
 	return func(yield func(string, int32) bool) {
 		for t := range g.images.Image().Topics() {

@@ -63,6 +63,12 @@ type classicMember struct {
 	ClassicMember
 	join, sync uint64 // calls that wait; 0: none
 	expires    time.Time
+	hosted     int32 // its generation in the Group that this one was, until it joins; 0: none
+}
+
+// speaks reports whether a generation is what the member knows.
+func (c *Classic) speaks(m *classicMember, generation int32) bool {
+	return generation == c.generation || m.hosted > 0 && generation == m.hosted
 }
 
 // waits reports whether the coordinator owes the member an answer: it sends no
@@ -113,12 +119,6 @@ func RestoreClassic(now time.Time, id string, stored *StoredClassic, initialDela
 		c.state = ClassicStable
 	}
 	return c
-}
-
-// Rebalance makes every member join again: the group came from the other protocol.
-func (c *Classic) Rebalance(now time.Time, out *ClassicEffects) {
-	c.prepare(now, out)
-	out.Deadline = c.next
 }
 
 // Stored returns what is to be persisted.
@@ -191,7 +191,7 @@ func (c *Classic) CheckCommit(memberID, instanceID string, generation int32) (Co
 	switch {
 	case m == nil:
 		return code, message
-	case generation != c.generation:
+	case !c.speaks(m, generation):
 		return CodeIllegalGeneration, c.notGeneration(generation)
 	case c.state == ClassicCompleting:
 		return CodeRebalanceInProgress, "the group waits for its leader's assignment"
@@ -357,7 +357,9 @@ func (c *Classic) complete(now time.Time, out *ClassicEffects) {
 	c.deadline = now.Add(c.patience())
 	c.due(c.deadline)
 	for _, id := range c.order {
-		if m := c.members[id]; m.join != 0 {
+		m := c.members[id]
+		m.hosted = 0
+		if m.join != 0 {
 			out.List = append(out.List, c.joined(m, m.join))
 			m.join = 0
 			c.touch(now, m)

@@ -81,6 +81,10 @@ type ClassicEffect struct {
 	SkipAssignment bool            // the leader keeps the assignment that there is (KIP-814)
 	Members        []ClassicListed // to the leader: everybody
 	Assignment     []byte          // of a sync
+	// Of a sync to a Group, in place of Assignment: the shell writes it as the
+	// consumers' embedded protocol has it, in a version that the member knows.
+	Assigned []TopicPartition
+	Version  int16
 }
 
 // ClassicListed is what the leader hears of a member.

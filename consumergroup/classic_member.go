@@ -151,7 +151,7 @@ func (c *Classic) sync(now time.Time, ev ClassicEvent, out *ClassicEffects) {
 	m, code, message := c.find(ev.MemberID, ev.InstanceID)
 	switch {
 	case m == nil:
-	case ev.Generation != c.generation:
+	case !c.speaks(m, ev.Generation):
 		code, message = CodeIllegalGeneration, c.notGeneration(ev.Generation)
 	case ev.ProtocolType != "" && ev.ProtocolType != c.protocolType || ev.Protocol != "" && ev.Protocol != c.protocol:
 		code = CodeInconsistentProtocol
@@ -204,11 +204,11 @@ func (c *Classic) synced(m *classicMember, call uint64) ClassicEffect {
 func (c *Classic) heartbeat(now time.Time, ev ClassicEvent, out *ClassicEffects) {
 	m, code, message := c.find(ev.MemberID, ev.InstanceID)
 	if m != nil {
-		if ev.Generation == c.generation {
+		if c.speaks(m, ev.Generation) {
 			c.touch(now, m)
 		}
 		switch {
-		case ev.Generation != c.generation:
+		case !c.speaks(m, ev.Generation):
 			code, message = CodeIllegalGeneration, c.notGeneration(ev.Generation)
 		case c.state == ClassicPreparing:
 			code, message = CodeRebalanceInProgress, "the group rebalances: join again"
@@ -237,6 +237,13 @@ func (c *Classic) leave(now time.Time, ev ClassicEvent, out *ClassicEffects) {
 	c.forget(m, CodeUnknownMember, "the member left", out)
 	out.List = append(out.List, ClassicEffect{Kind: ClassicReply, Call: ev.Call, MemberID: id})
 	c.changed(now, out)
+}
+
+// Touch renews the session of a member that committed, as Kafka does.
+func (c *Classic) Touch(now time.Time, memberID string) {
+	if m := c.members[memberID]; m != nil {
+		c.touch(now, m)
+	}
 }
 
 // changed goes on after a member is gone.

@@ -48,16 +48,27 @@
 // its ownership, for its session timeout. A new member of the same instance
 // takes the place over at once; the older is fenced (KIP-345).
 //
+// # Classic members
+//
+// A member of the classic protocol is hosted: it asks and is never told. See
+// hosted.go for how its requests map to the above, and convert.go for how a group
+// goes from one protocol to the other.
+//
 // # Loading
 //
-// Persisted are the group epoch and the members (who they are and what they
-// subscribe to), not who owns what: the members know that best. After Restore
-// they are away, with full deadlines; each comes back with its claims. Until
-// all have come or run out, the group gives nothing to anybody and takes
-// nothing away; then the epoch rises and a target is computed from the claims.
-// Rejected: persisting each member's current assignment as Apache Kafka does.
-// It is one record a member and rebalance more, and the claims must be checked
-// anyway.
+// Persisted are the group epoch, the members (who they are and what they subscribe
+// to), the target, and where each member stands: what it was told to own, what it
+// was told to give up, and since which epoch it has each partition. A record that
+// frees a partition comes before the one that gives it away, so that the log never
+// has two owners of one. After Restore everybody stands where it stood, with full
+// deadlines; a member that comes back says what it owns, as after any stream that
+// it lost.
+//
+// A build of before these records may have had the group last, or may have it next.
+// It writes the group epoch without a hash of the topics. Then members are away:
+// each comes back with its claims, and until all have come or run out, the group
+// gives nothing to anybody and takes nothing away; then the epoch rises and a
+// target is computed from the claims.
 //
 // # States
 //

@@ -37,6 +37,9 @@ const (
 	EventAssign
 	// EventTimer: Effects.Deadline has come.
 	EventTimer
+	// EventClassic is a request of the classic protocol to a group that the
+	// coordinator assigns. Classic; of a join also Subscription and Metadata.
+	EventClassic
 )
 
 // Event is one input of the state machine.
@@ -54,6 +57,9 @@ type Event struct {
 	// is less than what is left of its session; 0: no less.
 	Grace time.Duration
 	Final bool // a static member that leaves does not keep its place
+
+	Classic      *ClassicEvent
+	Subscription *Subscription // what the first protocol of Classic.Join says
 }
 
 // Member is what is persisted of a member: who it is and what it wants.
@@ -68,6 +74,23 @@ type Member struct {
 	SessionTimeout   time.Duration
 	RebalanceTimeout time.Duration
 	Assignor         string // a name of package assignor; empty: no wish
+	// Classic is not empty of a member that speaks the classic protocol: what it
+	// can speak, in the order of its liking.
+	Classic []ClassicProtocol
+}
+
+// Current is what is persisted of where a member stands.
+type Current struct {
+	Epoch, Previous int32   // of the member; Previous is the one before
+	Assigned        []Given // what it was last told to own, ascending
+	Revoking        []Given // what it was told to give up and may own still, ascending
+	Waiting         bool    // others have a part of its target
+}
+
+// Given is a partition and the member epoch in which it was given.
+type Given struct {
+	TopicPartition
+	Epoch int32
 }
 
 // Metadata is what the group needs to know of the topics it subscribes to.
@@ -88,12 +111,20 @@ const (
 	// EffectDrop ends Stream with Code and Message. The machine has forgotten
 	// the stream already; no EventDetach need follow.
 	EffectDrop
-	// EffectPersistGroup writes the group epoch: Epoch.
+	// EffectPersistGroup writes the group epoch: Epoch, Hash.
 	EffectPersistGroup
 	// EffectPersistMember writes Member.
 	EffectPersistMember
-	// EffectForgetMember writes a tombstone for MemberID.
+	// EffectPersistTarget writes for which group epoch the target is: Epoch.
+	EffectPersistTarget
+	// EffectPersistTargetOf writes where MemberID is headed: Assigned.
+	EffectPersistTargetOf
+	// EffectPersistCurrent writes where MemberID stands: Current.
+	EffectPersistCurrent
+	// EffectForgetMember writes tombstones for all that is written of MemberID.
 	EffectForgetMember
+	// EffectReply answers a request of the classic protocol: Reply.
+	EffectReply
 )
 
 // Effect is one thing for the shell to do. Nothing that comes after a persist
@@ -108,6 +139,9 @@ type Effect struct {
 	Code     Code
 	Message  string
 	Member   *Member // not to be changed
+	Hash     int64   // of the topics subscribed to; 0: do not trust what is written of current assignments
+	Current  *Current
+	Reply    *ClassicEffect
 }
 
 // Effects is the output of a Step. The caller owns and reuses it.

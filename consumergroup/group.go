@@ -1,6 +1,9 @@
 package consumergroup
 
 import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"time"
@@ -9,19 +12,25 @@ import (
 // Group is one consumer group. It is not safe for concurrent use.
 //
 // Invariants: holder[p] == m exactly if p is in m.owned; wanted[p] == m exactly
-// if p is in m.target; m.epoch <= targetEpoch <= epoch once nobody is awaited.
+// if p is in m.target; m.told is a part of m.owned; m.epoch <= targetEpoch <= epoch
+// once nobody is awaited.
 type Group struct {
 	id          string
 	epoch       int32
 	targetEpoch int32
 	dirty       bool // the target is older than the epoch
-	awaited     int  // members that Restore brought and that have not come back
+	awaited     int  // members that Restore brought without what they own, and that have not come back
+	hosted      int  // members of the classic protocol
 
 	members  map[string]*member
 	order    []string          // ids, ascending: every loop over members uses it
 	instance map[string]string // instance id -> member id
 	assignor string            // of the last target
 	metadata Metadata
+	hash     int64 // of metadata, or of what it was before a restore; 0: none was ever seen
+	seen     bool  // metadata is of this coordinator
+
+	pending map[string]time.Time // ids that were given to classic members that have not joined
 
 	holder map[TopicPartition]*member
 	wanted map[TopicPartition]*member
@@ -32,14 +41,21 @@ type Group struct {
 // member is a member and where it stands.
 type member struct {
 	Member
-	epoch  int32
-	attach int64
-	stream uint64 // 0: none
-	away   bool   // restored and not back yet
-	left   bool   // static, said goodbye, may return
+	epoch    int32
+	previous int32 // epoch before
+	attach   int64
+	stream   uint64 // 0: none
+	away     bool   // restored without what it owns, and not back yet
+	left     bool   // static, said goodbye, may return
+
+	join  uint64       // of a classic member: its join that waits for an answer; 0: none
+	phase classicPhase // likewise
+	says  Subscription // likewise: as of its last join
+	doubt bool         // likewise: a join since its last sync was taken for a stale one
 
 	owned  map[TopicPartition]int32 // what it may own by its own view -> member epoch it was given in
 	target map[TopicPartition]struct{}
+	saved  bool                        // target is persisted
 	told   map[TopicPartition]struct{} // the assignment it was last sent
 	acked  bool                        // it listed exactly told since
 
@@ -59,23 +75,6 @@ func New(id string) *Group {
 	}
 }
 
-// Restore makes a group from what was persisted. The members are away, and
-// their deadlines start in full, though not below grace: a former coordinator
-// that is cut off may go on for that long.
-func Restore(now time.Time, id string, epoch int32, members []Member, grace time.Duration) *Group {
-	g := New(id)
-	g.epoch, g.targetEpoch = epoch, epoch
-	for i := range members {
-		m := g.add(now, members[i])
-		m.away = true
-		if m.SessionTimeout < grace {
-			m.expires = now.Add(grace)
-		}
-		g.awaited++
-	}
-	return g
-}
-
 // Step applies one event. It appends to out.
 func (g *Group) Step(now time.Time, ev Event, out *Effects) {
 	switch ev.Kind {
@@ -85,12 +84,14 @@ func (g *Group) Step(now time.Time, ev Event, out *Effects) {
 		g.heartbeat(now, ev, out)
 	case EventDetach:
 		g.detach(now, ev)
+	case EventClassic:
+		g.classic(now, ev, out)
 	case EventLeave:
 		g.leave(now, ev, out)
 	case EventMetadata:
 		g.setMetadata(ev.Metadata, out)
 	case EventAssign:
-		g.assign()
+		g.assign(out)
 	case EventTimer:
 		g.expire(now, out)
 	}
@@ -120,6 +121,9 @@ func (g *Group) add(now time.Time, details Member) *member {
 	if m.InstanceID != "" {
 		g.instance[m.InstanceID] = m.ID
 	}
+	if m.isHosted() {
+		g.hosted++
+	}
 	m.expires = now.Add(m.SessionTimeout)
 	g.due(m.expires)
 	return m
@@ -133,6 +137,9 @@ func (g *Group) remove(m *member, out *Effects) {
 	}
 	if m.InstanceID != "" && g.instance[m.InstanceID] == m.ID {
 		delete(g.instance, m.InstanceID)
+	}
+	if m.isHosted() {
+		g.hosted--
 	}
 	out.List = append(out.List, Effect{Kind: EffectForgetMember, MemberID: m.ID})
 	for p := range m.target {
@@ -159,7 +166,17 @@ func (g *Group) back(m *member, out *Effects) {
 func (g *Group) bump(out *Effects) {
 	g.epoch++
 	g.dirty = true
-	out.List = append(out.List, Effect{Kind: EffectPersistGroup, Epoch: g.epoch})
+	g.saveEpoch(out)
+}
+
+// saveEpoch persists the group epoch. A hash beside it vouches for the members'
+// current assignments: there is none while some are not known.
+func (g *Group) saveEpoch(out *Effects) {
+	e := Effect{Kind: EffectPersistGroup, Epoch: g.epoch}
+	if g.awaited == 0 {
+		e.Hash = cmp.Or(g.hash, 1)
+	}
+	out.List = append(out.List, e)
 }
 
 // release frees a partition that m no longer owns.
@@ -198,8 +215,12 @@ func (g *Group) due(t time.Time) {
 	}
 }
 
-// drop ends m's stream, if it has one.
+// drop ends m's stream, if it has one, or the join of it that waits.
 func (g *Group) drop(m *member, code Code, message string, out *Effects) {
+	if m.join != 0 {
+		failClassic(m.join, m.ID, code, message, out)
+		m.join = 0
+	}
 	if m.stream != 0 {
 		out.List = append(out.List, Effect{Kind: EffectDrop, MemberID: m.ID, Stream: m.stream, Code: code, Message: message})
 		m.stream = 0
@@ -211,6 +232,7 @@ func (g *Group) expire(now time.Time, out *Effects) {
 	for _, id := range slices.Clone(g.order) {
 		m := g.members[id]
 		switch {
+		case m.join != 0: // it waits for us
 		case !m.expires.After(now):
 			g.drop(m, CodeUnknownMember, "no heartbeat within the session timeout of "+m.SessionTimeout.String(), out)
 			g.remove(m, out)
@@ -220,8 +242,18 @@ func (g *Group) expire(now time.Time, out *Effects) {
 		}
 	}
 	g.next = time.Time{}
+	for id, t := range g.pending {
+		if !t.After(now) {
+			delete(g.pending, id)
+			continue
+		}
+		g.due(t)
+	}
 	for _, id := range g.order {
 		m := g.members[id]
+		if m.join != 0 {
+			continue
+		}
 		g.due(m.expires)
 		if !m.acked {
 			g.due(m.ackBy)
@@ -231,10 +263,16 @@ func (g *Group) expire(now time.Time, out *Effects) {
 
 // setMetadata takes a new view of the topics; one that differs raises the epoch.
 func (g *Group) setMetadata(md *Metadata, out *Effects) {
-	if md == nil || md.equal(&g.metadata) {
+	if md == nil || g.seen && md.equal(&g.metadata) {
 		return
 	}
-	g.metadata = *md
+	before := g.hash
+	g.metadata, g.hash = *md, md.hash()
+	restored := !g.seen
+	g.seen = true
+	if restored && before == g.hash {
+		return // as it was under the coordinator before
+	}
 	if len(g.members) > 0 {
 		g.bump(out)
 	}
@@ -243,4 +281,29 @@ func (g *Group) setMetadata(md *Metadata, out *Effects) {
 func (md *Metadata) equal(other *Metadata) bool {
 	return maps.Equal(md.Partitions, other.Partitions) && maps.EqualFunc(md.Matches, other.Matches, slices.Equal[[]string]) &&
 		maps.EqualFunc(md.Racks, other.Racks, func(a, b [][]string) bool { return slices.EqualFunc(a, b, slices.Equal[[]string]) })
+}
+
+// hash tells whether the topics are those that another coordinator saw: it is
+// persisted beside the group epoch. It is never 0.
+func (md *Metadata) hash() int64 {
+	h := fnv.New64a()
+	text := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+	for _, topic := range slices.Sorted(maps.Keys(md.Partitions)) {
+		text(topic)
+		fmt.Fprintf(h, "%d;", md.Partitions[topic])
+		for _, racks := range md.Racks[topic] {
+			fmt.Fprintf(h, "%d,", len(racks))
+			for _, rack := range racks {
+				text(rack)
+			}
+		}
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(md.Matches)) {
+		text(pattern)
+		fmt.Fprintf(h, "%d,", len(md.Matches[pattern]))
+		for _, topic := range md.Matches[pattern] {
+			text(topic)
+		}
+	}
+	return cmp.Or(int64(h.Sum64()), 1)
 }

@@ -26,16 +26,24 @@ func (hunter) Fatalf(format string, args ...any) { panic(huntStop(fmt.Sprintf(fo
 // coordinator that moves while they do; topics that grow and go. What TestModel
 // checks is checked at every step, and at the end everybody comes to rest.
 func TestHunt(t *testing.T) {
+	hosted, released := 0, 0
 	for seed := range *hunt {
-		if broken := huntOne(uint64(seed)); broken != "" {
+		w := &huntWorld{model: newModel(), rng: rand.New(rand.NewPCG(uint64(seed), 6)), rolling: seed%3 != 0, cooperative: seed%2 == 0}
+		if broken := w.run(); broken != "" {
 			fmt.Printf("CAUGHT\t%d\t%s\n", seed, broken)
 			t.Fatalf("seed %d: %s", seed, broken)
 		}
+		hosted += w.hosted
+		released += w.released
 	}
 	fmt.Printf("SURVIVED\t%d\n", *hunt)
+	t.Logf("%d groups were hosted, %d released", hosted, released)
+	if hosted < *hunt/2 || released < *hunt/2 {
+		t.Errorf("%d groups were hosted, %d released: the hunt hardly sees what it is there for", hosted, released)
+	}
 }
 
-func huntOne(seed uint64) (broken string) {
+func (w *huntWorld) run() (broken string) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -45,7 +53,12 @@ func huntOne(seed uint64) (broken string) {
 			broken = fmt.Sprint("panic: ", r)
 		}
 	}()
-	w := &huntWorld{model: newModel(), rng: rand.New(rand.NewPCG(seed, 6))}
+	if w.rolling {
+		for range 3 { // It begins as a group of the classic protocol.
+			w.startOld()
+		}
+		w.drain(hunter{})
+	}
 	for range 600 {
 		w.act()
 		w.check(hunter{})
@@ -57,6 +70,8 @@ func huntOne(seed uint64) (broken string) {
 type huntWorld struct {
 	*model
 	rng *rand.Rand
+	// rolling: there are clients of the classic protocol too; cooperative: of that kind.
+	rolling, cooperative bool
 }
 
 // pick returns a client that fits; nil: none does.
@@ -69,7 +84,11 @@ func (w *huntWorld) pick(fits func(*modelClient) bool) *modelClient {
 }
 
 func (w *huntWorld) act() {
-	alive := func(c *modelClient) bool { return !c.dead }
+	if w.rolling && w.rng.IntN(5) < 2 {
+		w.actOld()
+		return
+	}
+	alive := func(c *modelClient) bool { return !c.dead && c.old == nil }
 	connected := func(c *modelClient) bool { return !c.dead && c.stream != 0 }
 	owner := func(c *modelClient) bool { return !c.dead && len(c.owned) > 0 }
 	switch n := w.rng.IntN(100); {
@@ -106,8 +125,19 @@ func (w *huntWorld) act() {
 	}
 }
 
+// crowded bounds how many clients there are at once, and in a life.
+func (w *huntWorld) crowded() bool {
+	alive := 0
+	for _, c := range w.clients {
+		if !c.dead {
+			alive++
+		}
+	}
+	return alive >= 10 || len(w.clients) >= 30
+}
+
 func (w *huntWorld) start() {
-	if len(w.clients) >= 14 {
+	if w.crowded() {
 		return
 	}
 	c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}}
@@ -115,6 +145,78 @@ func (w *huntWorld) start() {
 	c.instance = []string{"", "", "s1", "s2"}[w.rng.IntN(4)]
 	w.clients = append(w.clients, c)
 	w.connect(c)
+}
+
+// actOld lets a client of the classic protocol do something.
+func (w *huntWorld) actOld() {
+	pick := func(fits func(*modelClient) bool) *modelClient {
+		return w.pick(func(c *modelClient) bool { return !c.dead && c.old != nil && fits(c) })
+	}
+	everybody := func(*modelClient) bool { return true }
+	var c *modelClient
+	switch n := w.rng.IntN(100); {
+	case n < 6:
+		w.startOld()
+	case n < 34:
+		if c = pick(func(c *modelClient) bool { return len(c.old.requests) > 0 }); c != nil {
+			w.deliverOld(c)
+		}
+	case n < 62:
+		if c = pick(func(c *modelClient) bool { return len(c.old.answers) > 0 }); c != nil {
+			w.takeOld(c)
+		}
+	case n < 90:
+		if c = pick(func(c *modelClient) bool { return c.old.call == 0 }); c != nil {
+			w.nextOld(c)
+		}
+	case n < 93:
+		if c = pick(everybody); c != nil {
+			w.reconnectOld(c)
+		}
+	case n < 94:
+		if c = pick(everybody); c != nil {
+			w.restartOld(c)
+		}
+	case n < 95:
+		if c = pick(everybody); c != nil {
+			w.leaveOld(c)
+		}
+	case n < 96:
+		if c = pick(everybody); c != nil {
+			w.sleep(c)
+		}
+	case n < 97:
+		for _, c := range w.clients { // Those of the new protocol go.
+			if !c.dead && c.stream != 0 {
+				w.goodbye(c)
+			}
+		}
+	default:
+		if len(w.strays) > 0 {
+			ev := w.strays[0]
+			w.strays = w.strays[1:]
+			w.request(ev)
+		}
+	}
+}
+
+func (w *huntWorld) startOld() {
+	if w.crowded() {
+		return
+	}
+	c := &modelClient{owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}, epoch: -1, old: &oldClient{cooperative: w.cooperative}}
+	c.topics = [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)]
+	w.clients = append(w.clients, c)
+}
+
+// leaveOld ends a client, most of the time with a farewell.
+func (w *huntWorld) leaveOld(c *modelClient) {
+	c.dead = true
+	clear(c.owned)
+	if w.rng.IntN(4) > 0 && c.id != "" {
+		w.calls++
+		w.request(ClassicEvent{Kind: ClassicLeave, Call: w.calls, MemberID: c.id})
+	}
 }
 
 // upset does what members and coordinators are there to survive.
@@ -155,13 +257,15 @@ func (w *huntWorld) upset(n int, alive, connected func(*modelClient) bool) {
 func (w *huntWorld) world(n int) {
 	switch {
 	case n < 98:
-		w.move()
+		w.move(w.rng.IntN(3) == 0)
 	case w.rng.IntN(8) == 0:
 		delete(w.topics, "b")
+		w.changes++
 		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
 	default:
 		topic := slices.Sorted(maps.Keys(w.topics))[w.rng.IntN(len(w.topics))]
 		w.topics[topic] = min(w.topics[topic]+1, 6)
+		w.changes++
 		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
 	}
 }
@@ -180,8 +284,13 @@ func (w *huntWorld) sleep(sleeper *modelClient) {
 	for range 11 {
 		w.tick(time.Second)
 		for _, c := range w.clients {
-			if c != sleeper && !c.dead && c.stream != 0 {
+			switch {
+			case c == sleeper || c.dead:
+			case c.stream != 0:
 				w.step(Event{Kind: EventHeartbeat, MemberID: c.id, Stream: c.stream, Epoch: c.epoch})
+			case c.old != nil && c.old.call == 0:
+				w.calls++
+				w.request(ClassicEvent{Kind: ClassicHeartbeat, Call: w.calls, MemberID: c.id, Generation: c.epoch})
 			}
 		}
 	}

@@ -20,6 +20,8 @@ func (g *Group) join(now time.Time, ev Event, out *Effects) {
 		refuse(ev, CodeInvalid, "the member is known with instance id "+strconv.Quote(m.InstanceID)+", not "+strconv.Quote(ev.Join.InstanceID), out)
 	case m.superseded(ev):
 		refuse(ev, CodeFencedEpoch, "a newer stream of the member is attached", out)
+	case m.isHosted():
+		refuse(ev, CodeInvalid, "a member of that id speaks the classic protocol", out)
 	case ev.Epoch == 0:
 		g.joinAfresh(now, m, ev, out)
 	default:
@@ -46,30 +48,34 @@ func refuse(ev Event, code Code, message string, out *Effects) {
 
 // joinNew adds a member. One with the instance id of another takes its place.
 func (g *Group) joinNew(now time.Time, ev Event, out *Effects) {
-	var old *member
-	if id, taken := g.instance[ev.Join.InstanceID]; taken && ev.Join.InstanceID != "" {
-		old = g.members[id]
-		g.drop(old, CodeFencedInstance, "another member with instance id "+ev.Join.InstanceID+" took over", out)
-		// Its target goes to the heir, so that the assignor keeps it in place.
-		target := old.target
-		old.target = nil
-		g.remove(old, out)
-		m := g.add(now, *ev.Join)
-		m.target = target
-		for p := range target {
-			g.wanted[p] = m
-		}
-		g.admit(now, m, ev, out)
-		return
+	g.admit(now, g.succeed(now, *ev.Join, out), ev, out)
+}
+
+// succeed adds a member, and lets it inherit where the member with its instance
+// id was headed, so that the assignor keeps it in place.
+func (g *Group) succeed(now time.Time, details Member, out *Effects) *member {
+	id, taken := g.instance[details.InstanceID]
+	if !taken || details.InstanceID == "" {
+		return g.add(now, details)
 	}
-	g.admit(now, g.add(now, *ev.Join), ev, out)
+	old := g.members[id]
+	g.drop(old, CodeFencedInstance, "another member with instance id "+details.InstanceID+" took over", out)
+	target := old.target
+	old.target = nil
+	g.remove(old, out)
+	m := g.add(now, details)
+	m.target = target
+	for p := range target {
+		g.wanted[p] = m
+	}
+	return m
 }
 
 // joinAfresh restarts a known member that says it owns nothing.
 func (g *Group) joinAfresh(now time.Time, m *member, ev Event, out *Effects) {
 	g.drop(m, CodeFencedEpoch, "the member joined anew on another stream", out)
 	g.releaseAll(m)
-	m.epoch = 0
+	m.epoch, m.previous = 0, 0
 	g.back(m, out)
 	m.Member = *ev.Join
 	g.admit(now, m, ev, out)
@@ -83,6 +89,7 @@ func (g *Group) admit(now time.Time, m *member, ev Event, out *Effects) {
 	out.List = append(out.List, Effect{Kind: EffectPersistMember, MemberID: m.ID, Member: m.details()})
 	m.left = false
 	clear(m.told)
+	g.saveCurrent(m, out)
 	g.attach(now, m, ev)
 	g.update(m, out)
 }
@@ -115,6 +122,7 @@ func (g *Group) rejoin(now time.Time, m *member, ev Event, out *Effects) {
 	for p := range m.owned {
 		m.told[p] = struct{}{}
 	}
+	g.saveCurrent(m, out)
 	g.update(m, out)
 	g.queue(m)
 }
@@ -199,11 +207,16 @@ func (g *Group) acknowledge(now time.Time, m *member, listed []TopicPartition, o
 		}
 	}
 	has := setOf(listed)
+	released := false
 	for _, p := range m.ownedSorted() {
 		_, still := has[p]
 		if _, may := m.told[p]; !may && !still {
 			g.release(m, p)
+			released = true
 		}
+	}
+	if released {
+		g.saveCurrent(m, out)
 	}
 	complete := len(has) == len(m.told) && len(m.owned) == len(m.told)
 	switch {
@@ -240,7 +253,7 @@ func (g *Group) detach(now time.Time, ev Event) {
 // for its session timeout.
 func (g *Group) leave(now time.Time, ev Event, out *Effects) {
 	m := g.members[ev.MemberID]
-	if m == nil || m.stream != ev.Stream {
+	if m == nil || m.stream != ev.Stream || m.isHosted() {
 		return
 	}
 	m.stream = 0
@@ -251,6 +264,7 @@ func (g *Group) leave(now time.Time, ev Event, out *Effects) {
 	m.left = true
 	g.releaseAll(m)
 	clear(m.told)
+	g.saveCurrent(m, out)
 	m.acked, m.ackBy = true, time.Time{}
 	m.expires = now.Add(m.SessionTimeout)
 	g.due(m.expires)
@@ -267,7 +281,7 @@ func (m *member) ownedSorted() []TopicPartition { return sorted(m.owned) }
 func sameWish(a, b *Member) bool {
 	return a.ClientID == b.ClientID && a.Host == b.Host && a.Rack == b.Rack && a.Pattern == b.Pattern &&
 		a.Assignor == b.Assignor && a.SessionTimeout == b.SessionTimeout && a.RebalanceTimeout == b.RebalanceTimeout &&
-		slices.Equal(a.Topics, b.Topics)
+		slices.Equal(a.Topics, b.Topics) && sameProtocols(a.Classic, b.Classic)
 }
 
 func setOf(ps []TopicPartition) map[TopicPartition]struct{} {

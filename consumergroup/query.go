@@ -29,6 +29,21 @@ func (g *Group) Len() int { return len(g.members) }
 // Has reports whether there is a member of that id.
 func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
 
+// Speaks reports whether there is a member of that id that speaks the new protocol.
+func (g *Group) Speaks(memberID string) bool {
+	m := g.members[memberID]
+	return m != nil && !m.isHosted()
+}
+
+// Hosts is the number of members of the classic protocol.
+func (g *Group) Hosts() int { return g.hosted }
+
+// HasInstance reports whether there is a member of that instance id.
+func (g *Group) HasInstance(instanceID string) bool {
+	_, ok := g.instance[instanceID]
+	return ok && instanceID != ""
+}
+
 // Awaits reports whether restored members have still to come back, so that
 // nobody is given anything.
 func (g *Group) Awaits() bool { return g.awaited > 0 }
@@ -66,7 +81,7 @@ func (m *member) settled(epoch int32) bool {
 	if m.left {
 		return true
 	}
-	if m.epoch != epoch || !m.acked || len(m.owned) != len(m.target) {
+	if m.epoch != epoch && !m.isHosted() || !m.acked || m.join != 0 || len(m.owned) != len(m.target) {
 		return false
 	}
 	for p := range m.target {
@@ -130,18 +145,24 @@ func (g *Group) Members() []MemberInfo {
 	return infos
 }
 
-// CheckMember reports whether a member may commit at all with an epoch.
-func (g *Group) CheckMember(memberID string, epoch int32) (Code, string) {
+// CheckMember reports whether a member may commit at all with an epoch. A classic
+// member commits with its generation.
+func (g *Group) CheckMember(memberID, instanceID string, epoch int32) (Code, string) {
 	m := g.members[memberID]
 	switch {
 	case m == nil || m.left:
+		if id, taken := g.instance[instanceID]; taken && instanceID != "" && id != memberID {
+			return CodeFencedInstance, "another member with instance id " + strconv.Quote(instanceID) + " took over"
+		}
 		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
 	case m.away:
 		return CodeAway, "member " + strconv.Quote(memberID) + " has not come back to the new coordinator yet"
-	case epoch > m.epoch || epoch < 0:
-		return CodeFencedEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " was not given; the member's is " + strconv.Itoa(int(m.epoch))
+	case epoch <= m.epoch && epoch >= 0:
+		return CodeNone, ""
+	case m.isHosted():
+		return CodeIllegalGeneration, m.notGeneration(epoch)
 	}
-	return CodeNone, ""
+	return CodeFencedEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " was not given; the member's is " + strconv.Itoa(int(m.epoch))
 }
 
 // CheckCommit reports whether a member that passed CheckMember may commit an
@@ -151,12 +172,19 @@ func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition) (Cod
 	if m == nil {
 		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
 	}
+	code := CodeStaleEpoch
+	if m.isHosted() {
+		code = CodeIllegalGeneration
+		if m.join != 0 || m.phase != phaseIdle || g.rejoins(m) {
+			code = CodeRebalanceInProgress
+		}
+	}
 	given, owns := m.owned[p]
 	switch {
 	case !owns:
-		return CodeStaleEpoch, "the partition is not assigned to member " + strconv.Quote(memberID)
+		return code, "the partition is not assigned to member " + strconv.Quote(memberID)
 	case epoch < given:
-		return CodeStaleEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " is older than the assignment of the partition, " + strconv.Itoa(int(given))
+		return code, "member epoch " + strconv.Itoa(int(epoch)) + " is older than the assignment of the partition, " + strconv.Itoa(int(given))
 	}
 	return CodeNone, ""
 }

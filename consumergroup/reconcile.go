@@ -13,9 +13,29 @@ import (
 // While a new target is due nobody moves: a member that joined anew would
 // otherwise get its partitions back in the epoch of its former process.
 func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
-	if g.members[m.ID] != m || m.stream == 0 || m.away || !m.acked || g.assigning() {
+	if g.members[m.ID] != m || m.away || g.assigning() {
 		return
 	}
+	if m.isHosted() {
+		g.reconcileHosted(now, m, out)
+		return
+	}
+	if m.stream == 0 || !m.acked {
+		return
+	}
+	news, ask := g.advance(m, out)
+	if ask {
+		g.expectAck(now, m)
+	}
+	if news {
+		g.update(m, out)
+	}
+}
+
+// advance changes what m is told: less, while it has something to give up; else
+// its epoch comes to the target's, and it gets what nobody holds of its target.
+// news: there is something to tell. ask: m must list what it is told.
+func (g *Group) advance(m *member, out *Effects) (news, ask bool) {
 	keep := make(map[TopicPartition]struct{}, len(m.owned))
 	for p := range m.owned {
 		if _, ok := m.target[p]; ok {
@@ -24,12 +44,13 @@ func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
 	}
 	if len(keep) < len(m.owned) {
 		m.told = keep
-		g.expectAck(now, m)
-		g.update(m, out)
-		return
+		g.saveCurrent(m, out)
+		return true, true
 	}
 	raised := m.epoch != g.targetEpoch
-	m.epoch = g.targetEpoch
+	if raised {
+		m.previous, m.epoch = m.epoch, g.targetEpoch
+	}
 	given := false
 	for _, p := range sorted(m.target) {
 		if _, has := m.owned[p]; !has && g.holder[p] == nil {
@@ -38,13 +59,12 @@ func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
 			given = true
 		}
 	}
+	changed := raised || given || !sameSet(m.told, keep)
 	m.told = keep
-	if given {
-		g.expectAck(now, m)
+	if changed {
+		g.saveCurrent(m, out)
 	}
-	if given || raised {
-		g.update(m, out)
-	}
+	return given || raised, given
 }
 
 // update sends m its epoch and all that it was told.
@@ -55,7 +75,7 @@ func (g *Group) update(m *member, out *Effects) {
 }
 
 // assign computes the target for the group epoch and wakes everybody.
-func (g *Group) assign() {
+func (g *Group) assign(out *Effects) {
 	if !g.dirty || g.awaited > 0 {
 		return // asked for twice, or too early
 	}
@@ -75,14 +95,20 @@ func (g *Group) assign() {
 	clear(g.wanted)
 	for i, id := range g.order {
 		m := g.members[id]
+		before := m.target
 		m.target = make(map[TopicPartition]struct{}, len(result[i]))
 		for _, p := range result[i] {
 			tp := TopicPartition{Topic: topics[p.Topic], Partition: p.Partition}
 			m.target[tp] = struct{}{}
 			g.wanted[tp] = m
 		}
+		if !m.saved || !sameSet(before, m.target) {
+			g.saveTarget(m, out)
+		}
 		g.queue(m)
 	}
+	// Last: an epoch in the log vouches for the targets before it.
+	out.List = append(out.List, Effect{Kind: EffectPersistTarget, Epoch: g.targetEpoch})
 }
 
 // input writes the group in the assignor's terms: topics by index. What a

@@ -19,7 +19,11 @@ type script struct {
 	topics  map[string]int32
 	streams map[string]uint64
 	last    uint64
-	store   map[string]Member
+	calls   uint64
+	ids     int
+	store   map[string]*StoredMember
+	hash    int64
+	target  int32
 	b       strings.Builder
 }
 
@@ -28,7 +32,7 @@ func TestScripts(t *testing.T) {
 		t.Helper()
 		s := &script{
 			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{},
-			streams: map[string]uint64{}, store: map[string]Member{},
+			streams: map[string]uint64{}, store: map[string]*StoredMember{},
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			t.Helper()
@@ -65,6 +69,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		ev.Kind, ev.Metadata = EventMetadata, s.metadata()
 	case "join":
 		s.join(t, d, &ev)
+	case "cjoin", "csync", "chb", "cleave":
+		s.classic(t, d, id, &ev)
 	case "hb":
 		ev.Kind = EventHeartbeat
 	case "detach":
@@ -79,13 +85,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		s.advance(dur)
 		return
 	case "move":
-		var members []Member
-		for _, id := range s.g.order {
-			members = append(members, s.store[id])
-		}
-		s.g = Restore(s.now, "g", s.g.Epoch(), members, 10500*time.Millisecond)
-		clear(s.streams)
-		fmt.Fprintf(&s.b, "%s\n", s.g.State())
+		s.move(d.HasArg("older"))
 		return
 	case "commit":
 		s.commit(id, int32(epoch), partitions(owned)[0])
@@ -115,6 +115,45 @@ func (s *script) join(t *testing.T, d *datadriven.TestData, ev *Event) {
 	}
 	if p, ok := strings.CutPrefix(topics, "~"); ok {
 		ev.Join.Topics, ev.Join.Pattern = nil, p
+	}
+}
+
+// classic makes the requests of a member of the classic protocol.
+func (s *script) classic(t *testing.T, d *datadriven.TestData, id string, ev *Event) {
+	t.Helper()
+	generation, owns, instance, topics, kind, says := -1, "", "", "a", "consumer", 0
+	protocols := "range"
+	d.MaybeScanArgs(t, "gen", &generation)
+	d.MaybeScanArgs(t, "owns", &owns)
+	d.MaybeScanArgs(t, "instance", &instance)
+	d.MaybeScanArgs(t, "topics", &topics)
+	d.MaybeScanArgs(t, "type", &kind)
+	d.MaybeScanArgs(t, "protocols", &protocols)
+	if says = generation; d.HasArg("says") {
+		d.MaybeScanArgs(t, "says", &says)
+	}
+	if id == "new" {
+		id = ""
+		s.ids++
+	}
+	s.calls++
+	c := &ClassicEvent{Call: s.calls, MemberID: id, InstanceID: instance, Generation: int32(generation), ProtocolType: kind}
+	ev.Kind, ev.Classic = EventClassic, c
+	switch d.Cmd {
+	case "csync":
+		c.Kind = ClassicSync
+	case "chb":
+		c.Kind = ClassicHeartbeat
+	case "cleave":
+		c.Kind = ClassicLeave
+	default:
+		c.Kind, c.NewID, c.RequireKnownID = ClassicJoin, fmt.Sprintf("c%d", s.ids), d.HasArg("known")
+		c.Join = &ClassicMember{ID: id, InstanceID: instance, SessionTimeout: 10 * time.Second, RebalanceTimeout: 20 * time.Second}
+		for name := range strings.SplitSeq(protocols, "/") {
+			c.Join.Protocols = append(c.Join.Protocols, ClassicProtocol{Name: name})
+		}
+		ev.Metadata = s.metadata()
+		ev.Subscription = &Subscription{Version: 3, Topics: strings.Split(topics, "/"), Owned: partitions(owns), Generation: int32(says)}
 	}
 }
 
@@ -162,10 +201,34 @@ func (s *script) print() {
 		case EffectDrop:
 			fmt.Fprintf(&s.b, "%s/%d: dropped: %s: %s\n", e.MemberID, e.Stream, e.Code, e.Message)
 		case EffectPersistGroup:
+			s.hash = e.Hash
 			fmt.Fprintf(&s.b, "persist epoch %d\n", e.Epoch)
+		case EffectPersistTarget:
+			s.target = e.Epoch
+			fmt.Fprintf(&s.b, "persist target epoch %d\n", e.Epoch)
+		case EffectPersistTargetOf:
+			s.stored(e.MemberID).Target = e.Assigned
+			fmt.Fprintf(&s.b, "persist target of %s: %v\n", e.MemberID, e.Assigned)
+		case EffectPersistCurrent:
+			s.stored(e.MemberID).Current = e.Current
+			fmt.Fprintf(&s.b, "persist %s: epoch=%d %s\n", e.MemberID, e.Current.Epoch, standing(e.Current))
 		case EffectPersistMember:
-			s.store[e.MemberID] = *e.Member
+			s.stored(e.MemberID).Member = *e.Member
 			fmt.Fprintf(&s.b, "persist member %s\n", e.MemberID)
+		case EffectReply:
+			r := e.Reply
+			fmt.Fprintf(&s.b, "#%d %s:", r.Call, r.MemberID)
+			if r.Code != CodeNone {
+				fmt.Fprintf(&s.b, " %s: %s\n", r.Code, r.Message)
+				continue
+			}
+			if r.Generation >= 0 {
+				fmt.Fprintf(&s.b, " generation=%d protocol=%s", r.Generation, r.Protocol)
+			}
+			if r.Assigned != nil {
+				fmt.Fprintf(&s.b, " %v", r.Assigned)
+			}
+			s.b.WriteByte('\n')
 		case EffectForgetMember:
 			delete(s.store, e.MemberID)
 			fmt.Fprintf(&s.b, "forget member %s\n", e.MemberID)
@@ -173,8 +236,55 @@ func (s *script) print() {
 	}
 }
 
+func (s *script) stored(id string) *StoredMember {
+	m := s.store[id]
+	if m == nil {
+		m = &StoredMember{}
+		s.store[id] = m
+	}
+	return m
+}
+
+// move restarts the group; older: from what a build left that did not write who owns what.
+func (s *script) move(older bool) {
+	stored := &Stored{Epoch: s.g.Epoch(), Hash: s.hash, TargetEpoch: s.target}
+	for _, id := range s.g.order {
+		m := *s.store[id]
+		if older {
+			m.Current, m.Target = nil, nil
+		}
+		stored.Members = append(stored.Members, m)
+	}
+	s.g = Restore(s.now, "g", stored, 10500*time.Millisecond)
+	clear(s.streams)
+	s.step(Event{Kind: EventMetadata, Metadata: s.metadata()})
+	fmt.Fprintf(&s.b, "%s\n", s.g.State())
+}
+
+func standing(c *Current) string {
+	text := fmt.Sprint("has ", givenList(c.Assigned))
+	if len(c.Revoking) > 0 {
+		text += fmt.Sprint(", gives up ", givenList(c.Revoking))
+	}
+	if c.Waiting {
+		text += ", waits"
+	}
+	return text
+}
+
+func givenList(list []Given) string {
+	var b strings.Builder
+	for i, p := range list {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%s@%d", p.TopicPartition, p.Epoch)
+	}
+	return "[" + b.String() + "]"
+}
+
 func (s *script) commit(id string, epoch int32, p TopicPartition) {
-	code, message := s.g.CheckMember(id, epoch)
+	code, message := s.g.CheckMember(id, "", epoch)
 	if code == CodeNone {
 		code, message = s.g.CheckCommit(id, epoch, p)
 	}
@@ -186,7 +296,11 @@ func (s *script) commit(id string, epoch int32, p TopicPartition) {
 }
 
 func (s *script) show() {
-	fmt.Fprintf(&s.b, "%s epoch=%d assignor=%s\n", s.g.State(), s.g.Epoch(), s.g.Assignor())
+	fmt.Fprintf(&s.b, "%s epoch=%d assignor=%s", s.g.State(), s.g.Epoch(), s.g.Assignor())
+	if s.g.OnlyClassic() {
+		s.b.WriteString(" only classic members")
+	}
+	s.b.WriteByte('\n')
 	for _, m := range s.g.Members() {
 		fmt.Fprintf(&s.b, "%s epoch=%d %v\n", m.ID, m.Epoch, m.Owned)
 	}

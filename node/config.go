@@ -73,6 +73,7 @@ type Config struct {
 	OffsetsRetention time.Duration // offsets.retention.minutes
 	SessionGrace     time.Duration // session.grace
 	InitialRebalance time.Duration // group.initial.rebalance.delay.ms
+	GroupMigration   string        // group.consumer.migration.policy
 
 	// NumPartitions and DefaultReplicas are those of topics that Kafka clients create
 	// without saying so; DefaultReplicas 0: min(3, brokers).
@@ -128,6 +129,7 @@ func DefaultConfig() Config {
 		OffsetsPartitions: 50,
 		OffsetsRetention:  7 * 24 * time.Hour,
 		InitialRebalance:  500 * time.Millisecond,
+		GroupMigration:    "bidirectional",
 		NumPartitions:     1,
 		MaxConnections:    20_000,
 		ConnectionIdle:    10 * time.Minute,

@@ -87,6 +87,7 @@ func Keys() []Key {
 		{"group.initial.rebalance.delay.ms", "duration", "500ms", "How long the first rebalance of an empty group of the classic protocol waits for more members; a bare number is milliseconds.", func(c *Config, v string) error {
 			return setDuration(&c.InitialRebalance, v, time.Millisecond, 5*time.Minute)
 		}},
+		{"group.consumer.migration.policy", "bidirectional|upgrade|downgrade|disabled", "bidirectional", "Whether a consumer group with members may go from the classic protocol to the new one (upgrade) and back (downgrade) while its members roll.", setMigration},
 		{"offsets.topic.num.partitions", "int", "50", "Partitions of __consumer_offsets when it is created.", func(c *Config, v string) error { return setPositive(&c.OffsetsPartitions, v, 10000) }},
 		{"auto.create.topics.enable", "bool", "false", "A topic that a Kafka client asks for or writes to is created.", func(c *Config, v string) error { return setBool(&c.AutoCreateTopics, v) }},
 		{"num.partitions", "int", "1", "Partitions of topics that Kafka clients create without a number.", func(c *Config, v string) error { return setPositive(&c.NumPartitions, v, 10000) }},
@@ -259,6 +260,15 @@ func setLevel(dst *slog.Level, v string) error {
 	}
 	*dst = level
 	return nil
+}
+
+func setMigration(c *Config, v string) error {
+	switch v {
+	case "bidirectional", "upgrade", "downgrade", "disabled":
+		c.GroupMigration = v
+		return nil
+	}
+	return errors.New("must be bidirectional, upgrade, downgrade or disabled")
 }
 
 func setLogFormat(c *Config, v string) error {

@@ -252,6 +252,7 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 		ReassignmentThrottle: n.cfg.ReassignmentThrottle,
 		OffsetsReplicas:      n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
 		SessionGrace: n.cfg.SessionGrace, OffsetsRetention: n.cfg.OffsetsRetention, InitialRebalance: n.cfg.InitialRebalance,
+		GroupMigration: n.cfg.GroupMigration,
 	})
 	if err != nil {
 		return err

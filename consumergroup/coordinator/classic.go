@@ -117,7 +117,7 @@ func classicCallOf[T any](ctx context.Context, c *Coordinator, groupID string, e
 	}
 	return call(ctx, s, func(reply func(T, error)) {
 		g := s.groups[groupID]
-		if g == nil || g.classic == nil {
+		if g == nil || g.classic == nil && g.machine.Len() == 0 {
 			s.emit(func(error) {
 				reply(zero, api.Errorf(api.CodeUnknownMember, "group %q has no member %q", groupID, ev.MemberID))
 			})
@@ -141,7 +141,11 @@ func (s *shard) classicRequest(g *group, ev consumergroup.ClassicEvent, answer c
 	s.lastCall++
 	ev.Call = s.lastCall
 	s.calls[ev.Call] = answer
-	s.stepClassic(time.Now(), g, ev)
+	if g.classic != nil {
+		s.stepClassic(time.Now(), g, ev)
+	} else {
+		s.hostedRequest(time.Now(), g, ev)
+	}
 	s.forgetIfVoid(g)
 }
 
@@ -159,17 +163,7 @@ func (s *shard) carryOutClassic(now time.Time, g *group) {
 			s.persistAt(now, classicKey(g.id), classicValue(g.classic.Stored()), true)
 			continue
 		}
-		s.emit(func(err error) {
-			answer := s.calls[e.Call]
-			delete(s.calls, e.Call)
-			switch {
-			case answer == nil:
-			case err != nil:
-				answer(nil, errLoading())
-			default:
-				answer(&e, nil)
-			}
-		})
+		s.answer(&e)
 	}
 	g.notePresence(now)
 	if s.groups != nil {
@@ -178,21 +172,26 @@ func (s *shard) carryOutClassic(now time.Time, g *group) {
 }
 
 // classicFor returns the group that a classic join is for: it makes one, and
-// turns one of the other protocol that has no members.
+// turns one of the other protocol that has no members. One that has takes the
+// classic member in.
 func (s *shard) classicFor(req *api.ClassicJoin) (*group, error) {
 	g := s.groups[req.Group]
 	if g == nil {
 		g = newGroup(consumergroup.New(req.Group))
 		s.groups[req.Group] = g
 	}
-	if g.classic == nil {
-		if g.machine.Len() > 0 {
-			return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q has members of the consumer protocol", req.Group)
-		}
+	if g.classic == nil && g.machine.Len() == 0 {
 		g.classic = consumergroup.NewClassic(req.Group, g.machine.Epoch(), s.cfg.InitialRebalanceDelay)
+		if g.machine.Epoch() > 0 { // its number goes on whatever happens
+			s.persist(classicKey(g.id), classicValue(g.classic.Stored()))
+			g.classicWritten = true
+		}
 		s.dropMachine(g)
+		s.deadlines.set(g, time.Time{})
 	}
-	if n := g.classic.Len(); n >= s.cfg.MaxMembers && !g.classic.Has(req.MemberID, req.InstanceID) {
+	known := g.classic != nil && g.classic.Has(req.MemberID, req.InstanceID) ||
+		g.machine.Has(req.MemberID) || g.machine.HasInstance(req.InstanceID)
+	if n := g.members(); n >= s.cfg.MaxMembers && !known {
 		return nil, api.Errorf(api.CodeGroupFull, "group %q has %d members, the most allowed", req.Group, n)
 	}
 	return g, nil
@@ -200,12 +199,19 @@ func (s *shard) classicFor(req *api.ClassicJoin) (*group, error) {
 
 // dropMachine forgets what was written of a group under the consumer protocol.
 func (s *shard) dropMachine(g *group) {
-	if g.machine.Epoch() > 0 {
-		s.persist(groupKey(g.id), nil)
-	}
+	s.forgetMachine(g)
 	g.machine = consumergroup.New(g.id)
 	g.effects.Reset()
-	s.deadlines.set(g, time.Time{})
+}
+
+// forgetMachine writes tombstones for what is written of a group under the
+// consumer protocol, beside its members.
+func (s *shard) forgetMachine(g *group) {
+	if g.machine.Epoch() > 0 {
+		s.persist(targetEpochKey(g.id), nil)
+		s.persist(groupKey(g.id), nil)
+	}
+	s.dropPatterns(g, nil)
 }
 
 // dropClassic forgets what was written of a group under the classic protocol;
@@ -214,7 +220,10 @@ func (s *shard) dropClassic(now time.Time, g *group) {
 	if g.classic == nil {
 		return
 	}
-	g.machine = consumergroup.Restore(now, g.id, g.classic.Generation(), nil, 0)
+	g.machine = consumergroup.Restore(now, g.id, &consumergroup.Stored{Epoch: g.classic.Generation()}, 0)
+	if g.machine.Epoch() > 0 { // its number goes on whatever happens
+		s.persist(groupKey(g.id), groupValue(g.machine.Epoch(), 1))
+	}
 	if g.classicWritten {
 		s.persist(classicKey(g.id), nil)
 	}

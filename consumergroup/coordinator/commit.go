@@ -98,7 +98,9 @@ func (s *shard) commit(c *commit) {
 		s.groups[c.req.Group] = g
 	}
 	c.group = g
-	s.gatherCommit(time.Now(), c)
+	now := time.Now()
+	g.renew(now, c.req.MemberID)
+	s.gatherCommit(now, c)
 	s.forgetIfVoid(g)
 }
 
@@ -192,7 +194,7 @@ func commitAllowed(g *group, req *api.CommitOffsets) error {
 		}
 		return nil
 	}
-	if code, message := g.machine.CheckMember(req.MemberID, req.MemberEpoch); code != consumergroup.CodeNone {
+	if code, message := g.machine.CheckMember(req.MemberID, req.InstanceID, req.MemberEpoch); code != consumergroup.CodeNone {
 		return api.Errorf(codeOf(code), "group %q: %s", req.Group, message)
 	}
 	return nil

@@ -48,6 +48,8 @@ type Topics interface {
 	// Racks returns, for each partition, the racks that its replicas are in, each
 	// once, ascending; nil when no broker has one.
 	Racks(topic string) [][]string
+	// Version goes up whenever the view changes.
+	Version() uint64
 	// All yields every topic and its number of partitions, ascending by name.
 	All() iter.Seq2[string, int32]
 }
@@ -73,6 +75,8 @@ type Config struct {
 	// InitialRebalanceDelay is how long the first rebalance of an empty group of
 	// the classic protocol waits for more members; below 0: not at all. 500 ms.
 	InitialRebalanceDelay time.Duration
+	// Migration says which way groups with members may change the protocol; both.
+	Migration Migration
 	// LoadGrace is the least time that members have to come back after a load,
 	// whatever their session timeout: longer than a broker that is cut off from
 	// the controller goes on as a coordinator. 5 s.
@@ -122,6 +126,12 @@ func (c Config) withDefaults() (Config, error) {
 		if *n.value == 0 {
 			*n.value = n.def
 		}
+	}
+	if c.Migration == "" {
+		c.Migration = MigrateBoth
+	}
+	if _, ok := ParseMigration(string(c.Migration)); !ok {
+		return c, fmt.Errorf("coordinator: Migration %q is none of bidirectional, upgrade, downgrade, disabled", c.Migration)
 	}
 	if c.MaxMetadataBytes > math.MaxInt16 {
 		return c, fmt.Errorf("coordinator: MaxMetadataBytes %d is above %d", c.MaxMetadataBytes, math.MaxInt16)

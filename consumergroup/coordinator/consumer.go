@@ -32,6 +32,10 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHe
 		return nil, err
 	}
 	return call(ctx, s, func(reply func(*api.ConsumerHeartbeatResult, error)) {
+		if ctx.Err() != nil { // a join of long ago must not seem to be a new one
+			reply(nil, ctx.Err())
+			return
+		}
 		result, err := c.consumerHeartbeat(s, req)
 		s.emit(func(failed error) {
 			if failed != nil {
@@ -56,7 +60,7 @@ func (c *Coordinator) consumerHeartbeat(s *shard, req *api.ConsumerHeartbeat) (f
 		return c.consumerLeave(s, g, req)
 	case req.MemberEpoch == api.EpochJoin:
 		return c.consumerJoin(s, req)
-	case g == nil || !g.machine.Has(req.MemberID):
+	case g == nil || !g.machine.Speaks(req.MemberID):
 		return nil, api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
 	}
 	stream := g.machine.Stream(req.MemberID)
@@ -109,7 +113,7 @@ func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat) (func(f
 }
 
 func (c *Coordinator) consumerLeave(s *shard, g *group, req *api.ConsumerHeartbeat) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
-	if g == nil || !g.machine.Has(req.MemberID) {
+	if g == nil || !g.machine.Speaks(req.MemberID) {
 		return nil, api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
 	}
 	stream := g.machine.Stream(req.MemberID)

@@ -19,6 +19,7 @@ type Coordinator struct {
 	cfg        Config
 	progress   *progress
 	room       room
+	patterns   *patterns
 	partitions atomic.Int32  // of __consumer_offsets; 0: it does not exist
 	streams    atomic.Uint64 // numbers sessions
 
@@ -34,7 +35,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{cfg: cfg, progress: newProgress(), shards: map[int32]*shard{}}
+	c := &Coordinator{cfg: cfg, progress: newProgress(), patterns: &patterns{}, shards: map[int32]*shard{}}
 	c.room.limit = int64(cfg.MaxCommitBytes)
 	return c, nil
 }
@@ -78,6 +79,7 @@ func (c *Coordinator) Unload(partition int32) {
 // TopicsChanged says that Config.Topics may answer differently from now on. It
 // does not wait, and calls in a row become one.
 func (c *Coordinator) TopicsChanged() {
+	c.patterns.topicsChanged()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, s := range c.shards {

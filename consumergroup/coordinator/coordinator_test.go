@@ -234,7 +234,57 @@ func TestReconnectLosesNothing(t *testing.T) {
 	})
 }
 
+// A new coordinator resumes: nothing is assigned anew, commits are taken before
+// anybody has come back, and a newcomer waits for nobody.
 func TestCoordinatorMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m1, m2 := b.member(api.JoinGroup{}).start(), b.member(api.JoinGroup{TopicPattern: "a|b", Topics: []string{"a"}}).start()
+		synctest.Wait()
+		b.close()
+		<-m1.done
+		<-m2.done
+		had1, had2 := m1.last(), m2.last()
+		b.c = b.start()
+		synctest.Wait()
+		mustCommit(t, b.c, commitOf(m1, had1.Assignment[0].Partition, 1))
+		wantCode(t, outcomeOf(b.c.CommitOffsets(t.Context(), commitOf(m2, had1.Assignment[0].Partition, 1))), api.CodeStaleMemberEpoch)
+		m1, m2 = m1.resume(b.c), m2.resume(b.c)
+		synctest.Wait()
+		for _, u := range [][2]api.SessionUpdate{{m1.last(), had1}, {m2.last(), had2}} {
+			if !slices.Equal(u[0].Assignment, u[1].Assignment) || u[0].MemberEpoch != u[1].MemberEpoch {
+				t.Fatalf("has %+v, had %+v", u[0], u[1])
+			}
+		}
+		b.close()
+		<-m1.done
+		<-m2.done
+		b.c = b.start()
+		synctest.Wait()
+		m3 := b.member(api.JoinGroup{}).start()
+		m1 = m1.resume(b.c)
+		synctest.Wait()
+		if m3.epoch() != m1.epoch() || m3.epoch() <= had1.MemberEpoch {
+			t.Fatalf("a newcomer waits for who is not back: %+v %+v", m1.last(), m3.last())
+		}
+		m1.cut()
+		m3.cut()
+		b.close()
+	})
+}
+
+// outcomeOf is the outcome of a commit of one offset.
+func outcomeOf(results []api.CommittedOffset, err error) error {
+	if err == nil && results[0].Err != nil {
+		err = results[0].Err
+	}
+	return err
+}
+
+// A build that did not write who owns what had the group last: nobody is given
+// anything before all members have told.
+func TestCoordinatorMovesFromAnOlderBuild(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)
 		synctest.Wait()
@@ -243,9 +293,16 @@ func TestCoordinatorMoves(t *testing.T) {
 		b.close()
 		<-m1.done
 		<-m2.done
+		batch := (&batches{}).fresh()
+		batch.add(time.Now(), groupKey("g"), groupValue(m1.epoch(), 0))
+		bytes, err := batch.build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.log.Append(record.NewBuf(bytes))
 		b.c = b.start()
 		synctest.Wait()
-		_, err := b.c.CommitOffsets(t.Context(), commitOf(m1, 0, 1))
+		_, err = b.c.CommitOffsets(t.Context(), commitOf(m1, 0, 1))
 		wantCode(t, err, api.CodeCoordinatorLoading)
 		had1, had2 := m1.last(), m2.last()
 		m1 = m1.resume(b.c)

@@ -58,6 +58,13 @@
 // which; its epoch or generation goes on. Commits carry the member epoch or the
 // generation in the same field.
 //
+// A group with members changes it too (Config.Migration): a member of the consumer
+// protocol that joins a classic group of consumers has the coordinator host it, and
+// when the last such member goes the classic ones get it back. Which protocol a
+// group has in the log when records of both are there: classic, if that record
+// has members. So the way there ends with the classic record's tombstone, and the
+// way back begins with the classic record.
+//
 // A JoinClassic or SyncClassic waits for others: it returns when the rebalance
 // does, with the outcome, and is forgotten when its context ends.
 //
@@ -66,12 +73,15 @@
 // All keys begin with a 16-bit type. Written are, in Kafka's own schemas,
 // OffsetCommit (key 1, value version 3), GroupMetadata (key 2, value version 3:
 // a classic group as its leader assigned it), ConsumerGroupMetadata (key 3: the
-// group epoch) and ConsumerGroupMemberMetadata (key 5, with the session timeout
-// in a tagged field of ours). Other types are left alone.
+// group epoch and a hash of the topics), ConsumerGroupMemberMetadata (key 5, with
+// the session timeout in a tagged field of ours), the target assignment (keys 6 and
+// 7), where each member stands (key 8) and what each pattern matches (key 16).
+// Other types are left alone.
 //
 //	key    int16 type | string group | string topic, int32 partition   (1)
-//	                                 | nothing                         (2, 3)
-//	                                 | string member                   (5)
+//	                                 | nothing                         (2, 3, 6)
+//	                                 | string member                   (5, 7, 8)
+//	                                 | string pattern                  (16)
 //
 // # Goroutines
 //

@@ -181,9 +181,7 @@ func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, c
 // forget writes tombstones for what is left of a group beside its offsets, and
 // drops it.
 func (s *shard) forget(g *group) {
-	if g.machine.Epoch() > 0 {
-		s.persist(groupKey(g.id), nil)
-	}
+	s.forgetMachine(g)
 	if g.classicWritten {
 		s.persist(classicKey(g.id), nil)
 	}

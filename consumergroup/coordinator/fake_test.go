@@ -130,6 +130,8 @@ type fakeTopics struct {
 	life   byte // part of the ids
 }
 
+func (f *fakeTopics) Version() uint64 { return 1 }
+
 func (f *fakeTopics) Topic(topic string) (api.TopicID, int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

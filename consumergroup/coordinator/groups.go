@@ -25,8 +25,9 @@ type group struct {
 	// then one without members.
 	classic        *consumergroup.Classic
 	classicEffects consumergroup.ClassicEffects
-	classicWritten bool // it has a record
-	queued         bool // is in shard.assigning
+	classicWritten bool                // it has a record
+	queued         bool                // is in shard.assigning
+	patterns       map[string][]string // what was written of the patterns that members subscribe to
 
 	deadline time.Time
 	place    int // in shard.deadlines; 0: not in it
@@ -40,31 +41,56 @@ func newGroup(machine *consumergroup.Group) *group {
 }
 
 // restore makes a group of what the log has.
-func (s *shard) restore(now time.Time, id string, lg *loadedGroup) {
-	members := make([]consumergroup.Member, 0, len(lg.members))
+func (s *shard) restore(now time.Time, id string, lg *loadedGroup, names topicNames) {
+	g := newGroup(consumergroup.New(id))
+	s.adopt(g, lg.offsets)
+	g.emptySince, g.patterns = lg.changed, lg.patterns
+	s.groups[id] = g
+	if lg.classic != nil && (len(lg.classic.Members) > 0 || len(lg.members) == 0) {
+		s.restoreClassic(now, g, lg)
+		return
+	}
+	g.machine = consumergroup.Restore(now, id, s.stored(lg, names), s.cfg.LoadGrace)
+	if len(lg.members) > 0 {
+		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
+	}
+}
+
+// stored is a group of the consumer protocol as its machine takes it.
+func (s *shard) stored(lg *loadedGroup, names topicNames) *consumergroup.Stored {
+	stored := &consumergroup.Stored{Epoch: lg.epoch, Hash: lg.hash, TargetEpoch: lg.target}
 	for _, memberID := range slices.Sorted(maps.Keys(lg.members)) {
-		m := lg.members[memberID]
+		m := consumergroup.StoredMember{Member: lg.members[memberID]}
 		if m.SessionTimeout <= 0 {
 			m.SessionTimeout = s.cfg.SessionTimeout
 		}
 		if m.RebalanceTimeout <= 0 {
 			m.RebalanceTimeout = s.cfg.RebalanceTimeout
 		}
-		members = append(members, m)
+		if lg.hash != 0 { // else: a build that knew no current assignments wrote last
+			m.Current, m.Target = names.current(lg.currents[memberID]), names.target(lg.targets[memberID])
+		}
+		if len(m.Classic) > 0 {
+			m.Subscription, _ = readSubscription(m.Classic[0].Metadata)
+		}
+		stored.Members = append(stored.Members, m)
 	}
-	g := newGroup(consumergroup.Restore(now, id, lg.epoch, members, s.cfg.LoadGrace))
-	s.adopt(g, lg.offsets)
-	g.emptySince = lg.changed
-	s.groups[id] = g
-	if lg.classic != nil && len(members) == 0 {
-		g.classicWritten = true
-		g.classic = consumergroup.RestoreClassic(now, id, s.fillClassic(lg.classic), s.cfg.InitialRebalanceDelay)
-		s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
-		return
+	return stored
+}
+
+// restoreClassic makes a group of the classic protocol. What is left of the other
+// one, which it came from or was on its way to, goes.
+func (s *shard) restoreClassic(now time.Time, g *group, lg *loadedGroup) {
+	for _, memberID := range slices.Sorted(maps.Keys(lg.members)) {
+		s.forgetMember(g.id, memberID)
 	}
-	if len(members) > 0 {
-		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
+	if lg.epoch > 0 {
+		g.machine = consumergroup.Restore(now, g.id, &consumergroup.Stored{Epoch: lg.epoch}, 0)
+		s.dropMachine(g)
 	}
+	g.classicWritten = true
+	g.classic = consumergroup.RestoreClassic(now, g.id, s.fillClassic(lg.classic), s.cfg.InitialRebalanceDelay)
+	s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
 }
 
 // fillClassic gives restored members the timeouts that an old record may lack.
@@ -82,21 +108,24 @@ func (s *shard) fillClassic(stored *consumergroup.StoredClassic) *consumergroup.
 }
 
 // groupFor returns the group that a join of the consumer protocol is for: it
-// makes one, and turns one of the classic protocol that has no members.
+// makes one, and turns one of the classic protocol.
 func (s *shard) groupFor(join *api.JoinGroup, m *consumergroup.Member) (*group, error) {
 	g := s.groups[join.Group]
 	if g == nil {
 		g = newGroup(consumergroup.New(join.Group))
 		s.groups[join.Group] = g
 	}
-	if g.classic != nil {
-		if g.classic.Len() > 0 {
-			return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q has members of the classic protocol", join.Group)
-		}
-		s.dropClassic(time.Now(), g)
-	}
-	if n := g.machine.Len(); n >= s.cfg.MaxMembers && !g.machine.Has(m.ID) {
+	if n := g.members(); n >= s.cfg.MaxMembers && !g.machine.Has(m.ID) {
 		return nil, api.Errorf(api.CodeGroupFull, "group %q has %d members, the most allowed", join.Group, n)
+	}
+	switch {
+	case g.classic == nil:
+	case g.classic.Len() > 0:
+		if err := s.host(time.Now(), g, join); err != nil {
+			return nil, err
+		}
+	default:
+		s.dropClassic(time.Now(), g)
 	}
 	return g, nil
 }
@@ -112,8 +141,13 @@ func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 		g.queued = true
 		s.assigning = append(s.assigning, g)
 	}
+	s.savePatterns(now, g, ev.Metadata)
 	g.notePresence(now)
-	if s.groups != nil {
+	switch {
+	case s.groups == nil || g.classic != nil:
+	case s.cfg.Migration.down() && g.machine.OnlyClassic():
+		s.release(now, g)
+	default:
 		s.deadlines.set(g, g.effects.Deadline)
 	}
 }
@@ -121,11 +155,22 @@ func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 	switch e.Kind {
 	case consumergroup.EffectPersistGroup:
-		s.persist(groupKey(g.id), groupValue(e.Epoch))
+		s.persist(groupKey(g.id), groupValue(e.Epoch, e.Hash))
 	case consumergroup.EffectPersistMember:
 		s.persist(memberKey(g.id, e.MemberID), memberValue(e.Member))
 	case consumergroup.EffectForgetMember:
-		s.persist(memberKey(g.id, e.MemberID), nil)
+		s.forgetMember(g.id, e.MemberID)
+	case consumergroup.EffectPersistTarget:
+		s.persist(targetEpochKey(g.id), targetEpochValue(e.Epoch))
+	case consumergroup.EffectPersistTargetOf:
+		s.persist(targetKey(g.id, e.MemberID), targetValue(e.Assigned, s.topicID))
+	case consumergroup.EffectPersistCurrent:
+		s.persist(currentKey(g.id, e.MemberID), currentValue(e.Current, s.topicID))
+	case consumergroup.EffectReply:
+		if e.Reply.Assigned != nil {
+			e.Reply.Assignment = appendAssignment(e.Reply.Version, e.Reply.Assigned)
+		}
+		s.answer(e.Reply)
 	case consumergroup.EffectUpdate:
 		s.emit(func(err error) {
 			if err != nil {
@@ -161,6 +206,9 @@ func (s *shard) assign() {
 	s.assigning = nil
 	for _, g := range due {
 		g.queued = false
+		if g.classic != nil {
+			continue // it went back to the classic protocol meanwhile
+		}
 		s.step(time.Now(), g, consumergroup.Event{Kind: consumergroup.EventAssign})
 	}
 }
@@ -177,7 +225,6 @@ func (s *shard) fire(now time.Time) {
 }
 
 func (s *shard) topicsChanged() {
-	clear(s.matches)
 	now := time.Now()
 	s.dropOffsetsOfOtherTopics(now)
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {

@@ -16,10 +16,17 @@ const loadBytes = 1 << 20
 // loadedGroup is a group as the log has it.
 type loadedGroup struct {
 	epoch   int32
+	hash    int64
+	target  int32                        // the epoch of the target
 	classic *consumergroup.StoredClassic // nil: it has no record
 	members map[string]consumergroup.Member
-	offsets map[api.TopicPartition]committed
-	changed time.Time // of the last record about the group or a member
+	// targets and currents may name members that are gone: of one that comes
+	// again all is written anew.
+	targets  map[string][]idPartitions
+	currents map[string]*storedCurrent
+	patterns map[string][]string
+	offsets  map[api.TopicPartition]committed
+	changed  time.Time // of the last record about the group or a member
 }
 
 // loaded is the content of one partition of __consumer_offsets.
@@ -113,18 +120,37 @@ func (l *loaded) apply(rec *record.Record) {
 	case keyClassic:
 		g.classic = e.classic // nil in a tombstone
 	case keyGroupMetadata:
-		g.epoch = e.epoch // 0 in a tombstone
+		g.epoch, g.hash = e.epoch, e.hash // 0 in a tombstone
+	case keyTargetMetadata:
+		g.target = e.epoch // likewise
+	case keyTargetMember:
+		set(&g.targets, e.member.ID, e.target, e.tombstone)
+	case keyCurrentMember:
+		set(&g.currents, e.member.ID, e.current, e.tombstone)
+	case keyPattern:
+		set(&g.patterns, e.pattern, e.topics, e.tombstone)
 	case keyMemberMetadata:
-		if e.tombstone {
-			delete(g.members, e.member.ID)
-		} else {
-			if g.members == nil {
-				g.members = map[string]consumergroup.Member{}
-			}
-			g.members[e.member.ID] = e.member
-		}
+		set(&g.members, e.member.ID, e.member, e.tombstone)
 	}
-	if g.epoch == 0 && g.classic == nil && len(g.members) == 0 && len(g.offsets) == 0 {
+	if g.void() {
 		delete(l.groups, e.group)
 	}
+}
+
+// void reports whether nothing is left of a group. What is written of members
+// that are gone does not count.
+func (g *loadedGroup) void() bool {
+	return g.epoch == 0 && g.classic == nil && len(g.members) == 0 && len(g.offsets) == 0 && len(g.targets) == 0 && len(g.currents) == 0
+}
+
+// set takes one record of many into a map that most groups do not have.
+func set[V any](m *map[string]V, key string, value V, tombstone bool) {
+	if tombstone {
+		delete(*m, key)
+		return
+	}
+	if *m == nil {
+		*m = map[string]V{}
+	}
+	(*m)[key] = value
 }

@@ -57,6 +57,7 @@ func (s *shard) describeMembers(g *group) []api.GroupMember {
 		members = append(members, api.GroupMember{
 			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch, Rack: m.Rack,
 			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
+			Classic: len(m.Classic) > 0,
 		})
 	}
 	return members

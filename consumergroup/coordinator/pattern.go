@@ -1,8 +1,12 @@
 package coordinator
 
 import (
+	"maps"
 	"regexp"
 	"regexp/syntax"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/consumergroup"
@@ -13,7 +17,7 @@ import (
 const (
 	maxPatternBytes  = 4096
 	maxPatternCost   = 2000
-	maxPatternsKnown = 1000 // in a shard's cache
+	maxPatternsKnown = 10_000 // in the cache
 )
 
 // compilePattern compiles an RE2 expression that must match a whole topic name.
@@ -60,27 +64,82 @@ type matched struct {
 	partitions []int32
 }
 
+// patterns remembers what the patterns of all groups match, until topics change:
+// each is looked at once, however many groups and members have it. Its methods
+// may be called concurrently.
+type patterns struct {
+	mu      sync.Mutex // guards the rest
+	changes uint64     // how often topics changed
+	known   map[string]*matched
+}
+
+// topicsChanged forgets everything.
+func (p *patterns) topicsChanged() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes++
+	p.known = nil
+}
+
 // match returns the topics that a pattern matches. Patterns were checked when
 // they came; one of a log that another version wrote, and that this one does not
 // accept, matches nothing.
-func (s *shard) match(pattern string) *matched {
-	if m, ok := s.matches[pattern]; ok {
+func (p *patterns) match(pattern string, topics Topics) *matched {
+	p.mu.Lock()
+	m, changes := p.known[pattern], p.changes
+	p.mu.Unlock()
+	if m != nil {
 		return m
 	}
-	m := &matched{}
+	m = &matched{}
 	if re, err := compilePattern(pattern); err == nil {
-		for topic, n := range s.cfg.Topics.All() {
+		for topic, n := range topics.All() {
 			if re.MatchString(topic) {
 				m.topics = append(m.topics, topic)
 				m.partitions = append(m.partitions, n)
 			}
 		}
 	}
-	if len(s.matches) >= maxPatternsKnown {
-		clear(s.matches)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changes != changes {
+		return m // it may be of before the change
 	}
-	s.matches[pattern] = m
+	if p.known == nil || len(p.known) >= maxPatternsKnown {
+		p.known = map[string]*matched{}
+	}
+	p.known[pattern] = m
 	return m
+}
+
+// savePatterns writes what the patterns of a group match, when that is news.
+func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metadata) {
+	if news == nil || len(g.patterns) == 0 && len(news.Matches) == 0 {
+		return
+	}
+	_, subscribed := g.machine.Subscriptions()
+	for _, pattern := range subscribed {
+		topics := s.patterns.match(pattern, s.cfg.Topics).topics
+		if before, written := g.patterns[pattern]; written && slices.Equal(before, topics) {
+			continue
+		}
+		s.persist(patternKey(g.id, pattern), patternValue(topics, s.cfg.Topics.Version(), now))
+		if g.patterns == nil {
+			g.patterns = map[string][]string{}
+		}
+		g.patterns[pattern] = topics
+	}
+	s.dropPatterns(g, subscribed)
+}
+
+// dropPatterns writes tombstones for patterns beside those that are left.
+func (s *shard) dropPatterns(g *group, left []string) {
+	for _, pattern := range slices.Sorted(maps.Keys(g.patterns)) {
+		if !slices.Contains(left, pattern) {
+			s.persist(patternKey(g.id, pattern), nil)
+			delete(g.patterns, pattern)
+		}
+	}
 }
 
 // metadata resolves what the group, and a member that joins it, subscribe to.
@@ -99,7 +158,7 @@ func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup
 		}
 	}
 	for _, pattern := range patterns {
-		m := s.match(pattern)
+		m := s.patterns.match(pattern, s.cfg.Topics)
 		for i, topic := range m.topics {
 			md.Partitions[topic] = m.partitions[i]
 		}

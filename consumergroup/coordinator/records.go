@@ -19,9 +19,13 @@ import (
 const (
 	keyOffsetCommitV0 = 0
 	keyOffsetCommit   = 1
-	keyClassic        = 2 // GroupMetadata of the classic protocol
-	keyGroupMetadata  = 3 // ConsumerGroupMetadata (KIP-848)
-	keyMemberMetadata = 5 // ConsumerGroupMemberMetadata (KIP-848)
+	keyClassic        = 2  // GroupMetadata of the classic protocol
+	keyGroupMetadata  = 3  // ConsumerGroupMetadata (KIP-848)
+	keyMemberMetadata = 5  // ConsumerGroupMemberMetadata (KIP-848)
+	keyTargetMetadata = 6  // ConsumerGroupTargetAssignmentMetadata
+	keyTargetMember   = 7  // ConsumerGroupTargetAssignmentMember
+	keyCurrentMember  = 8  // ConsumerGroupCurrentMemberAssignment
+	keyPattern        = 16 // ConsumerGroupRegularExpression
 )
 
 const (
@@ -30,6 +34,8 @@ const (
 	// timeout in ms, int32. Kafka has a group-wide setting instead, and its
 	// readers pass over tags that they do not know.
 	tagSessionTimeout = 7848
+	tagMetadataHash   = 0 // of a group's value
+	tagClassicMember  = 0 // of a member's value
 )
 
 // errMalformed is the cause of errors about records that do not decode.
@@ -59,18 +65,28 @@ func appendOffsetValue(dst []byte, c *committed) []byte {
 	return value.AppendTo(dst)
 }
 
-func groupKey(group string) []byte {
-	return appendString(binary.BigEndian.AppendUint16(nil, keyGroupMetadata), group)
+func groupKey(group string) []byte { return keyOf(keyGroupMetadata, group) }
+
+// keyOf is a key that names a group, and what else it names.
+func keyOf(kind uint16, names ...string) []byte {
+	b := binary.BigEndian.AppendUint16(nil, kind)
+	for _, name := range names {
+		b = appendString(b, name)
+	}
+	return b
 }
 
-// groupValue is ConsumerGroupMetadataValue version 0: the epoch, no tags.
-func groupValue(epoch int32) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0, 0}, uint32(epoch)), 0)
+// groupValue is ConsumerGroupMetadataValue version 0.
+func groupValue(epoch int32, hash int64) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{0, 0}, uint32(epoch))
+	if hash == 0 {
+		return append(b, 0)
+	}
+	b = append(b, 1, tagMetadataHash, 8)
+	return binary.BigEndian.AppendUint64(b, uint64(hash))
 }
 
-func memberKey(group, member string) []byte {
-	return appendString(appendString(binary.BigEndian.AppendUint16(nil, keyMemberMetadata), group), member)
-}
+func memberKey(group, member string) []byte { return keyOf(keyMemberMetadata, group, member) }
 
 // memberValue is ConsumerGroupMemberMetadataValue version 0.
 func memberValue(m *consumergroup.Member) []byte {
@@ -86,9 +102,27 @@ func memberValue(m *consumergroup.Member) []byte {
 	b = binary.BigEndian.AppendUint32(b, milliseconds(m.RebalanceTimeout))
 	b = appendNullable(b, m.Assignor)
 	b = binary.AppendUvarint(b, 1) // tagged fields
+	if len(m.Classic) > 0 {
+		classic := classicMemberValue(m)
+		b = binary.AppendUvarint(append(b, tagClassicMember), uint64(len(classic)))
+		return append(b, classic...)
+	}
 	b = binary.AppendUvarint(b, tagSessionTimeout)
 	b = binary.AppendUvarint(b, 4)
 	return binary.BigEndian.AppendUint32(b, milliseconds(m.SessionTimeout))
+}
+
+// classicMemberValue is the field ClassicMemberMetadata: not null, with what the
+// member says under each of its protocols.
+func classicMemberValue(m *consumergroup.Member) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{1}, milliseconds(m.SessionTimeout))
+	b = binary.AppendUvarint(b, uint64(len(m.Classic))+1)
+	for _, p := range m.Classic {
+		b = appendCompact(b, p.Name)
+		b = appendCompact(b, string(p.Metadata))
+		b = append(b, 0)
+	}
+	return append(b, 0)
 }
 
 func milliseconds(d time.Duration) uint32 { return uint32(min(d.Milliseconds(), math.MaxInt32)) }
@@ -102,8 +136,13 @@ type entry struct {
 	partition api.TopicPartition           // keyOffsetCommit
 	committed committed                    // keyOffsetCommit
 	classic   *consumergroup.StoredClassic // keyClassic
-	epoch     int32                        // keyGroupMetadata
-	member    consumergroup.Member         // keyMemberMetadata; its ID also in a tombstone
+	epoch     int32                        // keyGroupMetadata, keyTargetMetadata
+	hash      int64                        // keyGroupMetadata
+	member    consumergroup.Member         // keyMemberMetadata; its ID also in a tombstone, and of the next two
+	target    []idPartitions               // keyTargetMember
+	current   *storedCurrent               // keyCurrentMember
+	pattern   string                       // keyPattern
+	topics    []string                     // keyPattern
 }
 
 // names lets strings that come again and again be one. A nil map keeps none.
@@ -138,6 +177,14 @@ func decode(rec *record.Record, known names) (e entry, used bool, err error) {
 		err = e.decodeGroup(rec)
 	case keyMemberMetadata:
 		err = e.decodeMember(rec)
+	case keyTargetMetadata:
+		err = e.decodeTargetEpoch(rec)
+	case keyTargetMember:
+		err = e.decodeTarget(rec)
+	case keyCurrentMember:
+		err = e.decodeCurrent(rec)
+	case keyPattern:
+		err = e.decodePattern(rec)
 	default:
 		return e, false, nil
 	}
@@ -183,6 +230,11 @@ func (e *entry) decodeGroup(rec *record.Record) error {
 	value := decoder{b: rec.Value}
 	version := value.int16()
 	e.epoch = value.int32()
+	value.tags(func(tag uint64, b []byte) {
+		if tag == tagMetadataHash && len(b) == 8 {
+			e.hash = int64(binary.BigEndian.Uint64(b))
+		}
+	})
 	if value.bad || version != 0 {
 		return fmt.Errorf("%w: group metadata value of group %q: version %d, %d bytes", errMalformed, e.group, version, len(rec.Value))
 	}
@@ -209,12 +261,30 @@ func (e *entry) decodeMember(rec *record.Record) error {
 	m.RebalanceTimeout = time.Duration(v.int32()) * time.Millisecond
 	m.Assignor = v.compact()
 	v.tags(func(tag uint64, b []byte) {
-		if tag == tagSessionTimeout && len(b) == 4 {
+		switch {
+		case tag == tagSessionTimeout && len(b) == 4:
 			m.SessionTimeout = time.Duration(int32(binary.BigEndian.Uint32(b))) * time.Millisecond
+		case tag == tagClassicMember:
+			v.bad = !readClassicMember(b, m) || v.bad
 		}
 	})
 	if v.bad || version != 0 {
 		return fmt.Errorf("%w: member metadata value of group %q, member %q: version %d, %d bytes", errMalformed, e.group, m.ID, version, len(rec.Value))
 	}
 	return nil
+}
+
+// readClassicMember reads the field ClassicMemberMetadata.
+func readClassicMember(b []byte, m *consumergroup.Member) bool {
+	d := decoder{b: b}
+	if present := d.take(1); d.bad || present[0] == 0 {
+		return !d.bad // null
+	}
+	m.SessionTimeout = time.Duration(d.int32()) * time.Millisecond
+	for n := d.count(); n > 0 && !d.bad; n-- {
+		m.Classic = append(m.Classic, consumergroup.ClassicProtocol{Name: d.compact(), Metadata: []byte(d.compact())})
+		d.tags(func(uint64, []byte) {})
+	}
+	d.tags(func(uint64, []byte) {})
+	return !d.bad
 }

@@ -96,7 +96,7 @@ func (c *Coordinator) Session(ctx context.Context, join api.JoinGroup, in <-chan
 		answered: make(chan struct{}, 1),
 	}
 	r := &sessionRun{c: c, s: s, ses: ses, group: join.Group, memberID: m.ID, out: out}
-	if err := s.enqueue(ctx, r.joinRequest(m, &join)); err != nil {
+	if err := s.enqueue(ctx, r.joinRequest(ctx, m, &join)); err != nil {
 		return err
 	}
 	return r.loop(ctx, in)
@@ -250,9 +250,14 @@ func (r *sessionRun) detach() {
 	}, fail: func(*api.Error) {}})
 }
 
-func (r *sessionRun) joinRequest(m *consumergroup.Member, join *api.JoinGroup) request {
+// joinRequest does nothing for a stream that ended while the request waited: its
+// member may have come back on another by now, and would seem to begin anew.
+func (r *sessionRun) joinRequest(ctx context.Context, m *consumergroup.Member, join *api.JoinGroup) request {
 	epoch, attach, owned := join.MemberEpoch, join.AttachNumber, toMachine(join.Owned)
 	return request{run: func() {
+		if ctx.Err() != nil {
+			return
+		}
 		g, err := r.s.groupFor(join, m)
 		if err != nil {
 			r.ses.finish(asError(err))

@@ -40,6 +40,7 @@ type shard struct {
 	cfg       *Config
 	progress  *progress
 	room      *room
+	patterns  *patterns
 	partition int32
 	epoch     record.Epoch
 	log       Log
@@ -62,7 +63,6 @@ type shard struct {
 	deadlines deadlines
 	topicUse  map[string]*topicUse // by name: which groups have offsets of it
 	sweeping  []string             // groups whose offsets are still to be looked at
-	matches   map[string]*matched  // by pattern; of the topics of now
 	assigning []*group             // EventAssign is due
 	batches   batches
 	scratch   []byte // of the record being encoded
@@ -84,7 +84,7 @@ type loadResult struct {
 func newShard(c *Coordinator, partition int32, epoch record.Epoch, log Log) *shard {
 	cfg := &c.cfg
 	return &shard{
-		cfg: cfg, progress: c.progress, room: &c.room, partition: partition, epoch: epoch, log: log,
+		cfg: cfg, progress: c.progress, patterns: c.patterns, room: &c.room, partition: partition, epoch: epoch, log: log,
 		logger:   cfg.Logger.With("offsets_partition", partition, "leader_epoch", epoch),
 		requests: make(chan request, cfg.QueueLength),
 		topics:   make(chan struct{}, 1),
@@ -93,7 +93,6 @@ func newShard(c *Coordinator, partition int32, epoch record.Epoch, log Log) *sha
 		appended: make(chan appendResult, maxAppends),
 		sessions: map[uint64]*session{},
 		polled:   map[uint64]*polled{},
-		matches:  map[string]*matched{},
 		topicUse: map[string]*topicUse{},
 		calls:    map[uint64]classicCall{},
 	}
@@ -197,8 +196,9 @@ func (s *shard) finishLoad(r loadResult) {
 	}
 	s.groups = make(map[string]*group, len(r.loaded.groups))
 	now := time.Now()
+	names := s.topicNames()
 	for id, lg := range r.loaded.groups {
-		s.restore(now, id, lg)
+		s.restore(now, id, lg, names)
 	}
 	s.dropOffsetsOfOtherTopics(now)
 	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped, "took", time.Since(r.began))

@@ -12,10 +12,10 @@ func groupMutants() []mutant {
 		one("a partition is given while another member has it", reconcile,
 			"!has && g.holder[p] == nil {", "!has && (MUTANT || g.holder[p] == nil) {"),
 		one("a partition is free as soon as it is to be given up", reconcile,
-			"		m.told = keep\n		g.expectAck(now, m)\n		g.update(m, out)\n		return\n",
-			"		m.told = keep\n		if MUTANT {\n			g.keepOnly(m, sorted(keep))\n		}\n		g.expectAck(now, m)\n		g.update(m, out)\n		return\n"),
+			"		m.told = keep\n		g.saveCurrent(m, out)\n		return true, true\n",
+			"		m.told = keep\n		if MUTANT {\n			g.keepOnly(m, sorted(keep))\n		}\n		g.saveCurrent(m, out)\n		return true, true\n"),
 		one("a member is told anew before it answered", reconcile,
-			"m.away || !m.acked ||", "m.away || (!MUTANT && !m.acked) ||"),
+			"m.stream == 0 || !m.acked {", "m.stream == 0 || (!MUTANT && !m.acked) {"),
 		one("a member moves while its group assigns", reconcile,
 			" g.assigning() {", " (!MUTANT && g.assigning()) {"),
 		{name: "a new coordinator does not wait for the members", edits: []edit{
@@ -28,7 +28,7 @@ func groupMutants() []mutant {
 		one("a heartbeat of an older stream is heard", member,
 			"	case m.stream != ev.Stream:\n		refuse", "	case !MUTANT && m.stream != ev.Stream:\n		refuse"),
 		one("a process that begins anew keeps what the one before owned", member,
-			"	g.releaseAll(m)\n	m.epoch = 0\n", "	if !MUTANT {\n		g.releaseAll(m)\n	}\n	m.epoch = 0\n"),
+			"	g.releaseAll(m)\n	m.epoch, m.previous = 0, 0\n", "	if !MUTANT {\n		g.releaseAll(m)\n	}\n	m.epoch, m.previous = 0, 0\n"),
 		one("a member that goes keeps what it owned", group,
 			"	g.releaseAll(m)\n	g.back(m, out)", "	if !MUTANT {\n		g.releaseAll(m)\n	}\n	g.back(m, out)"),
 		one("a member that never answers is waited for", member,
@@ -44,8 +44,78 @@ func groupMutants() []mutant {
 			"	out.List = append(out.List, Effect{Kind: EffectForgetMember, MemberID: m.ID})\n",
 			"	if !MUTANT {\n		out.List = append(out.List, Effect{Kind: EffectForgetMember, MemberID: m.ID})\n	}\n"),
 	}
+	mutants = append(mutants, assignmentMutants()...)
+	mutants = append(mutants, rollingMutants()...)
 	for i := range mutants {
 		mutants[i].inGroups = true
 	}
 	return mutants
+}
+
+// assignmentMutants: what a new coordinator must know of who owns what.
+func assignmentMutants() []mutant {
+	const (
+		group     = "consumergroup/group.go"
+		member    = "consumergroup/member.go"
+		reconcile = "consumergroup/reconcile.go"
+		restore   = "consumergroup/restore.go"
+	)
+	return []mutant{
+		one("what a member is given is not persisted", reconcile,
+			"	if changed {\n", "	if changed && !MUTANT {\n"),
+		one("what a member is to give up is not persisted", restore,
+			"			c.Revoking = append(c.Revoking, given)\n", "			if !MUTANT {\n				c.Revoking = append(c.Revoking, given)\n			}\n"),
+		one("what a member gave up is not persisted", member,
+			"	if released {\n", "	if released && !MUTANT {\n"),
+		one("a new coordinator takes what is being given up for free", restore,
+			"[][]Given{s.Current.Assigned, s.Current.Revoking} {\n		for _, p := range list {\n", "[][]Given{s.Current.Assigned, s.Current.Revoking} {\n		for _, p := range list {\n			if MUTANT && i == 1 {\n				continue\n			}\n"),
+		one("the epoch in which a partition was given is lost with the coordinator", restore,
+			"m.owned[p.TopicPartition] = p.Epoch", "m.owned[p.TopicPartition] = p.Epoch\n			if MUTANT {\n				m.owned[p.TopicPartition] = 0\n			}"),
+		one("the target is not persisted", reconcile,
+			"			g.saveTarget(m, out)\n", "			if !MUTANT {\n				g.saveTarget(m, out)\n			}\n"),
+		one("assignments of before an older build are trusted", group,
+			"	if g.awaited == 0 {\n		e.Hash", "	if MUTANT || g.awaited == 0 {\n		e.Hash"),
+	}
+}
+
+// rollingMutants: a group that goes from one protocol to the other while its
+// members roll.
+func rollingMutants() []mutant {
+	const (
+		convert = "consumergroup/convert.go"
+		hosted  = "consumergroup/hosted.go"
+		classic = "consumergroup/classic.go"
+	)
+	return []mutant{
+		one("conversion forgets who owns what", convert,
+			"			g.hold(m, p)\n			m.target", "			if !MUTANT {\n				g.hold(m, p)\n			}\n			m.target"),
+		one("conversion forgets what a consumer has not given up yet", convert,
+			"	g.claim(claims)\n", "	if !MUTANT {\n		g.claim(claims)\n	}\n"),
+		one("conversion takes members of an unfinished rebalance for settled", convert,
+			"	if !stable {\n", "	if !stable && !MUTANT {\n"),
+		one("conversion leaves the joins that wait without an answer", convert,
+			"		if m.join != 0 {\n			details", "		if m.join != 0 && !MUTANT {\n			details"),
+		one("conversion begins with epoch 0", convert,
+			"	g.epoch, g.targetEpoch = c.generation, c.generation\n", "	g.epoch, g.targetEpoch = c.generation, c.generation\n	if MUTANT {\n		g.epoch, g.targetEpoch = 0, 0\n	}\n"),
+		one("back-conversion loses the epoch", convert,
+			"	c.protocolType = consumerProtocolType\n", "	c.protocolType = consumerProtocolType\n	if MUTANT {\n		c.generation = 0\n	}\n"),
+		one("back-conversion lets the members go on as they are", convert,
+			"	c.prepare(now, out)\n	out.Deadline", "	if !MUTANT {\n		c.prepare(now, out)\n	}\n	out.Deadline"),
+		one("back-conversion is not persisted", convert,
+			"	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n", "	if !MUTANT {\n		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n	}\n"),
+		one("a generation of before the back-conversion is good for ever", classic,
+			"		m.hosted = 0\n", "		if !MUTANT {\n			m.hosted = 0\n		}\n"),
+		one("a classic member's join frees nothing", hosted,
+			"		g.keepOnly(m, ev.Subscription.Owned)\n", "		if !MUTANT {\n			g.keepOnly(m, ev.Subscription.Owned)\n		}\n"),
+		one("a join that was overtaken frees what the member has", hosted,
+			"return m.phase == phaseIdle && !m.doubt &&", "return !MUTANT && m.phase == phaseIdle && !m.doubt &&"),
+		one("a sync of before the conversion is answered", hosted,
+			"	case m.phase == phaseJoining || m.join != 0:\n", "	case !MUTANT && (m.phase == phaseJoining || m.join != 0):\n"),
+		one("a classic member is never told to join again", hosted,
+			"!g.assigning() && g.rejoins(m) {", "!MUTANT && !g.assigning() && g.rejoins(m) {"),
+		one("a classic member that does not join again is waited for", hosted,
+			"		if m.acked && g.rejoins(m) {\n", "		if !MUTANT && m.acked && g.rejoins(m) {\n"),
+		one("a sync of another generation is answered", hosted,
+			"	case c.Generation != m.epoch:\n		code, message = CodeIllegalGeneration, m.notGeneration(c.Generation)\n	case c.ProtocolType", "	case !MUTANT && c.Generation != m.epoch:\n		code, message = CodeIllegalGeneration, m.notGeneration(c.Generation)\n	case c.ProtocolType"),
+	}
 }

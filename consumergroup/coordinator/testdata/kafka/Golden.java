@@ -13,6 +13,7 @@ import org.apache.kafka.common.protocol.types.RawTaggedField;
 import org.apache.kafka.coordinator.common.runtime.CoordinatorRecord;
 import org.apache.kafka.coordinator.group.GroupCoordinatorRecordSerde;
 import org.apache.kafka.coordinator.group.generated.*;
+import org.apache.kafka.coordinator.group.modern.MemberState;
 import org.apache.kafka.server.common.ApiMessageAndVersion;
 
 public class Golden {
@@ -24,6 +25,10 @@ public class Golden {
         var hex = HexFormat.of();
         byte[] bytes = serde.serializeValue(record);
         System.out.println(name + " " + hex.formatHex(serde.serializeKey(record)) + " " + (bytes == null ? "-" : hex.formatHex(bytes)));
+    }
+
+    static ConsumerGroupCurrentMemberAssignmentValue.TopicPartitions partitions(Uuid topic, List<Integer> partitions, List<Integer> epochs) {
+        return new ConsumerGroupCurrentMemberAssignmentValue.TopicPartitions().setTopicId(topic).setPartitions(partitions).setAssignmentEpochs(epochs);
     }
 
     public static void main(String[] args) {
@@ -53,15 +58,42 @@ public class Golden {
             .setSubscribedTopicNames(List.of("t")).setSubscribedTopicRegex(null).setRebalanceTimeoutMs(60000).setServerAssignor("range");
         names.unknownTaggedFields().add(timeout);
         write("member", member, names, 0);
-        var pattern = new ConsumerGroupMemberMetadataValue().setInstanceId(null).setRackId("a").setClientId("").setClientHost("")
+        var byPattern = new ConsumerGroupMemberMetadataValue().setInstanceId(null).setRackId("a").setClientId("").setClientHost("")
             .setSubscribedTopicNames(List.of()).setSubscribedTopicRegex("t.*").setRebalanceTimeoutMs(60000).setServerAssignor(null);
-        pattern.unknownTaggedFields().add(timeout);
-        write("member-of-a-pattern", member, pattern, 0);
+        byPattern.unknownTaggedFields().add(timeout);
+        write("member-of-a-pattern", member, byPattern, 0);
         var hosted = new ConsumerGroupMemberMetadataValue().setInstanceId(null).setRackId(null).setClientId("c").setClientHost("h")
             .setSubscribedTopicNames(List.of("t")).setSubscribedTopicRegex(null).setRebalanceTimeoutMs(60000).setServerAssignor(null)
             .setClassicMemberMetadata(new ConsumerGroupMemberMetadataValue.ClassicMemberMetadata().setSessionTimeoutMs(10000)
                 .setSupportedProtocols(List.of(new ConsumerGroupMemberMetadataValue.ClassicProtocol().setName("range").setMetadata(new byte[] {1, 2}))));
         write("member-of-the-classic-protocol", member, hosted, 0);
         write("member-tombstone", member, null, 0);
+
+        write("group-with-hash", new ConsumerGroupMetadataKey().setGroupId("g"), new ConsumerGroupMetadataValue().setEpoch(7).setMetadataHash(0x0102030405060708L), 0);
+        var id = new Uuid(0x0102030405060708L, 0x090a0b0c0d0e0f10L);
+        var other = new Uuid(0x1112131415161718L, 0x191a1b1c1d1e1f20L);
+        var targetEpoch = new ConsumerGroupTargetAssignmentMetadataKey().setGroupId("g");
+        write("target-epoch", targetEpoch, new ConsumerGroupTargetAssignmentMetadataValue().setAssignmentEpoch(7), 0);
+        write("target-epoch-tombstone", targetEpoch, null, 0);
+        var target = new ConsumerGroupTargetAssignmentMemberKey().setGroupId("g").setMemberId("m1");
+        write("target", target, new ConsumerGroupTargetAssignmentMemberValue().setTopicPartitions(List.of(
+            new ConsumerGroupTargetAssignmentMemberValue.TopicPartition().setTopicId(id).setPartitions(List.of(0, 2)),
+            new ConsumerGroupTargetAssignmentMemberValue.TopicPartition().setTopicId(other).setPartitions(List.of(1)))), 0);
+        write("target-of-nothing", target, new ConsumerGroupTargetAssignmentMemberValue().setTopicPartitions(List.of()), 0);
+        write("target-tombstone", target, null, 0);
+        var current = new ConsumerGroupCurrentMemberAssignmentKey().setGroupId("g").setMemberId("m1");
+        write("current", current, new ConsumerGroupCurrentMemberAssignmentValue().setMemberEpoch(7).setPreviousMemberEpoch(6)
+            .setState(MemberState.STABLE.value()).setAssignedPartitions(List.of(partitions(id, List.of(0, 2), List.of(5, 7)))), 0);
+        write("current-giving-up", current, new ConsumerGroupCurrentMemberAssignmentValue().setMemberEpoch(6).setPreviousMemberEpoch(5)
+            .setState(MemberState.UNREVOKED_PARTITIONS.value()).setAssignedPartitions(List.of(partitions(id, List.of(0), List.of(5))))
+            .setPartitionsPendingRevocation(List.of(partitions(id, List.of(2), List.of(6)), partitions(other, List.of(1), List.of(6)))), 0);
+        write("current-waiting", current, new ConsumerGroupCurrentMemberAssignmentValue().setMemberEpoch(7).setPreviousMemberEpoch(0)
+            .setState(MemberState.UNRELEASED_PARTITIONS.value()), 0);
+        write("current-without-epochs", current, new ConsumerGroupCurrentMemberAssignmentValue().setMemberEpoch(7).setPreviousMemberEpoch(6)
+            .setAssignedPartitions(List.of(partitions(id, List.of(0, 2), null))), 0);
+        write("current-tombstone", current, null, 0);
+        var pattern = new ConsumerGroupRegularExpressionKey().setGroupId("g").setRegularExpression("t.*");
+        write("pattern", pattern, new ConsumerGroupRegularExpressionValue().setTopics(List.of("t", "t2")).setVersion(9).setTimestamp(1), 0);
+        write("pattern-tombstone", pattern, null, 0);
     }
 }
