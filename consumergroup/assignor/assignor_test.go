@@ -269,9 +269,9 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// benchInput is 1,000 members on 10,000 partitions of 10 topics, one of the
-// members having just joined.
-func benchInput(b *testing.B, mixed bool) Input {
+// benchInput is 1,000 members on 10,000 partitions of 10 topics: one of the
+// members has just joined or, when it is fresh, all of them have.
+func benchInput(b *testing.B, mixed, fresh bool) Input {
 	b.Helper()
 	var in Input
 	all := make([]int32, 10)
@@ -290,6 +290,9 @@ func benchInput(b *testing.B, mixed bool) Input {
 	if err != nil {
 		b.Fatal(err)
 	}
+	if fresh {
+		out = nil
+	}
 	for m := range out {
 		in.Members[m].Owned = out[m]
 	}
@@ -298,14 +301,15 @@ func benchInput(b *testing.B, mixed bool) Input {
 }
 
 func BenchmarkAssign(b *testing.B) {
-	for _, mixed := range []bool{false, true} {
-		in := benchInput(b, mixed)
+	for i := range 4 {
+		mixed, fresh := i&1 > 0, i&2 > 0
+		in := benchInput(b, mixed, fresh)
 		for _, name := range []string{Uniform, Range, RoundRobin} {
 			assign, err := ByName(name)
 			if err != nil {
 				b.Fatal(err)
 			}
-			b.Run(fmt.Sprintf("%s/mixed=%v", name, mixed), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/mixed=%v/fresh=%v", name, mixed, fresh), func(b *testing.B) {
 				for b.Loop() {
 					if _, err := assign(in); err != nil {
 						b.Fatal(err)
