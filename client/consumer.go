@@ -79,6 +79,7 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 		k.wg.Go(func() { k.commitNowAndThen(life) })
 	}
 	if cfg.member() {
+		c.meta.want(cfg.topics...) // the leaders are known by the time that partitions are assigned
 		k.member = newMember(k)
 		k.wg.Go(func() { k.member.run(life) })
 		k.wg.Go(func() { k.member.reconcile(life) })

@@ -29,10 +29,11 @@ type fakeGroup struct {
 	joins       []*pb.JoinGroup
 	leaves      int
 	onCommit    func(*pb.OffsetCommit) *pb.Error
-	inUse       bool // resets are refused
-	unaryOnly   bool // sessions take no commits
-	calls       int  // commits that came as calls
-	swallow     int  // so many commits of sessions are stored and not answered: the session ends
+	inUse       bool    // resets are refused
+	unaryOnly   bool    // sessions take no commits
+	calls       int     // commits that came as calls
+	epochs      []int32 // of commits of sessions
+	swallow     int     // so many commits of sessions are stored and not answered: the session ends
 }
 
 type fakeMember struct {
@@ -243,6 +244,7 @@ func (g *fakeGroup) message(m *fakeMember, req *pb.SessionRequest) (over bool) {
 
 // sessionCommit stores and answers a commit. The caller holds mu.
 func (g *fakeGroup) sessionCommit(m *fakeMember, c *pb.SessionCommit) (over bool) {
+	g.epochs = append(g.epochs, c.GetMemberEpoch())
 	answer := &pb.SessionCommitResult{Id: c.GetId()}
 	if g.members[m.id] != m {
 		answer.Error = fakeError(pb.ErrorCode_ERROR_CODE_FENCED_MEMBER_EPOCH, false, false)

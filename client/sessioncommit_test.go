@@ -54,6 +54,8 @@ func TestCommitOutlivesItsSession(t *testing.T) {
 		require.Zero(t, c.group.calls)
 		require.Len(t, c.group.commits, 2)
 		require.Len(t, c.group.joins, 2)
+		// The coordinator refuses an epoch of before the partition was given anew.
+		require.Equal(t, c.group.epochs[0], c.group.epochs[1], "the epoch is that of the call")
 	})
 }
 

@@ -178,6 +178,33 @@ func TestAppendsArePipelined(t *testing.T) {
 	}
 }
 
+// The end of an append that is told late holds back what was appended after it.
+func TestAnswersKeepTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m := b.member(api.JoinGroup{}).start()
+		synctest.Wait()
+		first, second := make(chan struct{}), make(chan struct{})
+		b.log.set(func() { b.log.ends = []chan struct{}{nil, first, second} })
+		m.commit(1, 0, 10)
+		synctest.Wait()
+		m.commit(2, 0, 20)
+		synctest.Wait()
+		close(second)
+		synctest.Wait()
+		m.wantAnswers(t, "")
+		close(first)
+		synctest.Wait()
+		m.wantAnswers(t, "1, 2")
+		if got := fetchA(t, b.c, "g", 0); got != 20 {
+			t.Fatalf("offset %d", got)
+		}
+		m.cut()
+		b.close()
+	})
+}
+
 // A log must not hold what rests on a record about a group without that record.
 func TestGroupRecordsAreAloneUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,6 +27,8 @@ type fakeLog struct {
 	next    record.Offset
 	hold    chan struct{}        // not nil: the ends of appends and Bounds wait for it to close
 	outcome func() (bool, error) // whether the batch is stored, and what is answered; nil: yes, nil
+	// ends: what the n-th append waits for, and then for hold; those beyond: nothing.
+	ends []chan struct{}
 }
 
 func (l *fakeLog) wait(ctx context.Context) error {
@@ -50,8 +52,11 @@ func (l *fakeLog) Append(buf *record.Buf) Appending {
 	defer buf.Release()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.appends++
 	a := fakeAppending{log: l}
+	if l.appends < len(l.ends) {
+		a.end = l.ends[l.appends]
+	}
+	l.appends++
 	stored := true
 	if l.outcome != nil {
 		stored, a.err = l.outcome()
@@ -72,10 +77,18 @@ func (l *fakeLog) Append(buf *record.Buf) Appending {
 
 type fakeAppending struct {
 	log *fakeLog
+	end chan struct{} // nil: does not wait for it
 	err error
 }
 
 func (a fakeAppending) Wait(ctx context.Context) error {
+	if a.end != nil {
+		select {
+		case <-a.end:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if err := a.log.wait(ctx); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -257,52 +258,92 @@ func load(ctx context.Context, l *lab) error {
 			return err
 		}
 	}
+	before := make([]int64, 4)
+	for id := 1; id <= 3; id++ {
+		info, err := os.Stat(l.cluster.LogFile(id))
+		if err != nil {
+			return err
+		}
+		before[id] = info.Size()
+	}
 	if err := l.cluster.StartAll(); err != nil {
 		return err
 	}
-	if err := l.cluster.WaitHealthy(ctx, time.Minute); err != nil {
+	if err := each(names, func(name string) error { return l.committedAll(ctx, name) }); err != nil {
 		return err
 	}
-	loaded, err := l.loadTimes()
-	if err != nil {
-		return err
+	l.say("load: %d offsets of %d groups, all of which were node %d's", len(names)*loadPartitions, len(names), node)
+	for id := 1; id <= 3; id++ {
+		total, slowest, err := l.loadTimes(id, before[id])
+		if err != nil {
+			return err
+		}
+		if total > 0 {
+			l.say("load: after the start of all nodes, node %d was loading for %s, of which %s for its slowest partition", id, total, slowest)
+		}
 	}
-	l.say("load: %d offsets of %d groups; the slowest partition of any node took %s, all of them one after the other %s (node %d led them)",
-		len(names)*loadPartitions, len(names), percentile(loaded, 1), sum(loaded), node)
 	return nil
 }
 
-func sum(all []time.Duration) (total time.Duration) {
-	for _, d := range all {
-		total += d
+// committedAll waits until a group's coordinator answers, and sees that nothing is missing.
+func (l *lab) committedAll(ctx context.Context, name string) error {
+	offsets, err := l.client.Admin().CommittedOffsets(ctx, name)
+	if err == nil && len(offsets) != loadPartitions {
+		err = fmt.Errorf("%d of %d offsets of %s are left", len(offsets), loadPartitions, name)
 	}
-	return total
+	return err
 }
 
-// loadTimes reads from the logs how long each load of the last start took.
-func (l *lab) loadTimes() (all []time.Duration, err error) {
-	for id := 1; id <= 3; id++ {
-		b, err := os.ReadFile(l.cluster.LogFile(id))
+// loadTimes reads from the log of a node, from a byte on, for how long it was loading
+// some partition, and for how long the one that took longest.
+func (l *lab) loadTimes(node int, from int64) (total, slowest time.Duration, err error) {
+	b, err := os.ReadFile(l.cluster.LogFile(node))
+	if err != nil {
+		return 0, 0, err
+	}
+	var loads []span
+	for line := range strings.Lines(string(b[from:])) {
+		if !strings.Contains(line, "groups loaded") {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339Nano, field(line, "time"))
 		if err != nil {
-			return nil, err
+			return 0, 0, err
 		}
-		for line := range strings.Lines(string(b)) {
-			_, rest, ok := strings.Cut(line, "groups loaded")
-			_, text, has := strings.Cut(rest, "took=")
-			if !ok || !has {
-				continue
-			}
-			d, err := time.ParseDuration(strings.Fields(text)[0])
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, d)
+		took, err := time.ParseDuration(field(line, "took"))
+		if err != nil {
+			return 0, 0, err
+		}
+		loads = append(loads, span{at.Add(-took), at})
+		slowest = max(slowest, took)
+	}
+	return covered(loads), slowest, nil
+}
+
+// field is the value of key=value in a line of a log.
+func field(line, key string) string {
+	_, rest, _ := strings.Cut(line, key+"=")
+	value, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	return value
+}
+
+type span struct{ from, to time.Time }
+
+// covered is for how long at least one of the spans lasted.
+func covered(spans []span) (total time.Duration) {
+	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	var until time.Time
+	for _, s := range spans {
+		from := s.from
+		if from.Before(until) {
+			from = until
+		}
+		if s.to.After(from) {
+			total += s.to.Sub(from)
+			until = s.to
 		}
 	}
-	if len(all) == 0 {
-		return nil, errors.New("no load in the logs")
-	}
-	return all, nil
+	return total
 }
 
 // groups measures what groups take of their coordinator's memory.
