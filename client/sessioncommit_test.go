@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -95,6 +97,26 @@ func TestCommitAfterTheLoss(t *testing.T) {
 		require.Fail(t, "the commit waits for a session that waits for it")
 	}
 	require.EqualValues(t, -1, c.group.offset(tp("t", 0)))
+}
+
+// The same when the loss comes while the commit waits for a session.
+func TestLossWakesCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(&Consumer{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var waits, loses sync.WaitGroup
+		waits.Go(func() {
+			line, err := m.attached(ctx)
+			require.NoError(t, err)
+			require.Nil(t, line)
+		})
+		synctest.Wait()
+		loses.Go(func() { m.loseAll(ctx) })
+		synctest.Wait()
+		waits.Wait()
+		cancel()
+		loses.Wait()
+	})
 }
 
 // A consumer without a membership commits by calls.
