@@ -23,10 +23,11 @@ const (
 	stormMembers = 20
 	stormSession = 10 * time.Second // the default of penstock consume
 	// stillness is for how long a reader of a partition that stays may print nothing
-	// of it, in records of one key that are acknowledged meanwhile: 5 s at full speed.
-	// A pause for a rebalance would be as long as a sleeping member's session, twice
-	// that; a machine that is slow takes its time from the writer too.
-	stillness = int(5 * time.Second / loadTick)
+	// of it, in records of one key that are acknowledged meanwhile: 2 s at full speed,
+	// where some 50 ms are what is seen. A pause for a rebalance would be as long as a
+	// sleeping member's session, five times that; a machine that is slow takes its time
+	// from the writer too.
+	stillness = int(2 * time.Second / loadTick)
 )
 
 // fate is what befell a consumer.
