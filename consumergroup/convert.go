@@ -61,7 +61,9 @@ func Host(now time.Time, c *Classic, read func(m *ClassicMember) (Claims, bool),
 	}
 	g.claim(claims)
 	for _, id := range c.order {
-		g.settle(now, g.members[id], c.state == ClassicStable)
+		if m := g.members[id]; len(m.told) < len(m.owned) {
+			g.expectAck(now, m)
+		}
 	}
 	g.pending = maps.Clone(c.pending)
 	for _, t := range g.pending {
@@ -96,18 +98,6 @@ func (g *Group) claim(claims map[string]Claims) {
 				g.hold(m, p)
 			}
 		}
-	}
-}
-
-// settle says where a member stands after the conversion. Unless the classic group
-// was at rest, every member is to join again, whatever it has.
-func (g *Group) settle(now time.Time, m *member, stable bool) {
-	if !stable {
-		m.phase = phaseJoining
-		clear(m.told)
-	}
-	if m.phase == phaseJoining || len(m.told) < len(m.owned) {
-		g.expectAck(now, m)
 	}
 }
 

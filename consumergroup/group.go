@@ -48,10 +48,11 @@ type member struct {
 	away     bool   // restored without what it owns, and not back yet
 	left     bool   // static, said goodbye, may return
 
-	join  uint64       // of a classic member: its join that waits for an answer; 0: none
-	phase classicPhase // likewise
-	says  Subscription // likewise: as of its last join
-	doubt bool         // likewise: a join since its last sync was taken for a stale one
+	// Of a classic member:
+	join    uint64       // its join that waits for an answer; 0: none
+	says    Subscription // as of its last join
+	syncing bool         // a join was answered, its sync is due
+	doubt   bool         // a join since its last sync was taken for a stale one
 
 	owned  map[TopicPartition]int32 // what it may own by its own view -> member epoch it was given in
 	target map[TopicPartition]struct{}

@@ -17,20 +17,8 @@ import (
 // stay as they are is not disturbed; its generation, which is its member epoch,
 // stays behind the group's then.
 //
-//	joining   it must send JoinGroup: nothing it has was given by this group
-//	syncing   its join was answered; SyncGroup is due within the rebalance timeout
-//	idle      it has what it was told
-//
-// Nobody leads among them: a join is answered as to a follower.
-
-// classicPhase is where a classic member stands.
-type classicPhase uint8
-
-const (
-	phaseIdle classicPhase = iota
-	phaseJoining
-	phaseSyncing
-)
+// After the answer to its join the sync is due within the rebalance timeout; so is
+// a join, from when it is wanted. Nobody leads among them: a join is answered as to a follower.
 
 // consumerProtocolType is the protocol type of consumers.
 const consumerProtocolType = "consumer"
@@ -181,7 +169,7 @@ func (g *Group) classicJoinNew(now time.Time, ev Event, id string, out *Effects)
 
 // park lets the join of m wait for the Step's end, or for the target.
 func (g *Group) park(m *member, ev Event) {
-	m.says, m.join, m.phase = *ev.Subscription, ev.Classic.Call, phaseJoining
+	m.says, m.join, m.syncing = *ev.Subscription, ev.Classic.Call, false
 	m.acked, m.ackBy = true, time.Time{}
 	g.queue(m)
 }
@@ -198,7 +186,7 @@ func (g *Group) classicRejoin(now time.Time, m *member, ev Event, out *Effects) 
 	}
 	// A member that says of which generation it speaks, and speaks of none, lost
 	// what it had: what a former process of it may still do is of the past.
-	afresh := m.phase == phaseIdle && ev.Subscription.Version >= generationVersion && ev.Subscription.Generation <= 0
+	afresh := !m.syncing && m.join == 0 && ev.Subscription.Version >= generationVersion && ev.Subscription.Generation <= 0
 	if m.join != 0 {
 		failClassic(m.join, m.ID, CodeRebalanceInProgress, "a newer request of the member waits", out)
 	}
@@ -234,7 +222,7 @@ func (g *Group) classicRejoin(now time.Time, m *member, ev Event, out *Effects) 
 // answered. Consumers of before KIP-792 do not say of which generation they speak,
 // and a client may say it wrong: twice in a row it is believed.
 func (m *member) stale(says *Subscription) bool {
-	return m.phase == phaseIdle && !m.doubt && says.Generation > 0 && says.Generation < m.epoch
+	return !m.syncing && m.join == 0 && !m.doubt && says.Generation > 0 && says.Generation < m.epoch
 }
 
 // touch starts the session of m anew.
@@ -253,7 +241,7 @@ func (g *Group) reconcileHosted(now time.Time, m *member, out *Effects) {
 	}
 	g.advance(m, out)
 	replyClassic(m.joined(m.join), out)
-	m.join, m.phase = 0, phaseSyncing
+	m.join, m.syncing = 0, true
 	g.touch(now, m)
 	g.expectAck(now, m)
 }
@@ -267,9 +255,6 @@ func (m *member) joined(call uint64) *ClassicEffect {
 
 // rejoins reports whether m is to join again.
 func (g *Group) rejoins(m *member) bool {
-	if m.phase == phaseJoining {
-		return true
-	}
 	for p := range m.owned {
 		if _, keeps := m.target[p]; !keeps {
 			return true
@@ -295,7 +280,7 @@ func (g *Group) classicSync(now time.Time, c *ClassicEvent, out *Effects) {
 	case c.ProtocolType != "" && c.ProtocolType != consumerProtocolType || c.Protocol != "" && !supports(m.Classic, c.Protocol):
 		code = CodeInconsistentProtocol
 		message = "the member's protocol is " + strconv.Quote(m.Classic[0].Name) + " of type " + strconv.Quote(consumerProtocolType)
-	case m.phase == phaseJoining || m.join != 0:
+	case m.join != 0:
 		code, message = CodeRebalanceInProgress, "the group rebalances: join again"
 	}
 	if code != CodeNone {
@@ -303,8 +288,8 @@ func (g *Group) classicSync(now time.Time, c *ClassicEvent, out *Effects) {
 		return
 	}
 	g.touch(now, m)
-	if m.phase == phaseSyncing {
-		m.phase, m.doubt = phaseIdle, false
+	if m.syncing {
+		m.syncing, m.doubt = false, false
 		m.acked, m.ackBy = true, time.Time{}
 		g.queue(m) // what it lists last may have changed meanwhile
 	}
@@ -326,7 +311,7 @@ func (g *Group) classicHeartbeat(now time.Time, c *ClassicEvent, out *Effects) {
 		code, message = CodeIllegalGeneration, m.notGeneration(c.Generation)
 	default:
 		g.touch(now, m)
-		if m.phase != phaseSyncing && !g.assigning() && g.rejoins(m) {
+		if m.join != 0 || !m.syncing && !g.assigning() && g.rejoins(m) {
 			code, message = CodeRebalanceInProgress, "the group rebalances: join again"
 		}
 	}

@@ -206,6 +206,7 @@ func (w *huntWorld) startOld() {
 	}
 	c := &modelClient{owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}, epoch: -1, old: &oldClient{cooperative: w.cooperative}}
 	c.topics = [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)]
+	c.old.stuck = w.rng.IntN(10) == 0
 	w.clients = append(w.clients, c)
 }
 

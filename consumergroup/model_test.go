@@ -73,6 +73,20 @@ func (s *store) clearGroup() {
 	s.members, s.targets, s.currents = map[string]Member{}, map[string][]TopicPartition{}, map[string]*Current{}
 }
 
+// checkOwners: a coordinator may take over after any record.
+func (s *store) checkOwners() {
+	owner := map[TopicPartition]string{}
+	for _, id := range slices.Sorted(maps.Keys(s.currents)) {
+		c := s.currents[id]
+		for _, p := range slices.Concat(c.Assigned, c.Revoking) {
+			if other := owner[p.TopicPartition]; other != "" && s.hash != 0 {
+				panic(fmt.Sprintf("the log has %s for %s and for %s", p, other, id))
+			}
+			owner[p.TopicPartition] = id
+		}
+	}
+}
+
 // restore makes the group anew, as a new coordinator does.
 func (s *store) restore(now time.Time) (*Group, *Classic) {
 	if s.classic != nil && (len(s.classic.Members) > 0 || len(s.members) == 0) {
@@ -205,6 +219,7 @@ func (w *model) carryOut() {
 			s.targets[e.MemberID] = e.Assigned
 		case EffectPersistCurrent:
 			s.currents[e.MemberID] = e.Current
+			s.checkOwners()
 		case EffectReply:
 			w.reply(*e.Reply)
 		case EffectForgetMember:
@@ -364,6 +379,11 @@ func (w *model) move(older bool) {
 				panic(fmt.Sprintf("%s had %s, which the new coordinator does not know", m.ID, p))
 			}
 		}
+		for p, m := range was.wanted {
+			if now := w.g.wanted[p]; !was.dirty && (now == nil || now.ID != m.ID) {
+				panic(fmt.Sprintf("%s was to have %s, which the new coordinator does not know", m.ID, p))
+			}
+		}
 		if len(was.holder) != len(w.g.holder) || !was.dirty && w.g.dirty {
 			panic("the new coordinator knows of other owners, or assigns anew")
 		}
@@ -442,7 +462,8 @@ func (w *model) excused(c *modelClient, code Code) bool {
 
 // settle lets everybody talk until nothing is in flight, and expires the rest.
 func (w *model) settle(t failer) {
-	for range 40 {
+	// Those that never join again are waited for, one after the other at worst.
+	for i := 0; i < 40 || i < 300 && !w.rests(); i++ {
 		for len(w.commits) > 0 {
 			w.arrive(t)
 		}
@@ -474,15 +495,11 @@ func (w *model) settle(t failer) {
 			}
 		}
 	}
-	members, state, rest := w.g.Len(), w.g.State(), StateStable
-	if w.c != nil {
-		members, state, rest = w.c.Len(), w.c.State(), ClassicStable
-	}
-	if live != members {
+	if members := w.members(); live != members {
 		t.Fatalf("%d live clients, %d members", live, members)
 	}
-	if live > 0 && state != rest {
-		t.Fatalf("not stable: %s", state)
+	if live > 0 && !w.rests() {
+		t.Fatalf("not stable: %s", w.state())
 	}
 	for topic, n := range w.topics {
 		for i := range n {
@@ -491,6 +508,32 @@ func (w *model) settle(t failer) {
 			}
 		}
 	}
+}
+
+func (w *model) members() int {
+	if w.c != nil {
+		return w.c.Len()
+	}
+	return w.g.Len()
+}
+
+func (w *model) state() State {
+	if w.c != nil {
+		return w.c.State()
+	}
+	return w.g.State()
+}
+
+// rests reports whether the group has come to rest with all clients that live.
+func (w *model) rests() bool {
+	live := 0
+	for _, c := range w.clients {
+		if !c.dead {
+			live++
+		}
+	}
+	state := w.state()
+	return live == w.members() && (live == 0 || state == StateStable || state == ClassicStable)
 }
 
 func boolSet(set map[TopicPartition]struct{}) map[TopicPartition]bool {

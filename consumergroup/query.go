@@ -175,7 +175,7 @@ func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition) (Cod
 	code := CodeStaleEpoch
 	if m.isHosted() {
 		code = CodeIllegalGeneration
-		if m.join != 0 || m.phase != phaseIdle || g.rejoins(m) {
+		if m.join != 0 || m.syncing || g.rejoins(m) {
 			code = CodeRebalanceInProgress
 		}
 	}

@@ -29,7 +29,8 @@ type oldClient struct {
 	call        uint64      // 0: none
 	assignments map[string][]byte
 	leads       bool
-	saw         int // changes of topics when it assigned
+	stuck       bool // its application does not let it join again, until it is fenced
+	saw         int  // changes of topics when it assigned
 	protocol    string
 
 	requests []ClassicEvent
@@ -121,7 +122,9 @@ func (w *model) takeOld(c *modelClient) {
 		c.id = e.MemberID
 		return
 	case CodeRebalanceInProgress:
-		o.phase = oldJoins
+		if !o.stuck || asked != ClassicHeartbeat {
+			o.phase = oldJoins
+		}
 		return
 	default:
 		w.loseOld(c, e.Code)
@@ -143,7 +146,7 @@ func (w *model) takeOld(c *modelClient) {
 // loseOld: the client was fenced, and begins anew.
 func (w *model) loseOld(c *modelClient, code Code) {
 	clear(c.owned)
-	c.old.phase, c.epoch = oldJoins, -1
+	c.old.phase, c.old.stuck, c.epoch = oldJoins, false, -1
 	if code == CodeUnknownMember {
 		c.id = ""
 	}

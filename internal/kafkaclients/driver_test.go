@@ -114,7 +114,7 @@ func (c *client) driverName() string {
 // process is a driver that runs.
 type process struct {
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	errs  bytes.Buffer
 	done  chan struct{}
 
@@ -131,6 +131,18 @@ func (c *client) start(t *testing.T, mode string, args ...string) *process {
 	} else {
 		command = append(command, append([]string{mode, "client=" + c.driverName()}, args...)...)
 	}
+	p := launch(t, command)
+	if c.name == "kcat" && mode == "produce" {
+		_, err := io.WriteString(p.stdin, kcatRecords(args))
+		require.NoError(t, err)
+		require.NoError(t, p.stdin.Close())
+	}
+	return p
+}
+
+// launch runs a program that prints records as drivers do.
+func launch(t *testing.T, command []string) *process {
+	t.Helper()
 	p := &process{cmd: exec.CommandContext(t.Context(), command[0], command[1:]...), done: make(chan struct{})}
 	p.cmd.Stderr = &p.errs
 	stdin, err := p.cmd.StdinPipe()
@@ -139,11 +151,6 @@ func (c *client) start(t *testing.T, mode string, args ...string) *process {
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
-	if c.name == "kcat" && mode == "produce" {
-		_, err = io.WriteString(stdin, kcatRecords(args))
-		require.NoError(t, err)
-		require.NoError(t, stdin.Close())
-	}
 	go func() {
 		defer close(p.done)
 		for s := bufio.NewScanner(out); s.Scan(); {
@@ -166,7 +173,7 @@ func (p *process) output() []string {
 // leave asks a member of a group to go.
 func (p *process) leave() {
 	_ = p.stdin.Close()
-	if filepath.Base(p.cmd.Path) == "kcat" {
+	if base := filepath.Base(p.cmd.Path); base == "kcat" || base == "penstock" {
 		_ = p.cmd.Process.Signal(syscall.SIGINT)
 	}
 }

@@ -84,15 +84,12 @@ func rollingMutants() []mutant {
 	const (
 		convert = "consumergroup/convert.go"
 		hosted  = "consumergroup/hosted.go"
-		classic = "consumergroup/classic.go"
 	)
 	return []mutant{
 		one("conversion forgets who owns what", convert,
 			"			g.hold(m, p)\n			m.target", "			if !MUTANT {\n				g.hold(m, p)\n			}\n			m.target"),
 		one("conversion forgets what a consumer has not given up yet", convert,
 			"	g.claim(claims)\n", "	if !MUTANT {\n		g.claim(claims)\n	}\n"),
-		one("conversion takes members of an unfinished rebalance for settled", convert,
-			"	if !stable {\n", "	if !stable && !MUTANT {\n"),
 		one("conversion leaves the joins that wait without an answer", convert,
 			"		if m.join != 0 {\n			details", "		if m.join != 0 && !MUTANT {\n			details"),
 		one("conversion begins with epoch 0", convert,
@@ -103,19 +100,13 @@ func rollingMutants() []mutant {
 			"	c.prepare(now, out)\n	out.Deadline", "	if !MUTANT {\n		c.prepare(now, out)\n	}\n	out.Deadline"),
 		one("back-conversion is not persisted", convert,
 			"	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n", "	if !MUTANT {\n		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n	}\n"),
-		one("a generation of before the back-conversion is good for ever", classic,
-			"		m.hosted = 0\n", "		if !MUTANT {\n			m.hosted = 0\n		}\n"),
 		one("a classic member's join frees nothing", hosted,
 			"		g.keepOnly(m, ev.Subscription.Owned)\n", "		if !MUTANT {\n			g.keepOnly(m, ev.Subscription.Owned)\n		}\n"),
 		one("a join that was overtaken frees what the member has", hosted,
-			"return m.phase == phaseIdle && !m.doubt &&", "return !MUTANT && m.phase == phaseIdle && !m.doubt &&"),
-		one("a sync of before the conversion is answered", hosted,
-			"	case m.phase == phaseJoining || m.join != 0:\n", "	case !MUTANT && (m.phase == phaseJoining || m.join != 0):\n"),
+			"return !m.syncing && m.join == 0 && !m.doubt &&", "return !MUTANT && !m.syncing && m.join == 0 && !m.doubt &&"),
 		one("a classic member is never told to join again", hosted,
-			"!g.assigning() && g.rejoins(m) {", "!MUTANT && !g.assigning() && g.rejoins(m) {"),
+			"!m.syncing && !g.assigning() && g.rejoins(m) {", "!MUTANT && !m.syncing && !g.assigning() && g.rejoins(m) {"),
 		one("a classic member that does not join again is waited for", hosted,
 			"		if m.acked && g.rejoins(m) {\n", "		if !MUTANT && m.acked && g.rejoins(m) {\n"),
-		one("a sync of another generation is answered", hosted,
-			"	case c.Generation != m.epoch:\n		code, message = CodeIllegalGeneration, m.notGeneration(c.Generation)\n	case c.ProtocolType", "	case !MUTANT && c.Generation != m.epoch:\n		code, message = CodeIllegalGeneration, m.notGeneration(c.Generation)\n	case c.ProtocolType"),
 	}
 }
