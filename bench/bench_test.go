@@ -12,7 +12,7 @@ import (
 )
 
 func TestPayloadsAreDistinctAndDoNotShrink(t *testing.T) {
-	pool := payloads(minPayloads, 100)
+	pool := Payloads(minPayloads, 100)
 	seen := make(map[string]bool, len(pool))
 	var all []byte
 	for _, p := range pool {
@@ -25,6 +25,45 @@ func TestPayloadsAreDistinctAndDoNotShrink(t *testing.T) {
 	ratio := float64(len(enc.EncodeAll(all, nil))) / float64(len(all))
 	require.Greater(t, ratio, 0.8)
 	require.NoError(t, enc.Close())
+}
+
+func TestPayloadsOfEverySizeAreDistinct(t *testing.T) {
+	const n, size = 10_000, 300
+	block := make([]byte, 3*n) // values overlap
+	places := map[*byte]bool{}
+	for _, p := range cut(block, n, size) {
+		require.Len(t, p, size)
+		places[&p[0]] = true
+	}
+	require.Len(t, places, n)
+	for _, p := range orders(minPayloads, 200) {
+		require.Len(t, p, 200)
+		require.Contains(t, string(p), `"order_id"`)
+	}
+}
+
+func TestAStampIsToldFromAPayload(t *testing.T) {
+	due := time.Unix(1_700_000_000, 123)
+	value := []byte("0123456789")
+	got, ok := stamped(stamp(value, due))
+	require.True(t, ok)
+	require.True(t, due.Equal(got))
+	require.Equal(t, "0123456789", string(value), "the pool keeps its values")
+	_, ok = stamped(value)
+	require.False(t, ok)
+}
+
+func TestProcessFigures(t *testing.T) {
+	resident, err := Resident(os.Getpid())
+	require.NoError(t, err)
+	require.Greater(t, resident, int64(1<<20))
+	_, err = DiskReads(os.Getpid())
+	require.NoError(t, err)
+	for _, of := range []func(int) (int64, error){Resident, DiskReads} {
+		_, err = of(1 << 30)
+		require.Error(t, err)
+	}
+	require.NoError(t, TouchMemory(1<<20))
 }
 
 func TestOptionsSayEveryFault(t *testing.T) {
@@ -61,8 +100,8 @@ func TestReportKeys(t *testing.T) {
 }
 
 func TestProcessTimeOfThisProcess(t *testing.T) {
-	_, err := processTime(os.Getpid())
+	_, err := ProcessTime(os.Getpid())
 	require.NoError(t, err)
-	_, err = processTime(1 << 30)
+	_, err = ProcessTime(1 << 30)
 	require.Error(t, err)
 }

@@ -14,7 +14,8 @@ import (
 // Consume measures throughput of reading the topic from its start to the end that
 // it had when the run began, and again from the start until the run is over. Every
 // whole pass must yield exactly the records between those offsets. With several
-// producers set, as many consumers share the partitions.
+// Producers set, as many consumers share the partitions; with Readers, each of so many
+// reads all of them. Newest leaves out what is older than so many bytes of values.
 func Consume(ctx context.Context, o Options) (*Report, error) {
 	if err := o.fill("consume"); err != nil {
 		return nil, err
@@ -28,6 +29,12 @@ func Consume(ctx context.Context, o Options) (*Report, error) {
 	report, err := r.measure(ctx)
 	return report, errors.Join(err, t.c.Close())
 }
+
+// More readers than this fetch less ahead, so that their buffers fit into memory.
+const (
+	manyReaders = 16
+	manyFetch   = 1 << 20
+)
 
 // consumeRun is a run that consumes.
 type consumeRun struct {
@@ -46,6 +53,11 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 	}
 	if r.end, err = r.t.ends(ctx, client.Latest()); err != nil {
 		return nil, err
+	}
+	if r.o.Newest > 0 {
+		for tp, end := range r.end {
+			r.start[tp] = max(r.start[tp], end-r.o.Newest/int64(r.o.RecordSize*len(r.end)))
+		}
 	}
 	if sum(r.end) == sum(r.start) {
 		return nil, fmt.Errorf("%w: topic %q is empty; run bench produce first", ErrOptions, r.o.Topic)
@@ -68,6 +80,10 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	read, err := r.o.diskReads()
+	if err != nil {
+		return nil, err
+	}
 	r.records.Store(0)
 	r.bytes.Store(0)
 	r.wire.Store(0)
@@ -81,7 +97,15 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	readAfter, err := r.o.diskReads()
+	if err != nil {
+		return nil, err
+	}
 	report := r.t.report(r.o, "consume")
+	report.Readers = r.o.Readers
+	if len(r.o.BrokerPids) > 0 {
+		report.BrokerDiskReads = new(readAfter - read)
+	}
 	report.Payload = "what the topic holds"
 	report.rates(r.records.Load(), r.bytes.Load(), elapsed)
 	if report.Records > 0 {
@@ -95,16 +119,30 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 	return report, nil
 }
 
-// readers makes the consumers, partitions dealt out by turns.
+// readers makes the consumers: each with all partitions, or these dealt out by turns.
 func (r *consumeRun) readers() ([]*reader, error) {
 	n := min(r.o.Producers, len(r.t.parts))
+	if r.o.Readers > 0 {
+		n = r.o.Readers
+	}
 	dealt := make([][]client.TopicPartition, n)
 	for i, tp := range r.t.parts {
 		dealt[i%n] = append(dealt[i%n], tp)
 	}
+	start := client.Earliest()
+	if r.o.Newest > 0 {
+		start = client.Latest() // until the first pass seeks, so that nothing older is fetched
+	}
+	opts := []client.ConsumerOpt{client.WithStart(start), client.WithReset(client.ResetError)}
+	if n > manyReaders {
+		opts = append(opts, client.WithPrefetchBytes(manyFetch), client.WithFetchMaxBytes(manyFetch))
+	}
 	var out []*reader
 	for _, parts := range dealt {
-		k, err := r.t.c.NewConsumer(client.WithPartitions(parts...), client.WithStart(client.Earliest()), client.WithReset(client.ResetError))
+		if r.o.Readers > 0 {
+			parts = r.t.parts
+		}
+		k, err := r.t.c.NewConsumer(append(opts, client.WithPartitions(parts...))...)
 		if err != nil {
 			return out, err
 		}
@@ -172,7 +210,7 @@ func (k *reader) nextPass() error {
 	if k.at != nil && k.open > 0 {
 		return nil
 	}
-	again := k.at != nil
+	again := k.at != nil || k.r.o.Newest > 0
 	k.at, k.open = map[client.TopicPartition]int64{}, 0
 	for _, tp := range k.parts {
 		k.at[tp] = k.r.start[tp]

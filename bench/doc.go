@@ -1,5 +1,5 @@
-// Package bench measures a running cluster: throughput of producing and of
-// consuming, and latency.
+// Package bench measures a running cluster: throughput of producing, of consuming
+// and of both at once, and latency to the acknowledgement and to a consumer.
 //
 // # What a figure means
 //

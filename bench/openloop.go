@@ -41,3 +41,34 @@ func (r *produceRun) tick(ctx context.Context, p *client.Producer, index int, be
 		due = due.Add(step)
 	}
 }
+
+// OneAtATime measures latency in a closed loop: each record is sent when the one before
+// is acknowledged, as a caller does that waits for every write.
+func OneAtATime(ctx context.Context, o Options) (*Report, error) {
+	if err := o.fill("single"); err != nil {
+		return nil, err
+	}
+	run, err := newProduceRun(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	report, err := run.measure(ctx, "single", run.alternate)
+	return report, errors.Join(err, run.close())
+}
+
+// alternate sends and waits in turn.
+func (r *produceRun) alternate(ctx context.Context, p *client.Producer, index int, _ time.Time) error {
+	for n := index; ctx.Err() == nil; n++ {
+		if r.take(1) == 0 {
+			return nil
+		}
+		began := time.Now()
+		// What is under way when the phase ends is waited for, like everything else.
+		if err := p.ProduceSync(context.WithoutCancel(ctx), &client.Record{Topic: r.o.Topic, Value: r.pool[n%len(r.pool)]}); err != nil {
+			r.m.fail(err)
+			return nil // the report counts errors
+		}
+		r.m.observe(time.Since(began))
+	}
+	return nil
+}

@@ -20,9 +20,12 @@ type Options struct {
 	Warmup      time.Duration // not counted, first
 	RecordSize  int           // bytes of a value; default 100
 	Payloads    int           // distinct values; default and least 10,000
+	Payload     string        // what they are of: random letters (default), or orders in JSON
+	Newest      int64         // bytes of values at the end of the topic that Consume reads; 0: all
+	Readers     int           // consumers that each read everything; 0: Producers share the partitions
 	Acks        string        // all, 1 or 0
 	Durability  string        // of a topic that is created: synced or replicated
-	Producers   int           // clients that produce; default 1
+	Producers   int           // producers, or consumers of Consume; default 1
 	Compression string        // none, gzip, snappy, lz4 or zstd
 	BatchSize   int           // bytes; default 256 KiB
 	Linger      time.Duration
@@ -60,13 +63,16 @@ func (o *Options) fill(workload string) error {
 	if o.Durability == "" {
 		o.Durability = "synced"
 	}
+	if o.Payload == "" {
+		o.Payload = randomPayload
+	}
 	if o.Records == 0 && o.Duration == 0 {
 		o.Duration = 60 * time.Second
 	}
 	if workload == "latency" && o.Rate == 0 {
 		o.Rate = 1000
 	}
-	return o.validate()
+	return o.validate(workload)
 }
 
 func setDefault(v *int, def int) {
@@ -75,7 +81,7 @@ func setDefault(v *int, def int) {
 	}
 }
 
-func (o *Options) validate() error {
+func (o *Options) validate(workload string) error {
 	var errs []error
 	bad := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -87,8 +93,15 @@ func (o *Options) validate() error {
 	bad(o.Replicas >= 0, "replicas is %d, want at least 1", o.Replicas)
 	bad(o.Records >= 0, "records is %d, want at least 1", o.Records)
 	bad(o.Duration >= 0 && o.Warmup >= 0 && o.Linger >= 0, "durations cannot be negative")
-	bad(o.RecordSize >= 8, "record-size is %d, want at least 8 bytes", o.RecordSize)
+	least := 8
+	if workload == endToEnd {
+		least = stampBytes
+	}
+	bad(o.RecordSize >= least, "record-size is %d, want at least %d bytes", o.RecordSize, least)
 	bad(o.Payloads >= minPayloads, "payloads is %d, want at least %d", o.Payloads, minPayloads)
+	bad(o.Payload == randomPayload || o.Payload == ordersPayload, "payload is %q, want %s or %s", o.Payload, randomPayload, ordersPayload)
+	bad(o.Newest >= 0, "newest is %d, want at least 1 byte", o.Newest)
+	bad(o.Readers >= 0, "readers is %d, want at least 1", o.Readers)
 	bad(o.Producers > 0, "producers is %d, want at least 1", o.Producers)
 	bad(o.Rate >= 0, "rate is %d, want at least 1 record/s", o.Rate)
 	bad(o.Acks == "all" || o.Acks == "1" || o.Acks == "0", "acks is %q, want all, 1 or 0", o.Acks)

@@ -15,6 +15,8 @@ const (
 	// block is how many records a producing goroutine takes at a time; one record
 	// of each is timed.
 	block = 256
+	// maxBuffered is what all producers together may hold without an acknowledgement.
+	maxBuffered = 64 << 20
 	// settleTimeout bounds the wait for what is under way when a run is cut short.
 	settleTimeout = 10 * time.Second
 )
@@ -43,6 +45,7 @@ type produceRun struct {
 	pool      [][]byte
 	left      atomic.Int64 // records to send in this phase; negative: none
 	sent      atomic.Int64
+	stamp     func(value []byte, due time.Time) []byte // of values that are timed; nil: as they are
 }
 
 func newProduceRun(ctx context.Context, o *Options) (*produceRun, error) {
@@ -51,14 +54,14 @@ func newProduceRun(ctx context.Context, o *Options) (*produceRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &produceRun{o: o, m: m, t: t, pool: payloads(o.Payloads, o.RecordSize)}
+	r := &produceRun{o: o, m: m, t: t, pool: o.pool()}
 	acks, err := client.ParseAcks(o.Acks)
 	for range o.Producers {
 		var p *client.Producer
 		if err == nil {
 			p, err = t.c.NewProducer(client.WithAcks(acks), client.WithCompression(o.Compression),
 				client.WithBatchBytes(o.BatchSize), client.WithLinger(o.Linger),
-				client.WithMaxBufferedBytes(max(64<<20, 4*int64(o.BatchSize))))
+				client.WithMaxBufferedBytes(max(maxBuffered/int64(o.Producers), 4*int64(o.BatchSize))))
 		}
 		if err != nil {
 			return nil, errors.Join(err, r.close())
@@ -241,6 +244,9 @@ func waitUntil(ctx context.Context, due time.Time) {
 
 // timed produces one record and observes the time from due to its acknowledgement.
 func (r *produceRun) timed(p *client.Producer, due time.Time, value []byte) {
+	if r.stamp != nil {
+		value = r.stamp(value, due)
+	}
 	// Its delivery must outlive the phase: the context is not the phase's.
 	p.Produce(context.Background(), &client.Record{Topic: r.o.Topic, Value: value}, func(_ *client.Record, err error) {
 		if err != nil {

@@ -36,6 +36,13 @@ type Report struct {
 	GitRev           string  `json:"git_rev"`
 	TargetPerSec     int     `json:"target_records_per_sec,omitempty"`
 	GeneratorLateP99 float64 `json:"generator_late_ms_p99,omitempty"`
+	// Of e2e: the rate at which a consumer got the records, and from due to there.
+	ConsumedPerSec float64  `json:"consumed_per_sec,omitempty"`
+	EndToEndMS     *Latency `json:"end_to_end_ms,omitempty"`
+	// Of consume: consumers that each read everything, and what the brokers named had
+	// to fetch from their disks.
+	Readers         int    `json:"readers,omitempty"`
+	BrokerDiskReads *int64 `json:"broker_disk_read_bytes,omitempty"`
 }
 
 // Latency holds percentiles in milliseconds.
@@ -80,6 +87,12 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.LatencyMS.Max > 0 {
 		l := r.LatencyMS
 		line("latency", "p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", l.P50, l.P95, l.P99, l.P999, l.Max)
+	}
+	if e := r.EndToEndMS; e != nil {
+		line("consumed", "%.0f records/s; from due to the consumer p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", r.ConsumedPerSec, e.P50, e.P99, e.P999, e.Max)
+	}
+	if r.BrokerDiskReads != nil {
+		line("disk", "brokers read %.1f MiB from their disks", float64(*r.BrokerDiskReads)/(1<<20))
 	}
 	line("setting", "acks %s, %s, %d replicas, %d partitions, compression %s", r.Acks, r.Durability, r.Replicas, r.Partitions, r.Compression)
 	line("payload", "%s, mean batch %.0f B", r.Payload, r.MeanBatchBytes)

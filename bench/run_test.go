@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
 
@@ -63,6 +64,32 @@ func TestRunsAgainstACluster(t *testing.T) {
 	require.InDelta(t, 150, r.Records, 60)
 	require.Equal(t, 500, r.TargetPerSec)
 	require.GreaterOrEqual(t, r.LatencyMS.Max, r.LatencyMS.P50)
+
+	o = options
+	o.Newest, o.Readers, o.Records, o.Duration = 30_000, 2, 0, 200*time.Millisecond
+	o.BrokerPids = []int{os.Getpid()}
+	r, err = Consume(t.Context(), o)
+	require.NoError(t, err)
+	require.Equal(t, 2, r.Readers)
+	require.Positive(t, r.Records)
+	require.NotNil(t, r.BrokerDiskReads)
+
+	o = options
+	o.Topic, o.Records, o.Warmup = "single", 50, 20*time.Millisecond
+	r, err = OneAtATime(t.Context(), o)
+	require.NoError(t, err)
+	require.EqualValues(t, 50, r.Records)
+	require.Positive(t, r.LatencyMS.P99)
+
+	for _, rate := range []int{0, 500} {
+		o = options
+		o.Topic, o.Records, o.Duration, o.Warmup, o.Rate = "e2e", 0, 300*time.Millisecond, 50*time.Millisecond, rate
+		r, err = EndToEnd(t.Context(), o)
+		require.NoError(t, err)
+		require.Positive(t, r.ConsumedPerSec)
+		require.Positive(t, r.EndToEndMS.P50)
+		require.GreaterOrEqual(t, r.EndToEndMS.Max, r.EndToEndMS.P50)
+	}
 
 	o = options
 	o.Topic = "none"

@@ -9,13 +9,15 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clockTicks is USER_HZ, which Linux fixes at 100 for what /proc shows.
 const clockTicks = 100
 
-// processTime is the user and system time of a process and of its ended threads.
-func processTime(pid int) (time.Duration, error) {
+// ProcessTime is the user and system time of a process and of its ended threads.
+func ProcessTime(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("bench: processor time of process %d: %w", pid, err)
@@ -39,13 +41,73 @@ func processTime(pid int) (time.Duration, error) {
 
 func processTimes(pids []int) (sum time.Duration, err error) {
 	for _, pid := range pids {
-		t, err := processTime(pid)
+		t, err := ProcessTime(pid)
 		if err != nil {
 			return 0, err
 		}
 		sum += t
 	}
 	return sum, nil
+}
+
+// Resident is the resident memory of a process in bytes.
+func Resident(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, fmt.Errorf("bench: memory of process %d: %w", pid, err)
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0, fmt.Errorf("bench: memory of process %d: unexpected form of /proc/%d/statm: %w", pid, pid, err)
+	}
+	return resident * int64(os.Getpagesize()), nil
+}
+
+// diskReads sums DiskReads of the brokers named.
+func (o *Options) diskReads() (sum int64, err error) {
+	for _, pid := range o.BrokerPids {
+		n, err := DiskReads(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// DiskReads is how many bytes a process has had fetched from disks: what it found
+// in the page cache does not count.
+func DiskReads(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, fmt.Errorf("bench: disk reads of process %d: %w", pid, err)
+	}
+	for line := range bytes.Lines(b) {
+		if value, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("read_bytes: ")); ok {
+			return strconv.ParseInt(string(value), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("bench: disk reads of process %d: /proc/%d/io has no read_bytes", pid, pid)
+}
+
+// TouchMemory touches memory and gives it back. Under a hypervisor, memory that was
+// free for some seconds may be slower to touch than a disk. It goes around the Go
+// heap, which would keep it, and would find it warm the next time.
+func TouchMemory(size int) error {
+	if size == 0 {
+		return nil
+	}
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return fmt.Errorf("bench: touch %d bytes of memory: %w", size, err)
+	}
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		b[i] = 1
+	}
+	if err := unix.Munmap(b); err != nil {
+		return fmt.Errorf("bench: give memory back: %w", err)
+	}
+	return nil
 }
 
 // FileSystem is the type of the file system that a folder is on, as people call it,

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/penstock/penstock/client"
@@ -102,7 +101,7 @@ func (t *target) report(o *Options, workload string) *Report {
 	return &Report{
 		Workload: workload, Acks: o.Acks, Durability: t.topic.Durability, Replicas: int(t.topic.ReplicationFactor),
 		Partitions: len(t.parts), RecordSize: o.RecordSize, Compression: o.Compression,
-		Payload:       fmt.Sprintf("%d distinct values of random letters", o.Payloads),
+		Payload:       o.describePayload(),
 		WarmupSeconds: o.Warmup.Seconds(), Processes: t.brokers, FS: FileSystem(o.DataDir), GitRev: o.GitRev,
 	}
 }

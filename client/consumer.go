@@ -84,16 +84,17 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 		k.wg.Go(func() { k.member.run(life) })
 		k.wg.Go(func() { k.member.reconcile(life) })
 	} else {
+		k.assign(slices.Clone(cfg.assigned)) // so that Seek may follow at once
 		k.wg.Go(func() { k.assignAll(life) })
 	}
 	return k, nil
 }
 
-// assignAll takes the partitions that the options name, and those that their
-// topics get later. A topic that is not found is an error of Poll, and looked for
+// assignAll takes the partitions of the topics that the options name, and those that
+// they get later. A topic that is not found is an error of Poll, and looked for
 // again.
 func (k *Consumer) assignAll(ctx context.Context) {
-	parts := slices.Clone(k.cfg.assigned)
+	var parts []TopicPartition
 	for _, topic := range k.cfg.topics {
 		for {
 			t, err := k.c.meta.topic(ctx, topic)

@@ -276,6 +276,17 @@ func TestPrefetchIsBounded(t *testing.T) {
 	read(t, k, 7000)
 }
 
+// TestSeekRightAway: partitions that the options name are assigned when NewConsumer
+// returns, so a consumer may begin where no option says.
+func TestSeekRightAway(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	c.fill(tp("t", 0), "a", 50, 10)
+	k := newTestConsumer(t, newTestClient(t, c), WithPartitions(tp("t", 0)), WithStart(Latest()))
+	require.NoError(t, k.Seek(tp("t", 0), At(40)))
+	require.Equal(t, numbers("a", 50)[40:], read(t, k, 10))
+}
+
 func TestPauseResumeSeek(t *testing.T) {
 	c := newFakeCluster(t, 1)
 	c.create("t", 2)

@@ -24,6 +24,11 @@ func newBench(s *shared) *cobra.Command {
 			"  penstock bench consume --topic bench --records 5000000", bench.Consume),
 		newWorkload(s, "latency", "Latency at a fixed rate, open loop",
 			"  penstock bench latency --rate 1000 --duration 60s --partitions 3", bench.OpenLoop),
+		newWorkload(s, "single", "Latency of one record at a time",
+			"  penstock bench single --duration 20s --partitions 1", bench.OneAtATime),
+		newWorkload(s, "e2e", "Produce while a consumer reads along: both rates, and the time from one to the other",
+			"  penstock bench e2e --duration 60s\n"+
+				"  penstock bench e2e --rate 1000 --partitions 3", bench.EndToEnd),
 	)
 	return s.connects(cmd)
 }
@@ -74,13 +79,16 @@ func benchFlags(cmd *cobra.Command, o *bench.Options, asJSON *bool) {
 	f.DurationVar(&o.Warmup, "warmup", 0, "not counted, first")
 	f.IntVar(&o.RecordSize, "record-size", 100, "bytes of a value")
 	f.IntVar(&o.Payloads, "payloads", 10_000, "distinct values, at least 10000")
+	f.StringVar(&o.Payload, "payload", "random", "values of random letters, or orders in JSON")
+	f.Int64Var(&o.Newest, "newest", 0, "consume: only the newest so many bytes of values; 0: from the start")
+	f.IntVar(&o.Readers, "readers", 0, "consume: so many consumers each read everything; 0: --producers share the partitions")
 	f.StringVar(&o.Acks, "acks", "all", "all, 1 or 0")
 	f.StringVar(&o.Durability, "durability", "synced", "synced or replicated, if the topic is created")
-	f.IntVar(&o.Producers, "producers", 1, "producing clients")
+	f.IntVar(&o.Producers, "producers", 1, "producers, or consumers of consume")
 	f.StringVar(&o.Compression, "compression", "none", "none, gzip, snappy, lz4 or zstd")
 	f.IntVar(&o.BatchSize, "batch-size", 256<<10, "bytes of a batch at most")
 	f.DurationVar(&o.Linger, "linger", 0, "how long a batch waits to fill")
-	f.IntVar(&o.Rate, "rate", 0, "records/s; 0: as fast as it goes (latency: 1000)")
+	f.IntVar(&o.Rate, "rate", 0, "records/s, of produce, latency and e2e; 0: as fast as it goes (latency: 1000)")
 	f.IntSliceVar(&o.BrokerPids, "broker-pids", nil, "broker processes on this machine, for their processor time")
 	f.StringSliceVar(&o.MetricsURLs, "metrics-urls", nil, "/metrics of brokers elsewhere, for their processor time")
 	f.StringVar(&o.DataDir, "data-dir", "", "folder of the brokers' data on this machine, for its file system and size")

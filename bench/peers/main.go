@@ -1,0 +1,158 @@
+// Command peers compares Penstock with other systems, on this machine, in one run,
+// and prints the ratios. `make peers` at the top of the repository runs it.
+//
+// It installs what can be installed here (Apache Kafka's jars by Maven, the NATS
+// server as a Go module, Redis and RabbitMQ by apt), starts three nodes of each system
+// that replicates, and gives each the same work by its best-known client: the same
+// records at the same durability, from one process, with data on one disk. In every
+// round each contender has its turn, so that whatever the machine does meanwhile
+// strikes all of them; a ratio is of two turns of one round, and its spread is over
+// the rounds.
+//
+// Two pairs are compared. In synced, an acknowledgement means the disks: Penstock's
+// durability=synced, Kafka's flush.messages=1, JetStream's sync_interval: always,
+// Redis's appendfsync always, RabbitMQ's quorum queues. In replicated it means what it
+// means by each system's default. Nothing is tuned against a peer: settings are their
+// defaults or what their documentation recommends, and are printed with the result. A
+// system that cannot be installed is named with the reason.
+//
+// Servers of all systems stay up, without load, while one has its turn; the processor
+// time that they take is printed.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/penstock/penstock/bench/peers/load"
+)
+
+type options struct {
+	binary, dir, tools, module string
+
+	peers, rows  []string
+	durabilities []string
+	rounds       int
+	duration     time.Duration
+	warmup       time.Duration
+	warm         time.Duration
+	touch        int // GiB
+	gib          float64
+	asJSON       bool
+	jsonFile     string
+	keep         bool
+	worker       bool
+}
+
+const (
+	allDurabilities = "synced,replicated"
+	shortPeers      = "penstock,kafka,jetstream"
+	shortRows       = "produce-100,consume-100,latency,single"
+)
+
+func parse(args []string, usage io.Writer) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("peers", flag.ContinueOnError)
+	f.SetOutput(usage)
+	var peers, rows, durabilities string
+	var short bool
+	f.StringVar(&o.binary, "penstock", "bin/penstock", "the binary of Penstock")
+	f.StringVar(&o.module, "module", "bench/peers", "this command's source, where the NATS server is built")
+	f.StringVar(&o.tools, "tools", "bin/peers", "where peers are installed")
+	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR)")
+	f.StringVar(&peers, "peers", "", "some of "+strings.Join(peerNames(), ",")+" (default all); penstock always takes part")
+	f.StringVar(&rows, "rows", "", "some of "+strings.Join(rowNames(), ",")+" (default all)")
+	f.StringVar(&durabilities, "durability", allDurabilities, "synced, replicated or both")
+	f.IntVar(&o.rounds, "rounds", 0, "rounds in which each contender has a turn (default 5)")
+	f.DurationVar(&o.duration, "duration", 0, "how long a turn is measured (default 20s)")
+	f.DurationVar(&o.warmup, "warmup", 0, "not counted, at the start of each turn (default 5s)")
+	f.DurationVar(&o.warm, "warm", 0, "load on a peer that gets faster for minutes (Kafka's JIT), once, before the first round (default 2m)")
+	f.IntVar(&o.touch, "touch", 4, "GiB of memory touched before each turn; 0: none")
+	f.Float64Var(&o.gib, "gib", 20, "most that a turn may write to the disk, GiB, all replicas")
+	f.BoolVar(&short, "short", false, "some five minutes: "+shortPeers+"; "+shortRows+"; synced; 2 rounds of 5s after 2s, 45s of -warm")
+	f.BoolVar(&o.asJSON, "json", false, "print JSON instead of tables")
+	f.StringVar(&o.jsonFile, "json-file", "", "also write JSON to this file")
+	f.BoolVar(&o.keep, "keep", false, "keep data and logs")
+	f.BoolVar(&o.worker, "worker", false, "used by peers itself: do the job on standard input")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if short {
+		peers, rows = cmp.Or(peers, shortPeers), cmp.Or(rows, shortRows)
+		if durabilities == allDurabilities {
+			durabilities = string(synced)
+		}
+		o.rounds, o.duration, o.warmup, o.warm = cmp.Or(o.rounds, 2), cmp.Or(o.duration, 5*time.Second), cmp.Or(o.warmup, 2*time.Second), cmp.Or(o.warm, 45*time.Second)
+	}
+	o.rounds, o.duration, o.warmup, o.warm = cmp.Or(o.rounds, 5), cmp.Or(o.duration, 20*time.Second), cmp.Or(o.warmup, 5*time.Second), cmp.Or(o.warm, 2*time.Minute)
+	if f.NArg() > 0 || o.rounds < 1 || o.duration <= 0 || o.warmup < 0 || o.warm < 0 || o.touch < 0 || o.gib <= 0 {
+		return nil, errors.New("rounds, duration and gib must be positive, no time negative, and no argument may follow the flags")
+	}
+	var errs [3]error
+	o.peers, errs[0] = choose("peers", cmp.Or(peers, strings.Join(peerNames(), ",")), peerNames())
+	o.rows, errs[1] = choose("rows", cmp.Or(rows, strings.Join(rowNames(), ",")), rowNames())
+	o.durabilities, errs[2] = choose("durability", durabilities, strings.Split(allDurabilities, ","))
+	return o, errors.Join(errs[:]...)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(2)
+	case o.worker:
+		err = load.Main(ctx, os.Stdin, os.Stdout)
+	default:
+		err = run(ctx, o, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures, and prints what was measured even when something failed.
+func run(ctx context.Context, o *options, out io.Writer) (err error) {
+	for _, path := range []*string{&o.binary, &o.tools, &o.module} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return err
+	}
+	failed := l.measure(ctx)
+	if !o.keep {
+		failed = errors.Join(failed, os.RemoveAll(l.dir))
+	}
+	if o.jsonFile != "" {
+		b, err := json.MarshalIndent(&l.result, "", " ")
+		if err == nil {
+			err = os.WriteFile(o.jsonFile, append(b, '\n'), 0o644) //nolint:gosec // an ordinary file
+		}
+		failed = errors.Join(failed, err)
+	}
+	if o.asJSON {
+		err = json.NewEncoder(out).Encode(&l.result)
+	} else {
+		err = l.result.writeMarkdown(out)
+	}
+	return errors.Join(failed, err)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/bench/peers/load"
+)
+
+func rate(records int64) load.Outcome {
+	return load.Outcome{Records: records, Seconds: 1, RSS: []int64{1 << 20, 3 << 20}, ServerCPU: 2, ClientCPU: 1, OthersCPU: 0.02}
+}
+
+// TestRatiosAreOfOneRound: a ratio pairs turns of the same round, and a round in which
+// one of the two failed has none.
+func TestRatiosAreOfOneRound(t *testing.T) {
+	r := &result{}
+	for round, records := range []int64{200, 900, 400} {
+		r.add(&turn{Row: "produce-100", Workload: load.Produce, Durability: synced, Contender: penstockGRPC, Round: round, Outcome: rate(records)})
+	}
+	for round, records := range map[int]int64{0: 100, 2: 100} {
+		r.add(&turn{Row: "produce-100", Workload: load.Produce, Durability: synced, Contender: kafkaFranz, Round: round, Outcome: rate(records)})
+	}
+	m := measures(load.Produce)[0]
+	got := ratios(r.turnsOf("produce-100", synced, penstockGRPC), r.turnsOf("produce-100", synced, kafkaFranz), &m)
+	require.Equal(t, []float64{2, 4}, got)
+	require.Equal(t, "3.00 [2.00-4.00]", summary(got))
+}
+
+// TestALowerLatencyIsAhead: for latencies the ratio is theirs over ours.
+func TestALowerLatencyIsAhead(t *testing.T) {
+	ours := map[int]*turn{0: {Outcome: load.Outcome{P50: 1, P99: 2}}}
+	theirs := map[int]*turn{0: {Outcome: load.Outcome{P50: 10, P99: 30}}}
+	of := measures(load.Latency)
+	require.Equal(t, []float64{10}, ratios(ours, theirs, &of[0]))
+	require.Equal(t, []float64{15}, ratios(ours, theirs, &of[1]))
+}
+
+func TestTheTableNamesWhatIsMissing(t *testing.T) {
+	r := &result{Absent: map[string]string{"redis": "no apt-get"}, Settings: map[string]string{"kafka": "defaults"}}
+	r.add(&turn{Row: "produce-100", What: "produce, 100 B", Workload: load.Produce, Durability: synced, Contender: penstockGRPC, Outcome: rate(3_000_000)})
+	r.add(&turn{Row: "produce-100", What: "produce, 100 B", Workload: load.Produce, Durability: synced, Contender: kafkaFranz, Outcome: rate(1_500_000)})
+	r.fail(&contender{name: kafkaFranz}, replicated, "latency", 1, load.ErrClient)
+	var out bytes.Buffer
+	require.NoError(t, r.writeMarkdown(&out))
+	for _, want := range []string{
+		"| produce, 100 B | synced | Apache Kafka, franz-go | records/s | 1.50 M | 1 | 1.33 | 0.67 | 3.00 | 2.00 |  |\n",
+		"| produce, 100 B | synced | Penstock, its own client | records/s | 3.00 M | 1 | 0.67 | 0.33 | 3.00 |  |  |\n",
+		"* redis: no apt-get.", "* kafka: defaults.", "* latency, replicated, Apache Kafka, franz-go, round 2: load: unknown client.", "at most 2.0 % of a processor",
+	} {
+		require.Contains(t, out.String(), want)
+	}
+}
+
+func TestGroupsShareTopics(t *testing.T) {
+	names := func(rows ...string) (all [][]string) {
+		l := &lab{options: &options{rows: rows, durabilities: []string{"synced", "replicated"}}}
+		for _, g := range l.groups(synced) {
+			var of []string
+			for _, r := range g.rows {
+				of = append(of, r.name)
+			}
+			if g.fill {
+				of = append(of, "fill")
+			}
+			all = append(all, of)
+		}
+		return all
+	}
+	require.Equal(t, [][]string{{"produce-100", "consume-100"}, {"latency"}}, names("latency", "consume-100", "produce-100"))
+	require.Equal(t, [][]string{{"produce-1k", "consume-1k", "fill"}}, names("consume-1k"))
+	require.Equal(t, [][]string{{"produce-1k"}}, names("produce-1k"))
+	l := &lab{options: &options{rows: []string{"consume-100"}, durabilities: []string{"synced", "replicated"}}}
+	require.Empty(t, l.groups(replicated), "reading is compared once")
+}
+
+func TestFlags(t *testing.T) {
+	o, err := parse([]string{"-short", "-rounds", "3"}, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"penstock", "kafka", "jetstream"}, o.peers)
+	require.Equal(t, []string{"synced"}, o.durabilities)
+	require.Equal(t, 3, o.rounds)
+	_, err = parse([]string{"-peers", "pulsar"}, &bytes.Buffer{})
+	require.ErrorContains(t, err, `"pulsar"`)
+	_, err = parse([]string{"-rounds", "-1"}, &bytes.Buffer{})
+	require.Error(t, err)
+}
+
+func TestServersAreConfiguredAsPrinted(t *testing.T) {
+	p := kafkaProperties(2, []string{"a:1", "b:2", "c:3"}, []string{"a:4", "b:5", "c:6"}, "/data")
+	require.Contains(t, p, "controller.quorum.voters=1@a:4,2@b:5,3@c:6\n")
+	require.Contains(t, p, "listeners=PLAINTEXT://b:2,CONTROLLER://b:5\n")
+	require.Contains(t, p, "min.insync.replicas=2\n")
+	require.Contains(t, natsConfig(1, []string{"a:1"}, []string{"a:2"}, "/data", synced), "sync_interval: always")
+	require.NotContains(t, natsConfig(1, []string{"a:1"}, []string{"a:2"}, "/data", replicated), "sync_interval")
+}
