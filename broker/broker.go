@@ -36,6 +36,7 @@ type Broker struct {
 	offsets     offsetsCreator
 	metrics     *metrics
 	cleaner     *cleaner
+	scrubber    *scrubber
 	applied     *applied
 
 	admission *admission
@@ -82,6 +83,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.offsets.turn = make(chan struct{}, 1)
 	b.metrics = newMetrics(b)
 	b.cleaner = newCleaner(b)
+	b.scrubber = newScrubber(b)
 	var err error
 	if b.coordinator, err = coordinator.New(coordinator.Config{
 		NodeID: cfg.NodeID, Topics: groupTopics{cfg.Images}, Logger: cfg.Logger,
@@ -90,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}
-	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner), cfg.Registry.Register(newGroupMetrics(b))); err != nil {
+	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner), cfg.Registry.Register(b.scrubber), cfg.Registry.Register(newGroupMetrics(b))); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: metrics: %w", err), b.abandon())
 	}
 	if err := b.join(ctx); err != nil {
@@ -105,6 +107,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.wg.Go(func() { b.tick(run) })
 	b.wg.Go(func() { b.retain(run) })
 	b.wg.Go(func() { b.cleaner.run(run) })
+	b.wg.Go(func() { b.scrubber.run(run) })
 	b.wg.Go(func() { b.tellProgress(run) })
 	return b, nil
 }
@@ -145,6 +148,7 @@ func (b *Broker) abandon() error {
 	b.stop()
 	b.cfg.Registry.Unregister(b.metrics)
 	b.cfg.Registry.Unregister(b.cleaner)
+	b.cfg.Registry.Unregister(b.scrubber)
 	err := b.coordinator.Close()
 	if b.server != nil {
 		err = errors.Join(err, b.server.Close())
@@ -214,5 +218,6 @@ func (b *Broker) close() error {
 	b.drains.Wait()
 	b.cfg.Registry.Unregister(b.metrics)
 	b.cfg.Registry.Unregister(b.cleaner)
+	b.cfg.Registry.Unregister(b.scrubber)
 	return errors.Join(err, b.cfg.Dir.Close(b.brokerEpoch))
 }

@@ -54,7 +54,7 @@ func image(t *testing.T, commands ...*metav1.Command) *metadata.Image {
 func registered(node int32) []*metav1.Command {
 	return []*metav1.Command{
 		{Kind: &metav1.Command_RegisterBroker{RegisterBroker: &metav1.RegisterBroker{
-			NodeId: node, StorageId: append(make([]byte, 15), byte(node)), FeatureLevel: 1,
+			NodeId: node, StorageId: append(make([]byte, 15), byte(node)), FeatureLevel: metadata.Version,
 			Grpc: []*metav1.Endpoint{{Listener: "a", Address: fmt.Sprintf("a%d:1", node)}, {Listener: "b", Address: fmt.Sprintf("b%d:1", node)}},
 		}}},
 	}

@@ -84,10 +84,14 @@ type Config struct {
 	RetentionInterval time.Duration // 30 s
 	// Cleaner bounds what compaction costs, and CleanerBackoff is how long it rests
 	// when nothing is dirty enough.
-	Cleaner           commitlog.CleanerOptions
-	CleanerBackoff    time.Duration // 15 s
-	OffsetsReplicas   int32         // of __consumer_offsets; 3
-	OffsetsPartitions int32         // 50
+	Cleaner        commitlog.CleanerOptions
+	CleanerBackoff time.Duration // 15 s
+	// Scrub bounds what reading everything costs, and ScrubInterval is how often it is
+	// read; 0: never.
+	Scrub             commitlog.ScrubberOptions
+	ScrubInterval     time.Duration
+	OffsetsReplicas   int32 // of __consumer_offsets; 3
+	OffsetsPartitions int32 // 50
 	// ReassignmentThrottle is the bytes a second that this broker, as a leader, sends
 	// to replicas that reassignments added; 0: no bound.
 	ReassignmentThrottle int64

@@ -31,11 +31,16 @@ type localReplica struct {
 	roleNow  atomic.Int32
 	epochNow atomic.Int32
 	hwNow    atomic.Int64
+	// limit is where a log that was damaged when it was opened ceases to be whole; -1:
+	// it does not. What is behind is as if it were not there.
+	limit atomic.Int64
 	// startDue is a log start that the leader told and the log does not have yet;
 	// 0: none.
 	startDue atomic.Int64
 	// passing: the log failed for want of a resource that comes back.
 	passing atomic.Bool
+	// hurt: damage was found since the log was opened.
+	hurt atomic.Bool
 	// compacted: the topic asks for a key in every record.
 	compacted atomic.Bool
 	// maxMessageBytes is the topic's max.message.bytes.
@@ -127,6 +132,7 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 		logger: b.logger.With("topic", req.topic, "partition", req.key.Partition), logConfig: logConfig(req.settings),
 		loaded: record.UnknownEpoch,
 	}
+	l.limit.Store(int64(record.UnknownOffset))
 	l.admit(req.settings)
 	var ready atomic.Bool // Notify may come before Open has returned.
 	spec := commitlog.Spec{
@@ -153,6 +159,10 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 		state.Damage = partition.Damage(req.damage) // The numbers are the same.
 	}
 	l.damaged = state.Damage != partition.DamageNone
+	if epoch, end := log.Readable(); l.damaged && end < state.End {
+		l.limit.Store(int64(end))
+		state.End, state.LastEpoch = end, epoch
+	}
 	l.state = partition.New(partition.Config{
 		Node: b.cfg.NodeID, LagTimeMax: b.cfg.LagTimeMax, SessionTimeout: b.cfg.SessionTimeout, Log: state,
 	})
@@ -212,7 +222,7 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectEndSession:
 		l.endSession(e.Node, e.Session)
 	case partition.EffectProposeISR:
-		l.b.proposer.add(l, e, l.out.Members, l.out.Damaged)
+		l.b.proposer.add(l, e, &l.out)
 	case partition.EffectFollowerDamaged:
 		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "end", e.Offset)
 	case partition.EffectDrained:
@@ -352,6 +362,9 @@ func (l *localReplica) progress(pr commitlog.Progress) {
 // more.
 func (l *localReplica) refusal() partition.Event {
 	if d := l.logState().Damage; l.log.Err() == nil && d != partition.DamageNone {
+		if !l.hurt.Swap(true) {
+			l.b.reconcileSoon() // the metadata may count on this replica
+		}
 		return partition.LogDamaged(d)
 	}
 	return partition.LogFailed()
@@ -474,13 +487,26 @@ func (l *localReplica) begin(a after) error {
 	return l.log.Reset(0)
 }
 
-// rebuild empties a damaged log once nobody counts on it.
+// logEnd is how far the log can be believed.
+func (l *localReplica) logEnd() record.Offset {
+	if limit := record.Offset(l.limit.Load()); limit >= 0 {
+		return limit
+	}
+	return l.log.End()
+}
+
+// rebuild begins a damaged log anew once nobody counts on it. What is left of the old
+// one goes when the new one is in sync (dropDamaged).
 func (l *localReplica) rebuild() bool {
-	l.logger.Warn("rebuilding the damaged replica from its leader", "damage", l.log.Damage())
-	if err := l.log.Reset(0); err != nil {
-		l.logger.Error("the damaged log could not be emptied", "error", err)
+	damage := l.log.Damage()
+	kept, err := l.log.Rebuild()
+	if err != nil {
+		l.logger.Error("the damaged log could not be begun anew", "damage", damage, "error", err)
 		return false
 	}
+	l.limit.Store(int64(record.UnknownOffset))
+	l.hurt.Store(false)
+	l.logger.Warn("rebuilding the damaged replica from its leader", "damage", damage, "old_copy_kept", kept)
 	l.mu.Lock()
 	l.damaged = false
 	s := l.logState()
@@ -490,6 +516,24 @@ func (l *localReplica) rebuild() bool {
 	l.startAgain(next)
 	l.mu.Unlock()
 	return l.finish(next)
+}
+
+// dropDamaged deletes what a rebuild has kept, once the new copy is in sync.
+func (l *localReplica) dropDamaged() {
+	if !l.log.KeepsDamaged() {
+		return
+	}
+	l.mu.Lock()
+	whole := !l.closed && l.inSync && l.state.Damage() == partition.DamageNone
+	l.mu.Unlock()
+	if !whole {
+		return
+	}
+	if err := l.log.DropDamaged(); err != nil {
+		l.logger.Warn("what was left of the damaged log could not be deleted", "error", err)
+		return
+	}
+	l.logger.Info("the new copy is in sync: deleted what was left of the damaged log")
 }
 
 // startAgain ends the pause of a follower whose log has become another one. The

@@ -28,6 +28,7 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	// Under the lock: looked up before, the answer could be of the log as it was
 	// before a truncation that this replica's own election came behind.
 	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
+	answerEnd = min(answerEnd, l.logEnd())
 	s.SetMoving(slices.Contains(l.adding, s.Follower()))
 	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch))
 	reply, answer := l.handshakeReply(s)
@@ -97,7 +98,7 @@ func (l *localReplica) wakeSessions() {
 func (l *localReplica) Read(s *replica.Session, dst []record.Slice, from record.Offset, maxBytes int) (replica.Run, error) {
 	slices := dst
 	cleaned := record.Offset(0)
-	if end := l.log.End(); from < end {
+	if end := l.logEnd(); from < end {
 		var err error
 		// A follower that begins anew does so with a whole batch, whose first records
 		// may be deleted.

@@ -241,10 +241,14 @@ func TestSubscriptionOutlivesTheInSyncSet(t *testing.T) {
 // The proposal names who lost acknowledged records.
 func TestProposalNamesTheDamaged(t *testing.T) {
 	l := newLocal(t, testSettings(t))
-	l.b.proposer.add(l, &partition.Effect{Epoch: 1, PartitionEpoch: 2}, []partition.Member{{Node: 1, BrokerEpoch: 1}}, []int32{3})
+	l.b.proposer.add(l, &partition.Effect{Epoch: 1, PartitionEpoch: 2},
+		&partition.Effects{Members: []partition.Member{{Node: 1, BrokerEpoch: 1}}, Damaged: []int32{3}, Failed: []int32{4}})
 	change := l.b.proposer.change(l.b.proposer.take())
 	if got := change.GetChanges()[0].GetDamaged(); len(got) != 1 || got[0] != 3 {
 		t.Errorf("damaged %v", got)
+	}
+	if got := change.GetChanges()[0].GetFailed(); len(got) != 1 || got[0] != 4 {
+		t.Errorf("failed %v", got)
 	}
 }
 

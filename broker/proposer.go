@@ -31,15 +31,18 @@ type isrChange struct {
 	partitionEpoch int32
 	members        []partition.Member
 	damaged        []int32
+	failed         []int32
 }
 
 func newProposer(b *Broker) *proposer { return &proposer{b: b, wake: make(chan struct{}, 1)} }
 
-// add queues the change of e, which members and damaged belong to; both are
-// copied. It may be called with the replica's mutex held.
-func (p *proposer) add(l *localReplica, e *partition.Effect, members []partition.Member, damaged []int32) {
+// add queues the change of e, an effect in out; what belongs to it is copied. It may be
+// called with the replica's mutex held.
+func (p *proposer) add(l *localReplica, e *partition.Effect, out *partition.Effects) {
 	p.mu.Lock()
-	p.queue = append(p.queue, isrChange{l, e.Epoch, e.PartitionEpoch, slices.Clone(members), slices.Clone(damaged)})
+	p.queue = append(p.queue, isrChange{
+		l, e.Epoch, e.PartitionEpoch, slices.Clone(out.Members), slices.Clone(out.Damaged), slices.Clone(out.Failed),
+	})
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -81,7 +84,7 @@ func (p *proposer) change(batch []isrChange) *metav1.ChangeIsr {
 		}
 		change.Changes[i] = &metav1.IsrChange{
 			TopicId: c.local.key.Topic[:], Partition: c.local.partition,
-			LeaderEpoch: int32(c.leaderEpoch), PartitionEpoch: c.partitionEpoch, Isr: isr, Damaged: c.damaged,
+			LeaderEpoch: int32(c.leaderEpoch), PartitionEpoch: c.partitionEpoch, Isr: isr, Damaged: c.damaged, Failed: c.failed,
 		}
 	}
 	return change

@@ -28,7 +28,7 @@ type reconciler struct {
 	// waiting: some replica's log failed and may be opened again later, or was and
 	// the image does not show it.
 	waiting bool
-	// recoveries are the latter.
+	// recoveries are the latter, and the replicas that have to tell what they hold.
 	recoveries map[replica.Key]*recovery
 	// proposals tell the metadata of them; proposing ends them.
 	proposals sync.WaitGroup
@@ -72,7 +72,7 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 		}
 	}
 	r.adopt(changed, im)
-	if retired {
+	if r.positions(changed, im) || retired {
 		r.recover(im)
 	}
 	for _, t := range changed {
@@ -114,7 +114,7 @@ func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
 				continue
 			}
 			req := openRequest{topic: t.Name, key: key, internal: t.Internal, settings: t.Settings()}
-			if mine.RecoveredEpoch == r.b.brokerEpoch {
+			if mine.RecoveredEpoch == r.b.brokerEpoch && mine.Damage != metadata.DamageFailed { // that ends with the log
 				req.damage = mine.Damage
 			}
 			missing = append(missing, req)
@@ -209,10 +209,11 @@ func Assignment(t *metadata.Topic, p *metadata.Partition, im *metadata.Image) *p
 		// it is there, followers may hold what the leader lost.
 		MayTruncate: len(p.LastISR) > 0,
 		LossyEpoch:  record.Epoch(p.LossyEpoch),
+		KeepsFailed: im.KeepsFailed(),
 	}
 	for i := range p.Replicas {
 		node := p.Replicas[i].NodeID
-		a.Replicas[i] = partition.Assigned{Node: node, ISR: p.InISR(node), ELR: p.InELR(node), LastISR: slices.Contains(p.LastISR, node), Fenced: true}
+		a.Replicas[i] = partition.Assigned{Node: node, ISR: p.InISR(node), ELR: p.InELR(node), LastISR: slices.Contains(p.LastISR, node), Fenced: true, Failed: p.Replicas[i].Damage == metadata.DamageFailed}
 		if b := im.Broker(node); b != nil {
 			a.Replicas[i].BrokerEpoch, a.Replicas[i].Fenced = b.Epoch, b.Fenced
 		}

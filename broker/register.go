@@ -128,13 +128,14 @@ func (b *Broker) openFound(found []commitlog.Found) (opened []*localReplica, uno
 	return opened, unopened
 }
 
-// recovered is what the election needs to know of a replica.
+// recovered is what the election needs to know of a replica: what of it is whole.
 func (l *localReplica) recovered() *metav1.RecoveredReplica {
-	rec := l.log.Recovery()
+	epoch, end := l.log.Readable()
+	damage := l.log.Damage()
 	r := &metav1.RecoveredReplica{
-		TopicId: l.key.Topic[:], Partition: l.partition, LastEpoch: int32(rec.LastEpoch), LogEndOffset: int64(rec.End),
+		TopicId: l.key.Topic[:], Partition: l.partition, LastEpoch: int32(epoch), LogEndOffset: int64(end),
 	}
-	switch rec.Damage {
+	switch damage {
 	case commitlog.DamageNone:
 	case commitlog.DamageMissing:
 		r.Damage = metav1.Damage_DAMAGE_MISSING
@@ -144,7 +145,8 @@ func (l *localReplica) recovered() *metav1.RecoveredReplica {
 		r.Damage = metav1.Damage_DAMAGE_LOST_BYTES
 	}
 	if r.Damage != metav1.Damage_DAMAGE_UNSPECIFIED {
-		l.logger.Error("the replica is damaged", "damage", rec.Damage, "cause", rec.Cause, "end", rec.End, "flushed", rec.Flushed)
+		rec := l.log.Recovery()
+		l.logger.Error("the replica is damaged", "damage", damage, "cause", rec.Cause, "readable_end", end, "flushed", rec.Flushed)
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
@@ -34,6 +35,13 @@ import (
 // first, and an in-sync follower is taken out of the set first: both happen by
 // themselves, and lose nothing.
 
+// The same command tells of two other things. One is damage that was found while the
+// broker runs, by a read, a compaction or a scrub. Its leader may know nothing, for there
+// need not be a session, nor a leader; and the leader may be about to count on it,
+// whatever the image says. Such a log is opened anew, too, and ends from then on
+// where it ceases to be whole. A leader that is damaged resigns or serves what is left. The other is what a replica outside of all sets holds,
+// when all of the last set are damaged: the best of all copies is to lead then.
+
 // passing reports whether a log failed for want of a resource that comes back.
 func passing(err error) bool {
 	failed, ok := errors.AsType[*commitlog.FailedError](err)
@@ -57,11 +65,51 @@ type recovery struct {
 	index atomic.Uint64
 }
 
+// positions notes which replicas an election waits to hear of, and reports whether there
+// are any.
+func (r *reconciler) positions(topics []*metadata.Topic, im *metadata.Image) (found bool) {
+	for _, t := range topics {
+		for i, p := range t.Partitions {
+			if !im.WantsPosition(p, r.b.cfg.NodeID) {
+				continue
+			}
+			l := r.b.table.byKey(replica.Key{Topic: api.TopicID(t.ID), Partition: int32(i)})
+			if l != nil && r.recoveries[l.key] == nil && !l.failedLog() {
+				r.expect(l)
+				found = true
+			}
+		}
+	}
+	return found
+}
+
+// tellsDamage reports whether a replica has to tell of damage that was found since it was
+// opened: unless it leads.
+func (l *localReplica) tellsDamage(im *metadata.Image) bool {
+	if !l.hurt.Load() || l.role() == partition.RoleLeader || l.failedLog() {
+		return false
+	}
+	t := im.TopicByID(metadata.ID(l.key.Topic))
+	return t != nil && int(l.partition) < len(t.Partitions) && t.Partitions[l.partition].Replica(l.b.cfg.NodeID) != nil
+}
+
+func (l *localReplica) failedLog() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Damage() == partition.DamageFailed
+}
+
 // retire takes replicas out of the table that may be opened anew, which adopt does.
 func (r *reconciler) retire(im *metadata.Image) bool {
 	var gone []*localReplica
 	r.waiting = false
 	for _, l := range r.b.table.all() {
+		if l.tellsDamage(im) {
+			if gone = append(gone, l); im.TakesReports() {
+				r.expect(l)
+			}
+			continue
+		}
 		if !l.passing.Load() {
 			continue
 		}
@@ -84,7 +132,7 @@ func (r *reconciler) retire(im *metadata.Image) bool {
 			r.b.coordinator.Unload(l.partition)
 		}
 		err := l.log.Close() // says again how it failed
-		l.logger.Info("opening a log again that failed", "error", err)
+		l.logger.Info("opening a log again that failed or is damaged", "error", err, "damage", l.log.Damage())
 	}
 	return true
 }

@@ -135,6 +135,7 @@ func (b *Broker) retain(ctx context.Context) {
 			if err := l.log.Rest(); err != nil {
 				l.logger.Warn("the index of an idle log stays in memory", "error", err)
 			}
+			l.dropDamaged()
 			if l.role() != partition.RoleLeader {
 				continue
 			}

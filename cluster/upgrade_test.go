@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -48,13 +49,13 @@ func TestLevelRisesWithTheLastNode(t *testing.T) {
 	_, err := nodes[0].Register(within(t, 10*time.Second), registration())
 	code, _ := errorCode(err)
 	require.Equal(t, pb.ErrorCode_ERROR_CODE_UNSUPPORTED, code, "%v", err)
-	require.ErrorContains(t, err, "node 1 (version test) knows feature level 1, the cluster is at 2")
+	require.ErrorContains(t, err, fmt.Sprintf("node 1 (version test) knows feature level 1, the cluster is at %d", metadata.Version))
 	// Nor does a new node of an old build join.
 	late := &testNode{t: t, id: 9, dir: t.TempDir(), raftAddr: freeAddress(t), peerAddr: freeAddress(t), voters: nodes[0].voters, tune: older}
 	late.start()
 	select {
 	case err := <-late.Failed():
-		require.ErrorContains(t, err, "node 9 knows feature level 1, the cluster is at 2")
+		require.ErrorContains(t, err, fmt.Sprintf("node 9 knows feature level 1, the cluster is at %d", metadata.Version))
 	case <-within(t, 10*time.Second).Done():
 		t.Fatal("joined")
 	}

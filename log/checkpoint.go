@@ -57,6 +57,9 @@ type logState struct {
 	// cleaned and dirty are those of Log.
 	cleaned, dirty record.Offset
 	damage         Damage
+	// sound is Log.sound of a damaged log, where it is known.
+	sound      record.Offset
+	soundKnown bool
 }
 
 // encodeCheckpoint appends a checkpoint to b. The keys are those of states, ascending.
@@ -70,12 +73,16 @@ func encodeCheckpoint(b []byte, sequence uint64, keys []logKey, states map[logKe
 		s := states[key]
 		b = append(b, key.topicID[:]...)
 		b = binary.BigEndian.AppendUint32(b, uint32(key.partition))
-		b = append(b, byte(s.damage), 0, 0, 0)
+		last, known := s.dirty, byte(0)
+		if s.damage != DamageNone && s.soundKnown { // it is not compacted any more
+			last, known = s.sound, 1
+		}
+		b = append(b, byte(s.damage), known, 0, 0)
 		b = binary.BigEndian.AppendUint64(b, uint64(s.flushed))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.highWatermark))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.start))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.cleaned))
-		b = binary.BigEndian.AppendUint64(b, uint64(s.dirty))
+		b = binary.BigEndian.AppendUint64(b, uint64(last))
 	}
 	binary.BigEndian.PutUint32(b[20:], checkpointSum(b))
 	return b
@@ -120,6 +127,9 @@ func decodeCheckpoint(b []byte) (sequence uint64, states map[logKey]logState, er
 		if version >= 2 {
 			s.cleaned = record.Offset(binary.BigEndian.Uint64(e[48:]))
 			s.dirty = record.Offset(binary.BigEndian.Uint64(e[56:]))
+		}
+		if s.damage != DamageNone && e[21] == 1 {
+			s.sound, s.soundKnown, s.dirty = s.dirty, true, 0
 		}
 		states[key] = s
 	}

@@ -299,5 +299,9 @@ func (c *coldRead) wrong(info *record.BatchInfo, ok bool, at int) string {
 }
 
 func (c *coldRead) corrupt(at int, reason string) error {
-	return &CorruptionError{Path: c.path + logExt, Position: c.position + int64(at), Offset: c.from, Reason: reason}
+	off := c.from
+	if c.next != 0 { // the batches from there on are not whole, whatever was asked for
+		off = c.next
+	}
+	return &CorruptionError{Path: c.path + logExt, Position: c.position + int64(at), Offset: off, Reason: reason}
 }

@@ -56,6 +56,8 @@ type Dir struct {
 	logs   map[logKey]*Log
 	opened map[logKey]bool // open, or being opened
 	used   map[logKey]bool // was open since OpenDir
+	// damaged are the folders that Rebuild kept.
+	damaged map[logKey][]string
 	// states is what the checkpoint keeps of logs that are not open.
 	states     map[logKey]logState
 	markerRead bool
@@ -126,7 +128,7 @@ func newDir(opts DirOptions) *Dir {
 	d := &Dir{
 		path: opts.Path, logger: opts.Logger, arena: opts.Arena, now: opts.Now,
 		flusher: opts.Flusher.Flusher,
-		logs:    map[logKey]*Log{}, collected: map[logKey]logState{}, opened: map[logKey]bool{}, used: map[logKey]bool{},
+		logs:    map[logKey]*Log{}, collected: map[logKey]logState{}, opened: map[logKey]bool{}, used: map[logKey]bool{}, damaged: map[logKey][]string{},
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -213,6 +215,11 @@ func (d *Dir) tidy(others []string) (deleted []logKey, err error) {
 			}
 			if err := d.remover.remove(path); err != nil {
 				return nil, err
+			}
+		case KindDamaged:
+			_, partition, _ := parsePutAway(e.Name, damagedExt)
+			if id, err := d.readMetadata(path); err == nil {
+				d.noteDamagedCopy(logKey{id, partition}, path)
 			}
 		default:
 		}
@@ -433,6 +440,9 @@ func (d *Dir) Remove(l *Log) error {
 	}
 	gone, err := d.putAway(l.path, deletedExt, l.key)
 	if err == nil {
+		err = d.dropDamaged(l.path, l.key)
+	}
+	if err == nil {
 		err = d.remover.remove(gone)
 	}
 	if err != nil {
@@ -471,19 +481,14 @@ func (d *Dir) SetAside(f Found) error {
 // putAway gives a folder a free name with an extension, which it returns, and
 // forgets its state.
 func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
-	name := fmt.Sprintf("%s.%x", path, key.topicID[:4])
-	for n := 1; ; n++ {
-		if _, err := d.fs.List(name + ext); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return "", err
-		}
-		name = fmt.Sprintf("%s.%x.%d", path, key.topicID[:4], n)
+	to, err := d.freeName(path, ext, key)
+	if err != nil {
+		return "", err
 	}
 	if err := d.journal.void(key); err != nil { // the partition may come back under the same name
 		return "", err
 	}
-	if err := d.fs.Rename(path, name+ext); err != nil {
+	if err := d.fs.Rename(path, to); err != nil {
 		return "", err
 	}
 	if err := d.fs.SyncFolder(d.path); err != nil {
@@ -493,7 +498,20 @@ func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
 	delete(d.states, key)
 	d.mu.Unlock()
 	// Durably: the partition may come back, and would count as one whose files are missing.
-	return name + ext, d.checkpoint.write()
+	return to, d.checkpoint.write()
+}
+
+// freeName is a name with an extension that nothing has yet, for a partition's folder.
+func (d *Dir) freeName(path, ext string, key logKey) (string, error) {
+	name := fmt.Sprintf("%s.%x", path, key.topicID[:4])
+	for n := 1; ; n++ {
+		if _, err := d.fs.List(name + ext); errors.Is(err, fs.ErrNotExist) {
+			return name + ext, nil
+		} else if err != nil {
+			return "", err
+		}
+		name = fmt.Sprintf("%s.%x.%d", path, key.topicID[:4], n)
+	}
 }
 
 // CleanMarker says whether the last stop was clean, and the broker epoch that

@@ -31,6 +31,7 @@ const (
 	temporary   = ".tmp"
 	deletedExt  = ".deleted"
 	strayExt    = ".stray"
+	damagedExt  = ".damaged"
 
 	markerMagic = "PSCS"
 	markerSize  = 20

@@ -117,7 +117,7 @@ func (l *Log) ResetTo(start record.Offset, state []byte) error {
 	if err := CheckProducerState(state, start); err != nil {
 		return fmt.Errorf("begin %s at offset %d: %w", l.path, start, err)
 	}
-	return l.reset(start, state)
+	return l.reset(start, state, nil)
 }
 
 // writeProducers puts a snapshot that came from elsewhere in place, but for its

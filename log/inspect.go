@@ -278,6 +278,8 @@ func (in *Inspector) rootFiles() ([]InspectedFile, error) {
 			f.Topic, f.Partition, _ = parsePutAway(e.Name, strayExt)
 		case KindDeleted:
 			f.Topic, f.Partition, _ = parsePutAway(e.Name, deletedExt)
+		case KindDamaged:
+			f.Topic, f.Partition, _ = parsePutAway(e.Name, damagedExt)
 		default:
 			out = append(out, f)
 			continue

@@ -24,6 +24,7 @@ const (
 	KindPartition  FileKind = "partition" // a folder
 	KindSetAside   FileKind = "stray"     // a folder that the metadata did not mention
 	KindDeleted    FileKind = "deleted"   // a folder or a segment that is being deleted
+	KindDamaged    FileKind = "damaged"   // a folder that a rebuild has kept
 	KindOther      FileKind = "other"     // not a log's, but known: the metadata log, lost+found
 	KindMetadata   FileKind = "partition.metadata"
 	KindEpochs     FileKind = "leader-epochs"
@@ -63,6 +64,9 @@ func rootKind(e vfs.Entry, others []string) FileKind {
 	}
 	if _, _, ok := parsePutAway(e.Name, deletedExt); ok {
 		return KindDeleted
+	}
+	if _, _, ok := parsePutAway(e.Name, damagedExt); ok {
+		return KindDamaged
 	}
 	return KindStrange
 }

@@ -158,6 +158,8 @@ func (v *verifier) root(files []InspectedFile) {
 			v.whole(SeverityStrange, f.Kind, f.Path, "nothing of ours has that name", "it is left alone")
 		case KindSetAside:
 			v.whole(SeverityNote, f.Kind, f.Path, "set aside: the metadata did not mention it", "look into it, then delete it or rename it back")
+		case KindDamaged:
+			v.whole(SeverityNote, f.Kind, f.Path, "what is left of a damaged replica that is being copied anew", "it goes when the new copy is in sync")
 		case KindDeleted:
 			v.whole(SeverityNote, f.Kind, f.Path, "a deletion that was interrupted", "the next start finishes it")
 		case KindMarker:
@@ -211,7 +213,7 @@ func (v *verifier) absent() {
 	for _, e := range entries {
 		name := e.Name
 		_, partition, ok := parseFolderName(name)
-		for _, ext := range []string{strayExt, deletedExt} {
+		for _, ext := range []string{strayExt, deletedExt, damagedExt} {
 			if !ok {
 				_, partition, ok = parsePutAway(name, ext)
 			}

@@ -56,7 +56,10 @@ type Log struct {
 	// promised is the flushed offset that the checkpoint keeps for a damaged log.
 	promised record.Offset
 	damage   Damage
-	failed   error // latched
+	// sound is the first offset that cannot be read of a log whose damage was found
+	// inside of it; UnknownOffset: not known.
+	sound  record.Offset
+	failed error // latched
 	// failureTold: Notify has heard of it.
 	failureTold bool
 	closing     bool // takes no appends any more
@@ -162,6 +165,18 @@ func (l *Log) Damage() Damage {
 	return l.damage
 }
 
+// Readable returns how far the log is whole, as far as is known, and the last epoch in
+// that: its end, but for a log whose damage was found inside of it.
+func (l *Log) Readable() (record.Epoch, record.Offset) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.damage == DamageNone || l.sound < 0 || l.sound >= l.end {
+		return l.epochs.last(), l.end
+	}
+	end := max(l.sound, l.start)
+	return l.epochs.truncate(end).last(), end
+}
+
 // EpochEnd returns the largest leader epoch of the log at or below e, and the
 // offset after its last record. Below all epochs it returns UnknownEpoch and
 // where the first one begins; on an empty log, the log's end (KIP-101, KIP-279).
@@ -234,7 +249,7 @@ func (l *Log) state() logState {
 		cleaned: l.cleaned, dirty: l.dirty, damage: l.damage,
 	}
 	if l.damage != DamageNone {
-		s.flushed = l.promised
+		s.flushed, s.sound, s.soundKnown = l.promised, max(l.sound, 0), l.sound >= 0
 	}
 	return s
 }
@@ -272,15 +287,20 @@ func (l *Log) latch(op string, err error) error {
 	return l.failed
 }
 
-// reportDamage makes a log read-only because durable bytes of it are bad; first: it was
-// well until now.
-func (l *Log) reportDamage(d Damage) (first bool) {
+// reportDamage makes a log read-only because durable bytes of it are bad, from an offset
+// on as far as is known; first: it was well until now.
+func (l *Log) reportDamage(d Damage, at record.Offset) (first bool) {
 	l.mu.Lock()
-	if first = l.damage == DamageNone; first {
-		l.damage, l.promised = d, l.flushed
+	first = l.damage == DamageNone
+	lower := !first && at >= 0 && at < l.sound
+	switch {
+	case first:
+		l.damage, l.promised, l.sound = d, l.flushed, at
+	case lower:
+		l.sound = at
 	}
 	l.mu.Unlock()
-	if first {
+	if first || lower {
 		l.dir.checkpoint.touch(0)
 	}
 	return first

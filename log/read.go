@@ -215,10 +215,10 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 // noteDamage makes the log read-only if what a read of durable bytes came upon is damage.
 func (l *Log) noteDamage(err error) {
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
-		if l.reportDamage(DamageCorrupt) {
+		if l.reportDamage(DamageCorrupt, corrupt.Offset) {
 			l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)
 		}
-	} else if errors.Is(err, fs.ErrNotExist) && l.reportDamage(DamageMissing) {
+	} else if errors.Is(err, fs.ErrNotExist) && l.reportDamage(DamageMissing, record.UnknownOffset) {
 		l.logger.Error("durable data is missing", "error", err)
 	}
 }

@@ -35,7 +35,10 @@ type recoverer struct {
 func (l *Log) recover(promised logState, known bool) error {
 	// An unknown flushed offset: all checkpoints were lost.
 	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0, settled: l.dir.stoppedInOrder(l.key)}
-	l.damage = promised.damage
+	l.damage, l.sound = promised.damage, record.UnknownOffset
+	if promised.soundKnown {
+		l.sound = promised.sound
+	}
 	l.cleaned, l.onDisk = promised.cleaned, promised.cleaned
 	if err := r.list(); err != nil {
 		return err

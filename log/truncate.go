@@ -232,9 +232,10 @@ func (l *Log) truncateState() error {
 // Reset empties the log and lets it begin at start: for a replica that begins
 // anew, or whose damage has been dealt with. It knows no producers then. It is
 // durable before it returns and ends damage, not a latched failure.
-func (l *Log) Reset(start record.Offset) error { return l.reset(start, nil) }
+func (l *Log) Reset(start record.Offset) error { return l.reset(start, nil, nil) }
 
-func (l *Log) reset(start record.Offset, state []byte) error {
+// reset lets before run, if it is not nil, while nobody else can change the log.
+func (l *Log) reset(start record.Offset, state []byte, before func() error) error {
 	if start < 0 {
 		return &OffsetError{start, 0, l.End()}
 	}
@@ -248,6 +249,11 @@ func (l *Log) reset(start record.Offset, state []byte) error {
 	l.busy = true
 	l.mu.Unlock()
 	defer l.leaveTruncation()
+	if before != nil {
+		if err := before(); err != nil {
+			return l.latch("reset", err)
+		}
+	}
 	// Durable from here on: recovery finishes a reset that has begun.
 	if err := replace(l.fs, filepath.Join(l.path, resetName), encodeReset(start, state)); err != nil {
 		return l.latch("reset", err)

@@ -58,6 +58,8 @@ type Config struct {
 	FlushStall        time.Duration // flush.stall.ms
 	FetchStall        time.Duration // fetch.stall.ms
 	RetentionInterval time.Duration // log.retention.check.interval
+	ScrubInterval     time.Duration // log.scrub.interval
+	ScrubRate         int64         // log.scrub.io.max.bytes.per.second
 	CleanerBackoff    time.Duration // log.cleaner.backoff.ms
 	CleanerMemory     int64         // log.cleaner.dedupe.buffer.size
 	CleanerRate       int64         // log.cleaner.io.max.bytes.per.second
@@ -121,6 +123,8 @@ func DefaultConfig() Config {
 		FlushStall:        5 * time.Second,
 		FetchStall:        10 * time.Second,
 		RetentionInterval: 30 * time.Second,
+		ScrubInterval:     7 * 24 * time.Hour,
+		ScrubRate:         commitlog.DefaultScrubRate,
 		CleanerBackoff:    15 * time.Second,
 		CleanerMemory:     commitlog.DefaultCleanerMemory,
 		CleanerRate:       commitlog.DefaultCleanerRate,

@@ -70,6 +70,10 @@ func Keys() []Key {
 		{"log.retention.check.interval", "duration", "30s", "How often old segments are looked for.", func(c *Config, v string) error {
 			return setDuration(&c.RetentionInterval, v, 10*time.Millisecond, 24*time.Hour)
 		}},
+		{"log.scrub.interval", "duration", "168h", "How often everything on disk is read and checked, so that damage is found while other replicas are intact; 0: never.", func(c *Config, v string) error {
+			return setDuration(&c.ScrubInterval, v, 0, 366*24*time.Hour)
+		}},
+		{"log.scrub.io.max.bytes.per.second", "size", "8MiB", "How much that reads a second, over all partitions.", func(c *Config, v string) error { return setSize(&c.ScrubRate, v, 4<<10) }},
 		{"log.cleaner.backoff.ms", "duration", "15s", "How often logs to compact are looked for; a bare number is milliseconds.", func(c *Config, v string) error {
 			return setDuration(&c.CleanerBackoff, v, 10*time.Millisecond, 24*time.Hour)
 		}},

@@ -249,6 +249,8 @@ func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *p
 		RetentionInterval:    n.cfg.RetentionInterval,
 		Cleaner:              commitlog.CleanerOptions{Memory: n.cfg.CleanerMemory, BytesPerSecond: n.cfg.CleanerRate},
 		CleanerBackoff:       n.cfg.CleanerBackoff,
+		Scrub:                commitlog.ScrubberOptions{BytesPerSecond: n.cfg.ScrubRate},
+		ScrubInterval:        n.cfg.ScrubInterval,
 		ReassignmentThrottle: n.cfg.ReassignmentThrottle,
 		OffsetsReplicas:      n.cfg.OffsetsReplicas, OffsetsPartitions: n.cfg.OffsetsPartitions,
 		SessionGrace: n.cfg.SessionGrace, OffsetsRetention: n.cfg.OffsetsRetention, InitialRebalance: n.cfg.InitialRebalance,

@@ -17,6 +17,7 @@ func (r *Replica) assign(now time.Time, a *Assignment, out *Effects) {
 	}
 	old := r.assigned
 	r.assigned = a
+	r.unsafe = r.unsafe || !a.Synced
 	if old == nil || a.LeaderEpoch != old.LeaderEpoch || a.Leader != old.Leader || r.self() == nil && r.role != RoleNone {
 		r.changeRole(now, out)
 		return
@@ -93,7 +94,7 @@ func (r *Replica) mayLead() bool {
 // still holds: it is outside of every set that may hold acknowledged records, and
 // another leads, from whom it can get them. The last holder is never emptied.
 func (r *Replica) maybeRebuild(out *Effects) {
-	if r.damage == DamageNone || r.damage == DamageFailed {
+	if r.damage == DamageNone || r.damage == DamageFailed || r.untold {
 		return
 	}
 	if s := r.self(); s != nil && !s.ISR && !s.ELR && !s.LastISR && r.assigned.Leader >= 0 {
@@ -107,7 +108,7 @@ func (r *Replica) opened(now time.Time, l LogState, out *Effects) {
 		return
 	}
 	r.cfg.Log = l
-	r.damage = l.Damage
+	r.damage, r.untold = l.Damage, false
 	r.adoptLog(l)
 	if r.assigned == nil {
 		return

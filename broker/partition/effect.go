@@ -29,7 +29,8 @@ const (
 	// EffectProposeISR: ask the controller for the ISR in Effects.Members, given
 	// Epoch (leader epoch) and PartitionEpoch. At most one a step; every one is
 	// answered with ProposalResult. A set without this broker is its resignation, an
-	// empty one that in favour of an eligible leader (ELR).
+	// empty one that in favour of an eligible leader (ELR). Effects.Damaged and
+	// Effects.Failed say more of who leaves.
 	EffectProposeISR
 	// EffectFollowerDamaged: in-sync follower Node came back with a log that ends
 	// at Offset, below HW: it lost acknowledged bytes, and is being proposed out.
@@ -109,6 +110,9 @@ type Effects struct {
 	// Damaged are those who leave with it because they lost acknowledged bytes
 	// (IsrChange.damaged): they must not become eligible leaders.
 	Damaged []int32
+	// Failed are those who leave because their logs refuse work, and who hold all that
+	// they acknowledged (IsrChange.failed): they stay eligible.
+	Failed []int32
 }
 
 // Reset empties e and keeps its memory.
@@ -116,6 +120,7 @@ func (e *Effects) Reset() {
 	e.List = e.List[:0]
 	e.Members = e.Members[:0]
 	e.Damaged = e.Damaged[:0]
+	e.Failed = e.Failed[:0]
 }
 
 func (e *Effects) add(ef Effect) { e.List = append(e.List, ef) }

@@ -74,7 +74,12 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 // an empty set, an eligible leader outside of it. It reports whether it did. Only
 // members of the committed set are in it: a log that is not well vouches for nobody.
 func (r *Replica) resign(now time.Time, out *Effects) bool {
-	out.Members, out.Damaged = out.Members[:0], append(out.Damaged[:0], r.cfg.Node)
+	out.Members, out.Damaged, out.Failed = out.Members[:0], out.Damaged[:0], out.Failed[:0]
+	if r.damage == DamageFailed && r.assigned.KeepsFailed && !r.unsafe {
+		out.Failed = append(out.Failed, r.cfg.Node) // what it acknowledged was flushed
+	} else {
+		out.Damaged = append(out.Damaged, r.cfg.Node)
+	}
 	eligible := false
 	for i := range r.assigned.Replicas {
 		a := &r.assigned.Replicas[i]
@@ -89,10 +94,10 @@ func (r *Replica) resign(now time.Time, out *Effects) bool {
 		if a.ISR && (f == nil || r.wants(now, f)) {
 			out.Members = append(out.Members, Member{Node: a.Node, BrokerEpoch: a.BrokerEpoch})
 		}
-		eligible = eligible || a.ELR
+		eligible = eligible || a.ELR && !a.Failed
 	}
 	if len(out.Members) == 0 && !eligible {
-		out.Damaged = out.Damaged[:0]
+		out.Damaged, out.Failed = out.Damaged[:0], out.Failed[:0]
 		return false
 	}
 	r.addProposal(out)
@@ -112,6 +117,7 @@ func (r *Replica) lastSetKept() bool {
 func (r *Replica) propose(now time.Time, out *Effects) {
 	self := r.self()
 	out.Members, out.Damaged = append(out.Members[:0], Member{Node: self.Node, BrokerEpoch: self.BrokerEpoch}), out.Damaged[:0]
+	out.Failed = out.Failed[:0]
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
 		if f.damaged {

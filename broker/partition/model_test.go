@@ -152,7 +152,7 @@ func (w *world) step(n *simNode, ev Event) []Effect {
 		case EffectTruncate, EffectReset:
 			n.cut = &e
 		case EffectRefusedLead, EffectRefusedTruncation, EffectFollowerDamaged, EffectRebuild, EffectOffline:
-			w.t.Fatalf("node %d: effect %s", n.id, describe(e, nil))
+			w.t.Fatalf("node %d: effect %s", n.id, describe(e, &Effects{}))
 		default:
 		}
 	}

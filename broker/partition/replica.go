@@ -31,6 +31,12 @@ type Replica struct {
 	cfg    Config
 	role   Role
 	damage Damage
+	// untold: the damage was found since New, and the metadata may not know: whoever
+	// leads may be about to count on this replica.
+	untold bool
+	// unsafe: the topic was not synced at some time, so that this replica may have
+	// acknowledged what its log had not flushed.
+	unsafe bool
 	// assigned is the assignment in force; nil before the first one.
 	assigned *Assignment
 	// heard is the newest leader epoch that a message named.
@@ -199,13 +205,15 @@ func (r *Replica) logFailed(now time.Time, out *Effects) {
 
 // logDamaged ends this replica's part for as long as it takes to get whole again. A
 // leader serves what it can until an in-sync replica that is intact has taken over;
-// the last holder goes on so. Then, and as a follower, it starts over from the leader
-// once nobody counts on what it holds.
+// the last holder goes on so. It starts over from a leader once nobody counts on what it
+// holds, which no image of before the metadata knew says for sure: a proposal that adds it may be on
+// its way. So the shell tells the metadata, and goes on with a New replica when
+// the image shows that.
 func (r *Replica) logDamaged(now time.Time, d Damage, out *Effects) {
 	if r.damage != DamageNone {
 		return
 	}
-	r.damage = d
+	r.damage, r.untold = d, true
 	switch r.role {
 	case RoleLeader:
 		r.updateISR(now, out)
@@ -219,9 +227,7 @@ func (r *Replica) logDamaged(now time.Time, d Damage, out *Effects) {
 		if next := r.deferred; next != nil { // it was found while truncating
 			r.deferred = nil
 			r.assign(now, next, out)
-			return
 		}
-		r.maybeRebuild(out)
 	case RoleNone:
 	}
 }

@@ -17,7 +17,7 @@ import (
 // node 1; every command prints the effects that it led to.
 //
 //	new [start= end= flushed= hw= musthave= damage=]
-//	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [restarted=]
+//	assign leader= epoch= pe= replicas=1,2,3 isr=1,2 [elr=] [min=2] [durability=replicated] [maytruncate] [mayleaddamaged] [fenced=] [restarted=] [failed=] [keepsfailed]
 //	append to= [acks=all|1|0] [handle=] [timeout=ms]
 //	trim, admittrim before= [handle=] [timeout=ms]
 //	wait, progress, fail, damaged, logstart, handshake, ack, gone, result, tick, suspend, drain
@@ -116,13 +116,13 @@ func (a args) assignment() *Assignment {
 	as := &Assignment{
 		Leader: int32(a.num("leader", 1)), LeaderEpoch: a.epoch("epoch", 1), PartitionEpoch: int32(a.num("pe", 1)),
 		MinISR: int(a.num("min", 2)), Synced: !a.has("durability"),
-		MayTruncate: a.has("maytruncate"), LossyEpoch: a.epoch("lossy", 0), MayLeadDamaged: a.has("mayleaddamaged"),
+		MayTruncate: a.has("maytruncate"), LossyEpoch: a.epoch("lossy", 0), MayLeadDamaged: a.has("mayleaddamaged"), KeepsFailed: a.has("keepsfailed"),
 	}
 	for _, n := range a.nodes("replicas") {
 		r := Assigned{
 			Node: n, BrokerEpoch: int64(n) * 10,
 			ISR: slices.Contains(a.nodes("isr"), n), ELR: slices.Contains(a.nodes("elr"), n),
-			LastISR: slices.Contains(a.nodes("lastisr"), n), Fenced: slices.Contains(a.nodes("fenced"), n),
+			LastISR: slices.Contains(a.nodes("lastisr"), n), Fenced: slices.Contains(a.nodes("fenced"), n), Failed: slices.Contains(a.nodes("failed"), n),
 		}
 		if slices.Contains(a.nodes("restarted"), n) {
 			r.BrokerEpoch++
@@ -157,7 +157,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	var b strings.Builder
 	for _, e := range s.out.List {
-		fmt.Fprintln(&b, describe(e, s.out.Members, s.out.Damaged...))
+		fmt.Fprintln(&b, describe(e, &s.out))
 	}
 	return b.String()
 }
@@ -242,7 +242,7 @@ func (s *script) status() string {
 	return line + "\n"
 }
 
-func describe(e Effect, members []Member, damaged ...int32) string {
+func describe(e Effect, of *Effects) string {
 	switch e.Kind {
 	case EffectRole:
 		return fmt.Sprintf("role %s leader=%d epoch=%d", e.Role, e.Node, e.Epoch)
@@ -258,9 +258,12 @@ func describe(e Effect, members []Member, damaged ...int32) string {
 	case EffectEndSession:
 		return fmt.Sprintf("end session %d of %d", e.Session, e.Node)
 	case EffectProposeISR:
-		line := fmt.Sprintf("propose %v epoch=%d pe=%d", members, e.Epoch, e.PartitionEpoch)
-		if len(damaged) > 0 {
-			line += fmt.Sprintf(" damaged=%v", damaged)
+		line := fmt.Sprintf("propose %v epoch=%d pe=%d", of.Members, e.Epoch, e.PartitionEpoch)
+		if len(of.Damaged) > 0 {
+			line += fmt.Sprintf(" damaged=%v", of.Damaged)
+		}
+		if len(of.Failed) > 0 {
+			line += fmt.Sprintf(" failed=%v", of.Failed)
 		}
 		return line
 	case EffectFollowerDamaged:

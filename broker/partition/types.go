@@ -119,6 +119,8 @@ type Assigned struct {
 	// LastISR: in the last set that could hold every acknowledged record, kept
 	// while nobody is known to hold the partition.
 	LastISR bool
+	// Failed: its log refuses work until it is opened anew.
+	Failed bool
 }
 
 // Assignment is what a metadata image says of one partition.
@@ -136,6 +138,8 @@ type Assignment struct {
 	// none. A replica whose log ends in an older epoch may truncate below its HW: it
 	// was away then, and holds what is lost.
 	LossyEpoch record.Epoch
+	// KeepsFailed: a leader whose log failed may say so (Effects.Failed).
+	KeepsFailed bool
 	// MayLeadDamaged: the election was an explicit order to lead with what there is.
 	MayLeadDamaged bool
 }

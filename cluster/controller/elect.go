@@ -77,9 +77,30 @@ func (d *decider) change(t *metadata.Topic, i int, p *metadata.Partition, leader
 	})
 }
 
-// elect chooses the leader of a partition that has none.
+// elect chooses the leader of a partition that has none. Where records may be lost by
+// it, what the replicas told must be of processes that are there: the registration of one that has
+// ended may be applied late, and would make those that follow look empty-handed.
 func (d *decider) elect(p *metadata.Partition, avoid func(int32) bool) metadata.Choice {
-	return d.im.Elect(p, metadata.ElectOptions{Waited: d.waited(p, avoid), LastISR: true, Avoid: avoid})
+	c := d.im.Elect(p, metadata.ElectOptions{Waited: d.waited(p, avoid), LastISR: true, Avoid: avoid})
+	if c.Source == metadata.FromLastISR && !d.confirmed(p) {
+		return metadata.Choice{Leader: metadata.NoNode}
+	}
+	return c
+}
+
+// confirmed reports whether every present replica of p has been heard of in its broker's
+// present session.
+func (d *decider) confirmed(p *metadata.Partition) bool {
+	for i := range p.Replicas {
+		b := d.im.Broker(p.Replicas[i].NodeID)
+		if b == nil || b.Fenced {
+			continue
+		}
+		if n := d.live.node(b); n == nil || !n.confirmed {
+			return false
+		}
+	}
+	return true
 }
 
 // going are the nodes that will not be there in a moment.

@@ -21,7 +21,7 @@ import (
 //  6. A leader is an unfenced broker and in the ISR.
 //  7. A fenced broker is in an ISR only as its last member.
 //  8. ISR, ELR and LastISR are all empty in a lost partition and in no other; a
-//     damaged replica is in neither ISR nor ELR.
+//     damaged replica is in neither ISR nor ELR, one whose log failed in no ISR.
 //  9. The ELR is empty while the ISR has its minimum.
 //  10. Epochs are not negative; a partition epoch is at least its leader epoch, a
 //     lossy epoch at most.
@@ -142,7 +142,7 @@ func (im *Image) checkPartition(t *Topic, p *Partition) error {
 		if b == nil || b.StorageID != r.StorageID || r.RecoveredEpoch < 0 || r.RecoveredEpoch > b.Epoch || p.Replica(r.NodeID) != r {
 			return fmt.Errorf("invariant 4: replica on broker %d", r.NodeID)
 		}
-		if r.Damage != DamageNone && (p.InELR(r.NodeID) || p.InISR(r.NodeID)) {
+		if r.Damage != DamageNone && p.InISR(r.NodeID) || r.Damage.lost() && p.InELR(r.NodeID) {
 			return fmt.Errorf("invariant 8: broker %d is damaged (%s), isr %v, elr %v", r.NodeID, r.Damage, p.ISR, p.ELR)
 		}
 	}

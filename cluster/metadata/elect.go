@@ -62,8 +62,11 @@ type ElectOptions struct {
 //  4. if allowed, of LastISR once all of them are there, one that ran without
 //     interruption (from level 2 on), else the greatest. The former never lost what it held when it
 //     left, and what was acknowledged after that only those had who came back
-//     without it.
+//     without it. Where all of them are damaged (from level 3 on) records are lost for
+//     certain, and any replica may hold more than they still do: then the greatest of
+//     all replicas, once all are there and have told what they hold.
 //
+// A replica whose log failed is passed over until it has told what it recovered.
 // While an in-sync member is absent, 2 and 3 are passed over until it was
 // waited for, for it may hold the longer log.
 func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
@@ -83,6 +86,12 @@ func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
 		}
 	}
 	if opts.LastISR && e.allPresent(p.LastISR) {
+		if im.featureLevel >= levelDamage && p.lastDamaged() {
+			if node, ok := e.bestCopy(); ok {
+				return Choice{Leader: node, Source: FromLastISR}
+			}
+			return Choice{Leader: NoNode}
+		}
 		if node, ok := e.uninterrupted(p.LastISR); ok {
 			if im.featureLevel < levelOperate { // it was waited for until it registered anew
 				return Choice{Leader: NoNode}
@@ -105,8 +114,8 @@ type election struct {
 
 // usable returns the broker when it may lead.
 func (e *election) usable(node int32) (*Broker, bool) {
-	b := e.im.Broker(node)
-	if b == nil || b.Fenced || (e.avoid != nil && e.avoid(node)) {
+	b, r := e.im.Broker(node), e.p.Replica(node)
+	if b == nil || b.Fenced || r == nil || r.Damage == DamageFailed || (e.avoid != nil && e.avoid(node)) {
 		return nil, false
 	}
 	return b, true
@@ -150,6 +159,61 @@ func (e *election) longest(set []int32) (int32, bool) {
 		return NoNode, false
 	}
 	return best.NodeID, true
+}
+
+// lastDamaged reports whether there is a LastISR and nobody in it is intact.
+func (p *Partition) lastDamaged() bool {
+	for _, node := range p.LastISR {
+		if !p.Replica(node).Damage.lost() {
+			return false
+		}
+	}
+	return len(p.LastISR) > 0
+}
+
+// bestCopy returns the replica with the greatest (last epoch, log end offset) of all,
+// of equal ones an intact, then the most preferred. A replica that is absent, or has
+// not told what it holds, may be the best: then there is no choice. Those that a
+// reassignment added are not waited for.
+func (e *election) bestCopy() (int32, bool) {
+	var best *Replica
+	for i := range e.p.Replicas {
+		r := &e.p.Replicas[i]
+		if _, ok := e.usable(r.NodeID); !ok || r.LogEndOffset < 0 {
+			if slices.Contains(e.p.Adding, r.NodeID) {
+				continue
+			}
+			return NoNode, false
+		}
+		if best == nil || r.LastEpoch > best.LastEpoch || r.LastEpoch == best.LastEpoch &&
+			(r.LogEndOffset > best.LogEndOffset || r.LogEndOffset == best.LogEndOffset && best.Damage.lost() && !r.Damage.lost()) {
+			best = r
+		}
+	}
+	if best == nil {
+		return NoNode, false
+	}
+	return best.NodeID, true
+}
+
+// WantsPosition reports whether an election waits for node to tell what its replica
+// of p holds (RecoverReplica): bestCopy does not know.
+func (im *Image) WantsPosition(p *Partition, node int32) bool {
+	r := p.Replica(node)
+	return im.featureLevel >= levelDamage && r != nil && r.LogEndOffset < 0 &&
+		p.Leader == NoNode && len(p.ISR)+len(p.ELR) == 0 && p.lastDamaged()
+}
+
+// forgetPositions is called on the caller's own copy of p when a replica turns out to
+// be damaged: what those outside of all sets once told has changed since, for they have
+// followed.
+func (p *Partition) forgetPositions() {
+	for i := range p.Replicas {
+		r := &p.Replicas[i]
+		if !p.InISR(r.NodeID) && !p.InELR(r.NodeID) && !slices.Contains(p.LastISR, r.NodeID) {
+			r.LastEpoch, r.LogEndOffset = -1, -1
+		}
+	}
 }
 
 func (e *election) allPresent(set []int32) bool {

@@ -144,7 +144,8 @@ type Partition struct {
 	Lost bool
 }
 
-// Replica is one replica and what the last registration of its broker told.
+// Replica is one replica and what the last registration of its broker told, or a
+// report since.
 type Replica struct {
 	NodeID    int32
 	StorageID ID
@@ -156,7 +157,8 @@ type Replica struct {
 	Damage         Damage
 }
 
-// Damage is what a broker found wrong with a replica when it registered.
+// Damage is what is wrong with a replica: what its broker found when it registered, or
+// told since.
 type Damage int32
 
 // The kinds of damage, numbered as in penstock.meta.v1.Damage.
@@ -165,7 +167,13 @@ const (
 	DamageMissing   = Damage(metav1.Damage_DAMAGE_MISSING)
 	DamageCorrupt   = Damage(metav1.Damage_DAMAGE_CORRUPT)
 	DamageLostBytes = Damage(metav1.Damage_DAMAGE_LOST_BYTES)
+	// DamageFailed: the log refuses work until it is opened anew, and holds all
+	// that it acknowledged.
+	DamageFailed = Damage(metav1.Damage_DAMAGE_FAILED)
 )
+
+// lost reports whether acknowledged bytes are, or may be, gone.
+func (d Damage) lost() bool { return d != DamageNone && d != DamageFailed }
 
 func (d Damage) String() string {
 	switch d {
@@ -177,6 +185,8 @@ func (d Damage) String() string {
 		return "corrupt"
 	case DamageLostBytes:
 		return "lost bytes"
+	case DamageFailed:
+		return "failed"
 	default:
 		return "unknown damage"
 	}

@@ -84,6 +84,11 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 			r.RecoveredEpoch, r.LastEpoch, r.LogEndOffset, r.Damage = 0, -1, -1, DamageNone
 		}
 	}
+	for _, n := range c.GetFailed() {
+		if r := q.Replica(n); r != nil && r.Damage == DamageNone {
+			r.Damage = DamageFailed
+		}
+	}
 	q.setISR(isr, t.MinISR(p), c.GetDamaged())
 	q.LastISR = nil // a leader lives, and its set holds everything
 	q.PartitionEpoch++
@@ -115,11 +120,14 @@ func (e *edit) members(p *Partition, c *metav1.IsrChange, where func(Code, strin
 			return nil, where(CodeInvalidArgument, "broker %d is named twice", m.GetNodeId())
 		case slices.Contains(c.GetDamaged(), m.GetNodeId()):
 			return nil, where(CodeInvalidArgument, "broker %d cannot be both in sync and damaged", m.GetNodeId())
+		case slices.Contains(c.GetFailed(), m.GetNodeId()):
+			return nil, where(CodeInvalidArgument, "broker %d cannot be in sync when its log has failed", m.GetNodeId())
 		}
 		isr = append(isr, m.GetNodeId())
 	}
 	// A leader that is the last of its set resigns to the eligible by an empty one.
-	resigns := e.im.featureLevel >= levelOperate && len(p.ELR) > 0 && slices.Contains(c.GetDamaged(), p.Leader)
+	resigns := e.im.featureLevel >= levelOperate && len(p.ELR) > 0 &&
+		(slices.Contains(c.GetDamaged(), p.Leader) || slices.Contains(c.GetFailed(), p.Leader))
 	if len(isr) == 0 && !resigns {
 		return nil, where(CodeInvalidArgument, "the in-sync set cannot be empty")
 	}
@@ -184,6 +192,9 @@ func (im *Image) eligible(p *Partition, node int32, fromLastISR bool) (Choice, *
 		return Choice{Leader: NoNode}, nil
 	}
 	el := election{im: im, p: p}
+	if r := p.Replica(node); r != nil && r.Damage == DamageFailed {
+		return Choice{}, Errorf(CodeLeaderNotAvailable, "the log of broker %d failed, and has not told what it recovered", node)
+	}
 	b, ok := el.usable(node)
 	if !ok || p.Replica(node) == nil {
 		return Choice{}, Errorf(CodeLeaderNotAvailable, "broker %d is fenced, unknown, or has no replica", node)
@@ -195,7 +206,7 @@ func (im *Image) eligible(p *Partition, node int32, fromLastISR bool) (Choice, *
 		return Choice{Leader: node, Source: FromISR}, nil
 	case p.InELR(node) && p.Leader == NoNode:
 		return Choice{Leader: node, Source: FromELR}, nil
-	case fromLastISR && p.Leader == NoNode && slices.Contains(p.LastISR, node):
+	case fromLastISR && p.Leader == NoNode && (slices.Contains(p.LastISR, node) || im.featureLevel >= levelDamage && p.lastDamaged()):
 		if best := im.Elect(p, ElectOptions{LastISR: true}); best.Leader == node {
 			return best, nil
 		}

@@ -22,29 +22,46 @@ import (
 //
 // Level 1 is what came before levels. Level 2 adds the command kinds from 30 on, the
 // resignation to eligible leaders by an empty set, and the election from LastISR of a
-// member that never stopped.
+// member that never stopped. Level 3 keeps a replica whose log failed among the eligible
+// leaders (IsrChange.failed), and where everyone in LastISR is damaged it elects the
+// best copy of all.
 const (
 	// Version is the feature level of this build: the highest Command.version
 	// that it applies.
-	Version = 2
+	Version = 3
 
 	levelBase    = 1 // what Apply knew before there were levels
 	levelOperate = 2 // commands for operators: kinds 30 to 49
+	levelDamage  = 3 // failed logs, and the best of damaged ones
 )
 
 // CommandLevel is the feature level that a command needs. Whoever puts a command
 // into the log sets Command.version to it, not to the level of the own build.
 func CommandLevel(cmd *metav1.Command) uint32 {
-	switch cmd.GetKind().(type) {
+	switch k := cmd.GetKind().(type) {
+	case *metav1.Command_ChangeIsr:
+		for _, c := range k.ChangeIsr.GetChanges() {
+			if len(c.GetFailed()) > 0 {
+				return levelDamage
+			}
+		}
+		return levelBase
 	case nil, *metav1.Command_SetClusterId, *metav1.Command_RegisterBroker, *metav1.Command_FenceBroker,
 		*metav1.Command_UnfenceBroker, *metav1.Command_CreateTopic, *metav1.Command_DeleteTopic,
-		*metav1.Command_AlterTopicConfig, *metav1.Command_ChangeIsr, *metav1.Command_ElectLeaders,
+		*metav1.Command_AlterTopicConfig, *metav1.Command_ElectLeaders,
 		*metav1.Command_AllocateProducerIds:
 		return levelBase
 	default:
 		return levelOperate
 	}
 }
+
+// KeepsFailed reports whether a leader may name replicas whose logs failed
+// (IsrChange.failed), which then stay eligible.
+func (im *Image) KeepsFailed() bool { return im.featureLevel >= levelDamage }
+
+// TakesReports reports whether a broker may tell what a replica holds (RecoverReplica).
+func (im *Image) TakesReports() bool { return im.featureLevel >= levelOperate }
 
 // FeatureLevel is the level that every registered broker knows; 0 before the
 // first command.

@@ -81,6 +81,9 @@ func (im *Image) mayElectUnclean(name string, p *Partition, node int32) *Error {
 	if b := im.Broker(node); b == nil || b.Fenced {
 		return Errorf(CodeInvalidState, "%s: broker %d is fenced: it must be up to lead", name, node)
 	}
+	if p.Replica(node).Damage == DamageFailed {
+		return Errorf(CodeInvalidState, "%s: the log of broker %d failed: it leads again after a restart of that broker, without loss", name, node)
+	}
 	return nil
 }
 

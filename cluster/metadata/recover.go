@@ -7,7 +7,8 @@ import (
 )
 
 // recoverReplica takes in what a replica holds whose log failed, for want of space,
-// and was opened anew while its broker went on. It is a restart of that replica
+// and was opened anew while its broker went on, or one that turned out to be damaged, or
+// that an election asks for (WantsPosition). It is a restart of that replica
 // alone: it is told by what recovery found, leaves the sets that count on it when it
 // may lack what it acknowledged, and every leader begins another epoch, so that no
 // proposal of before the failure can bring it into the in-sync set, and it resumes no
@@ -40,7 +41,9 @@ func (im *Image) recoverReplica(c *metav1.RecoverReplica) *Error {
 	mine := q.Replica(b.NodeID)
 	mine.RecoveredEpoch, mine.LastEpoch, mine.LogEndOffset, mine.Damage = b.Epoch, r.GetLastEpoch(), r.GetLogEndOffset(), Damage(r.GetDamage())
 	if mine.Damage != DamageNone || c.GetUnflushed() || t.settings.Durability == Replicated {
-		q.distrust(b.NodeID)
+		if q.distrust(b.NodeID) && mine.Damage != DamageNone && im.featureLevel >= levelDamage {
+			q.forgetPositions()
+		}
 	}
 	if !im.reelect(q, p.Leader == b.NodeID) && q.LeaderEpoch == p.LeaderEpoch {
 		q.LeaderEpoch++

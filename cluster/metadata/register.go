@@ -181,6 +181,9 @@ func (im *Image) beginSession(r *registration) {
 		if recovered.Damage != DamageNone || (t.settings.Durability == Replicated && !r.clean) {
 			changed = q.distrust(node)
 		}
+		if changed && recovered.Damage != DamageNone && im.featureLevel >= levelDamage {
+			q.forgetPositions()
+		}
 		if im.reelect(q, p.Leader == node) || changed {
 			q.PartitionEpoch++
 		}

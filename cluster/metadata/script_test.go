@@ -157,6 +157,15 @@ func describe(im *metadata.Image) string {
 			if len(p.LastISR) > 0 {
 				fmt.Fprintf(&out, " last=%v", p.LastISR)
 			}
+			var failed []int32
+			for _, r := range p.Replicas {
+				if r.Damage == metadata.DamageFailed {
+					failed = append(failed, r.NodeID)
+				}
+			}
+			if len(failed) > 0 {
+				fmt.Fprintf(&out, " failed=%v", failed)
+			}
 			if p.LossyEpoch > 0 {
 				fmt.Fprintf(&out, " lossy=%d", p.LossyEpoch)
 			}
@@ -365,7 +374,7 @@ func parseConfigs(d *datadriven.TestData) map[string]string {
 	return configs
 }
 
-// parseChange reads: topic-partition isr=1,2@EPOCH [damaged=3] [leader-epoch=N] [version=N].
+// parseChange reads: topic-partition isr=1,2@EPOCH [damaged=3] [failed=3] [leader-epoch=N] [version=N].
 func (w *world) parseChange(t *testing.T, d *datadriven.TestData, line string) *metav1.IsrChange {
 	t.Helper()
 	f := strings.Fields(line)
@@ -389,6 +398,8 @@ func (w *world) parseChange(t *testing.T, d *datadriven.TestData, line string) *
 			}
 		case "damaged":
 			c.Damaged = append(c.Damaged, int32(number(t, value)))
+		case "failed":
+			c.Failed = append(c.Failed, int32(number(t, value)))
 		case "leader-epoch":
 			c.LeaderEpoch = int32(number(t, value))
 		case "version":

@@ -12,6 +12,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -43,7 +44,10 @@ type verdict struct {
 	err             error
 }
 
-var errSurvived = errors.New("survived")
+var (
+	errSurvived  = errors.New("survived")
+	errNoVerdict = errors.New("the hunt said nothing")
+)
 
 func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 	dir, err := os.MkdirTemp("", "penstock-mutants")
@@ -103,19 +107,33 @@ func hunt(ctx context.Context, binaries map[string]string, m mutant, seeds int) 
 	cmd := exec.CommandContext(ctx, binaries[pkg], append([]string{"-test.run=^TestHunt$", "-test.timeout=10m"}, flags...)...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+m.name)
 	b, err := cmd.CombinedOutput()
-	v := verdict{took: time.Since(begin)}
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		fields := strings.Split(lines.Text(), "\t")
+	v := judge(b, err)
+	v.took = time.Since(begin)
+	return v
+}
+
+// judge reads the output of a hunt, which ended with err. A mutant that makes the
+// product panic is noticed: without one nothing panics.
+func judge(output []byte, err error) (v verdict) {
+	seed := "?"
+	for lines := bufio.NewScanner(bytes.NewReader(output)); lines.Scan(); {
+		line := lines.Text()
+		fields := strings.Split(line, "\t")
 		switch {
+		case len(fields) == 2 && fields[0] == "SEED":
+			seed = fields[1]
 		case len(fields) == 3 && fields[0] == "CAUGHT":
 			v.seed, v.invariant = fields[1], fields[2]
 			return v
 		case fields[0] == "SURVIVED":
 			v.err = errSurvived
 			return v
+		case strings.HasPrefix(line, "panic: ") && !strings.HasPrefix(line, "panic: test timed out"):
+			v.seed, v.invariant = seed, line
+			return v
 		}
 	}
-	v.err = fmt.Errorf("%w: %s", err, b)
+	v.err = fmt.Errorf("%w: %s", cmp.Or(err, errNoVerdict), output)
 	return v
 }
 
@@ -123,9 +141,13 @@ func report(out io.Writer, mutants []mutant, verdicts []verdict) (survived int) 
 	fmt.Fprintf(out, "%-62s %6s %5s  %s\n", "mutant", "seed", "s", "broken promise")
 	for i, v := range verdicts {
 		seed, broken := v.seed, v.invariant
-		if v.err != nil {
+		switch {
+		case errors.Is(v.err, errSurvived):
 			survived++
-			seed, broken = "-", strings.ToUpper(v.err.Error())
+			seed, broken = "-", "SURVIVED"
+		case v.err != nil:
+			survived++
+			seed, broken = "-", "NO VERDICT: "+v.err.Error()
 		}
 		fmt.Fprintf(out, "%-62s %6s %5.1f  %s\n", mutants[i].name, seed, v.took.Seconds(), broken)
 	}

@@ -37,6 +37,9 @@ func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, resul
 		if b.LeaderEpoch > a.LeaderEpoch && b.Leader >= 0 {
 			w.checkElection(p, a, b, im, cmd)
 		}
+		if (cmd.GetReassignPartitions() != nil || cmd.GetFinishReassignments() != nil) && a != b && w.wounded(p) {
+			p.beyond = true // an operator gives copies away, and nobody knows yet that the others are hurt
+		}
 		if cmd.GetFinishReassignments() != nil && a != b {
 			w.counts.Moved++
 		}
@@ -121,10 +124,28 @@ func (w *World) checkElection(p *part, a, b *metadata.Partition, im *metadata.Im
 }
 
 // checkLongest: the last in-sync set elects when all of it are there: one that never
-// stopped, or else the one with the greatest (last epoch, log end).
+// stopped, or else the one with the greatest (last epoch, log end). Where none of it is
+// intact, all replicas are there, and the greatest of all leads.
 func (w *World) checkLongest(p *part, a *metadata.Partition, leader int32, im *metadata.Image) {
-	best := a.Replica(leader)
-	for _, id := range a.LastISR {
+	best, set := a.Replica(leader), a.LastISR
+	if !slices.ContainsFunc(set, func(id int32) bool { return a.Replica(id).Damage == metadata.DamageNone }) {
+		w.counts.BestCopyElections++
+		for _, r := range a.Replicas {
+			if slices.Contains(a.Adding, r.NodeID) {
+				continue
+			}
+			if im.Broker(r.NodeID).Fenced {
+				w.fail(Unclean, "partition %d: node %d is elected with loss, of %v node %d is away", p.index, leader, a.Replicas, r.NodeID)
+			}
+			if n := w.nodes[r.NodeID].log(p.index); len(n) > 0 {
+				if e := int32(n[len(n)-1].epoch); e > best.LastEpoch || e == best.LastEpoch && int64(len(n)) > best.LogEndOffset {
+					w.fail(Unclean, "partition %d: node %d is elected with loss, node %d holds (%d, %d): %+v", p.index, leader, r.NodeID, e, len(n), a.Replicas)
+				}
+			}
+		}
+		return
+	}
+	for _, id := range set {
 		if im.Broker(id).Fenced {
 			w.fail(Unclean, "partition %d: node %d is elected from the last in-sync set %v, of which node %d is away", p.index, leader, a.LastISR, id)
 		}
@@ -142,7 +163,7 @@ func (w *World) checkLongest(p *part, a *metadata.Partition, leader int32, im *m
 func (w *World) adopt(p *part, b *metadata.Partition) {
 	kept := w.nodes[b.Leader].log(p.index)
 	lost := func(r ackedRecord) bool { return r.offset >= len(kept) || kept[r.offset] != r.e }
-	if p.synced {
+	if p.synced && !p.beyond {
 		if slices.ContainsFunc(p.acked, lost) {
 			w.fail(Acked, "partition %d: an election in a synced partition lost acknowledged records", p.index)
 		}

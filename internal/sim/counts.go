@@ -4,21 +4,22 @@ import "reflect"
 
 // Counts says what a run went through: the faults, and what followed from them.
 type Counts struct {
-	Acked, Read                                                                     int
-	Kills, PowerCuts, AllDown, Pauses, Cuts, OneWayCuts                             int
-	CleanStops, FailedFlushes, HungFlushes, SlowDisks                               int
-	LostBytes, ClockSteps, SlowLinks, LateImages                                    int
-	FrozenLinks, LeaderSeries, LeaderMoves, Cascades, Reassignments, Moved, Dropped int
-	ControllerChanges, LeaderFlaps, MinISRChanges                                   int
-	DroppedMessages, RepeatedMessages, StalledMessages                              int
-	Overtaken, Replays, SkippedImages, Snapshots                                    int
-	LateCommands, RepeatedCommands                                                  int
-	Truncations, Rebuilds                                                           int
-	ISRChanges, UnknownISR, StaleISR                                                int
-	ELRElections, LastISRElections, RestartElections                                int
-	LossyElections                                                                  int
-	Duplicates, OutOfOrder, Failovers, Superseded                                   int
-	TimedOut, Suspensions                                                           int
+	Acked, Read                                                                                int
+	Kills, PowerCuts, AllDown, Pauses, Cuts, OneWayCuts                                        int
+	CleanStops, FailedFlushes, HungFlushes, SlowDisks                                          int
+	LostBytes, FoundDamage, TwoDisks, FailedResigns, Reports                                   int
+	ClockSteps, SlowLinks, LateImages                                                          int
+	LastWords, FrozenLinks, LeaderSeries, LeaderMoves, Cascades, Reassignments, Moved, Dropped int
+	ControllerChanges, LeaderFlaps, MinISRChanges                                              int
+	DroppedMessages, RepeatedMessages, StalledMessages                                         int
+	Overtaken, Replays, SkippedImages, Snapshots                                               int
+	LateCommands, RepeatedCommands                                                             int
+	Truncations, Rebuilds                                                                      int
+	ISRChanges, UnknownISR, StaleISR                                                           int
+	ELRElections, LastISRElections, RestartElections                                           int
+	LossyElections, BestCopyElections                                                          int
+	Duplicates, OutOfOrder, Failovers, Superseded                                              int
+	TimedOut, Suspensions                                                                      int
 	// RefusedTruncations must not happen where no records may be lost; replicas of
 	// the others are found by their absence from the in-sync set.
 	RefusedTruncations int

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/penstock/penstock/broker/partition"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
@@ -28,6 +29,7 @@ func faults() []fault {
 		{5, "hung flush", (*World).faultHang},
 		{8, "slow disk", (*World).faultSlowDisk},
 		{6, "lost bytes", (*World).faultBytes},
+		{5, "damage found", (*World).faultFound},
 		{4, "clock step", (*World).faultClock},
 		{8, "slow link", (*World).faultSlowLink},
 		{10, "frozen link", (*World).faultFreeze},
@@ -40,6 +42,7 @@ func faults() []fault {
 		{10, "leaderships move", (*World).faultMoves},
 		{6, "reassignment", (*World).faultReassign},
 		{4, "the others lose power behind one that died", (*World).faultCascade},
+		{6, "the last words of a follower come late", (*World).faultLastWords},
 	}
 }
 
@@ -162,14 +165,13 @@ func (w *World) faultStop() {
 	}
 }
 
-// faultFlush fails the next flush of a node, unless another's disk has lost bytes that
-// are not back yet: one disk fails at a time.
+// faultFlush fails the next flush of a node.
 func (w *World) faultFlush() {
 	n := w.anyNode()
 	if l := w.leaderOf(w.parts[w.rng.IntN(len(w.parts))]); l != nil && w.chance(50) {
 		n = l
 	}
-	if n.up && !w.wounded() {
+	if n.up {
 		n.failing = true
 		w.after(w.between(time.Second, 15*time.Second), fmt.Sprintf("%d is restarted for its log", n.id), func() {
 			if n.up && n.failedLog() && !w.healed {
@@ -302,6 +304,28 @@ func (w *World) faultCascade() {
 	})
 }
 
+// faultLastWords ends the machine of a follower of a topic that is not synced, so that it
+// comes back with less than it acknowledged; what it said before arrives when it
+// follows again, and what it lacks comes late.
+func (w *World) faultLastWords() {
+	for _, i := range w.rng.Perm(len(w.parts)) {
+		p := w.parts[i]
+		l := w.leaderOf(p)
+		if p.synced || l == nil || !l.up {
+			continue
+		}
+		f := w.nodes[w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]]
+		if f == l || !f.up || f.paused {
+			continue
+		}
+		w.counts.LastWords++
+		f.powerCut()
+		w.restart(f, w.between(50*time.Millisecond, 400*time.Millisecond))
+		w.net.insist[linkKey{f.id, l.id, p.index}] = w.now.Add(3 * time.Second)
+		return
+	}
+}
+
 // slowReplicas lets some replicas of a partition hear late from some others.
 func (w *World) slowReplicas(p *part) {
 	for _, a := range w.replicas(p) {
@@ -430,19 +454,16 @@ func (w *World) faultBehind() {
 	})
 }
 
-// faultBytes takes durable bytes away from a replica of a node that is down, as
-// a bad sector does; only while the others hold everything, for no system survives
-// the loss of all copies.
+// faultBytes takes durable bytes away from a replica of a node that is down, as a bad
+// sector does, as long as another that is in sync or eligible keeps everything: no
+// system survives the loss of all copies.
 func (w *World) faultBytes() {
-	for _, p := range w.parts {
-		t := w.meta.latest().TopicByID(p.topic)
-		if !p.synced || p.acksOne || t == nil {
-			continue
-		}
+	for _, p := range w.woundable() {
 		for _, id := range w.replicas(p) {
-			if w.mayWound(p, id) {
+			if !w.nodes[id].up && w.mayWound(p, id) {
 				d := w.nodes[id].disks[p.index]
 				w.counts.LostBytes++
+				w.noteWound(p, id)
 				d.wound(w.rng.IntN(d.promised))
 				return
 			}
@@ -450,35 +471,79 @@ func (w *World) faultBytes() {
 	}
 }
 
-// wounded reports whether some disk has lost bytes.
-func (w *World) wounded() bool {
+// faultFound lets a follower find damage while it runs, as a scrub or a compaction does.
+func (w *World) faultFound() {
+	for _, p := range w.woundable() {
+		for _, id := range w.replicas(p) {
+			n := w.nodes[id]
+			if !n.up || n.paused || !w.mayWound(p, id) {
+				continue
+			}
+			r := w.healthy(id, p)
+			if r == nil || r.cutting || r.reporting || r.state.Role() == partition.RoleLeader {
+				continue
+			}
+			w.counts.FoundDamage++
+			w.noteWound(p, id)
+			r.disk.wound(w.rng.IntN(r.disk.promised))
+			r.disk.damage, r.hurt = partition.DamageCorrupt, true
+			r.step(partition.LogDamaged(partition.DamageCorrupt))
+			n.after(w.between(0, 100*time.Millisecond), "tells of damage", n.reconcile)
+			return
+		}
+	}
+}
+
+// woundable are the partitions whose promise outlives lost bytes, in any order.
+func (w *World) woundable() []*part {
+	var out []*part
+	for _, i := range w.rng.Perm(len(w.parts)) {
+		if p := w.parts[i]; p.synced && !p.acksOne && w.meta.latest().TopicByID(p.topic) != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// noteWound counts the wounds that come on top of another disk's failure, and notes the
+// partitions that nobody holds whole any more.
+func (w *World) noteWound(p *part, id int32) {
+	p.beyond = p.beyond || !w.keeps(p, id)
+	if slices.ContainsFunc(w.nodes, func(n *node) bool { return n.id != id && (n.failing || n.failedLog()) }) {
+		w.counts.TwoDisks++
+	}
+}
+
+// mayWound: the replica has something to lose, and another that is in sync or eligible,
+// and unhurt, keeps all that anybody was ever shown, whether that one's log takes records
+// or not. In some runs no other need be: then the loss must not be a silent one.
+func (w *World) mayWound(p *part, id int32) bool {
+	n := w.nodes[id]
+	if w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 ||
+		n.disks[p.index].wounded || n.disks[p.index].damage != partition.DamageNone {
+		return false
+	}
+	return w.mix.beyond || w.keeps(p, id)
+}
+
+// wounded reports whether a disk has lost bytes of a partition.
+func (w *World) wounded(p *part) bool {
 	return slices.ContainsFunc(w.nodes, func(n *node) bool {
-		return slices.ContainsFunc(n.disks, func(d *disk) bool { return d != nil && d.wounded })
+		return p.index < len(n.disks) && n.disks[p.index] != nil && n.disks[p.index].wounded
 	})
 }
 
-// mayWound: the node is down with something to lose, and all others are in sync
-// and unhurt.
-func (w *World) mayWound(p *part, id int32) bool {
-	if slices.ContainsFunc(w.nodes, func(n *node) bool { return n.failing || n.failedLog() }) {
-		return false
-	}
-	n := w.nodes[id]
-	if n.up || w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 || n.disks[p.index].wounded {
-		return false
-	}
+// keeps: some replica but one is in sync or eligible, and holds everything.
+func (w *World) keeps(p *part, but int32) bool {
 	q := w.meta.latest().TopicByID(p.topic).Partitions[0]
-	for _, other := range w.replicas(p) {
-		o := w.nodes[other]
-		if other == id {
-			continue
-		}
-		if !o.up || p.index >= len(o.disks) || o.disks[p.index] == nil || o.disks[p.index].wounded || !q.InISR(other) ||
-			o.disks[p.index].durable < len(p.committed) {
+	return !q.Moving() && slices.ContainsFunc(w.replicas(p), func(id int32) bool {
+		n := w.nodes[id]
+		if id == but || !q.InISR(id) && !q.InELR(id) || p.index >= len(n.disks) || n.disks[p.index] == nil {
 			return false
 		}
-	}
-	return true
+		d := n.disks[p.index]
+		return !d.wounded && d.damage == partition.DamageNone && d.durable >= len(p.committed)
+	})
 }
 
 func (w *World) faultClock() {

@@ -20,6 +20,8 @@ type mix struct {
 	images time.Duration
 	// window is how many requests a producer has under way at most.
 	window int
+	// beyond: the disks of all replicas of a partition may lose bytes.
+	beyond bool
 	// rest is the longest time between two records of a producer.
 	rest time.Duration
 }
@@ -34,6 +36,7 @@ func newMix(rng *rand.Rand) mix {
 		window: 1 + rng.IntN(maxWindow),
 		rest:   time.Duration(pick(30, 150, 600)) * time.Millisecond,
 	}
+	m.beyond = rng.IntN(8) == 0
 	for range faults() {
 		m.weights = append(m.weights, int(pick(0, 1, 1, 1, 4)))
 	}

@@ -24,6 +24,8 @@ type network struct {
 	// kept is the last message of each kind on a link, which may come again when it
 	// hurts most.
 	kept map[keptKey]keptMessage
+	// insist: until then it does.
+	insist map[linkKey]time.Time
 }
 
 type keptKey struct {
@@ -50,7 +52,7 @@ type streamKey struct {
 const usualLag = 2 * time.Millisecond
 
 func newNetwork(w *World) *network {
-	n := &network{w: w, last: map[streamKey]time.Time{}, seen: map[linkKey]uint64{}, kept: map[keptKey]keptMessage{}}
+	n := &network{w: w, last: map[streamKey]time.Time{}, seen: map[linkKey]uint64{}, kept: map[keptKey]keptMessage{}, insist: map[linkKey]time.Time{}}
 	for range w.opts.Nodes {
 		n.cut = append(n.cut, make([]bool, w.opts.Nodes))
 		n.lag = append(n.lag, make([]time.Duration, w.opts.Nodes))
@@ -145,13 +147,15 @@ func (n *network) send(from, to *node, part int, session uint64, what string, do
 // replay lets the last message of a kind come again, soon after one of a newer session;
 // often what the newer one sends back takes its time.
 func (n *network) replay(from, to int32, part int, session uint64, what string) {
-	m, ok := n.kept[keptKey{linkKey{from, to, part}, what}]
-	if !ok || m.session == session || n.w.healed || !n.w.chance(30) {
+	link := linkKey{from, to, part}
+	m, ok := n.kept[keptKey{link, what}]
+	insists := n.insist[link].After(n.w.now)
+	if !ok || m.session == session || n.w.healed || !insists && !n.w.chance(30) {
 		return
 	}
 	n.w.counts.Replays++
 	n.w.after(n.w.between(0, 3*time.Millisecond), fmt.Sprintf("%d>%d/%d.%d %s, an old one", from, to, part, m.session, what), m.deliver)
-	if n.w.chance(50) {
+	if insists || n.w.chance(50) {
 		n.last[streamKey{linkKey{to, from, part}, session}] = n.w.now.Add(n.w.between(0, 500*time.Millisecond))
 	}
 }

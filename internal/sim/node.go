@@ -219,16 +219,66 @@ func (n *node) reconcile() {
 		r := n.replicas[i]
 		if r == nil {
 			damage := partition.DamageNone
-			if mine.RecoveredEpoch == n.brokerEpoch {
+			if mine.RecoveredEpoch == n.brokerEpoch && mine.Damage != metadata.DamageFailed {
 				damage = partition.Damage(mine.Damage)
 			}
 			r = n.open(i, damage)
+		}
+		if r = n.report(r, t.Partitions[0]); r.reporting {
+			continue
 		}
 		a := broker.Assignment(t, t.Partitions[0], n.image)
 		a.MayLeadDamaged = r.damaged && t.Partitions[0].Leader == n.id && mine.Damage == metadata.DamageNone
 		r.step(partition.Assign(a))
 		r.follow()
 	}
+}
+
+// report tells the metadata what a replica holds, when damage was found, or when an
+// election waits to hear. It returns the replica, which is
+// opened anew if it is damaged.
+func (n *node) report(r *replica, q *metadata.Partition) *replica {
+	if r.reporting {
+		r.reporting = r.toldAt == 0 || n.image.Index() < r.toldAt
+		return r
+	}
+	tells := r.hurt && r.state.Role() != partition.RoleLeader
+	if r.failed || !tells && !n.image.WantsPosition(q, n.id) {
+		return r
+	}
+	n.w.counts.Reports++
+	if tells {
+		r.withdraw()
+		r.die()
+		r = n.open(r.part, partition.DamageNone)
+	}
+	r.reporting = true
+	n.tell(r)
+	return r
+}
+
+// tell proposes what report has to tell, until it is known to be in the metadata log.
+func (n *node) tell(r *replica) {
+	t := n.image.TopicByID(n.w.parts[r.part].topic)
+	if t == nil || n.replicas[r.part] != r || t.Partitions[0].Replica(n.id) == nil {
+		r.reporting = false
+		return
+	}
+	cmd := n.w.meta.command(&metav1.Command{Kind: &metav1.Command_RecoverReplica{RecoverReplica: &metav1.RecoverReplica{
+		NodeId: n.id, BrokerEpoch: n.brokerEpoch, LeaderEpoch: t.Partitions[0].LeaderEpoch, Unflushed: !n.w.parts[r.part].synced,
+		Replica: &metav1.RecoveredReplica{
+			TopicId: n.w.parts[r.part].topic[:], LastEpoch: int32(r.disk.lastEpoch()), LogEndOffset: int64(len(r.disk.entries)),
+			Damage: metav1.Damage(r.disk.damage),
+		},
+	}}})
+	n.w.meta.propose(n, cmd, func(o outcome) {
+		if o.known && o.err == nil {
+			r.toldAt = o.result.Index
+			n.reconcile()
+			return
+		}
+		n.after(n.w.between(0, 500*time.Millisecond), "tells again", func() { n.tell(r) })
+	})
 }
 
 // drop deletes a replica whose partition was moved away.

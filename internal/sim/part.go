@@ -24,6 +24,8 @@ type part struct {
 	acked     []ackedRecord
 	// values has the offset of each committed value.
 	values map[int64]int
+	// beyond: at some time nobody kept everything.
+	beyond bool
 	// lossy: an election was allowed to lose records, in that epoch.
 	lossy      bool
 	lossyEpoch record.Epoch

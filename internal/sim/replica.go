@@ -38,6 +38,11 @@ type replica struct {
 	// is the newest leader epoch that a follower named.
 	suspended bool
 	heard     record.Epoch
+	// reporting: the metadata is being told what this replica holds, at toldAt (0: not
+	// yet); until the image shows it the replica gets no assignment.
+	reporting bool
+	hurt      bool // damage was found in this process
+	toldAt    uint64
 }
 
 type pushing struct {
@@ -63,13 +68,19 @@ func (r *replica) step(ev partition.Event) {
 	r.out.Reset()
 	r.state.Step(r.n.clock(), ev, &r.out)
 	effects := slices.Clone(r.out.List)
-	members, damaged := slices.Clone(r.out.Members), slices.Clone(r.out.Damaged)
+	of := proposed{slices.Clone(r.out.Members), slices.Clone(r.out.Damaged), slices.Clone(r.out.Failed)}
 	for i := range effects {
-		r.carryOut(&effects[i], members, damaged)
+		r.carryOut(&effects[i], of)
 	}
 }
 
-func (r *replica) carryOut(e *partition.Effect, members []partition.Member, damaged []int32) {
+// proposed is what belongs to an EffectProposeISR.
+type proposed struct {
+	members         []partition.Member
+	damaged, failed []int32
+}
+
+func (r *replica) carryOut(e *partition.Effect, of proposed) {
 	switch e.Kind {
 	case partition.EffectRole:
 		r.pushing = nil
@@ -96,7 +107,7 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 		r.dropPushing(e.Node, e.Session)
 		r.sendOver(e.Node, e.Session)
 	case partition.EffectProposeISR:
-		r.propose(e, members, damaged)
+		r.propose(e, of)
 	case partition.EffectHandshake:
 		r.sendHandshake(e)
 	case partition.EffectTruncate, partition.EffectReset:
@@ -113,7 +124,7 @@ func (r *replica) carryOut(e *partition.Effect, members []partition.Member, dama
 	case partition.EffectRebuild:
 		r.rebuild()
 	case partition.EffectOffline:
-		r.failed = true
+		r.failed = r.failed || e.Damage == partition.DamageFailed
 		r.withdraw()
 	case partition.EffectFollowing:
 		r.w().checkPushed(r)
@@ -330,7 +341,7 @@ func (r *replica) pushed(ev partition.Event, entries []entry) {
 	effects := slices.Clone(r.out.List)
 	for i := range effects {
 		if effects[i].Kind != partition.EffectAppend {
-			r.carryOut(&effects[i], nil, nil)
+			r.carryOut(&effects[i], proposed{})
 			continue
 		}
 		if int(ev.From) != len(r.disk.entries) {
@@ -361,11 +372,15 @@ func (r *replica) refused(session uint64) {
 }
 
 // propose asks the controller for another in-sync set.
-func (r *replica) propose(e *partition.Effect, members []partition.Member, damaged []int32) {
+func (r *replica) propose(e *partition.Effect, of proposed) {
 	c := &metav1.IsrChange{
-		TopicId: r.w().parts[r.part].topic[:], LeaderEpoch: int32(e.Epoch), PartitionEpoch: e.PartitionEpoch, Damaged: damaged,
+		TopicId: r.w().parts[r.part].topic[:], LeaderEpoch: int32(e.Epoch), PartitionEpoch: e.PartitionEpoch,
+		Damaged: of.damaged, Failed: of.failed,
 	}
-	for _, m := range members {
+	if len(of.failed) > 0 {
+		r.w().counts.FailedResigns++
+	}
+	for _, m := range of.members {
 		c.Isr = append(c.Isr, &metav1.IsrMember{NodeId: m.Node, BrokerEpoch: m.BrokerEpoch})
 	}
 	cmd := &metav1.Command{Kind: &metav1.Command_ChangeIsr{ChangeIsr: &metav1.ChangeIsr{
@@ -421,12 +436,12 @@ func (r *replica) rebuild() {
 	r.w().checkRebuild(r)
 	*r.disk = disk{version: r.disk.version + 1, real: r.disk.real}
 	if l := r.disk.real; l != nil {
-		if err := r.still(func() error { return l.Reset(0) }); err != nil {
+		if err := r.still(func() error { _, err := l.Rebuild(); return err }); err != nil {
 			r.step(partition.LogFailed())
 			return
 		}
 	}
-	r.damaged = false
+	r.damaged, r.shown = false, 0
 	r.step(partition.Opened(r.disk.state()))
 	r.follow()
 }

@@ -133,6 +133,7 @@ func TestHunt(t *testing.T) {
 		if *huntLogFlag {
 			seed *= realEvery
 		}
+		fmt.Printf("SEED\t%d\n", seed) // should it panic
 		r := run(t, Options{Seed: seed, Events: *eventsFlag})
 		if r.Err != nil {
 			fmt.Printf("CAUGHT\t%d\t%s\n", r.Seed, r.Broken)

@@ -33,6 +33,9 @@ const (
 	Damage_DAMAGE_CORRUPT     Damage = 2
 	// Bytes below the flushed offset are gone.
 	Damage_DAMAGE_LOST_BYTES Damage = 3
+	// Not damaged, but the log refuses work until it is opened anew: a write or a
+	// flush failed. It holds what it acknowledged. Told by IsrChange.failed only.
+	Damage_DAMAGE_FAILED Damage = 4
 )
 
 // Enum value maps for Damage.
@@ -42,12 +45,14 @@ var (
 		1: "DAMAGE_MISSING",
 		2: "DAMAGE_CORRUPT",
 		3: "DAMAGE_LOST_BYTES",
+		4: "DAMAGE_FAILED",
 	}
 	Damage_value = map[string]int32{
 		"DAMAGE_UNSPECIFIED": 0,
 		"DAMAGE_MISSING":     1,
 		"DAMAGE_CORRUPT":     2,
 		"DAMAGE_LOST_BYTES":  3,
+		"DAMAGE_FAILED":      4,
 	}
 )
 
@@ -1230,7 +1235,11 @@ type IsrChange struct {
 	Isr            []*IsrMember           `protobuf:"bytes,5,rep,name=isr,proto3" json:"isr,omitempty"`
 	// Of those who leave: the ones that have lost acknowledged bytes. They do not
 	// become eligible leaders.
-	Damaged       []int32 `protobuf:"varint,6,rep,packed,name=damaged,proto3" json:"damaged,omitempty"`
+	Damaged []int32 `protobuf:"varint,6,rep,packed,name=damaged,proto3" json:"damaged,omitempty"`
+	// Of those who leave: the ones whose logs refuse work, and that hold all they
+	// acknowledged. They become eligible leaders like others, and are not elected
+	// before they have told what they recovered.
+	Failed        []int32 `protobuf:"varint,7,rep,packed,name=failed,proto3" json:"failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1303,6 +1312,13 @@ func (x *IsrChange) GetIsr() []*IsrMember {
 func (x *IsrChange) GetDamaged() []int32 {
 	if x != nil {
 		return x.Damaged
+	}
+	return nil
+}
+
+func (x *IsrChange) GetFailed() []int32 {
+	if x != nil {
+		return x.Failed
 	}
 	return nil
 }
@@ -2428,14 +2444,15 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\tChangeIsr\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x125\n" +
-	"\achanges\x18\x03 \x03(\v2\x1b.penstock.meta.v1.IsrChangeR\achanges\"\xd9\x01\n" +
+	"\achanges\x18\x03 \x03(\v2\x1b.penstock.meta.v1.IsrChangeR\achanges\"\xf1\x01\n" +
 	"\tIsrChange\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
 	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12'\n" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\x12-\n" +
 	"\x03isr\x18\x05 \x03(\v2\x1b.penstock.meta.v1.IsrMemberR\x03isr\x12\x18\n" +
-	"\adamaged\x18\x06 \x03(\x05R\adamaged\"G\n" +
+	"\adamaged\x18\x06 \x03(\x05R\adamaged\x12\x16\n" +
+	"\x06failed\x18\a \x03(\x05R\x06failed\"G\n" +
 	"\tIsrMember\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\"H\n" +
@@ -2514,12 +2531,13 @@ const file_penstock_meta_v1_command_proto_rawDesc = "" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12!\n" +
 	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12<\n" +
 	"\areplica\x18\x04 \x01(\v2\".penstock.meta.v1.RecoveredReplicaR\areplica\x12\x1c\n" +
-	"\tunflushed\x18\x05 \x01(\bR\tunflushed*_\n" +
+	"\tunflushed\x18\x05 \x01(\bR\tunflushed*r\n" +
 	"\x06Damage\x12\x16\n" +
 	"\x12DAMAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDAMAGE_MISSING\x10\x01\x12\x12\n" +
 	"\x0eDAMAGE_CORRUPT\x10\x02\x12\x15\n" +
-	"\x11DAMAGE_LOST_BYTES\x10\x03B<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
+	"\x11DAMAGE_LOST_BYTES\x10\x03\x12\x11\n" +
+	"\rDAMAGE_FAILED\x10\x04B<Z:github.com/penstock/penstock/proto/penstock/meta/v1;metav1b\x06proto3"
 
 var (
 	file_penstock_meta_v1_command_proto_rawDescOnce sync.Once

@@ -1,0 +1,218 @@
+package broker
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/broker/replica"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/vfs"
+	commitlog "github.com/penstock/penstock/log"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// scrubbed is a follower with three batches of ten records, of which the second is
+// damaged, and a scrub has found it.
+func scrubbed(t *testing.T, l *localReplica, fsys vfs.FS) *scrubber {
+	t.Helper()
+	f := follow(t, l)
+	for at := record.Offset(0); at < 30; at += 10 {
+		b := batchAt(t, at, 1, 10)
+		f.Push(replica.Push{Epoch: 1, Session: 1, From: at, To: at + 10, HighWatermark: at}, []*record.Buf{b})
+		b.Release()
+	}
+	until(t, "a flush", func() bool { return l.log.Flushed() == 30 })
+	file, err := fsys.Open("/d/t-0/00000000000000000000.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := file.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := file.ReadAt(b, size/2); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := file.WriteAt(b, size/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := newScrubber(l.b)
+	s.round(t.Context())
+	if l.log.Damage() != commitlog.DamageCorrupt {
+		t.Fatal("the scrub found nothing")
+	}
+	return s
+}
+
+func counterOf(t *testing.T, c prometheus.Collector, name string) float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	if err := r.Register(c); err != nil {
+		t.Fatal(err)
+	}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// Damage that a scrub finds in a follower takes it out of service at once. Where the
+// metadata counts on the replica it is told, by the replica itself, with how far it is
+// whole; until that is shown it has no role.
+func TestScrubbedDamageIsTold(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	defer closeAll()
+	s := scrubbed(t, l, fsys)
+	if got := counterOf(t, s, "penstock_scrub_damaged_total"); got != 1 {
+		t.Errorf("damaged: %v", got)
+	}
+	if got := counterOf(t, s, "penstock_scrub_bytes_total"); got == 0 || got >= float64(l.log.Size()) {
+		t.Errorf("%v bytes, of %d", got, l.log.Size())
+	}
+	if l.state.Damage() != partition.DamageCorrupt {
+		t.Errorf("the state machine knows of %d", l.state.Damage())
+	}
+	im := ledByTwo(t, 2, 1)
+	controller := &recorder{index: im.Index()}
+	l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
+	r := &reconciler{b: l.b, proposing: t.Context()}
+	if !r.retire(im) {
+		t.Fatal("it has nothing to tell")
+	}
+	topics := []*metadata.Topic{im.Topic("t")}
+	r.adopt(topics, im)
+	again := l.b.table.byKey(l.key)
+	if again == nil || again == l {
+		t.Fatal("not opened anew")
+	}
+	defer again.stop()
+	for len(controller.requests) < 2 { // the first is refused
+		r.recover(im)
+		r.proposals.Wait()
+		r.assign(topics[0], im)
+		if again.role() != partition.RoleNone {
+			t.Fatalf("it is %s before the image shows it", again.role())
+		}
+	}
+	told := controller.requests[1].GetRecover()
+	if rep := told.GetReplica(); rep.GetDamage() != metav1.Damage_DAMAGE_CORRUPT || rep.GetLogEndOffset() != 10 || rep.GetLastEpoch() != 1 || told.GetUnflushed() {
+		t.Errorf("told %v", told)
+	}
+	if again.state.End() != 10 || again.logEnd() != 10 {
+		t.Errorf("it counts up to %d, %d", again.state.End(), again.logEnd())
+	}
+}
+
+// Whoever has damage tells of it, in whatever sets the image has the replica: its leader
+// may be about to count on it. Only a replica that leads goes on with what it has.
+func TestTellsDamage(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	defer closeAll()
+	scrubbed(t, l, fsys)
+	elsewhere := ledByTwo(t, 2)
+	elsewhere.Topic("t").Partitions[0].Replicas = elsewhere.Topic("t").Partitions[0].Replicas[:1]
+	for name, tt := range map[string]struct {
+		im    *metadata.Image
+		tells bool
+	}{
+		"counted out": {ledByTwo(t, 2), true}, "in sync": {ledByTwo(t, 2, 1), true},
+		"no replica of its": {elsewhere, false}, "no topic": {image(t), false},
+	} {
+		if got := l.tellsDamage(tt.im); got != tt.tells {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	l.roleNow.Store(int32(partition.RoleLeader))
+	if l.tellsDamage(ledByTwo(t, 2, 1)) {
+		t.Error("a leader tells, and would lose its place")
+	}
+	l.roleNow.Store(int32(partition.RoleFollower))
+	l.hurt.Store(false)
+	if l.tellsDamage(ledByTwo(t, 2, 1)) {
+		t.Error("a sound replica tells of damage")
+	}
+}
+
+// An election that waits for the position of a replica is told it, without opening
+// anything anew.
+func TestPositionsAreTold(t *testing.T) {
+	l, closeAll := newLocalOn(t, vfs.NewMem(), "/d", -1, testSettings(t))
+	defer closeAll()
+	im := ledByTwo(t, 2)
+	p := im.Topic("t").Partitions[0]
+	p.Leader, p.ISR, p.LastISR = metadata.NoNode, nil, []int32{2}
+	p.Replica(2).Damage, p.Replica(1).LogEndOffset = metadata.DamageLostBytes, -1
+	controller := &recorder{index: im.Index(), requests: nil}
+	l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
+	r := &reconciler{b: l.b, proposing: t.Context()}
+	topics := []*metadata.Topic{im.Topic("t")}
+	if !im.WantsPosition(p, 1) || !r.positions(topics, im) || r.positions(topics, im) {
+		t.Fatal("not told, or told twice")
+	}
+	for len(controller.requests) < 2 {
+		r.recover(im)
+		r.proposals.Wait()
+	}
+	if got := controller.requests[1].GetRecover().GetReplica(); got.GetDamage() != 0 || got.GetLogEndOffset() != 0 || got.GetLastEpoch() != -1 {
+		t.Errorf("told %v", got)
+	}
+	if l.b.table.byKey(l.key) != l {
+		t.Error("the replica was opened anew")
+	}
+}
+
+// What a rebuild has kept goes when the image shows the replica in sync, not before.
+func TestKeptCopyGoesWhenInSync(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	defer closeAll()
+	scrubbed(t, l, fsys)
+	out := led(2, 1)
+	out.PartitionEpoch = 2
+	for i := range out.Replicas {
+		out.Replicas[i].ISR = out.Replicas[i].Node != 1
+	}
+	if l.finish(l.assign(out, nil)); l.log.End() == 0 {
+		t.Fatal("rebuilt before the metadata has heard of the damage")
+	}
+	r := &reconciler{b: l.b}
+	im := ledByTwo(t, 2)
+	r.retire(im)
+	r.adopt([]*metadata.Topic{im.Topic("t")}, im)
+	l = l.b.table.byKey(l.key)
+	defer l.stop()
+	l.finish(l.assign(out, nil))
+	if l.log.Damage() != commitlog.DamageNone || l.log.End() != 0 || !l.log.KeepsDamaged() {
+		t.Fatalf("rebuilt: damage %v, end %d, kept %v", l.log.Damage(), l.log.End(), l.log.KeepsDamaged())
+	}
+	l.dropDamaged()
+	if !l.log.KeepsDamaged() {
+		t.Error("the old copy went before the new one was in sync")
+	}
+	in := led(2, 1)
+	in.PartitionEpoch = 3
+	l.finish(l.assign(in, nil))
+	l.dropDamaged()
+	if l.log.KeepsDamaged() {
+		t.Error("the old copy stays though the new one is in sync")
+	}
+}
