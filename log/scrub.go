@@ -147,8 +147,8 @@ func (s *Scrubber) read(ctx context.Context, l *Log, seg *segment, at *scrubPlac
 	return nil
 }
 
-// scrubbed judges an error of a read. That of a segment which is no longer the log's
-// means nothing. A sector that cannot be read is damage, unless nothing can be read: a
+// scrubbed judges an error of a read. That of a segment which is no longer the log's,
+// since retention or a truncation took it, means nothing. A sector that cannot be read is damage, unless nothing can be read: a
 // whole disk that fails shows elsewhere.
 func (l *Log) scrubbed(err error, file *lazyFile, generation uint64) error {
 	l.mu.Lock()
@@ -160,8 +160,8 @@ func (l *Log) scrubbed(err error, file *lazyFile, generation uint64) error {
 		}
 	}
 	l.mu.Unlock()
-	if !there {
-		return ErrBusy
+	if !there { // it goes on in what there is now
+		return nil
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = &CorruptionError{Path: file.name, Position: -1, Offset: record.UnknownOffset, Reason: err.Error()}
