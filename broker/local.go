@@ -283,6 +283,9 @@ func (l *localReplica) takeRole(e *partition.Effect) {
 	if e.Role == partition.RoleFollower && e.Node >= 0 && l.state.Damage() != partition.DamageFailed {
 		l.sub = l.b.follower.Follow(l.key, e.Node, l.state.InSync(), followerSide{l})
 	}
+	if l.hurt.Load() && e.Role != partition.RoleLeader {
+		l.b.reconcileSoon() // it has handed over, and can tell of its damage
+	}
 	l.readers.wake()
 }
 
