@@ -135,13 +135,13 @@ func (q *batches) groups() bool {
 	return false
 }
 
-// How many appends may be under way. Two go at once, so that a commit does not
-// wait for the whole way of the one before it; what comes then gathers until it
-// is worth an append of its own.
+// How many appends may be under way. One follows a small one at once, so that a
+// commit does not wait for the whole way of the one before it. Where many come, the
+// ones under way are not small: what comes then gathers until it is worth an append.
 const (
-	maxAppends   = 5
-	eagerAppends = 2
-	worthAppend  = 8 << 10
+	maxAppends  = 5
+	smallAppend = 1 << 10
+	worthAppend = 8 << 10
 )
 
 // mayAppend reports whether the first of pending may go. Offsets follow each
@@ -155,7 +155,7 @@ func (q *batches) mayAppend() bool {
 	case b.groups || q.inFlight[0].groups:
 		return false
 	default:
-		return q.flying < eagerAppends || q.flying < maxAppends && b.size() >= worthAppend
+		return q.flying == 1 && q.inFlight[0].size() <= smallAppend || q.flying < maxAppends && b.size() >= worthAppend
 	}
 }
 

@@ -138,14 +138,15 @@ func TestOldStreamDoesNotCommit(t *testing.T) {
 	})
 }
 
-// Appends of offsets follow each other without waiting: two at any size, more when
-// they are worth it.
+// Appends of offsets follow each other without waiting: one follows a small one at
+// once, and more come when they are worth it.
 func TestAppendsArePipelined(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		bytes int // of metadata
-		under int
-	}{{"small", 0, eagerAppends}, {"large", 4096, maxAppends}} {
+		name    string
+		bytes   int // of metadata
+		commits int
+		under   int
+	}{{"small", 0, 10, 2}, {"middling", 500, 4, 1}, {"large", 4096, 10, maxAppends}} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBed(t)
@@ -161,7 +162,7 @@ func TestAppendsArePipelined(t *testing.T) {
 					wg.Go(func() { mustCommit(t, b.c, req) })
 					synctest.Wait()
 				}
-				for i := range 2 * maxAppends {
+				for i := range c.commits {
 					commit(i)
 				}
 				if b.log.appends != c.under {

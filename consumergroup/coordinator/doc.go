@@ -21,9 +21,9 @@
 //	              replies and updates that waited, in order
 //
 // While appends are under way the records of whatever else arrives gather in the
-// next batch, so the cost of a commit falls as load grows. Two appends may be under
-// way at any size, so that a commit need not wait for all of the way of the one
-// before, and up to maxAppends of them when they are worth it. Records about groups
+// next batch, so the cost of a commit falls as load grows. An append follows a small
+// one at once, so that a commit need not wait for all of the way of the one before,
+// and up to maxAppends are under way when they are worth it. Records about groups
 // and members are alone under way, because later ones rest on them: a log must not
 // hold what follows without them.
 //
