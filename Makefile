@@ -37,8 +37,8 @@ upgrade-e2e: build ## A cluster of an earlier revision (UPGRADE_FROM) upgraded t
 kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
 	scripts/kafka-clients
 
-kafka-figures: build ## What the Kafka door costs: MEBIBYTES (2048) through franz-go, CPU a GiB, idle connections
-	MEBIBYTES=$(or $(MEBIBYTES),2048) scripts/kafka-clients -v -run 'TestFigures$$'
+kafka-figures: build ## What the Kafka door costs beside the gRPC door: ROUNDS (3) of MEBIBYTES (1024), BATCH (262144); PROFILES=folder
+	MEBIBYTES=$(or $(MEBIBYTES),1024) scripts/kafka-clients -v -timeout 30m -run 'TestFigures$$'
 
 race: ## Unit tests under the race detector
 	scripts/gotest -race -short -timeout 10m $(UNIT)

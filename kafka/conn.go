@@ -298,27 +298,26 @@ func (c *conn) write(b []byte) error {
 	return nil
 }
 
-// writeVector sends buffers that lie apart with as few calls as there may be.
+// writeVector sends buffers that lie apart with as few calls as there may be: no
+// little piece goes alone because the next one is large. It takes v apart.
 func (c *conn) writeVector(v net.Buffers) error {
 	defer c.sending.Store(0)
+	pieces := make(net.Buffers, 0, len(v))
 	for len(v) > 0 {
-		size, n := 0, 0
-		for n < len(v) && (n == 0 || size+len(v[n]) <= writeStep) {
-			size += len(v[n])
-			n++
+		pieces = pieces[:0]
+		for room := writeStep; room > 0 && len(v) > 0; {
+			n := min(room, len(v[0]))
+			pieces = append(pieces, v[0][:n])
+			room -= n
+			if v[0] = v[0][n:]; len(v[0]) == 0 {
+				v = v[1:]
+			}
 		}
 		c.sending.Store(time.Now().UnixNano())
-		if n == 1 {
-			if err := c.write(v[0]); err != nil {
-				return err
-			}
-		} else {
-			step := v[:n:n]
-			if _, err := step.WriteTo(c.net); err != nil {
-				return err
-			}
+		step := pieces
+		if _, err := step.WriteTo(c.net); err != nil {
+			return err
 		}
-		v = v[n:]
 	}
 	return nil
 }

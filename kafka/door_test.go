@@ -297,6 +297,9 @@ func FuzzRequests(f *testing.F) {
 			f.Add(e.key, v, req.AppendTo(nil))
 		}
 	}
+	for _, r := range recordedRequests(f) {
+		f.Add(r.key, r.version, r.rest())
+	}
 	arena := record.NewArena(4 << 20)
 	_, address := startDoor(f, arena)
 	f.Fuzz(func(t *testing.T, key, version int16, body []byte) {

@@ -234,8 +234,9 @@ func TestRecordsAreSentFromWhereTheyLie(t *testing.T) {
 			require.True(t, bytes.Equal(batch, p.RecordBatches))
 		}
 		server.mu.Lock()
-		require.Equal(t, 2*(n+1)*len(batch), inside(server.writes, b.records.Bytes()))
+		sent := inside(server.writes, b.records.Bytes())
 		server.mu.Unlock()
+		require.Equal(t, 2*(n+1)*len(batch), sent)
 	}
 	b.records.Release()
 }
@@ -266,8 +267,8 @@ func TestDoorAllocations(t *testing.T) {
 		// The Pending is the stub's; a goroutine answers and ends.
 		{"produce one batch", produceRequest(9, -1, 1, batch), 4},
 		{"produce a batch to each of 50 partitions", produceRequest(9, -1, 50, batch), 6},
-		{"fetch from one partition", fetchRequest(12, 1), 11},
-		{"fetch from 50 partitions", fetchRequest(12, 50), 20},
+		{"fetch from one partition", fetchRequest(12, 1), 12},
+		{"fetch from 50 partitions", fetchRequest(12, 50), 21},
 	} {
 		request := frame(tt.req, 7)
 		answer := make([]byte, 4<<20)

@@ -70,6 +70,13 @@ func TestClients(t *testing.T) {
 	writeTable(t, list, found)
 }
 
+// What franz-go tests itself with passes, and its admin client finds everything.
+func TestFranzGo(t *testing.T) {
+	s := newSuite(t)
+	t.Run("kgo", func(t *testing.T) { tryFranzGo(t, s) })
+	t.Run("kadm", func(t *testing.T) { tryKadm(t, s) })
+}
+
 // tryFeature returns what goes into the table.
 func tryFeature(t *testing.T, s *suite, c *client, f feature) string {
 	t.Helper()
@@ -271,6 +278,7 @@ func tryGroup(t *testing.T, s *suite, c *client, protocol string) {
 		return len(union) == n
 	}
 	until("records are missing", all)
+	requireProtocol(t, s, group, protocol)
 	b.leave()
 	b.wait(t)
 	for range 10 { // not for as long as it takes: a client is always a fetch behind
@@ -279,6 +287,15 @@ func tryGroup(t *testing.T, s *suite, c *client, protocol string) {
 	until("the partitions of the member that left are not read", all)
 	a.leave()
 	a.wait(t)
+}
+
+// requireProtocol: a client that cannot use the protocol it was asked for may use
+// another, and say nothing.
+func requireProtocol(t *testing.T, s *suite, group, protocol string) {
+	t.Helper()
+	groups, err := s.admin.ListGroupsByType(t.Context(), []string{protocol})
+	require.NoError(t, err)
+	require.Contains(t, groups.Groups(), group, "the group is not of the protocol %s", protocol)
 }
 
 // tryCommit: a member that comes after another goes on where that one committed.
@@ -314,11 +331,7 @@ func tryAdmin(t *testing.T, s *suite, c *client) {
 	require.False(t, topics.Has(topic), "the topic is still there")
 }
 
-const (
-	docs       = "../../docs/KAFKA.md"
-	tableBegin = "<!-- written by make kafka-clients -->\n"
-	tableEnd   = "<!-- end -->\n"
-)
+const docs = "../../docs/KAFKA.md"
 
 // writeTable puts the matrix into the documentation.
 func writeTable(t *testing.T, list []client, found map[string]map[string]string) {
@@ -339,15 +352,24 @@ func writeTable(t *testing.T, list []client, found map[string]map[string]string)
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+	if writeSection(t, "clients", b.String()) && slices.Contains([]string{"true", "1"}, os.Getenv("CI")) {
+		t.Errorf("the table of docs/KAFKA.md was not what this run found: %s", b.String())
+	}
+}
+
+// writeSection puts what was found into its place in the documentation, and reports
+// whether something else was there.
+func writeSection(t *testing.T, name, text string) bool {
+	t.Helper()
+	begin, end := "<!-- written by make kafka-clients: "+name+" -->\n", "<!-- end -->\n"
 	page, err := os.ReadFile(docs)
 	require.NoError(t, err)
-	before, rest, ok := strings.Cut(string(page), tableBegin)
-	_, after, ok2 := strings.Cut(rest, tableEnd)
-	require.True(t, ok && ok2, "%s has no place for the table", docs)
-	if next := before + tableBegin + b.String() + tableEnd + after; next != string(page) {
-		require.NoError(t, os.WriteFile(docs, []byte(next), 0o644))
-		if os.Getenv("CI") != "" && slices.Contains([]string{"true", "1"}, os.Getenv("CI")) {
-			t.Errorf("the table of docs/KAFKA.md was not what this run found: %s", b.String())
-		}
+	before, rest, ok := strings.Cut(string(page), begin)
+	was, after, ok2 := strings.Cut(rest, end)
+	require.True(t, ok && ok2, "%s has no place for %s", docs, name)
+	if was == text {
+		return false
 	}
+	require.NoError(t, os.WriteFile(docs, []byte(before+begin+text+end+after), 0o644))
+	return true
 }

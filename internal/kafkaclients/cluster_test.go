@@ -23,8 +23,11 @@ type cluster struct {
 	binary  string
 	dir     string
 	ports   []int // of node i+1: gRPC, Raft, HTTP, peers, Kafka
+	behind  []int // where the nodes' Kafka ports are while a recorder has the known ones
 	nodes   []*exec.Cmd
 	started int
+	// recorder: one writes down what the clients ask.
+	recorder bool
 }
 
 const (
@@ -53,10 +56,23 @@ func startCluster(t *testing.T) *cluster {
 		open = append(open, lis)
 		c.ports = append(c.ports, lis.Addr().(*net.TCPAddr).Port)
 	}
+	for range nodes {
+		lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		open = append(open, lis)
+		c.behind = append(c.behind, lis.Addr().(*net.TCPAddr).Port)
+	}
 	for _, lis := range open {
 		require.NoError(t, lis.Close())
 	}
 	t.Cleanup(c.stop)
+	if c.recorder = os.Getenv("RECORD") != "" && strings.HasPrefix(t.Name(), "TestClients"); c.recorder {
+		r := &recorder{lines: make(map[request][]byte)}
+		for i := range nodes {
+			r.between(t, c.address(i, 4), c.kafka(i)) // opened before the clients come
+		}
+		t.Cleanup(func() { r.save(t) })
+	}
 	for i := range nodes {
 		c.start(i)
 	}
@@ -70,6 +86,14 @@ func (c *cluster) port(node, kind int) int { return c.ports[node*portsPerNode+ki
 
 func (c *cluster) address(node, kind int) string {
 	return "127.0.0.1:" + strconv.Itoa(c.port(node, kind))
+}
+
+// kafka is where a node listens for Kafka clients.
+func (c *cluster) kafka(node int) string {
+	if c.recorder {
+		return "127.0.0.1:" + strconv.Itoa(c.behind[node])
+	}
+	return c.address(node, 4)
 }
 
 func (c *cluster) start(i int) {
@@ -87,8 +111,8 @@ func (c *cluster) start(i int) {
 		"PENSTOCK_NODE_ID="+strconv.Itoa(i+1), "PENSTOCK_DATA_DIR="+filepath.Join(c.dir, fmt.Sprintf("data-%d", i+1)),
 		"PENSTOCK_VOTERS="+strings.Join(voters, ","), "PENSTOCK_DISK_RESERVE=64MiB",
 		"PENSTOCK_LISTEN_GRPC="+c.address(i, 0), "PENSTOCK_LISTEN_RAFT="+c.address(i, 1), "PENSTOCK_LISTEN_HTTP="+c.address(i, 2),
-		"PENSTOCK_LISTEN_PEER="+c.address(i, 3), "PENSTOCK_LISTEN_KAFKA="+c.address(i, 4),
-		"PENSTOCK_AUTO_CREATE_TOPICS_ENABLE=true", "PENSTOCK_NUM_PARTITIONS=3", "PENSTOCK_OFFSETS_TOPIC_NUM_PARTITIONS=6",
+		"PENSTOCK_LISTEN_PEER="+c.address(i, 3), "PENSTOCK_LISTEN_KAFKA="+c.kafka(i), "PENSTOCK_ADVERTISE_KAFKA="+c.address(i, 4),
+		"PENSTOCK_HTTP_PPROF="+strconv.FormatBool(os.Getenv("PROFILES") != ""), "PENSTOCK_AUTO_CREATE_TOPICS_ENABLE=true", "PENSTOCK_NUM_PARTITIONS=3", "PENSTOCK_LOG_RETENTION_CHECK_INTERVAL=500ms", "PENSTOCK_OFFSETS_TOPIC_NUM_PARTITIONS=6",
 	)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed

@@ -170,6 +170,16 @@ func (p *process) output() []string {
 	return append([]string{}, p.lines...)
 }
 
+// ended says that the driver has ended, if it has.
+func (p *process) ended() string {
+	select {
+	case <-p.done:
+		return "it has ended"
+	default:
+		return ""
+	}
+}
+
 // leave asks a member of a group to go.
 func (p *process) leave() {
 	_ = p.stdin.Close()

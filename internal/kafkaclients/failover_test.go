@@ -1,6 +1,8 @@
 package kafkaclients
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,11 +22,6 @@ func TestFailover(t *testing.T) {
 		seconds = 24
 		count   = rate * seconds
 	)
-	type load struct {
-		client           *client
-		topic            string
-		producer, member *process
-	}
 	var loads []*load
 	list := clients(t)
 	for i := range list {
@@ -43,6 +40,10 @@ func TestFailover(t *testing.T) {
 		require.Eventually(t, flowing(l), 30*time.Second, 20*time.Millisecond, "%s reads nothing: %s", l.client.name, l.member.errs.String())
 	}
 	for node := range nodes {
+		for _, l := range loads {
+			l.kills = append(l.kills, s.about(t, node, l))
+		}
+		at := time.Now()
 		s.kill(node)
 		s.start(node)
 		s.awaitReady(node)
@@ -52,6 +53,10 @@ func TestFailover(t *testing.T) {
 			}
 		}
 		s.awaitInSync(t)
+		for _, l := range loads {
+			k := &l.kills[node]
+			k.produced, k.consumed = longest(l.producer, at), longest(l.member, at)
+		}
 	}
 	for _, l := range loads {
 		acked := l.producer.wait(t)
@@ -70,20 +75,88 @@ func TestFailover(t *testing.T) {
 			require.Equal(t, 1, times[value], "%s: acknowledged record %s", l.client.name, value)
 			require.True(t, seen[value] || len(seen) < count, "%s: the member did not see %s", l.client.name, value)
 		}
-		t.Logf("%s: longest pause of the producer %v, of the group's member %v; %d of %d records seen by the member",
-			l.client.name, longest(l.producer), longest(l.member), len(seen), count)
+		t.Logf("%s: %d of %d records seen by the member", l.client.name, len(seen), count)
+	}
+	reportPauses(t, loads)
+}
+
+// load is a client that produces and one that reads it in a group of its own.
+type load struct {
+	client           *client
+	topic            string
+	producer, member *process
+	kills            []kill
+}
+
+// kill is what the death of a broker was to a load.
+type kill struct {
+	controller, leader, coordinator bool // what the broker was before
+	produced, consumed              time.Duration
+}
+
+// about says what a node is to a load.
+func (s *suite) about(t *testing.T, node int, l *load) kill {
+	t.Helper()
+	id := int32(node + 1)
+	topics, err := s.admin.ListTopics(t.Context(), l.topic)
+	require.NoError(t, err)
+	found := s.admin.FindGroupCoordinators(t.Context(), l.topic)
+	require.NoError(t, found.Error())
+	md, err := s.admin.BrokerMetadata(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, l.producer.ended(), "%s has produced everything before node %d dies", l.client.name, id)
+	return kill{
+		controller: md.Controller == id, leader: topics[l.topic].Partitions[0].Leader == id, coordinator: found[l.topic].NodeID == id,
 	}
 }
 
-// longest is the longest time between two lines.
-func longest(p *process) time.Duration {
+// reportPauses says how long clients paused, and with RECORD set writes it into the
+// documentation.
+func reportPauses(t *testing.T, loads []*load) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("\n| client | leader killed: producer | leader killed: group's member | coordinator killed: group's member | another broker killed: either |\n|---|---|---|---|---|\n")
+	for _, l := range loads {
+		worst := func(of func(k kill) (time.Duration, bool)) string {
+			most, controller, known := time.Duration(0), false, false
+			for _, k := range l.kills {
+				if took, counts := of(k); counts && took >= most {
+					most, controller, known = took, k.controller, true
+				}
+			}
+			switch {
+			case !known:
+				return "–"
+			case controller:
+				return fmt.Sprintf("%d ms, the controller", most.Milliseconds())
+			default:
+				return fmt.Sprintf("%d ms", most.Milliseconds())
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", l.client.name,
+			worst(func(k kill) (time.Duration, bool) { return k.produced, k.leader }),
+			worst(func(k kill) (time.Duration, bool) { return k.consumed, k.leader }),
+			worst(func(k kill) (time.Duration, bool) { return k.consumed, k.coordinator && !k.leader }),
+			worst(func(k kill) (time.Duration, bool) { return max(k.produced, k.consumed), !k.leader && !k.coordinator }))
+	}
+	b.WriteString("\n")
+	t.Log("longest pauses:\n" + b.String())
+	if os.Getenv("RECORD") != "" {
+		writeSection(t, "failover", b.String())
+	}
+}
+
+// longest is the longest time between two lines of which the later came after since.
+func longest(p *process, since time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var most time.Duration
 	for i := 1; i < len(p.times); i++ {
-		most = max(most, p.times[i].Sub(p.times[i-1]))
+		if p.times[i].After(since) {
+			most = max(most, p.times[i].Sub(p.times[i-1]))
+		}
 	}
-	return most.Round(time.Millisecond)
+	return most
 }
 
 // awaitInSync waits until every replica is in its partition's in-sync set.

@@ -1,14 +1,19 @@
 package kafkaclients
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,34 +23,221 @@ import (
 )
 
 // TestFigures prints what the Kafka door costs; make kafka-figures runs it. MEBIBYTES
-// says how much is produced each time.
+// says how much is produced each time, BATCH how large batches are at most.
 func TestFigures(t *testing.T) {
 	mib, err := strconv.Atoi(os.Getenv("MEBIBYTES"))
 	if err != nil {
 		t.Skip("make kafka-figures runs it")
 	}
-	s := newSuite(t)
-	value := "replicated"
-	created, err := s.admin.CreateTopic(t.Context(), 6, 1, map[string]*string{"durability": &value, "retention.bytes": new("268435456")}, "figures")
+	f := &figures{suite: newSuite(t), records: mib << 20 / 100, batch: 256 << 10, rounds: 3}
+	for name, v := range map[string]*int{"BATCH": &f.batch, "ROUNDS": &f.rounds} {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			*v = n
+		}
+	}
+	f.sink = startSink(t, "sink", 6)
+	f.warm(t)
+	f.rest(t)
+	f.againstSink(t)
+	for range f.rounds {
+		f.round(t)
+	}
+	f.report(t)
+	f.idle(t)
+}
+
+// figures are those of a cluster, over all rounds.
+type figures struct {
+	*suite
+
+	records, batch, rounds int
+	sink                   string
+	idleRate               float64              // CPU seconds a second of brokers that do nothing
+	cost                   map[string][]float64 // CPU seconds of the brokers a GiB, by what was done
+	size                   map[string][]float64 // bytes of a batch, by who made it
+}
+
+func (f *figures) gib() float64 { return float64(f.records) * 100 / (1 << 30) }
+
+// newFiguresTopic has one replica and is not synced: what is measured is the door.
+func (f *figures) newFiguresTopic(t *testing.T) string {
+	t.Helper()
+	name := "figures" + strconv.Itoa(int(f.topic.Add(1)))
+	created, err := f.admin.CreateTopic(t.Context(), 6, 1, map[string]*string{"durability": new("replicated")}, name)
 	require.NoError(t, err)
 	require.NoError(t, created.Err)
-	address := startSink(t, "figures", 6)
-	records := mib << 20 / 100
-	produceFigure(t, []string{address}, records/4) // touches memory
-	sink := produceFigure(t, []string{address}, records)
-	before := s.cpu(t)
-	ours := produceFigure(t, strings.Split(s.brokers(), ","), records)
-	produced := s.cpu(t)
-	t.Logf("franz-go, 100 B, acks=all, 6 partitions of one replica: %.0f records/s, against an in-memory sink %.0f: %.0f %%", ours, sink, 100*ours/sink)
-	s.read(t, "figures", records)
-	fetched := s.cpu(t)
-	gib := float64(mib) / 1024
-	t.Logf("CPU of the three brokers: %.2f s a GiB produced, %.2f s a GiB fetched", (produced-before)/gib, (fetched-produced)/gib)
+	return name
+}
 
+func (f *figures) drop(t *testing.T, topics ...string) {
+	t.Helper()
+	deleted, err := f.admin.DeleteTopics(t.Context(), topics...)
+	require.NoError(t, err)
+	require.NoError(t, deleted.Error())
+}
+
+// warm touches memory and lets everybody open what they need.
+func (f *figures) warm(t *testing.T) {
+	t.Helper()
+	topic := f.newFiguresTopic(t)
+	f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records/4)
+	f.kafkaProduce(t, []string{f.sink}, "sink", f.records/4)
+	f.bench(t, "produce", topic, f.records/4)
+	f.kafkaConsume(t, topic, 2*(f.records/4))
+	f.bench(t, "consume", topic, 2*(f.records/4))
+	f.drop(t, topic)
+}
+
+func (f *figures) againstSink(t *testing.T) {
+	t.Helper()
+	var sink, ours []float64
+	for range f.rounds {
+		topic := f.newFiguresTopic(t)
+		sink = append(sink, f.kafkaProduce(t, []string{f.sink}, "sink", f.records))
+		ours = append(ours, f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records))
+		f.drop(t, topic)
+	}
+	t.Logf("franz-go, 100 B, acks=all, 6 partitions of one replica, durability replicated: %s records/s, against an in-memory sink %s: %.0f %%",
+		spread(ours, "%.0f"), spread(sink, "%.0f"), 100*median(ours)/median(sink))
+}
+
+// round does the same through both doors: each produces a topic, and both read the
+// one that came through the Kafka door, so that the batches are the same ones.
+func (f *figures) round(t *testing.T) {
+	t.Helper()
+	kafka, grpc := f.newFiguresTopic(t), f.newFiguresTopic(t)
+	f.measure(t, "produce, Kafka door", func() { f.kafkaProduce(t, strings.Split(f.brokers(), ","), kafka, f.records) })
+	f.measure(t, "produce, gRPC door", func() { f.bench(t, "produce", grpc, f.records) })
+	f.note(f.kafkaConsume(t, grpc, f.records/10), f.kafkaConsume(t, kafka, f.records/10))
+	f.measure(t, "fetch, Kafka door", func() { f.kafkaConsume(t, kafka, f.records) })
+	f.measure(t, "fetch, gRPC door", func() { f.bench(t, "consume", kafka, f.records) })
+	f.drop(t, kafka, grpc)
+}
+
+// note keeps the mean sizes of batches.
+func (f *figures) note(grpc, kafka float64) {
+	if f.size == nil {
+		f.size = make(map[string][]float64)
+	}
+	f.size["gRPC"] = append(f.size["gRPC"], grpc)
+	f.size["Kafka"] = append(f.size["Kafka"], kafka)
+}
+
+func (f *figures) measure(t *testing.T, what string, do func()) {
+	t.Helper()
+	if f.cost == nil {
+		f.cost = make(map[string][]float64)
+	}
+	done := f.profile(t, what)
+	before, began := f.cpu(t), time.Now()
+	do()
+	spent := f.cpu(t) - before - f.idleRate*time.Since(began).Seconds()
+	f.cost[what] = append(f.cost[what], spent/f.gib())
+	done()
+}
+
+// rest finds out what the brokers take when nobody does anything: a slower client would
+// have to answer for more of it.
+func (f *figures) rest(t *testing.T) {
+	t.Helper()
+	const enough = 5 * time.Second
+	before := f.cpu(t)
+	<-time.After(enough)
+	f.idleRate = (f.cpu(t) - before) / enough.Seconds()
+}
+
+func (f *figures) report(t *testing.T) {
+	t.Helper()
+	t.Logf("CPU of the three brokers a GiB above their %.3f s a second at rest, median [min-max] of %d rounds of %.2f GiB; a batch of the Kafka client has %.0f bytes, of the gRPC client %.0f:",
+		f.idleRate, f.rounds, f.gib(), median(f.size["Kafka"]), median(f.size["gRPC"]))
+	for _, what := range []string{"produce", "fetch"} {
+		ours, theirs := f.cost[what+", Kafka door"], f.cost[what+", gRPC door"]
+		t.Logf("%s: Kafka door %s s, gRPC door %s s", what, spread(ours, "%.2f"), spread(theirs, "%.2f"))
+	}
+}
+
+func median(list []float64) float64 {
+	sorted := slices.Sorted(slices.Values(list))
+	return sorted[len(sorted)/2]
+}
+
+func spread(list []float64, format string) string {
+	return fmt.Sprintf(format+" ["+format+"-"+format+"]", median(list), slices.Min(list), slices.Max(list))
+}
+
+// profile writes a CPU profile of the first node into PROFILES, a folder, if it is set.
+func (f *figures) profile(t *testing.T, what string) (done func()) {
+	t.Helper()
+	dir := os.Getenv("PROFILES")
+	if dir == "" {
+		return func() {}
+	}
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		resp, err := http.Get("http://" + f.address(0, 2) + "/debug/pprof/profile?seconds=8")
+		if err != nil {
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if file, err := os.Create(filepath.Join(dir, strings.NewReplacer(", ", "-", " ", "-").Replace(what)+".pprof")); err == nil {
+			_, _ = io.Copy(file, resp.Body)
+			_ = file.Close()
+		}
+	}()
+	return func() { <-finished }
+}
+
+// bench runs the benchmark of the product's own client, in a process as the Kafka client is.
+func (f *figures) bench(t *testing.T, mode, topic string, records int) {
+	t.Helper()
+	var brokers []string
+	for i := range nodes {
+		brokers = append(brokers, f.address(i, 0))
+	}
+	args := []string{"bench", mode, "--brokers", strings.Join(brokers, ","), "--topic", topic, "--records", strconv.Itoa(records)}
+	if mode == "produce" {
+		args = append(args, "--record-size", "100", "--batch-size", strconv.Itoa(f.batch), "--linger", linger.String())
+	}
+	output(t, f.binary, args...)
+}
+
+const linger = 5 * time.Millisecond
+
+// kafkaConsume reads records from the start and returns the mean size of a batch.
+func (f *figures) kafkaConsume(t *testing.T, topic string, records int) float64 {
+	t.Helper()
+	var b batches
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(f.brokers(), ",")...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.WithHooks(&b))
+	require.NoError(t, err)
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for n := 0; n < records; {
+		fs := cl.PollFetches(ctx)
+		require.NoError(t, fs.Err())
+		n += fs.NumRecords()
+	}
+	return float64(b.bytes.Load()) / float64(max(b.count.Load(), 1))
+}
+
+// batches counts what a client reads.
+type batches struct{ count, bytes atomic.Int64 }
+
+// OnFetchBatchRead implements kgo.HookFetchBatchRead.
+func (b *batches) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
+	b.count.Add(1)
+	b.bytes.Add(int64(m.CompressedBytes))
+}
+
+// idle is what connections cost that nobody uses.
+func (f *figures) idle(t *testing.T) {
+	t.Helper()
 	const idle = 5000
-	empty := s.resident(t, 0)
+	empty := f.resident(t, 0)
 	for range idle {
-		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.address(0, 4))
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", f.address(0, 4))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		req := kmsg.NewPtrApiVersionsRequest()
@@ -54,14 +246,14 @@ func TestFigures(t *testing.T) {
 		_, err = io.ReadFull(c, make([]byte, 64))
 		require.NoError(t, err)
 	}
-	t.Logf("%d idle connections: %.1f MiB above none", idle, float64(s.resident(t, 0)-empty)/(1<<20))
+	t.Logf("%d idle connections: %.1f MiB above none", idle, float64(f.resident(t, 0)-empty)/(1<<20))
 }
 
-// produceFigure returns records a second from the first send to the last ack.
-func produceFigure(t *testing.T, brokers []string, records int) float64 {
+// kafkaProduce returns records a second from the first send to the last ack.
+func (f *figures) kafkaProduce(t *testing.T, brokers []string, topic string, records int) float64 {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic("figures"), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(1_000_000))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerLinger(linger), kgo.MaxBufferedRecords(1_000_000), kgo.ProducerBatchMaxBytes(int32(f.batch)))
 	require.NoError(t, err)
 	defer cl.Close()
 	payloads := make([][]byte, 10_000)

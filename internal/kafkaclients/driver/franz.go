@@ -80,13 +80,12 @@ func (franz) consume(ctx context.Context, a *args, got func(record)) error {
 }
 
 func (franz) join(ctx context.Context, a *args, got func(record) bool) error {
-	base := context.Background()
-	if a.protocol == "consumer" {
-		base = context.WithValue(base, "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // franz-go's own key
-	}
 	opts := []kgo.Opt{
-		kgo.SeedBrokers(a.brokers...), kgo.WithContext(base), kgo.ConsumeTopics(a.topic), kgo.ConsumerGroup(a.group),
+		kgo.SeedBrokers(a.brokers...), kgo.ConsumeTopics(a.topic), kgo.ConsumerGroup(a.group),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.HeartbeatInterval(300 * time.Millisecond),
+	}
+	if a.protocol == "consumer" { // with its default balancer it would be silently of the other protocol
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer()))
 	}
 	if a.commit == "manual" {
 		opts = append(opts, kgo.DisableAutoCommit())

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// recorded are requests that Kafka clients of every language once sent, without their
+// lengths. Those that make partitions are left out: mutated they make thousands.
+func recorded(t *testing.T) [][]byte {
+	t.Helper()
+	f, err := os.Open("../kafka/testdata/requests.txt")
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	var out [][]byte
+	for s := bufio.NewScanner(f); s.Scan(); {
+		frame, err := hex.DecodeString(s.Text()[strings.LastIndexByte(s.Text(), ' ')+1:])
+		require.NoError(t, err)
+		if key := binary.BigEndian.Uint16(frame); key != 19 && key != 37 {
+			out = append(out, frame)
+		}
+	}
+	require.Greater(t, len(out), 100)
+	return out
+}
+
+// mutate returns what is sent instead of a request: it, with its length, changed in
+// one of the ways in which bytes go wrong.
+func mutate(r *rand.Rand, frame []byte) []byte {
+	out := binary.BigEndian.AppendUint32(nil, uint32(len(frame)))
+	out = append(out, frame...)
+	at := func() int { return 4 + r.IntN(len(frame)) }
+	switch r.IntN(9) {
+	case 0: // a bit
+		out[at()] ^= 1 << r.IntN(8)
+	case 1: // some bytes
+		for range 1 + r.IntN(8) {
+			out[at()] = byte(r.Uint32())
+		}
+	case 2: // a length, count or number of anything
+		interesting := []uint32{0xffffffff, 0x7fffffff, 0x80000000, 0xfffffffe, 0, 1, 0x00ffffff}
+		if i := at(); i+4 <= len(out) {
+			binary.BigEndian.PutUint32(out[i:], interesting[r.IntN(len(interesting))])
+		}
+	case 3: // it ends early, and says that it does
+		n := r.IntN(len(frame))
+		out = append(binary.BigEndian.AppendUint32(nil, uint32(n)), frame[:n]...)
+	case 4: // it ends early, and does not say so
+		out = out[:at()]
+	case 5: // more behind its end
+		out = append(out, frame[:r.IntN(len(frame))]...)
+	case 6: // a piece of it again, inside
+		i, j := at(), at()
+		i, j = min(i, j), max(i, j)
+		out = slices.Insert(out, i, slices.Clone(out[i:j])...)
+		binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+	case 7: // another length of the frame
+		binary.BigEndian.PutUint32(out, []uint32{0xffffffff, 0x7fffffff, 0, 7, uint32(len(frame)) + 1, uint32(len(frame)) - 1, 100 << 20}[r.IntN(7)])
+	case 8: // another API or version
+		out[4+r.IntN(4)] = byte(r.IntN(100))
+	}
+	return out
+}
+
+// What clients sent, mutated, is sent to a broker: whoever sends it may get any answer
+// or none, and a client beside goes on producing and consuming as if nobody did. Memory
+// stays what it was.
+func TestMutatedRequestsHurtNobody(t *testing.T) {
+	requests := recorded(t)
+	w := startWorld(t, 1, 0)
+	ctx := within(t, 2*time.Minute)
+	good := w.kafkaClient(kgo.DefaultProduceTopic("bystander"), kgo.ConsumeTopics("bystander"), kgo.DisableIdempotentWrite())
+	createKafkaTopic(ctx, t, w.kafkaClient(), "bystander", 1)
+	step := func(n int) {
+		require.NoError(t, good.ProduceSync(ctx, kgo.StringRecord(fmt.Sprint(n))).FirstErr())
+		fs := good.PollFetches(ctx)
+		require.NoError(t, fs.Err())
+		require.Equal(t, 1, fs.NumRecords())
+		require.Equal(t, fmt.Sprint(n), string(fs.Records()[0].Value))
+	}
+	step(0)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapInuse)
+	}
+	before := heap()
+	times, seed := 12, uint64(time.Now().UnixNano())
+	if testing.Short() {
+		times = 2
+	}
+	t.Logf("seed %d", seed)
+	const senders = 8
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	defer wg.Wait()
+	defer close(stop)
+	for s := range senders {
+		r := rand.New(rand.NewPCG(seed, uint64(s)))
+		wg.Go(func() {
+			for i := s; i < times*len(requests); i += senders {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				sendAndLeave(t, w.d.Kafka()[0], mutate(r, requests[i%len(requests)]))
+				sent.Add(1)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	n := 1
+	for running := true; running; n++ {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		step(n)
+	}
+	after := heap()
+	t.Logf("%d mutated requests beside %d good ones; the heap has grown by %d KiB", sent.Load(), n, (after-before)>>10)
+	require.Less(t, after-before, int64(64<<20))
+}
+
+// sendAndLeave waits a moment for whatever the answer is.
+func sendAndLeave(t *testing.T, address string, what []byte) {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Error(err)
+	}
+	_, _ = c.Write(what)
+	_, _ = io.Copy(io.Discard, c)
+}
