@@ -38,6 +38,9 @@ func (b *Broker) createTopic(ctx context.Context, req *api.CreateTopic, internal
 		return api.CreatedTopic{}, topicError(req.Name, err)
 	}
 	created := api.CreatedTopic{ID: api.TopicIDFrom(resp.GetTopicId()), Partitions: partitions, ReplicationFactor: resp.GetReplicationFactor()}
+	if req.ValidateOnly {
+		return created, nil // No image comes of it that could be waited for.
+	}
 	return created, topicError(req.Name, b.settled(ctx, resp.GetIndex()))
 }
 

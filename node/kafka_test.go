@@ -135,6 +135,24 @@ func isConsumerGroup(ctx context.Context, t *testing.T, cl *kgo.Client, group st
 	return resp.Groups[0].ErrorCode == 0
 }
 
+// A trial is answered at once, also when nothing happens in the cluster that would
+// bring the brokers to a later image.
+func TestKafkaClientsTryOutTopics(t *testing.T) {
+	w := startWorld(t, 3, 0)
+	ctx := within(t, time.Minute)
+	cl := w.kafkaClient()
+	createKafkaTopic(ctx, t, cl, "there", 1)
+	for i := range 30 {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = fmt.Sprintf("trial-%d", i), 2, 3
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.Topics, req.TimeoutMillis, req.ValidateOnly = append(req.Topics, topic), 10_000, true
+		resp, err := req.RequestWith(ctx, cl)
+		require.NoError(t, err)
+		require.NoError(t, kerr.ErrorForCode(resp.Topics[0].ErrorCode))
+	}
+}
+
 func createKafkaTopic(ctx context.Context, t *testing.T, cl *kgo.Client, name string, partitions int32) {
 	t.Helper()
 	topic := kmsg.NewCreateTopicsRequestTopic()
