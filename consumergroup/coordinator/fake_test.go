@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,7 +141,8 @@ type fakeTopics struct {
 	mu     sync.Mutex
 	topics map[string]int32
 	racks  map[string][][]string
-	life   byte // part of the ids
+	life   byte         // part of the ids
+	listed atomic.Int64 // how often all were asked for
 }
 
 func (f *fakeTopics) Version() uint64 { return 1 }
@@ -164,6 +166,7 @@ func (f *fakeTopics) Racks(topic string) [][]string {
 }
 
 func (f *fakeTopics) All() iter.Seq2[string, int32] {
+	f.listed.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	topics := maps.Clone(f.topics)

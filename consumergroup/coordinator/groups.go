@@ -134,14 +134,18 @@ func (s *shard) groupFor(join *api.JoinGroup, m *consumergroup.Member) (*group, 
 func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 	g.effects.Reset()
 	g.machine.Step(now, ev, &g.effects)
+	gone := false
 	for i := range g.effects.List {
 		s.carryOut(g, g.effects.List[i])
+		gone = gone || g.effects.List[i].Kind == consumergroup.EffectForgetMember
 	}
 	if g.effects.Assign && !g.queued {
 		g.queued = true
 		s.assigning = append(s.assigning, g)
 	}
-	s.savePatterns(now, g, ev.Metadata)
+	if ev.Metadata != nil || gone {
+		s.savePatterns(now, g, ev.Metadata)
+	}
 	g.notePresence(now)
 	switch {
 	case s.groups == nil || g.classic != nil:

@@ -112,9 +112,10 @@ func (p *patterns) match(pattern string, topics Topics) *matched {
 	return m
 }
 
-// savePatterns writes what the patterns of a group match, when that is news.
+// savePatterns writes what the patterns of a group match, when that is news: of
+// the topics, or because members came or went.
 func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metadata) {
-	if news == nil || len(g.patterns) == 0 && len(news.Matches) == 0 {
+	if len(g.patterns) == 0 && (news == nil || len(news.Matches) == 0) {
 		return
 	}
 	_, subscribed := g.machine.Subscriptions()

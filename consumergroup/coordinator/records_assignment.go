@@ -250,7 +250,15 @@ func (e *entry) decodePattern(rec *record.Record) error {
 // topicNames is what records call topics by their ids.
 type topicNames map[api.TopicID]string
 
-func (s *shard) topicNames() topicNames {
+// topicNames reads the names of all topics; nil when no group needs them.
+func (s *shard) topicNames(l *loaded) topicNames {
+	needed := false
+	for _, lg := range l.groups {
+		needed = needed || len(lg.members) > 0
+	}
+	if !needed {
+		return nil
+	}
 	names := topicNames{}
 	for name := range s.cfg.Topics.All() {
 		names[s.topicID(name)] = name

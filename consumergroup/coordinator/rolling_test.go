@@ -381,3 +381,89 @@ func TestJoinOfADeadStream(t *testing.T) {
 		b.close()
 	})
 }
+
+// A coordinator that died on the way from one protocol to the other: the classic
+// group counts while its record is there, and what is left of the other goes.
+func TestConversionThatWasCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		r := b.roller(true)
+		time.Sleep(5 * time.Second)
+		r.halt()
+		b.close()
+		half := (&batches{}).fresh()
+		hosted := consumergroup.Member{ID: r.id, Topics: []string{"a"}, SessionTimeout: 10 * time.Second, Classic: []consumergroup.ClassicProtocol{{Name: "p"}}}
+		half.add(time.Now(), memberKey("g", r.id), memberValue(&hosted))
+		half.add(time.Now(), currentKey("g", r.id), currentValue(&consumergroup.Current{Epoch: 1}, nil))
+		half.add(time.Now(), groupKey("g"), groupValue(1, 1))
+		bytes, err := half.build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.log.Append(record.NewBuf(bytes))
+		b.c = b.start()
+		synctest.Wait()
+		if err := b.c.HeartbeatClassic(t.Context(), &api.ClassicHeartbeat{Group: "g", MemberID: r.id, Generation: r.generation}); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := b.c.DescribeGroup(t.Context(), "g"); err != nil || d.Type != api.GroupTypeClassic || len(d.Members) != 1 || len(d.Members[0].Assigned) != 4 {
+			t.Fatalf("%+v %v", d, err)
+		}
+		b.close()
+		if l, err := load(t.Context(), b.log); err != nil || l.groups["g"].epoch != 0 || len(l.groups["g"].members)+len(l.groups["g"].currents) > 0 {
+			t.Fatalf("%+v %v", l.groups["g"], err)
+		}
+	})
+}
+
+// What a pattern matches is looked at once a change of topics, is in the log, and
+// goes with the pattern.
+func TestPatternsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		stored := func() map[string][]string {
+			t.Helper()
+			synctest.Wait()
+			l, err := load(t.Context(), b.log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.groups["g"] == nil {
+				return nil
+			}
+			return l.groups["g"].patterns
+		}
+		m1 := b.member(api.JoinGroup{TopicPattern: "[ab]"}).start()
+		m2 := b.member(api.JoinGroup{TopicPattern: "a.*"}).start()
+		if got := stored(); !slices.Equal(got["[ab]"], []string{"a", "b"}) || !slices.Equal(got["a.*"], []string{"a"}) {
+			t.Fatal(got)
+		}
+		looked := b.topics.listed.Load()
+		m3 := b.member(api.JoinGroup{TopicPattern: "a.*"}).start()
+		synctest.Wait()
+		if n := b.topics.listed.Load(); n != looked {
+			t.Fatalf("all topics were looked at %d times more", n-looked)
+		}
+		b.topics.set("az", 1)
+		b.c.TopicsChanged()
+		if got := stored(); !slices.Equal(got["a.*"], []string{"a", "az"}) {
+			t.Fatal(got)
+		}
+		for _, m := range []*member{m1, m2, m3} {
+			m.send(api.SessionMessage{Leave: true})
+			<-m.done
+			if m == m1 && len(stored()) != 1 {
+				t.Fatal(stored())
+			}
+		}
+		if got := stored(); len(got) > 0 {
+			t.Fatal(got)
+		}
+		if err := b.c.DeleteGroup(t.Context(), "g"); err != nil {
+			t.Fatal(err)
+		}
+		b.close()
+	})
+}

@@ -196,7 +196,7 @@ func (s *shard) finishLoad(r loadResult) {
 	}
 	s.groups = make(map[string]*group, len(r.loaded.groups))
 	now := time.Now()
-	names := s.topicNames()
+	names := s.topicNames(r.loaded)
 	for id, lg := range r.loaded.groups {
 		s.restore(now, id, lg, names)
 	}
