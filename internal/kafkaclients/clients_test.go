@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // suite is the cluster with a client that checks what the others did.
@@ -111,6 +112,18 @@ func (s *suite) newTopic(t *testing.T, partitions int32) string {
 	created, err := s.admin.CreateTopic(t.Context(), partitions, 3, nil, name)
 	require.NoError(t, err)
 	require.NoError(t, created.Err)
+	// On a busy machine a broker may be late to hear of it.
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = append(req.Topics, kmsg.MetadataRequestTopic{Topic: &name})
+	require.Eventually(t, func() bool {
+		for id := range nodes {
+			resp, err := req.RequestWith(t.Context(), s.own.Broker(id+1))
+			if err != nil || len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
+				return false
+			}
+		}
+		return true
+	}, 30*time.Second, 20*time.Millisecond, "%s is not known everywhere", name)
 	return name
 }
 
