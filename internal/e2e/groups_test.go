@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -175,10 +176,18 @@ func (s *storm) settle(acked map[place]string) {
 	}
 	s.wg.Wait()
 	for _, p := range s.processes {
-		if p.fate == wellBehaved {
+		if p.fate == wellBehaved && !s.diedYoung(p) {
 			require.Zero(s.t, p.cmd.ProcessState.ExitCode(), "consumer %d: %s", p.number, p.cmd.Stderr)
 		}
 	}
+}
+
+// diedYoung reports whether a process that was asked to leave ended before it could
+// be asked: it had read nothing, and the signal ended it.
+func (s *storm) diedYoung(p *consumerProcess) bool {
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGTERM &&
+		!slices.ContainsFunc(s.readings, func(r reading) bool { return r.process == p })
 }
 
 // verify looks at who printed what, partition by partition, in the order of
