@@ -234,15 +234,19 @@ func (k *Consumer) Poll(ctx context.Context) (*Polled, error) {
 	}
 }
 
-// take moves chunks from the queue into p. The caller holds mu.
+// take moves chunks from the queue into p, until one does not fit: what comes after
+// it may be of the same partition, and must not come before it. The caller holds mu.
 func (k *Consumer) take(p *Polled) bool {
 	kept := k.queue[:0]
-	bytes := 0
+	bytes, full := 0, false
 	for _, ch := range k.queue {
 		switch {
 		case ch.stale():
 			k.dropChunk(ch)
-		case ch.sub.paused || bytes > 0 && bytes+ch.bytes > k.cfg.maxPollBytes:
+		case ch.sub.paused:
+			kept = append(kept, ch)
+		case full || bytes > 0 && bytes+ch.bytes > k.cfg.maxPollBytes:
+			full = true
 			kept = append(kept, ch)
 		default:
 			bytes += ch.bytes

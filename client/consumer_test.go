@@ -276,6 +276,26 @@ func TestPrefetchIsBounded(t *testing.T) {
 	read(t, k, 7000)
 }
 
+// TestAPollKeepsTheOrderOfAPartition: what does not fit into a poll holds back what
+// was fetched after it, for a small piece of the same partition may be among that.
+func TestAPollKeepsTheOrderOfAPartition(t *testing.T) {
+	k := &Consumer{cfg: consumerConfig{maxPollBytes: 100}, inHand: map[*subscription]int{}}
+	first, second := newSubscription(tp("t", 0), At(0), false), newSubscription(tp("t", 1), At(0), false)
+	piece := func(s *subscription, from, next int64, bytes int) *chunk {
+		return &chunk{sub: s, version: s.version.Load(), from: from, next: next, bytes: bytes}
+	}
+	k.queue = []*chunk{piece(first, 0, 6, 60), piece(second, 0, 9, 90), piece(second, 9, 10, 10), piece(first, 6, 7, 10)}
+	for _, want := range [][]int64{{6}, {9, 10}, {7}} {
+		var p Polled
+		require.True(t, k.take(&p))
+		var got []int64
+		for _, ch := range p.chunks {
+			got = append(got, ch.next)
+		}
+		require.Equal(t, want, got)
+	}
+}
+
 // TestSeekRightAway: partitions that the options name are assigned when NewConsumer
 // returns, so a consumer may begin where no option says.
 func TestSeekRightAway(t *testing.T) {
