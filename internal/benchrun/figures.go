@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/penstock/penstock/bench"
 	"github.com/penstock/penstock/client"
-	"github.com/penstock/penstock/internal/chaos"
 )
 
 // produce measures records/s with every ack meaning three disks.
@@ -30,7 +30,7 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	var rates, client, broker []float64
+	var rates, client, broker, million, resident []float64
 	var setting string
 	for range l.runs {
 		topic := l.topic("produce")
@@ -40,11 +40,13 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 		if err := l.warmMemory(); err != nil {
 			return err
 		}
-		r, err := l.load(ctx, c, "produce", append(l.timed(topic), "--durability", durability)...)
+		r, mib, err := l.watched(ctx, c, "produce", append(l.timed(topic), "--durability", durability)...)
 		if err != nil {
 			return err
 		}
 		l.say("  %.0f records/s", r.RecordsPerSec)
+		million = append(million, *r.CPUSecondsPerGB.Broker*float64(r.RecordSize)/1000)
+		resident = append(resident, slices.Max(mib))
 		rates = append(rates, r.RecordsPerSec)
 		client = append(client, r.CPUSecondsPerGB.Client)
 		broker = append(broker, *r.CPUSecondsPerGB.Broker)
@@ -59,6 +61,8 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 	l.table.add(figure{what, setting, "records/s", rates})
 	l.table.add(figure{what + ": CPU of the client", setting, "s/GB", client})
 	l.table.add(figure{what + ": CPU of the three brokers together", setting, "s/GB", broker})
+	l.table.add(figure{what + ": CPU of the three brokers together, a million records", setting, "s", million})
+	l.table.add(figure{what + ": resident memory of the largest node", setting, "MiB", resident})
 	return nil
 }
 
@@ -157,11 +161,11 @@ func (l *lab) idle(ctx context.Context) (err error) {
 	}
 	var mib []float64
 	for _, pid := range c.Pids() {
-		var kib float64
-		if _, err := fmt.Sscanf(chaos.ProcField(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), "%f kB", &kib); err != nil {
-			return fmt.Errorf("resident memory of process %d: %w", pid, err)
+		n, err := bench.Resident(pid)
+		if err != nil {
+			return err
 		}
-		mib = append(mib, kib/1024)
+		mib = append(mib, float64(n)/(1<<20))
 	}
 	l.table.add(figure{"idle server process", fmt.Sprintf("of %d, no topic, %s after the start", nodes, idleAfter), "MiB", mib})
 	return nil

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/penstock/penstock/bench"
 	"github.com/penstock/penstock/internal/chaos"
 )
@@ -72,23 +70,14 @@ func (l *lab) topic(kind string) string {
 	return fmt.Sprintf("%s-%d", kind, l.topics)
 }
 
-// warmMemory touches memory and gives it back: under a hypervisor, memory that was
-// free for a while is slower to touch than a disk. It goes around the Go heap, which
-// would keep it, and would find it warm the next time.
+// warmMemory touches memory before a run, see bench.TouchMemory.
 func (l *lab) warmMemory() error {
 	if l.warm == 0 {
 		return nil
 	}
 	began := time.Now()
-	b, err := unix.Mmap(-1, 0, l.warm<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		return fmt.Errorf("touch %d GiB of memory: %w", l.warm, err)
-	}
-	for i := 0; i < len(b); i += os.Getpagesize() {
-		b[i] = 1
-	}
-	if err := unix.Munmap(b); err != nil {
-		return fmt.Errorf("give memory back: %w", err)
+	if err := bench.TouchMemory(l.warm << 30); err != nil {
+		return err
 	}
 	l.say("  touched %d GiB of memory in %s", l.warm, time.Since(began).Round(time.Millisecond))
 	l.table.note("%d GiB of memory were touched and given back before each run", l.warm)

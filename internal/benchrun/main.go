@@ -2,13 +2,22 @@
 // three `penstock server` processes on loopback TCP with their data on a real
 // disk, and prints one table:
 //
-//	produce   records/s, acks=all, flushed on three disks before the ack
-//	memory    records/s, acks=all, in three memories (durability=replicated)
-//	consume   records/s from the start of a topic
-//	latency   open loop at 1,000 records/s, beside what the bare disk takes for
-//	          the same pattern of syncs within the same minute
 //	start     exec of `penstock dev --nodes 3` to the first acknowledged record
 //	idle      resident memory of each server process that has nothing to do
+//	produce   records/s, acks=all, flushed on three disks before the ack; processor
+//	          time; resident memory of the largest node meanwhile
+//	memory    the same, in three memories (durability=replicated)
+//	kib       records of 1 KiB, beside a third of what the bare disk takes
+//	consume   records/s from the start of a topic
+//	tail      the newest 32 MiB to 1, 4, 16 readers, and what was read from disks
+//	both      produce while a consumer reads along
+//	latency   open loop at 1,000 records/s, beside what the bare disk takes for
+//	          the same pattern of syncs within the same minute
+//	latency-memory  the same with durability=replicated
+//	single    one record at a time
+//	half      latency at half of the rate of produce
+//	e2e       from produce to a consumer at 1,000 records/s
+//	many      1,000 of 10,000 partitions written, beside 6; only when it is named
 //	failover  SIGKILL of a leader under half of the load that it could take
 //	catchup   a follower that was away gets what it missed, beside what the bare
 //	          disk takes for it; only when it is named, for it writes tens of GiB
@@ -53,6 +62,7 @@ type options struct {
 	quote    bool
 	asJSON   bool
 	markdown bool
+	benchfmt bool
 	keep     bool
 	config   []string // lines
 	raw      string
@@ -62,7 +72,7 @@ func parse() (*options, error) {
 	o := &options{}
 	flag.StringVar(&o.binary, "penstock", "bin/penstock", "the binary")
 	flag.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR, or bin/ when that is tmpfs)")
-	flag.StringVar(&o.only, "only", "", "some of "+strings.Join(names(), ",")+" (default all but catchup)")
+	flag.StringVar(&o.only, "only", "", "some of "+strings.Join(names(), ",")+" (default all but many and catchup)")
 	flag.IntVar(&o.runs, "runs", 1, "runs of each figure")
 	flag.IntVar(&o.kills, "kills", 3, "kills of each kind")
 	flag.DurationVar(&o.duration, "duration", 8*time.Second, "how long a run is measured")
@@ -79,6 +89,7 @@ func parse() (*options, error) {
 	flag.BoolVar(&o.quote, "quote", false, "60 s after 10 s, 5 runs, 20 kills: figures fit to be quoted")
 	flag.BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table for docs/performance.md")
+	flag.BoolVar(&o.benchfmt, "bench-format", false, "print Go's benchmark format, a line a run, for benchstat")
 	flag.BoolVar(&o.keep, "keep", false, "keep data and logs")
 	flag.StringVar(&o.raw, rawFlag, "", "used by benchrun itself: a folder to measure the bare disk in")
 	flag.Parse()
@@ -98,7 +109,7 @@ func parse() (*options, error) {
 
 func (o *options) chosen() []string {
 	if o.only == "" {
-		return slices.DeleteFunc(names(), func(name string) bool { return name == "catchup" })
+		return slices.DeleteFunc(names(), func(name string) bool { return name == "catchup" || name == "many" })
 	}
 	return strings.Split(o.only, ",")
 }
@@ -134,8 +145,16 @@ func measurements() []measurement {
 		{"idle", (*lab).idle},
 		{"produce", (*lab).produce},
 		{"memory", (*lab).memory},
+		{"kib", (*lab).produceKiB},
 		{"consume", (*lab).consume},
+		{"tail", (*lab).tail},
+		{"both", (*lab).both},
 		{"latency", (*lab).latency},
+		{"latency-memory", (*lab).latencyMemory},
+		{"single", (*lab).single},
+		{"half", (*lab).half},
+		{"e2e", (*lab).endToEnd},
+		{"many", (*lab).many},
 		{"failover", (*lab).failover},
 		{"catchup", (*lab).catchup},
 	}
@@ -181,6 +200,8 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	switch { // What was measured before a failure is worth seeing.
 	case o.asJSON:
 		err = json.NewEncoder(out).Encode(&l.table)
+	case o.benchfmt:
+		err = l.table.writeBench(out)
 	case o.markdown:
 		err = l.table.writeMarkdown(out)
 	default:

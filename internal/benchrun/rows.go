@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/penstock/penstock/bench"
+	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/chaos"
+)
+
+// onCluster runs do on three new processes.
+func (l *lab) onCluster(ctx context.Context, do func(*chaos.Cluster) error) (err error) {
+	c, stop, err := l.cluster(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c), stop())
+}
+
+const samplePeriod = 250 * time.Millisecond
+
+// watched is load, and beside it the most resident memory that was seen of each node, in MiB.
+func (l *lab) watched(ctx context.Context, c *chaos.Cluster, workload string, args ...string) (*bench.Report, []float64, error) {
+	pids := c.Pids()
+	mib := make([]float64, len(pids))
+	sampling, stop := context.WithCancel(ctx)
+	var sampler sync.WaitGroup
+	sampler.Go(func() { // until stop
+		for pause(sampling, samplePeriod) == nil {
+			for i, pid := range pids {
+				if n, err := bench.Resident(pid); err == nil { // a node that ended fails the load
+					mib[i] = max(mib[i], float64(n)/(1<<20))
+				}
+			}
+		}
+	})
+	r, err := l.load(ctx, c, workload, args...)
+	stop()
+	sampler.Wait()
+	return r, mib, err
+}
+
+const kib = 1024
+
+// produceKiB measures records of 1 KiB, and right after it what the disk takes.
+func (l *lab) produceKiB(ctx context.Context) error {
+	return l.onCluster(ctx, func(c *chaos.Cluster) error {
+		var rates, disks, shares []float64
+		var setting string
+		for range l.runs {
+			topic := l.topic("kib")
+			if err := l.create(ctx, c, topic, "synced"); err != nil {
+				return err
+			}
+			if err := l.warmMemory(); err != nil {
+				return err
+			}
+			r, err := l.load(ctx, c, "produce", append(l.timed(topic), "--record-size", fmt.Sprint(kib))...)
+			if err != nil {
+				return err
+			}
+			if err := l.drop(ctx, c, topic); err != nil {
+				return err
+			}
+			disk, err := l.rawWrite()
+			if err != nil {
+				return err
+			}
+			rate := float64(r.Bytes) / 1e6 / r.Seconds
+			l.say("  %.0f MB/s; a third of what the bare disk takes is %.0f", rate, disk/nodes)
+			rates, disks, shares = append(rates, rate), append(disks, disk/nodes), append(shares, 100*rate*nodes/disk)
+			setting = describe(r)
+		}
+		l.table.add(figure{"produce, 1 KiB", setting, "MB/s", rates})
+		l.table.add(figure{"bare disk: a third of what it takes", rawWriteSetting, "MB/s", disks})
+		l.table.add(figure{"produce, 1 KiB: share of that third", setting, "%", shares})
+		return nil
+	})
+}
+
+const (
+	rawPiece        = 1 << 20
+	rawFileBytes    = 512 << 20
+	rawWriteMost    = 5 * time.Second
+	rawWriteSetting = "right after, 3 writers, 1 MiB + fdatasync at a time, pages let go"
+)
+
+// rawWrite is how many MB/s the disk takes from as many writers as there are nodes.
+func (l *lab) rawWrite() (float64, error) {
+	dir, err := os.MkdirTemp(l.dir, "raw-")
+	if err != nil {
+		return 0, err
+	}
+	written, errs := make([]int64, nodes), make([]error, nodes)
+	var writers sync.WaitGroup
+	began := time.Now()
+	until := began.Add(min(l.duration, rawWriteMost))
+	for i := range nodes {
+		writers.Go(func() { written[i], errs[i] = rawWriter(filepath.Join(dir, fmt.Sprint(i)), until) })
+	}
+	writers.Wait()
+	took := time.Since(began)
+	var sum int64
+	for _, n := range written {
+		sum += n
+	}
+	return float64(sum) / 1e6 / took.Seconds(), errors.Join(errors.Join(errs...), os.RemoveAll(dir))
+}
+
+// rawWriter goes from file to file, as a log does from segment to segment.
+func rawWriter(name string, until time.Time) (written int64, err error) {
+	piece := slices.Repeat([]byte("penstock"), rawPiece/8)
+	for n := 0; time.Now().Before(until); n++ {
+		if written, err = rawSegment(fmt.Sprintf("%s-%d", name, n), piece, written, until); err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func rawSegment(name string, piece []byte, written int64, until time.Time) (_ int64, err error) {
+	f, err := os.Create(name) //nolint:gosec // in the folder made for it
+	if err != nil {
+		return written, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for at := int64(0); at < rawFileBytes && time.Now().Before(until); at += rawPiece {
+		if _, err := f.Write(piece); err != nil {
+			return written, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return written, fmt.Errorf("fdatasync %s: %w", name, err)
+		}
+		if err := letGo(f, at, at+rawPiece); err != nil {
+			return written, err
+		}
+		written += rawPiece
+	}
+	return written, nil
+}
+
+const tailBytes = 32 << 20
+
+// tail measures readers of what was written last, whose bytes no disk should be asked for.
+func (l *lab) tail(ctx context.Context) error {
+	return l.onCluster(ctx, func(c *chaos.Cluster) error {
+		topic := l.topic("tail")
+		if err := l.warmMemory(); err != nil {
+			return err
+		}
+		if _, err := l.load(ctx, c, "produce", l.timed(topic)...); err != nil {
+			return err
+		}
+		for _, readers := range []int{1, 4, 16} {
+			var rates, disk []float64
+			for range l.runs {
+				r, err := l.load(ctx, c, "consume", append(l.timed(topic), "--newest", fmt.Sprint(tailBytes), "--readers", fmt.Sprint(readers))...)
+				if err != nil {
+					return err
+				}
+				l.say("  %d readers: %.0f records/s, %d bytes from disks", readers, r.RecordsPerSec, *r.BrokerDiskReads)
+				rates, disk = append(rates, r.RecordsPerSec), append(disk, float64(*r.BrokerDiskReads)/(1<<20))
+			}
+			what := fmt.Sprintf("newest 32 MiB, again and again, to %d readers at once", readers)
+			l.table.add(figure{what + ", together", "100 B, 6 partitions", "records/s", rates})
+			l.table.add(figure{what + ": read from disks", "read_bytes of /proc/PID/io, three brokers, whole run", "MiB", disk})
+		}
+		return nil
+	})
+}
+
+// both measures producing and consuming at once.
+func (l *lab) both(ctx context.Context) error {
+	return l.onCluster(ctx, func(c *chaos.Cluster) error {
+		var produced, consumed []float64
+		var setting string
+		for range l.runs {
+			topic := l.topic("both")
+			if err := l.warmMemory(); err != nil {
+				return err
+			}
+			r, err := l.load(ctx, c, "e2e", l.timed(topic)...)
+			if err != nil {
+				return err
+			}
+			l.say("  %.0f records/s in, %.0f out", r.RecordsPerSec, r.ConsumedPerSec)
+			produced, consumed = append(produced, r.RecordsPerSec), append(consumed, r.ConsumedPerSec)
+			setting = describe(r)
+			if err := l.drop(ctx, c, topic); err != nil {
+				return err
+			}
+		}
+		l.table.add(figure{"produce and consume at once: produced", setting, "records/s", produced})
+		l.table.add(figure{"produce and consume at once: consumed", setting, "records/s", consumed})
+		return nil
+	})
+}
+
+// percentiles runs a workload that measures latency, and adds its p50 and p99.
+func (l *lab) percentiles(ctx context.Context, what, workload, note string, of func(*bench.Report) bench.Latency, args ...string) error {
+	return l.onCluster(ctx, func(c *chaos.Cluster) error {
+		var found [2][]float64
+		var setting string
+		for range l.runs {
+			topic := l.topic("latency")
+			r, err := l.load(ctx, c, workload, append(l.timed(topic), args...)...)
+			if err != nil {
+				return err
+			}
+			ms := of(r)
+			l.say("  p50 %.2f ms, p99 %.2f ms", ms.P50, ms.P99)
+			found[0], found[1] = append(found[0], ms.P50), append(found[1], ms.P99)
+			setting = describe(r) + note
+			if err := l.drop(ctx, c, topic); err != nil {
+				return err
+			}
+		}
+		l.table.add(figure{what + " p50", setting, "ms", found[0]})
+		l.table.add(figure{what + " p99", setting, "ms", found[1]})
+		return nil
+	})
+}
+
+func acknowledged(r *bench.Report) bench.Latency { return r.LatencyMS }
+func arrived(r *bench.Report) bench.Latency      { return *r.EndToEndMS }
+
+// latencyMemory is latency with every ack meaning three memories.
+func (l *lab) latencyMemory(ctx context.Context) error {
+	return l.percentiles(ctx, "latency, not waiting for disks,", "latency", fmt.Sprintf(", %d/s open loop", latencyRate), acknowledged,
+		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles), "--durability", "replicated")
+}
+
+// single sends each record when the one before is acknowledged.
+func (l *lab) single(ctx context.Context) error {
+	return l.percentiles(ctx, "one record at a time", "single", "", acknowledged, "--partitions", "1")
+}
+
+// endToEnd is the time until a consumer has a record.
+func (l *lab) endToEnd(ctx context.Context) error {
+	return l.percentiles(ctx, "from produce to the consumer", "e2e", fmt.Sprintf(", %d/s open loop", latencyRate), arrived,
+		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles))
+}
+
+// half is latency at half of the rate that produce reaches.
+func (l *lab) half(ctx context.Context) error {
+	if l.produced == 0 && l.options.load == 0 {
+		if err := l.onCluster(ctx, func(c *chaos.Cluster) error {
+			_, err := l.loadRate(ctx, c)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	rate, err := l.loadRate(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := l.warmMemory(); err != nil {
+		return err
+	}
+	return l.percentiles(ctx, "latency at half of the greatest rate", "produce", fmt.Sprintf(", %d/s", rate), acknowledged, "--rate", fmt.Sprint(rate))
+}
+
+// Of many partitions one topic's are written.
+const (
+	manyTopics        = 10
+	writtenPartitions = 1000
+	manyWait          = 3 * time.Minute
+)
+
+// many measures producing to some of 10,000 partitions, beside 6 on the same cluster.
+func (l *lab) many(ctx context.Context) error {
+	return l.onCluster(ctx, func(c *chaos.Cluster) error {
+		var few, many, shares []float64
+		written, err := l.createMany(ctx, c)
+		if err != nil {
+			return err
+		}
+		if err := c.WaitHealthy(ctx, manyWait); err != nil {
+			return err
+		}
+		var setting string
+		for range l.runs {
+			topic := l.topic("few")
+			if err := l.warmMemory(); err != nil {
+				return err
+			}
+			r, err := l.load(ctx, c, "produce", l.timed(topic)...)
+			if err != nil {
+				return err
+			}
+			if err := l.drop(ctx, c, topic); err != nil {
+				return err
+			}
+			if err := l.warmMemory(); err != nil {
+				return err
+			}
+			m, err := l.load(ctx, c, "produce", l.timed(written)...)
+			if err != nil {
+				return err
+			}
+			l.say("  %.0f records/s to %d partitions, %.0f to %d", m.RecordsPerSec, m.Partitions, r.RecordsPerSec, r.Partitions)
+			few, many, shares = append(few, r.RecordsPerSec), append(many, m.RecordsPerSec), append(shares, 100*m.RecordsPerSec/r.RecordsPerSec)
+			setting = describe(m)
+		}
+		what := fmt.Sprintf("produce to %d of %d partitions", writtenPartitions, manyTopics*writtenPartitions)
+		l.table.add(figure{what, setting, "records/s", many})
+		l.table.add(figure{"produce to 6 partitions beside those", "the same cluster, in turn", "records/s", few})
+		l.table.add(figure{what + ": share of the rate to 6", setting, "%", shares})
+		return nil
+	})
+}
+
+// createMany returns the last of the topics.
+func (l *lab) createMany(ctx context.Context, c *chaos.Cluster) (topic string, err error) {
+	cl, err := client.New(c.Addrs(), client.WithClientID("benchrun"), client.WithRequestTimeout(manyWait))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, cl.Close()) }()
+	for range manyTopics {
+		topic = l.topic("many")
+		if _, err := cl.Admin().CreateTopic(ctx, client.TopicSpec{Name: topic, Partitions: writtenPartitions, ReplicationFactor: nodes}); err != nil {
+			return "", err
+		}
+	}
+	return topic, nil
+}
