@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench peers catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -75,12 +75,16 @@ fuzz: ## Every fuzz target for FUZZTIME each
 proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Generate Go from the .proto files
 	PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
 
-bench: build ## Throughput and latency of three server processes on this machine
+bench: build ## Throughput and latency of three server processes on this machine; ARGS="-bench-format -runs 5" for benchstat
 	go run ./internal/benchrun -penstock $(BIN)/penstock $(ARGS)
 
 peers: build ## Penstock beside Kafka, JetStream, Redis and RabbitMQ, in turn in one run, hours; ARGS="-short" takes five minutes
 	cd bench/peers && go build -o $(BIN)/peers/peers .
 	$(BIN)/peers/peers -penstock $(BIN)/penstock $(ARGS)
+
+bench-report: build ## How it scales, a curve a question, into docs/performance; ARGS="-point 10s -runs 3"
+	cd bench/report && go build -o $(BIN)/report .
+	$(BIN)/report -penstock $(BIN)/penstock $(ARGS)
 
 catchup: build ## A follower GIB=10 behind catches up: on an idle cluster, and under load; needs five times that on the disk
 	go run ./internal/benchrun -penstock $(BIN)/penstock -only catchup -gib $(or $(GIB),10)
