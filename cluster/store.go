@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 const raftLogFile = "raft.db"
@@ -37,6 +38,7 @@ type latchedStore struct {
 	raftStore
 	path  string
 	close func() error
+	alive func() error // after each write that succeeded
 
 	failed  chan struct{} // closed with the first failure
 	failure error         // set before failed is closed
@@ -70,11 +72,31 @@ func openStore(dir string) (*latchedStore, error) {
 			return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), bolt.Close())
 		}
 	}
-	return newLatchedStore(bolt, path, bolt.Close), nil
+	check, err := os.OpenFile(path, os.O_WRONLY, 0) //nolint:gosec // the file that was just opened
+	if err != nil {
+		return nil, fmt.Errorf("open raft log %s: %w", path, errors.Join(err, bolt.Close()))
+	}
+	s := newLatchedStore(bolt, path, func() error { return errors.Join(bolt.Close(), check.Close()) })
+	s.alive = func() error { return alive(check) }
+	return s, nil
+}
+
+// alive asks whether the file system of a file still takes writes, by one of
+// nothing. A file system that is shut down in the midst of an fdatasync may let it
+// succeed although what it was to sync is lost (internal/vfs, Datasync).
+func alive(f *os.File) error {
+	_, err := unix.Pwrite(int(f.Fd()), nil, 0)
+	if errors.Is(err, unix.EINTR) {
+		return nil // it got past the check
+	}
+	return err
 }
 
 func newLatchedStore(s raftStore, path string, closer func() error) *latchedStore {
-	return &latchedStore{raftStore: s, path: path, close: closer, failed: make(chan struct{}), began: time.Now()}
+	return &latchedStore{
+		raftStore: s, path: path, close: closer, alive: func() error { return nil },
+		failed: make(chan struct{}), began: time.Now(),
+	}
 }
 
 // StoreLog is part of raft.LogStore.
@@ -119,7 +141,11 @@ func (s *latchedStore) latch(do func() error) error {
 	if err := s.err(); err != nil {
 		return err
 	}
-	if err := do(); err != nil {
+	err := do()
+	if err == nil {
+		err = s.alive()
+	}
+	if err != nil {
 		s.fail(fmt.Errorf("write raft log %s: %w", s.path, err))
 	}
 	return s.err()

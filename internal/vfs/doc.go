@@ -2,7 +2,8 @@
 // interfaces with three implementations.
 //
 //   - OS is the real one. Datasync is fdatasync(2), which suffices for appends,
-//     their new length included; WriteVecAt is pwritev(2); folders are synced.
+//     their new length included, and doubted where it races with the end of the
+//     file system; WriteVecAt is pwritev(2); folders are synced.
 //   - Mem keeps everything in memory and knows, page by page and name by name,
 //     what was synced. CrashClone returns what a power cut would leave: by
 //     default only what was synced, with a seed also an arbitrary part of the
