@@ -72,7 +72,7 @@ func openStore(dir string) (*latchedStore, error) {
 			return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), bolt.Close())
 		}
 	}
-	check, err := os.OpenFile(path, os.O_WRONLY, 0) //nolint:gosec // the file that was just opened
+	check, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, errors.Join(err, bolt.Close()))
 	}

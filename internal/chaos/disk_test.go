@@ -39,7 +39,7 @@ func TestDatasyncWhileTheDiskDies(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, f.Datasync())
 			wg.Go(func() {
-				defer f.Close() //nolint:errcheck // the disk is dead
+				defer f.Close() // the disk is dead
 				appendUntilItFails(f, make([]byte, 3000+100*i), &synced[i])
 			})
 		}
