@@ -30,7 +30,7 @@ func (f followerSide) Begin(session uint64) (replica.Handshake, bool) {
 	if ok {
 		h = replica.Handshake{
 			Epoch: e.Epoch, Session: e.Session, LastEpoch: e.AnswerEpoch,
-			End: e.Offset, Start: e.LogStart, Flushed: e.Flushed,
+			End: e.Offset, Start: e.LogStart, Flushed: e.Flushed, RefusedBelow: e.HW,
 		}
 	}
 	f.mu.Unlock()

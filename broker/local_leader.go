@@ -21,7 +21,7 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	// Not under the lock, for it may read the disk: where the log has moved on
 	// meanwhile, the first push does not fit, and the next handshake finds the place.
 	firstBatch := l.log.Start()
-	if h.End <= firstBatch { // else the follower has the first batch
+	if h.RefusedBelow == 0 && h.End <= firstBatch { // else the follower has the first batch
 		firstBatch = l.log.FirstBatch()
 	}
 	l.mu.Lock()
@@ -30,7 +30,11 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
 	answerEnd = min(answerEnd, l.logEnd())
 	s.SetMoving(slices.Contains(l.adding, s.Follower()))
-	todo := l.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch))
+	ev := partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch)
+	if h.RefusedBelow != 0 {
+		ev = partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.RefusedBelow, answerEnd)
+	}
+	todo := l.step(ev)
 	reply, answer := l.handshakeReply(s)
 	l.mu.Unlock()
 	l.finish(todo)

@@ -35,6 +35,10 @@ const (
 	// EffectFollowerDamaged: in-sync follower Node came back with a log that ends
 	// at Offset, below HW: it lost acknowledged bytes, and is being proposed out.
 	EffectFollowerDamaged
+	// EffectLostCommitted: an in-sync follower (Node) holds committed records up to HW
+	// that this leader's log, the same only up to Offset, has lost. Report it. It
+	// resigns.
+	EffectLostCommitted
 	// EffectDrained: everything appended is committed; the hand-over may go on.
 	EffectDrained
 	// EffectRefusedLead: the replica was asked to lead but holds less (Offset)
@@ -45,7 +49,8 @@ const (
 	EffectOffline
 
 	// EffectHandshake: the follower's opening: Epoch, Session, AnswerEpoch (of its
-	// last batch), Offset (LEO), LogStart, Flushed.
+	// last batch), Offset (LEO), LogStart, Flushed. HW is not 0 when it only tells a
+	// leader of committed records that it lacks (Refused).
 	EffectHandshake
 	// EffectTruncate: truncate the log to Offset, sync, answer Truncated. Until
 	// then the machine defers assignments and drops everything else.

@@ -22,6 +22,7 @@ const (
 	EventLogFailed
 	EventLogDamaged
 	EventHandshake
+	EventRefused
 	EventAck
 	EventSessionGone
 	EventProposalResult
@@ -158,6 +159,15 @@ func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64
 	return Event{
 		Kind: EventHandshake, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session,
 		LastEpoch: lastEpoch, To: end, Flushed: flushed, AnswerEpoch: answerEpoch, AnswerEnd: answerEnd, FirstBatch: firstBatch,
+	}
+}
+
+// Refused is a follower's that holds committed records up to committed and would have
+// to cut its log below for this leader, whose log answers answerEnd for the epoch of
+// the follower's last batch: as far as the two can agree.
+func Refused(node int32, brokerEpoch int64, epoch record.Epoch, session uint64, committed, answerEnd record.Offset) Event {
+	return Event{
+		Kind: EventRefused, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session, HW: committed, AnswerEnd: answerEnd,
 	}
 }
 

@@ -30,6 +30,15 @@ type follower struct {
 // begin opens a session.
 func (r *Replica) begin(ev Event, out *Effects) {
 	f := &r.follow
+	if r.role == RoleFollower && r.assigned.Leader >= 0 && f.phase == phaseRefused && ev.Session > f.lastSession {
+		// No session: the leader is told again and again, for it may be what can help.
+		f.lastSession = ev.Session
+		out.add(Effect{
+			Kind: EffectHandshake, Epoch: r.Epoch(), Session: ev.Session, AnswerEpoch: f.lastEpoch,
+			Offset: r.end, LogStart: r.logStart, Flushed: r.flushed, HW: r.hw,
+		})
+		return
+	}
 	if r.role != RoleFollower || r.assigned.Leader < 0 || r.damage != DamageNone ||
 		f.phase == phaseRefused || f.phase == phaseStopped || ev.Session <= f.lastSession {
 		out.add(Effect{Kind: EffectHold})
@@ -47,6 +56,10 @@ func (r *Replica) begin(ev Event, out *Effects) {
 
 func (r *Replica) reply(ev Event, out *Effects) {
 	f := &r.follow
+	if f.phase == phaseRefused {
+		out.add(Effect{Kind: EffectHold})
+		return
+	}
 	if r.role != RoleFollower || f.phase != phaseAwait || ev.Session != f.session || ev.Epoch != r.Epoch() {
 		out.add(Effect{Kind: EffectDrop, Session: ev.Session})
 		return

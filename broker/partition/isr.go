@@ -32,11 +32,12 @@ func (r *Replica) clearProposed() {
 // eligible reports whether f may be proposed for the ISR: it acknowledged, in
 // this epoch and session, everything committed and everything before this epoch,
 // and that its log begins where this one does: leading next, it must not bring
-// back records whose deletion was answered.
+// back records whose deletion was answered. One that fell silent is not proposed
+// until it is heard: as a member it would be proposed out again at once.
 func (r *Replica) eligible(now time.Time, f *peer) bool {
 	counted := f.counted(r.synced())
 	return f.matched && !f.fenced && !f.withdrawn && !f.damaged &&
-		counted >= r.hw && counted >= r.lead.startOffset && f.logStart >= r.keptStart && !r.lagging(now, f)
+		counted >= r.hw && counted >= r.lead.startOffset && f.logStart >= r.keptStart && !r.lagging(now, f) && !r.silent(now, f)
 }
 
 // wants reports whether f belongs in the ISR as the leader sees it.
@@ -57,7 +58,7 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 	if r.role != RoleLeader && !r.RefusesLead() || r.superseded() || r.lead.suspended || p.inFlight || now.Before(p.retryAt) {
 		return
 	}
-	if r.damage != DamageNone && r.resign(now, out) || r.role != RoleLeader {
+	if (r.damage != DamageNone || r.lead.lost) && r.resign(now, out) || r.role != RoleLeader {
 		return
 	}
 	changed := p.unresolved || r.lastSetKept()

@@ -15,6 +15,8 @@ type leader struct {
 	suspended bool
 	draining  bool
 	drained   bool // said so
+	// lost: an in-sync follower holds committed records that the log lacks.
+	lost bool
 
 	all waiterQueue // acks=all: until HW
 	one waiterQueue // acks=1: until the leader's own counted offset
@@ -80,7 +82,7 @@ func (r *Replica) startLeading(now time.Time, out *Effects) {
 	l := &r.lead
 	l.followers = l.followers[:0]
 	l.startOffset = r.end
-	l.draining, l.drained = false, false
+	l.draining, l.drained, l.lost = false, false, false
 	l.lag.reset()
 	l.lag.add(now, r.end, 0)
 	r.syncFollowers(now, out)
@@ -223,6 +225,30 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 	}
 	f.matched = reply.Matched
 	out.add(reply)
+}
+
+// refused takes the word of a follower that holds committed records which this log
+// lacks. In the in-sync set it holds everything committed, so it is this leader that
+// has lost something, below what it had counted as flushed: a disk that lied. It hands
+// over to those who have it, and follows.
+func (r *Replica) refused(now time.Time, ev Event, out *Effects) {
+	f := r.lead.find(ev.Node)
+	reply := Effect{Kind: EffectHandshakeReply, Node: ev.Node, Epoch: ev.Epoch, Session: ev.Session, Outcome: OutcomeNotLeader}
+	if o := r.admitHandshake(f, ev, out); o != OutcomeOK {
+		reply.Outcome = o
+		out.add(reply)
+		return
+	}
+	out.add(reply)
+	f.heard = now
+	if !f.inSync || f.damaged || ev.HW <= ev.AnswerEnd {
+		return
+	}
+	if !r.lead.lost {
+		r.lead.lost = true
+		out.add(Effect{Kind: EffectLostCommitted, Node: f.node, Offset: ev.AnswerEnd, HW: ev.HW})
+	}
+	r.updateISR(now, out)
 }
 
 // admitHandshake checks who calls and in which epochs.

@@ -195,7 +195,7 @@ func (w *world) begin(t *rapid.T) { w.start(w.pick(t)) }
 func (w *world) start(n *simNode) {
 	n.session++
 	for _, e := range w.step(n, Begin(n.session, lastEpoch(n.log))) {
-		if e.Kind == EffectHandshake {
+		if e.Kind == EffectHandshake && e.HW == 0 {
 			w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Handshake(
 				n.id, n.brokerEpoch, e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed, 0, 0, 0)})
 		}

@@ -114,6 +114,8 @@ func (r *Replica) Step(now time.Time, ev Event, out *Effects) {
 		r.logDamaged(now, ev.Log.Damage, out)
 	case EventHandshake:
 		r.handshake(now, ev, out)
+	case EventRefused:
+		r.refused(now, ev, out)
 	case EventAck:
 		r.ack(now, ev, out)
 	case EventSessionGone:

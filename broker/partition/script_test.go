@@ -186,6 +186,8 @@ func (s *script) event(a args) Event {
 	case "handshake":
 		return Handshake(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.epoch("last", -1),
 			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0), a.off("first", int64(s.r.logStart)))
+	case "refused":
+		return Refused(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.off("committed", 0), a.off("answerend", 0))
 	case "ack":
 		return Ack(a.node(), epoch, a.session(), a.off("appended", a.num("flushed", 0)), a.off("flushed", 0), a.off("start", int64(s.r.logStart)))
 	case "trim":
@@ -274,7 +276,12 @@ func describe(e Effect, of *Effects) string {
 		return fmt.Sprintf("refused to lead: holds %d, acknowledged %d, damage=%d", e.Offset, e.End, e.Damage)
 	case EffectOffline:
 		return "offline"
+	case EffectLostCommitted:
+		return fmt.Sprintf("lost committed records: follower %d holds %d, the log %d", e.Node, e.HW, e.Offset)
 	case EffectHandshake:
+		if e.HW != 0 {
+			return fmt.Sprintf("tell the leader epoch=%d session=%d last=%d committed=%d", e.Epoch, e.Session, e.AnswerEpoch, e.HW)
+		}
 		return fmt.Sprintf("handshake epoch=%d session=%d last=%d end=%d flushed=%d", e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed)
 	case EffectTruncate:
 		return fmt.Sprintf("truncate to %d", e.Offset)

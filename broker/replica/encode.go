@@ -14,7 +14,7 @@ func handshakeToWire(k Key, h Handshake) *pb.ReplicaHandshake {
 	return &pb.ReplicaHandshake{
 		TopicId: k.Topic[:], Partition: k.Partition, LeaderEpoch: int32(h.Epoch), SessionId: h.Session,
 		LastEpoch: int32(h.LastEpoch), LogEndOffset: int64(h.End), LogStartOffset: int64(h.Start),
-		FlushedOffset: int64(h.Flushed),
+		FlushedOffset: int64(h.Flushed), RefusedBelow: int64(h.RefusedBelow),
 	}
 }
 
@@ -22,7 +22,7 @@ func handshakeFromWire(m *pb.ReplicaHandshake) Handshake {
 	return Handshake{
 		Epoch: record.Epoch(m.GetLeaderEpoch()), Session: m.GetSessionId(), LastEpoch: record.Epoch(m.GetLastEpoch()),
 		End: record.Offset(m.GetLogEndOffset()), Start: record.Offset(m.GetLogStartOffset()),
-		Flushed: record.Offset(m.GetFlushedOffset()),
+		Flushed: record.Offset(m.GetFlushedOffset()), RefusedBelow: record.Offset(m.GetRefusedBelow()),
 	}
 }
 

@@ -19,6 +19,9 @@ type Handshake struct {
 	End       record.Offset
 	Start     record.Offset
 	Flushed   record.Offset
+	// RefusedBelow is not 0 when the follower opens no session: it holds committed
+	// records up to here that the leader's log lacks.
+	RefusedBelow record.Offset
 }
 
 // HandshakeReply is the leader's answer. Err is nil or why there is none; a

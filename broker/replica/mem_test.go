@@ -199,6 +199,11 @@ func (m *memReplica) Handshake(s *Session, h Handshake) (HandshakeReply, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ae, end := m.epochEnd(h.LastEpoch)
+	if h.RefusedBelow != 0 {
+		m.step(partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.RefusedBelow, end))
+		r, _ := m.find(partition.EffectHandshakeReply)
+		return HandshakeReply{Epoch: r.Epoch, Session: r.Session, Err: api.Errorf(api.CodeNotLeader, "refused")}, true
+	}
 	m.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.LastEpoch, h.End, h.Flushed, ae, end, 0))
 	e, ok := m.find(partition.EffectHandshakeReply)
 	if !ok {
@@ -266,7 +271,7 @@ func (f memFollower) Begin(session uint64) (Handshake, bool) {
 	m.step(partition.Begin(session, m.lastEpoch()))
 	e, ok := m.find(partition.EffectHandshake)
 	return Handshake{
-		Epoch: e.Epoch, Session: e.Session, LastEpoch: e.AnswerEpoch, End: e.Offset, Start: e.LogStart, Flushed: e.Flushed,
+		Epoch: e.Epoch, Session: e.Session, LastEpoch: e.AnswerEpoch, End: e.Offset, Start: e.LogStart, Flushed: e.Flushed, RefusedBelow: e.HW,
 	}, ok
 }
 

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,6 +175,43 @@ func TestNewEpoch(t *testing.T) {
 			t.Errorf("produce %d at the old leader: %s", h, o)
 		}
 	}
+}
+
+// A leader that comes back shorter than what is committed hears of it from an in-sync
+// follower that refuses to follow it there, and hands over.
+func TestLeaderLearnsWhatItLost(t *testing.T) {
+	nodes := newNodes(t, 3, nil)
+	parts := spread(nodes, 0, assignment(1, 1, 3, 1, 2, 3))
+	for i := range 8 {
+		parts[0].produce(uint64(i), 10)
+	}
+	for _, m := range parts {
+		m.wait(t, "replicated", end(m, 8))
+	}
+	parts[0].assign(assignment(2, 2, 3, 1, 2, 3)) // its process ends
+	short := &memReplica{
+		key: testKey(0), node: nodes[0], batches: parts[0].batches[:5], flushed: 5,
+		state:    partition.New(partition.Config{Node: 1, Log: partition.LogState{End: 5, Flushed: 5}}),
+		sessions: make(map[int32]*Session), outcomes: make(map[uint64]partition.Outcome),
+	}
+	short.changed = sync.NewCond(&short.mu)
+	nodes[0].mu.Lock()
+	nodes[0].parts[testKey(0)] = short
+	nodes[0].mu.Unlock()
+	for _, b := range parts[0].batches[5:] {
+		b.Release()
+	}
+	for _, m := range []*memReplica{short, parts[1], parts[2]} {
+		m.assign(assignment(3, 1, 3, 1, 2, 3))
+	}
+	short.wait(t, "hands over", func() bool {
+		return len(short.proposed) == 2 && short.proposed[0].Node == 2 && short.proposed[1].Node == 3
+	})
+	for _, m := range []*memReplica{short, parts[1], parts[2]} {
+		m.assign(assignment(4, 2, 3, 2, 3))
+	}
+	short.wait(t, "has everything again", end(short, 8))
+	sameLog(t, parts[1], short)
 }
 
 // TestHandshakeBeforeImage: the follower knows of the epoch before the leader does.

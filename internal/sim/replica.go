@@ -115,6 +115,7 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 	case partition.EffectRefusedTruncation:
 		r.w().counts.RefusedTruncations++
 		r.w().checkRefused(r, e)
+		r.followAfter(r.w().between(time.Millisecond, 100*time.Millisecond))
 	case partition.EffectAppend:
 		// push appends
 	case partition.EffectAck:
@@ -128,7 +129,7 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 		r.withdraw()
 	case partition.EffectFollowing:
 		r.w().checkPushed(r)
-	case partition.EffectFollowerDamaged, partition.EffectDrained, partition.EffectRefusedLead,
+	case partition.EffectFollowerDamaged, partition.EffectLostCommitted, partition.EffectDrained, partition.EffectRefusedLead,
 		partition.EffectLogStart, partition.EffectDrop, partition.EffectHold:
 	}
 }
@@ -198,6 +199,10 @@ func (r *replica) sendHandshake(e *partition.Effect) {
 		epoch, end := l.disk.epochEnd(ev.AnswerEpoch)
 		l.asked = ev.Offset
 		l.heard = max(l.heard, ev.Epoch)
+		if ev.HW != 0 {
+			l.step(partition.Refused(from, brokerEpoch, ev.Epoch, session, ev.HW, end))
+			return
+		}
 		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, 0))
 	})
 	// A leader that does not answer is asked again.

@@ -1930,8 +1930,12 @@ type ReplicaHandshake struct {
 	LogEndOffset   int64 `protobuf:"varint,6,opt,name=log_end_offset,json=logEndOffset,proto3" json:"log_end_offset,omitempty"`
 	LogStartOffset int64 `protobuf:"varint,7,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"`
 	FlushedOffset  int64 `protobuf:"varint,8,opt,name=flushed_offset,json=flushedOffset,proto3" json:"flushed_offset,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Not 0: the follower opens no session. It holds committed records up to here, and
+	// refused to cut its log below, where the leader's becomes another one: the leader
+	// has lost them.
+	RefusedBelow  int64 `protobuf:"varint,9,opt,name=refused_below,json=refusedBelow,proto3" json:"refused_below,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaHandshake) Reset() {
@@ -2016,6 +2020,13 @@ func (x *ReplicaHandshake) GetLogStartOffset() int64 {
 func (x *ReplicaHandshake) GetFlushedOffset() int64 {
 	if x != nil {
 		return x.FlushedOffset
+	}
+	return 0
+}
+
+func (x *ReplicaHandshake) GetRefusedBelow() int64 {
+	if x != nil {
+		return x.RefusedBelow
 	}
 	return 0
 }
@@ -2654,7 +2665,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\x0e2\x17.penstock.v1.StreamKindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\x05R\x06leader\"\xa3\x02\n" +
+	"\x06leader\x18\x05 \x01(\x05R\x06leader\"\xc8\x02\n" +
 	"\x10ReplicaHandshake\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
@@ -2665,7 +2676,8 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"last_epoch\x18\x05 \x01(\x05R\tlastEpoch\x12$\n" +
 	"\x0elog_end_offset\x18\x06 \x01(\x03R\flogEndOffset\x12(\n" +
 	"\x10log_start_offset\x18\a \x01(\x03R\x0elogStartOffset\x12%\n" +
-	"\x0eflushed_offset\x18\b \x01(\x03R\rflushedOffset\"\xe7\x01\n" +
+	"\x0eflushed_offset\x18\b \x01(\x03R\rflushedOffset\x12#\n" +
+	"\rrefused_below\x18\t \x01(\x03R\frefusedBelow\"\xe7\x01\n" +
 	"\n" +
 	"ReplicaAck\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
