@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"image/color"
 	"os"
@@ -35,7 +35,8 @@ func (c *curve) draw(file string) (err error) {
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{Y: 0xe0}, color.Gray{Y: 0xe0}
 	p.Add(grid)
-	p.Legend.Top = true
+	p.Title.Padding, p.Legend.Padding = 4*vg.Millimeter, 3*vg.Millimeter
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, 5*vg.Millimeter
 	p.Y.Tick.Marker = shortTicks{plot.DefaultTicks{}}
 	if c.labelled() {
 		err = c.bars(p)
@@ -47,19 +48,20 @@ func (c *curve) draw(file string) (err error) {
 	}
 	if c.LogY {
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, shortTicks{plot.LogTicks{Prec: -1}}
+		p.Y.Max *= 3 // room for the legend
 	} else {
 		p.Y.Min = 0
-		p.Y.Max *= 1.15 // room for the legend
+		p.Y.Max *= 1.3 // likewise
 	}
 	canvas := vgsvg.New(plotWidth, plotHeight)
 	p.Draw(draw.New(canvas))
-	f, err := os.Create(file) //nolint:gosec // named by the user
-	if err != nil {
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = canvas.WriteTo(f)
-	return err
+	// Fonts of the same widths, for where the first is not installed.
+	b := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
+	return os.WriteFile(file, b, 0o644) //nolint:gosec // an ordinary file
 }
 
 func sans(p *plot.Plot) {
