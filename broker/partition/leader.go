@@ -155,6 +155,7 @@ func (r *Replica) refreshLeader(now time.Time, newEpoch bool, out *Effects) {
 	}
 	if !r.enoughInSync() {
 		r.lead.all.fail(OutcomeNotEnoughReplicasAfterAppend, out)
+		r.lead.trims.fail(OutcomeNotEnoughReplicasAfterAppend, out)
 	}
 	r.updateWatermark(out)
 	r.updateTrims(out)

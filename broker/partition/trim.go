@@ -4,7 +4,9 @@ import "github.com/penstock/penstock/log/record"
 
 // AdmitTrim says whether the records below before may be deleted, and makes
 // before exact: -1 means HW. Nothing past HW is deleted, for it may yet turn out
-// not to be in the log.
+// not to be in the log. Below min.insync.replicas nothing is, as nothing is committed:
+// those who left the in-sync set since may lead next, and still hold what the others
+// would have deleted.
 func (r *Replica) AdmitTrim(before record.Offset) (record.Offset, Outcome) {
 	_, known := r.Latest()
 	switch {
@@ -12,6 +14,8 @@ func (r *Replica) AdmitTrim(before record.Offset) (record.Offset, Outcome) {
 		return before, OutcomeStorageFailed
 	case !r.leading() || r.lead.draining:
 		return before, OutcomeNotLeader
+	case !r.enoughInSync():
+		return before, OutcomeNotEnoughReplicas
 	case !known && (before == record.UnknownOffset || before > r.hw):
 		return before, OutcomeOffsetNotAvailable
 	case before == record.UnknownOffset:
@@ -31,6 +35,8 @@ func (r *Replica) trim(ev Event, out *Effects) {
 		outcome = OutcomeStorageFailed
 	case !r.leading():
 		outcome = OutcomeNotLeader
+	case !r.enoughInSync():
+		outcome = OutcomeNotEnoughReplicasAfterAppend
 	}
 	if outcome != OutcomeOK {
 		out.add(Effect{Kind: EffectComplete, Handle: ev.Handle, Outcome: outcome, End: ev.To})

@@ -44,6 +44,8 @@ func list() []mutant {
 	out = append(out, sessionMutants()...)
 	out = append(out, followerMutants()...)
 	out = append(out, metadataMutants()...)
+	out = append(out, trimMutants()...)
+	out = append(out, damageMutants()...)
 	out = append(out, logMutants()...)
 	out = append(out, groupMutants()...)
 	return out
@@ -177,6 +179,32 @@ func metadataMutants() []mutant {
 			"	for _, node := range p.Target {\n		if !p.InISR(node) {", "	for _, node := range p.Target {\n		if !MUTANT && !p.InISR(node) {"),
 		one("a command takes effect twice", "cluster/metadata/apply.go",
 			"		if o, ok := im.memory.get(id); ok {", "		if o, ok := im.memory.get(id); ok && !MUTANT {"),
+	}
+}
+
+// trimMutants: which records may be deleted, and when that is so.
+func trimMutants() []mutant {
+	const trim = "broker/partition/trim.go"
+	return []mutant{
+		one("a deletion is answered when the leader has deleted", trim,
+			"r.lead.trims.complete(r.LowWatermark(), out)", "if MUTANT {\n			r.lead.trims.complete(r.keptStart, out)\n		}\n		r.lead.trims.complete(r.LowWatermark(), out)"),
+		one("a follower joins that still has what is deleted", "broker/partition/isr.go",
+			" f.logStart >= r.keptStart &&", " (MUTANT || f.logStart >= r.keptStart) &&"),
+		one("records past the watermark are deleted", trim,
+			"	case before < 0 || before > r.hw:", "	case before < 0 || before > r.hw && !MUTANT:"),
+		{name: "records are deleted below the minimum", edits: []edit{
+			{trim, "	case !r.enoughInSync():\n		return before, OutcomeNotEnoughReplicas\n", "	case !MUTANT && !r.enoughInSync():\n		return before, OutcomeNotEnoughReplicas\n"},
+			{trim, "	case !r.enoughInSync():\n		outcome =", "	case !MUTANT && !r.enoughInSync():\n		outcome ="},
+			{"broker/partition/leader.go", "		r.lead.trims.fail(OutcomeNotEnoughReplicasAfterAppend, out)\n", "		if !MUTANT {\n			r.lead.trims.fail(OutcomeNotEnoughReplicasAfterAppend, out)\n		}\n"},
+		}},
+	}
+}
+
+// damageMutants: disks that fail together.
+func damageMutants() []mutant {
+	return []mutant{
+		one("a damaged last set elects without the others", "cluster/metadata/elect.go",
+			"im.featureLevel >= levelDamage && p.lastDamaged() {", "im.featureLevel >= levelDamage && p.lastDamaged() && !MUTANT {"),
 	}
 }
 

@@ -30,7 +30,7 @@ func (w *World) checkWatermark(r *replica, hw record.Offset) {
 	if epoch < p.lossyEpoch {
 		return
 	}
-	for i := min(len(p.committed), int(hw)) - 1; i >= 0 && p.committed[i] != r.disk.entries[i]; i-- {
+	for i := min(len(p.committed), int(hw)) - 1; i >= r.disk.start && p.committed[i] != r.disk.entries[i]; i-- {
 		w.fail(Immutable, "partition %d: offset %d held %+v and holds %+v at leader %d of epoch %d", r.part, i, p.committed[i], r.disk.entries[i], r.n.id, epoch)
 		return
 	}
@@ -56,12 +56,12 @@ func (w *World) checkMembers(p *part) {
 	q := t.Partitions[0]
 	for _, set := range [][]int32{q.ISR, q.ELR} {
 		for _, id := range set {
-			w.checkMember(p, q, id)
+			w.checkMember(p, q, id, q.InISR(id))
 		}
 	}
 }
 
-func (w *World) checkMember(p *part, q *metadata.Partition, id int32) {
+func (w *World) checkMember(p *part, q *metadata.Partition, id int32, inSync bool) {
 	n := w.nodes[id]
 	if p.index >= len(n.disks) || n.disks[p.index] == nil {
 		if len(p.committed) > 0 {
@@ -75,6 +75,7 @@ func (w *World) checkMember(p *part, q *metadata.Partition, id int32) {
 	if d.wounded || !p.synced && (!n.up || n.brokerEpoch != w.meta.latest().Broker(id).Epoch) {
 		return
 	}
+	w.checkStart(p, n, inSync)
 	have, all := len(d.entries), len(p.committed)
 	if p.synced {
 		have = d.durable
@@ -84,7 +85,7 @@ func (w *World) checkMember(p *part, q *metadata.Partition, id int32) {
 			p.index, all, id, q.ISR, q.ELR, len(d.entries), d.durable)
 		return
 	}
-	if i := differ(d.entries[:all], p.committed); i >= 0 {
+	if i := differ(d.entries[:all], p.committed, d.start); i >= 0 {
 		w.fail(StrongISR, "partition %d: node %d (in sync %v, eligible %v) holds %+v at %d, committed is %+v",
 			p.index, id, q.ISR, q.ELR, d.entries[i], i, p.committed[i])
 	}
@@ -92,10 +93,10 @@ func (w *World) checkMember(p *part, q *metadata.Partition, id int32) {
 
 // differ returns the first place at which two logs differ, looking from the end
 // back to where they surely agree; -1: none. Logs that agree in an entry agree in
-// all before it.
-func differ(a, b []entry) int {
+// all before it. Below from nothing is compared.
+func differ(a, b []entry, from int) int {
 	at := -1
-	for i := len(a) - 1; i >= 0 && a[i] != b[i]; i-- {
+	for i := len(a) - 1; i >= from && a[i] != b[i]; i-- {
 		at = i
 	}
 	return at
@@ -106,7 +107,7 @@ func differ(a, b []entry) int {
 func (w *World) checkAck(r *replica, q *produce) {
 	p := w.parts[r.part]
 	w.checkActing(r, "acknowledges")
-	if q.offset >= len(r.disk.entries) || r.disk.entries[q.offset].value != q.e.value {
+	if q.offset >= len(r.disk.entries) || q.offset >= r.disk.start && r.disk.entries[q.offset].value != q.e.value {
 		w.fail(Acked, "partition %d: node %d acknowledged value %d at %d, which is not there", r.part, r.n.id, q.e.value, q.offset)
 		return
 	}
@@ -170,7 +171,7 @@ func (w *World) checkMatched(l, f *replica, session uint64) {
 		w.fail(ByEpoch, "partition %d: node %d follows %d with a longer log", l.part, f.n.id, l.n.id)
 		return
 	}
-	if i := differ(f.disk.entries, l.disk.entries[:len(f.disk.entries)]); i >= 0 {
+	if i := differ(f.disk.entries, l.disk.entries[:len(f.disk.entries)], max(f.disk.start, l.disk.start)); i >= 0 {
 		w.fail(ByEpoch, "partition %d: node %d follows %d, and differs at %d", l.part, f.n.id, l.n.id, i)
 	}
 }
@@ -198,7 +199,7 @@ func (w *World) checkPushed(f *replica) {
 		w.fail(ByEpoch, "partition %d: node %d holds %d of leader %d, which has %d", f.part, f.n.id, have, l.n.id, len(l.disk.entries))
 		return
 	}
-	if i := differ(f.disk.entries, l.disk.entries[:have]); i >= 0 {
+	if i := differ(f.disk.entries, l.disk.entries[:have], max(f.disk.start, l.disk.start)); i >= 0 {
 		w.fail(ByEpoch, "partition %d: node %d took %+v at %d from leader %d, which has %+v there", f.part, f.n.id, f.disk.entries[i], i, l.n.id, l.disk.entries[i])
 	}
 }
@@ -211,7 +212,7 @@ func (w *World) checkCut(r *replica, to int) {
 	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded || to >= len(r.disk.entries) {
 		return
 	}
-	if l := r.leader(); l != nil && to < len(l.disk.entries) && l.disk.entries[to] == r.disk.entries[to] {
+	if l := r.leader(); l != nil && to < len(l.disk.entries) && to >= l.disk.start && l.disk.entries[to] == r.disk.entries[to] {
 		w.fail(ByEpoch, "partition %d: node %d cuts its log to %d, where leader %d has the same", r.part, r.n.id, to, l.n.id)
 	}
 	t := w.meta.latest().TopicByID(p.topic)

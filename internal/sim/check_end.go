@@ -140,15 +140,18 @@ func (w *World) checkEnd() {
 }
 
 func (w *World) checkWhole(p *part, id int32) {
-	log := w.nodes[id].log(p.index)
+	log, start := w.nodes[id].log(p.index), w.nodes[id].logStart(p.index)
 	for _, a := range p.acked {
+		if a.offset < start {
+			continue // deleted, as checkStart knows
+		}
 		if a.offset >= len(log) || log[a.offset] != a.e {
 			w.fail(Acked, "partition %d: acknowledged %+v is not at offset %d of node %d", p.index, a.e, a.offset, id)
 			return
 		}
 	}
 	for i, e := range p.committed {
-		if log[i] != e {
+		if i >= start && log[i] != e {
 			w.fail(StrongISR, "partition %d: node %d holds %+v at %d, committed is %+v", p.index, id, log[i], i, e)
 			return
 		}

@@ -161,22 +161,27 @@ func (w *World) checkLongest(p *part, a *metadata.Partition, leader int32, im *m
 // partition the set may have been lost for having had nothing to lose, as when its
 // brokers stopped before they heard of the topic; records are not lost.
 func (w *World) adopt(p *part, b *metadata.Partition) {
-	kept := w.nodes[b.Leader].log(p.index)
-	lost := func(r ackedRecord) bool { return r.offset >= len(kept) || kept[r.offset] != r.e }
+	kept, start := w.nodes[b.Leader].log(p.index), w.nodes[b.Leader].logStart(p.index)
+	if r := w.healthy(b.Leader, p); r != nil && r.cutting { // it leads with what is left
+		kept = kept[:min(len(kept), r.cutTo)]
+	}
+	lost := func(r ackedRecord) bool { return r.offset >= start && (r.offset >= len(kept) || kept[r.offset] != r.e) }
 	if p.synced && !p.beyond {
 		if slices.ContainsFunc(p.acked, lost) {
 			w.fail(Acked, "partition %d: an election in a synced partition lost acknowledged records", p.index)
 		}
 		return
 	}
-	if len(kept) < len(p.committed) || differ(kept[:len(p.committed)], p.committed) >= 0 {
+	if len(kept) < len(p.committed) || differ(kept[:len(p.committed)], p.committed, start) >= 0 {
 		w.counts.LossyElections++
 	}
 	p.lossy, p.lossyEpoch = true, record.Epoch(b.LeaderEpoch)
 	p.committed = slices.Clone(kept)
 	p.acked = slices.DeleteFunc(p.acked, lost)
 	clear(p.values)
-	for i, e := range kept {
+	p.deleted = min(p.deleted, start)
+	for i := start; i < len(kept); i++ {
+		e := kept[i]
 		if first, twice := p.values[e.value]; twice {
 			w.fail(Once, "partition %d: value %d is at %d and at %d", p.index, e.value, first, i)
 		}

@@ -67,7 +67,7 @@ func TestChecksFire(t *testing.T) {
 			w.checkMembers(p)
 			w.checkAck(l, request(l))
 			w.checkMatched(l, follower(w, p, l), 0)
-			w.checkCut(follower(w, p, l), len(p.committed))
+			w.checkCut(follower(w, p, l), len(follower(w, p, l).disk.entries))
 			w.checkPushed(follower(w, p, l))
 			checkISR(w, p, func(*metav1.ChangeIsr) {})
 			w.checkWhole(p, l.n.id)
@@ -96,6 +96,20 @@ func TestChecksFire(t *testing.T) {
 		{"an election of a synced partition loses records", Acked, func(w *World, p *part, l *replica) {
 			l.disk.entries = l.disk.entries[:p.acked[0].offset]
 			w.adopt(p, w.meta.latest().TopicByID(p.topic).Partitions[0])
+		}},
+		{"a record whose deletion was answered is still there", Immutable, func(w *World, p *part, _ *replica) {
+			p.started, p.deleted = 2, 2
+			w.checkMembers(p)
+		}},
+		{"a follower deletes what its leader keeps", Immutable, func(w *World, p *part, l *replica) {
+			follower(w, p, l).disk.start = 2
+			w.checkMembers(p)
+		}},
+		{"a log begins anew beyond where any leader's does", ByEpoch, func(w *World, p *part, l *replica) {
+			w.checkBegin(follower(w, p, l), 1)
+		}},
+		{"a member of the in-sync set begins anew", ByEpoch, func(w *World, p *part, l *replica) {
+			w.checkBegin(follower(w, p, l), 0)
 		}},
 		{"a watermark falls", Visible, func(w *World, _ *part, l *replica) {
 			w.checkWatermark(l, l.shown-1)

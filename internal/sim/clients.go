@@ -181,6 +181,11 @@ func (n *node) produce(p *produce) {
 		p.answer(o)
 		return
 	}
+	if n.full.After(n.w.now) {
+		n.w.counts.RefusedFull++
+		p.answer(partition.OutcomeNotEnoughReplicas) // an error of its own, before anything is appended
+		return
+	}
 	n.w.checkActing(r, "takes a record")
 	p.by = r.state.Epoch()
 	p.e.epoch = p.by
@@ -297,6 +302,11 @@ func (c *consumer) poll() {
 		return
 	}
 	hw := int(r.state.HighWatermark())
+	if c.at < r.disk.start { // out of range: it goes on with the earliest record
+		c.w.counts.OutOfRange++
+		c.w.checkStart(c.part, n, true)
+		c.at = r.disk.start
+	}
 	for ; c.at < hw; c.at++ {
 		c.w.counts.Read++
 		if c.at >= len(c.part.committed) || c.at >= len(r.disk.entries) || r.disk.entries[c.at] != c.part.committed[c.at] {

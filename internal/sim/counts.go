@@ -6,6 +6,7 @@ import "reflect"
 type Counts struct {
 	Acked, Read                                                                                int
 	Kills, PowerCuts, AllDown, Pauses, Cuts, OneWayCuts                                        int
+	FullDisks, RefusedFull, PausedFull                                                         int
 	CleanStops, FailedFlushes, HungFlushes, SlowDisks                                          int
 	LostBytes, FoundDamage, TwoDisks, FailedResigns, Reports                                   int
 	ClockSteps, SlowLinks, LateImages                                                          int
@@ -14,6 +15,7 @@ type Counts struct {
 	DroppedMessages, RepeatedMessages, StalledMessages                                         int
 	Overtaken, Replays, SkippedImages, Snapshots                                               int
 	LateCommands, RepeatedCommands                                                             int
+	Retained, Trimmed, BegunAnew, OutOfRange                                                   int
 	Truncations, Rebuilds                                                                      int
 	ISRChanges, UnknownISR, StaleISR                                                           int
 	ELRElections, LastISRElections, RestartElections                                           int

@@ -20,6 +20,7 @@ type entry struct {
 // the process.
 type disk struct {
 	entries []entry
+	start   int // where the log begins: what is below is deleted
 	durable int // entries below survive a power cut
 	// promised and watermark are what the checkpoint says.
 	promised, watermark int
@@ -38,12 +39,15 @@ func (d *disk) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
 	if d.real != nil {
 		return d.real.EpochEnd(e)
 	}
-	for i, have := range slices.Backward(d.entries) {
-		if have.epoch <= e {
-			return have.epoch, record.Offset(i + 1)
+	for i := len(d.entries) - 1; i >= d.start; i-- {
+		if have := d.entries[i].epoch; have <= e {
+			return have, record.Offset(i + 1)
 		}
 	}
-	return record.UnknownEpoch, 0
+	if n := len(d.entries); n > 0 && n == d.start && d.entries[n-1].epoch <= e { // all is deleted but the last epoch's name
+		return d.entries[n-1].epoch, record.Offset(n)
+	}
+	return record.UnknownEpoch, record.Offset(d.start)
 }
 
 func (d *disk) lastEpoch() record.Epoch {
@@ -80,6 +84,7 @@ func (d *disk) find(producer int64, sequence int32) (at int, last int32) {
 func (d *disk) truncate(to int) {
 	d.entries = d.entries[:to:to]
 	d.durable, d.promised, d.watermark = min(d.durable, to), min(d.promised, to), min(d.watermark, to)
+	d.start = min(d.start, to)
 	d.version++
 }
 
@@ -132,7 +137,7 @@ func (d *disk) state() partition.LogState {
 		}
 	}
 	return partition.LogState{
-		End: record.Offset(len(d.entries)), Flushed: record.Offset(d.durable), LastEpoch: d.lastEpoch(),
+		Start: record.Offset(d.start), End: record.Offset(len(d.entries)), Flushed: record.Offset(d.durable), LastEpoch: d.lastEpoch(),
 		HW: record.Offset(min(d.watermark, len(d.entries))), MustHave: record.Offset(d.promised), Damage: d.damage,
 	}
 }

@@ -50,6 +50,17 @@
 // file system in memory that loses un-synced pages in any order and tears them, in a
 // synctest bubble: reallog.go. Every tenth seed of the tests is one of these.
 //
+// Disks fail together: lost bytes, found at a start or while the process runs, beside
+// flushes that fail. As long as one replica that was in sync keeps what it was told to,
+// nothing may be lost; in some runs (mix.beyond) all may lose bytes, and then it is the best copy
+// that leads. Disks fill up: leaders refuse, followers pause.
+//
+// # Log starts
+//
+// Leaders delete the oldest records, by retention and by request, followers do as their
+// leader, and one that was away for long begins anew where its leader's log begins (trim.go). What is
+// deleted is not lost; when a request was answered, nobody in sync has it any more.
+//
 // # The metadata log
 //
 // Commands go to the controller and are committed, some late, some twice, some with an
@@ -59,5 +70,5 @@
 // # What is not here
 //
 // Byte credits and the choice between the two replication streams, transport framing, hashicorp/raft,
-// log starts that move, compaction, consumer groups.
+// compaction, consumer groups.
 package sim

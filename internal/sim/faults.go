@@ -28,6 +28,7 @@ func faults() []fault {
 		{10, "failed flush", (*World).faultFlush},
 		{5, "hung flush", (*World).faultHang},
 		{8, "slow disk", (*World).faultSlowDisk},
+		{4, "full disk", (*World).faultFull},
 		{6, "lost bytes", (*World).faultBytes},
 		{5, "damage found", (*World).faultFound},
 		{4, "clock step", (*World).faultClock},
@@ -195,6 +196,20 @@ func (w *World) faultSlowDisk() {
 		w.counts.SlowDisks++
 		n.slow = w.now.Add(w.between(time.Second, 6*time.Second))
 	}
+}
+
+// faultFull leaves no room on the disk of a node, or of several, as load does that is
+// the same everywhere.
+func (w *World) faultFull() {
+	w.counts.FullDisks++
+	until := w.now.Add(w.between(500*time.Millisecond, 5*time.Second))
+	all := w.chance(20)
+	for _, n := range w.nodes {
+		if all && w.chance(70) {
+			n.full = until
+		}
+	}
+	w.anyNode().full = until
 }
 
 // faultSlowLink lets the messages between two nodes, or all of one node, take long.
@@ -464,7 +479,7 @@ func (w *World) faultBytes() {
 				d := w.nodes[id].disks[p.index]
 				w.counts.LostBytes++
 				w.noteWound(p, id)
-				d.wound(w.rng.IntN(d.promised))
+				d.wound(d.start + w.rng.IntN(d.promised-d.start))
 				return
 			}
 		}
@@ -485,7 +500,7 @@ func (w *World) faultFound() {
 			}
 			w.counts.FoundDamage++
 			w.noteWound(p, id)
-			r.disk.wound(w.rng.IntN(r.disk.promised))
+			r.disk.wound(r.disk.start + w.rng.IntN(r.disk.promised-r.disk.start))
 			r.disk.damage, r.hurt = partition.DamageCorrupt, true
 			r.step(partition.LogDamaged(partition.DamageCorrupt))
 			n.after(w.between(0, 100*time.Millisecond), "tells of damage", n.reconcile)
@@ -519,7 +534,7 @@ func (w *World) noteWound(p *part, id int32) {
 // or not. In some runs no other need be: then the loss must not be a silent one.
 func (w *World) mayWound(p *part, id int32) bool {
 	n := w.nodes[id]
-	if w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised == 0 ||
+	if w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised <= n.disks[p.index].start ||
 		n.disks[p.index].wounded || n.disks[p.index].damage != partition.DamageNone {
 		return false
 	}
@@ -570,7 +585,7 @@ func (w *World) heal() {
 	}
 	for _, n := range w.nodes {
 		n.resume()
-		n.hung, n.slow, n.blind, n.failing = time.Time{}, time.Time{}, time.Time{}, false
+		n.hung, n.slow, n.blind, n.full, n.failing = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
 		if n.up && (n.stopping || slices.ContainsFunc(n.replicas, func(r *replica) bool { return r != nil && r.flushing })) {
 			n.kill()
 		}

@@ -20,6 +20,9 @@ type mix struct {
 	images time.Duration
 	// window is how many requests a producer has under way at most.
 	window int
+	// trims is the longest time between two log starts that move, and two requests to
+	// delete records, of a partition.
+	trims time.Duration
 	// beyond: the disks of all replicas of a partition may lose bytes.
 	beyond bool
 	// rest is the longest time between two records of a producer.
@@ -34,6 +37,7 @@ func newMix(rng *rand.Rand) mix {
 		unknown: pick(1, 2, 5, 25), late: pick(2, 10, 40), twice: pick(1, 5, 20),
 		images: time.Duration(pick(10, 30, 30, 300)) * time.Millisecond,
 		window: 1 + rng.IntN(maxWindow),
+		trims:  time.Duration(pick(1000, 4000, 12000)) * time.Millisecond,
 		rest:   time.Duration(pick(30, 150, 600)) * time.Millisecond,
 	}
 	m.beyond = rng.IntN(8) == 0

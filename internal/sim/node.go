@@ -36,7 +36,9 @@ type node struct {
 	hung    time.Time
 	// slow: until then flushes take long; blind: until then no newer image comes.
 	slow, blind time.Time
-	skew        time.Duration
+	// full: until then the disk takes no more records.
+	full time.Time
+	skew time.Duration
 
 	up         bool
 	paused     bool
@@ -64,6 +66,14 @@ func (n *node) log(part int) []entry {
 		return nil
 	}
 	return n.disks[part].entries
+}
+
+// logStart is where that begins.
+func (n *node) logStart(part int) int {
+	if part >= len(n.disks) || n.disks[part] == nil {
+		return 0
+	}
+	return n.disks[part].start
 }
 
 func (n *node) storage() []byte {
@@ -132,7 +142,7 @@ func (n *node) start() {
 	n.generation++
 	n.up, n.paused, n.stopping, n.backlog = true, false, false, nil
 	n.brokerEpoch, n.sessions, n.suspended = 0, 0, false
-	n.failing, n.hung, n.slow, n.blind, n.flushSince = false, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	n.failing, n.hung, n.slow, n.blind, n.flushSince = false, time.Time{}, time.Time{}, time.Time{}, time.Time{} // a full disk stays full
 	n.heard = n.w.now
 	n.replicas = make([]*replica, len(n.w.parts))
 	n.streams = nil

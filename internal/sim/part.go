@@ -24,6 +24,9 @@ type part struct {
 	acked     []ackedRecord
 	// values has the offset of each committed value.
 	values map[int64]int
+	// started is the furthest that a leader has let its log begin, deleted how far a
+	// request was answered.
+	started, deleted int
 	// beyond: at some time nobody kept everything.
 	beyond bool
 	// lossy: an election was allowed to lose records, in that epoch.

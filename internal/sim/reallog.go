@@ -125,7 +125,9 @@ func (d *dataDir) open(part int) *disk {
 	d.logs[part] = l
 	k := &disk{real: l, durable: int(l.Flushed()), promised: int(l.Recovery().Flushed)}
 	k.damage = partition.Damage(l.Recovery().Damage) // The numbers are the same.
-	for at := record.Offset(0); at < l.End(); {
+	k.start = int(l.Start())
+	k.entries = make([]entry, k.start)
+	for at := l.Start(); at < l.End(); {
 		slices, err := l.Read(at, l.End(), 1<<20)
 		if err != nil || len(slices) == 0 {
 			w.fail(Acked, "partition %d: node %d: read at %d of %d: %v", part, d.n.id, at, l.End(), err)

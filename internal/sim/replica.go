@@ -20,17 +20,23 @@ type replica struct {
 	out   partition.Effects
 
 	// pushing are the sessions of followers, by node.
-	pushing  []*pushing
-	waiters  map[uint64]*produce
-	handles  uint64
-	beginDue bool
-	session  uint64        // as follower: the newest begun
-	asked    record.Offset // as leader: the log end in the handshake that is answered
-	flushing bool
-	turn     *flushTurn // of the real log; nil: none
-	cutting  bool
-	failed   bool
-	damaged  bool
+	pushing []*pushing
+	waiters map[uint64]*produce
+	trims   map[uint64]record.Offset // requests to delete records
+	// below and producers are what the leader said of the producers of records that
+	// this log will not get, in the two worlds.
+	below     []entry
+	producers []byte
+	handles   uint64
+	beginDue  bool
+	session   uint64        // as follower: the newest begun
+	asked     record.Offset // as leader: the log end in the handshake that is answered
+	flushing  bool
+	turn      *flushTurn // of the real log; nil: none
+	cutting   bool
+	cutTo     int // what will be left then
+	failed    bool
+	damaged   bool
 	// shown is the watermark that this process showed in the present epoch.
 	shown      record.Offset
 	shownEpoch record.Epoch
@@ -55,7 +61,7 @@ type pushing struct {
 
 func newReplica(n *node, part int, d *disk) *replica {
 	return &replica{
-		n: n, part: part, disk: d, waiters: map[uint64]*produce{}, damaged: d.damage != partition.DamageNone,
+		n: n, part: part, disk: d, waiters: map[uint64]*produce{}, trims: map[uint64]record.Offset{}, damaged: d.damage != partition.DamageNone,
 		state:      partition.New(partition.Config{Node: n.id, SessionTimeout: sessionTimeout, Log: d.state()}),
 		shownEpoch: record.UnknownEpoch,
 	}
@@ -110,8 +116,12 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 		r.propose(e, of)
 	case partition.EffectHandshake:
 		r.sendHandshake(e)
-	case partition.EffectTruncate, partition.EffectReset:
+	case partition.EffectTruncate:
 		r.cut(int(e.Offset))
+	case partition.EffectReset:
+		r.beginAnew(int(e.Offset))
+	case partition.EffectLogStart:
+		r.followStart(int(e.Offset))
 	case partition.EffectRefusedTruncation:
 		r.w().counts.RefusedTruncations++
 		r.w().checkRefused(r, e)
@@ -130,7 +140,7 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 	case partition.EffectFollowing:
 		r.w().checkPushed(r)
 	case partition.EffectFollowerDamaged, partition.EffectLostCommitted, partition.EffectDrained, partition.EffectRefusedLead,
-		partition.EffectLogStart, partition.EffectDrop, partition.EffectHold:
+		partition.EffectDrop, partition.EffectHold:
 	}
 }
 
@@ -139,7 +149,7 @@ func (r *replica) die() {
 	for _, h := range sortedHandles(r.waiters) {
 		r.waiters[h].lost()
 	}
-	r.waiters = nil
+	r.waiters, r.trims = nil, nil
 }
 
 func sortedHandles(m map[uint64]*produce) []uint64 {
@@ -157,7 +167,7 @@ func (r *replica) follow() {
 }
 
 func (r *replica) followAfter(d time.Duration) {
-	if r.beginDue || r.cutting || r.failed || r.state.Role() != partition.RoleFollower || r.state.Leader() < 0 {
+	if r.beginDue || r.cutting || r.failed || r.n.full.After(r.w().now) || r.state.Role() != partition.RoleFollower || r.state.Leader() < 0 {
 		return
 	}
 	if r.following() {
@@ -203,7 +213,7 @@ func (r *replica) sendHandshake(e *partition.Effect) {
 			l.step(partition.Refused(from, brokerEpoch, ev.Epoch, session, ev.HW, end))
 			return
 		}
-		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, 0))
+		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, record.Offset(l.disk.start)))
 	})
 	// A leader that does not answer is asked again.
 	r.n.after(r.w().between(200*time.Millisecond, 2*time.Second), "waits for an answer", func() {
@@ -288,13 +298,30 @@ func (r *replica) sendReply(e *partition.Effect) {
 		r.w().checkMatched(r, f, ev.Session)
 		r.w().net.replay(f.n.id, r.n.id, r.part, ev.Session, "ack")
 	}
+	below, state, ok := r.producersAt(&ev)
+	if !ok {
+		return // it asks again
+	}
 	r.toFollower(f, ev.Session, "reply", func() {
+		f.below, f.producers = below, state
 		epoch, end := f.disk.epochEnd(ev.AnswerEpoch)
 		f.step(partition.Reply(ev.Epoch, ev.Session, ev.Outcome, ev.Matched, ev.Begin, ev.AnswerEpoch, ev.Offset, ev.LogStart, ev.HW, epoch, end))
 	})
 	if ev.Matched {
 		r.pushAll()
 	}
+}
+
+// producersAt is what is known of producers where a follower is told to begin anew.
+func (r *replica) producersAt(ev *partition.Effect) (below []entry, state []byte, ok bool) {
+	if !ev.Begin || ev.LogStart == 0 {
+		return nil, nil, true
+	}
+	if l := r.disk.real; l != nil {
+		state, err := l.ProducerState(ev.LogStart)
+		return nil, state, err == nil
+	}
+	return slices.Clone(r.disk.entries[:min(int(ev.LogStart), len(r.disk.entries))]), nil, true
 }
 
 func (r *replica) toFollower(f *replica, session uint64, what string, do func()) {
@@ -329,10 +356,15 @@ func (r *replica) push(p *pushing) {
 	if f == nil {
 		return
 	}
+	if int(p.next) < r.disk.start { // it is deleted: a new handshake says where to begin
+		r.dropPushing(p.node, p.session)
+		r.sendOver(p.node, p.session)
+		return
+	}
 	to := min(int(p.next)+1+r.w().rng.IntN(16), len(r.disk.entries))
 	from, entries := p.next, slices.Clone(r.disk.entries[p.next:to])
 	p.next = record.Offset(to)
-	ev := partition.Push(epoch, session, from, p.next, r.state.HighWatermark(), 0)
+	ev := partition.Push(epoch, session, from, p.next, r.state.HighWatermark(), record.Offset(r.disk.start))
 	r.toFollower(f, session, "push", func() { f.pushed(ev, entries) })
 	if to < len(r.disk.entries) {
 		r.pushAll()
@@ -351,6 +383,12 @@ func (r *replica) pushed(ev partition.Event, entries []entry) {
 		}
 		if int(ev.From) != len(r.disk.entries) {
 			r.w().fail(Immutable, "partition %d: node %d was let append at %d, its log ends at %d", r.part, r.n.id, ev.From, len(r.disk.entries))
+			return
+		}
+		if r.n.full.After(r.w().now) { // it leaves the in-sync set until there is room
+			r.w().counts.PausedFull++
+			r.withdraw()
+			r.step(partition.StreamGone(ev.Session))
 			return
 		}
 		if r.disk.real != nil {
@@ -413,7 +451,7 @@ func (r *replica) propose(e *partition.Effect, of proposed) {
 
 // cut truncates the log a little later, as a disk does.
 func (r *replica) cut(to int) {
-	r.cutting = true
+	r.cutting, r.cutTo = true, to
 	wait := r.w().between(time.Millisecond, 50*time.Millisecond)
 	if r.n.slow.After(r.w().now) || r.w().chance(20) {
 		wait += r.w().between(0, time.Second)
@@ -519,8 +557,12 @@ func (r *replica) checkpoint() {
 	}
 }
 
-// complete answers a produce request.
+// complete answers a request.
 func (r *replica) complete(handle uint64, o partition.Outcome) {
+	if _, trim := r.trims[handle]; trim {
+		r.trimmed(handle, o)
+		return
+	}
 	if p := r.waiters[handle]; p != nil {
 		delete(r.waiters, handle)
 		r.w().checkOutcome(r, p, o)

@@ -253,6 +253,7 @@ func (w *World) begin() {
 	w.after(500*time.Millisecond, "topics", w.meta.createTopics)
 	w.startClients()
 	if !w.opts.Calm {
+		w.startTrims()
 		w.after(2*time.Second, "faults begin", w.nextFault)
 	}
 }
