@@ -69,7 +69,7 @@ func watermarkMutants() []mutant {
 		one("a shrink is counted before it is applied", isr,
 			"		if !r.wants(now, f) {\n			continue", "		if !r.wants(now, f) {\n			if MUTANT {\n				f.inSync = false\n			}\n			continue"),
 		one("a leader whose log failed holds on to its place", isr,
-			"	if r.damage != DamageNone && r.resign(", "	if r.damage != DamageNone && !MUTANT && r.resign("),
+			"	if (r.damage != DamageNone || r.lead.lost) && r.resign(", "	if (r.damage != DamageNone && !MUTANT || r.lead.lost) && r.resign("),
 		one("a leader whose log failed goes on", leader,
 			".damage != DamageFailed\n}", ".damage != DamageFailed || MUTANT\n}"),
 		one("min.insync.replicas is ignored", watermark,
