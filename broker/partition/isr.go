@@ -76,7 +76,7 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 // members of the committed set are in it: a log that is not well vouches for nobody.
 func (r *Replica) resign(now time.Time, out *Effects) bool {
 	out.Members, out.Damaged, out.Failed = out.Members[:0], out.Damaged[:0], out.Failed[:0]
-	if r.damage == DamageFailed && r.assigned.KeepsFailed && !r.unsafe {
+	if r.damage == DamageFailed && r.assigned.KeepsFailed && !r.unsafe && !r.lead.lost {
 		out.Failed = append(out.Failed, r.cfg.Node) // what it acknowledged was flushed
 	} else {
 		out.Damaged = append(out.Damaged, r.cfg.Node)
