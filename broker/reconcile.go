@@ -10,6 +10,7 @@ import (
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -157,16 +158,31 @@ func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	for _, l := range stray {
 		r.b.setAside(l)
 	}
-	for _, l := range deleted {
-		delete(r.throttles, metadata.ID(l.key.Topic))
-		if err := r.b.cfg.Dir.Remove(l.log); err != nil {
+	r.removeDeleted(deleted)
+	return moved
+}
+
+func (r *reconciler) removeDeleted(deleted []*localReplica) {
+	if len(deleted) == 0 {
+		return
+	}
+	logs := make([]*commitlog.Log, len(deleted))
+	for i, l := range deleted {
+		logs[i] = l.log
+	}
+	topics := map[metadata.ID]int{}
+	for i, err := range r.b.cfg.Dir.RemoveAll(logs) {
+		l, id := deleted[i], metadata.ID(deleted[i].key.Topic)
+		delete(r.throttles, id)
+		if err != nil {
 			r.kept = true
 			l.logger.Error("the data of a deleted topic could not be removed", "error", err)
 			continue
 		}
-		l.logger.Info("removed the data of a deleted topic", "topic_id", metadata.ID(l.key.Topic))
+		if topics[id]++; topics[id] == 1 {
+			l.logger.Info("removing the data of a deleted topic", "topic_id", id)
+		}
 	}
-	return moved
 }
 
 func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {

@@ -434,21 +434,63 @@ func (d *Dir) forget(l *Log) {
 // Remove closes a log and deletes it from disk: its topic is gone, or moved away.
 // It has no files any more when Remove returns; the space of a large one comes
 // free in the background.
-func (d *Dir) Remove(l *Log) error {
-	if err := l.Close(); err != nil && !errors.Is(err, ErrFailed) {
+func (d *Dir) Remove(l *Log) error { return d.RemoveAll([]*Log{l})[0] }
+
+// RemoveAll is Remove of many logs, with one sync of the directory and one
+// checkpoint for all of them. It returns the error of each, or nil.
+func (d *Dir) RemoveAll(logs []*Log) []error {
+	errs := make([]error, len(logs))
+	gone := make([]string, len(logs))
+	each := func(f func(i int, l *Log) error) {
+		for i, l := range logs {
+			if errs[i] != nil {
+				continue
+			}
+			if err := f(i, l); err != nil {
+				errs[i] = fmt.Errorf("remove %s: %w", l.path, err)
+			}
+		}
+	}
+	for i, err := range closeEach(logs) {
+		if err != nil && !errors.Is(err, ErrFailed) {
+			errs[i] = err
+		}
+	}
+	each(func(i int, l *Log) (err error) {
+		gone[i], err = d.moveAway(l.path, deletedExt, l.key)
+		return err
+	})
+	err := d.forgetAway(logs, errs)
+	each(func(int, *Log) error { return err })
+	each(func(_ int, l *Log) error { return d.dropDamaged(l.path, l.key) })
+	each(func(i int, _ *Log) error {
+		if len(logs) > manyLogs {
+			d.remover.later(gone[i])
+			return nil
+		}
+		return d.remover.remove(gone[i])
+	})
+	return errs
+}
+
+// manyLogs are more than somebody should wait for whose topic is deleted.
+const manyLogs = 16
+
+// forgetAway makes it durable that folders were moved away, and forgets what was
+// promised of their logs; not of those that have an error.
+func (d *Dir) forgetAway(logs []*Log, errs []error) error {
+	if err := d.fs.SyncFolder(d.path); err != nil {
 		return err
 	}
-	gone, err := d.putAway(l.path, deletedExt, l.key)
-	if err == nil {
-		err = d.dropDamaged(l.path, l.key)
+	d.mu.Lock()
+	for i, l := range logs {
+		if errs[i] == nil {
+			delete(d.states, l.key)
+		}
 	}
-	if err == nil {
-		err = d.remover.remove(gone)
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", l.path, err)
-	}
-	return nil
+	d.mu.Unlock()
+	// Durably: a partition may come back, and would count as one whose files are missing.
+	return d.checkpoint.write()
 }
 
 // SetAside renames a folder that the metadata does not mention to *.stray, where
@@ -481,14 +523,8 @@ func (d *Dir) SetAside(f Found) error {
 // putAway gives a folder a free name with an extension, which it returns, and
 // forgets its state.
 func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
-	to, err := d.freeName(path, ext, key)
+	to, err := d.moveAway(path, ext, key)
 	if err != nil {
-		return "", err
-	}
-	if err := d.journal.void(key); err != nil { // the partition may come back under the same name
-		return "", err
-	}
-	if err := d.fs.Rename(path, to); err != nil {
 		return "", err
 	}
 	if err := d.fs.SyncFolder(d.path); err != nil {
@@ -499,6 +535,18 @@ func (d *Dir) putAway(path, ext string, key logKey) (string, error) {
 	d.mu.Unlock()
 	// Durably: the partition may come back, and would count as one whose files are missing.
 	return to, d.checkpoint.write()
+}
+
+// moveAway is the part of putAway that is not durable yet.
+func (d *Dir) moveAway(path, ext string, key logKey) (string, error) {
+	to, err := d.freeName(path, ext, key)
+	if err != nil {
+		return "", err
+	}
+	if err := d.journal.void(key); err != nil { // the partition may come back under the same name
+		return "", err
+	}
+	return to, d.fs.Rename(path, to)
 }
 
 // freeName is a name with an extension that nothing has yet, for a partition's folder.
@@ -596,25 +644,23 @@ func (d *Dir) writeMarker(brokerEpoch int64) error {
 	return d.fs.SyncFolder(d.path)
 }
 
-// closeAll closes logs, several at once: each syncs files.
+// closeAll closes logs: each syncs files.
 func closeAll(logs []*Log) error {
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex // guards errs
-		errs []error
-	)
+	return errors.Join(closeEach(logs)...)
+}
+
+// closeEach closes logs, several at once, and returns the error of each, or nil.
+func closeEach(logs []*Log) []error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(logs))
 	slots := make(chan struct{}, defaultWorkers)
-	for _, l := range logs {
+	for i, l := range logs {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if err := l.Close(); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
+			errs[i] = l.Close()
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errs
 }

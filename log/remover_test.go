@@ -1,8 +1,10 @@
 package log
 
 import (
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,4 +155,47 @@ func putAwaySegments(t *testing.T, mem *vfs.Mem) (n int) {
 		}
 	}
 	return n
+}
+
+// A topic of many partitions goes with one sync of the directory and one checkpoint,
+// and leaves nothing behind.
+func TestRemoveManyAtOnce(t *testing.T) {
+	mem := vfs.NewMem()
+	d := openTestDir(t, testOptions(mem))
+	const many = 200
+	logs := make([]*Log, many)
+	for i := range logs {
+		spec := testSpec(Config{Synced: true}, nil)
+		spec.Partition = int32(i)
+		l, err := d.Open(spec)
+		require.NoError(t, err)
+		logs[i] = l
+	}
+	var mu sync.Mutex
+	syncs := map[string]int{}
+	mem.Watch(func(e vfs.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Done && (e.Op == vfs.OpSync || e.Op == vfs.OpFolder) {
+			syncs[path.Base(e.Name)]++
+		}
+	})
+	for _, err := range d.RemoveAll(logs) {
+		require.NoError(t, err)
+	}
+	mem.Watch(nil)
+	mu.Lock()
+	require.LessOrEqual(t, syncs[path.Base(testPath)], 3, "%v", syncs)
+	require.LessOrEqual(t, syncs["flushed-checkpoint.0"]+syncs["flushed-checkpoint.1"], 3, "%v", syncs)
+	mu.Unlock()
+	cut := mem.CrashClone(nil)
+	require.NoError(t, d.Close(-1))
+	opts := testOptions(cut)
+	d = openTestDir(t, opts)
+	found, err := d.Scan()
+	require.NoError(t, err)
+	require.Empty(t, found)
+	require.Empty(t, d.states)
+	require.NoError(t, d.Close(-1))
+	requireNoLeftovers(t, cut)
 }
