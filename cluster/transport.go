@@ -16,9 +16,11 @@ const (
 	absentPoll = 50 * time.Millisecond
 	// absentPatience is how long that goes on before Raft is told of a failure.
 	absentPatience = time.Minute
+	// noPipeline is how many requests may be under way: the library takes its pipeline from two on.
+	noPipeline = 1
 )
 
-// transport is Raft's network transport with two traps taken out.
+// transport is Raft's network transport with three traps taken out.
 //
 // NetworkTransport would run the heartbeat handler on the goroutine of the
 // connection, where it races with the main loop over term and role
@@ -32,6 +34,13 @@ const (
 // that comes back under another address is Raft's to find: heartbeats always go
 // to the address that Raft has now, so they say when waiting at the old one is
 // over.
+//
+// Raft's pipeline to a follower comes to a standstill for ever when the follower
+// refuses an entry while two more are on their way: the goroutine that takes answers
+// ends, the one that reads them waits for it to take the next, and the one that sends
+// waits for the reader, so nobody closes the pipeline. A broker that had restarted at
+// that moment heard nothing until the leader changed. One request at a time is enough
+// for metadata: it carries all entries that have gathered meanwhile.
 type transport struct {
 	*raft.NetworkTransport
 
@@ -88,6 +97,7 @@ func newTransport(l *streamLayer, cfg *Config, logger hclog.Logger) transport {
 	return transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: l, MaxPool: 3, Timeout: max(2*cfg.ElectionTimeout, time.Second), Logger: logger,
+			MaxRPCsInFlight: noPipeline,
 		}),
 		closing:   l.ctx,
 		addresses: new(sync.Map),

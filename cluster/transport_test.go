@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -54,5 +55,34 @@ func TestEntriesWaitForAPeerThatIsAway(t *testing.T) {
 		require.Error(t, err)
 	case <-within(t, 5*time.Second).Done():
 		t.Fatal("still waiting")
+	}
+}
+
+// Who sends entries is not held up for ever by answers that nobody takes any more, as
+// after a refusal: Raft's own pipeline, where there is one, would be.
+func TestNoStandstillBehindARefusal(t *testing.T) {
+	nodes := newNodes(t, 2, 1)
+	n, peer := nodes[0].start(), nodes[1].start()
+	p, err := n.trans.AppendEntriesPipeline(raft.ServerID(peer.StorageID().String()), peer.trans.LocalAddr())
+	if errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		return // one request at a time has its own answer
+	}
+	require.NoError(t, err)
+	defer func() { require.NoError(t, p.Close()) }()
+	sent := make(chan error, 1)
+	go func() {
+		for range 4 {
+			if _, err := p.AppendEntries(&raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 1 << 40, PrevLogTerm: 1}, new(raft.AppendEntriesResponse)); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	select {
+	case err := <-sent:
+		require.NoError(t, err)
+	case <-within(t, 5*time.Second).Done():
+		t.Fatal("stands still")
 	}
 }
