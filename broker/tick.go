@@ -12,6 +12,8 @@ import (
 
 const (
 	tickInterval = 200 * time.Millisecond
+	// stallTick is the interval while a flush hangs: others are about to lead.
+	stallTick = 20 * time.Millisecond
 	// drainTimeout bounds how long a stop waits for what was appended to be committed.
 	drainTimeout = 2 * time.Second
 )
@@ -33,7 +35,12 @@ func (b *Broker) tick(ctx context.Context) {
 		}
 		now := b.cfg.Now()
 		b.watchSession(now)
-		stalling = b.watchFlusher(stalling)
+		was := stalling
+		if stalling = b.watchFlusher(was); stalling && !was {
+			ticker.Reset(stallTick)
+		} else if was && !stalling {
+			ticker.Reset(tickInterval)
+		}
 		b.watchDisk()
 		heard = b.server.Heard(heard[:0])
 		for _, l := range b.table.all() {

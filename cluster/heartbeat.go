@@ -20,6 +20,10 @@ var ErrSuperseded = errors.New("cluster: the broker's session was taken over by 
 const (
 	heartbeatRetry    = 10 * time.Millisecond
 	heartbeatRetryMax = 200 * time.Millisecond
+	// stalledInterval is the pause between the heartbeats of a broker whose disk
+	// hangs: it may be relieved any moment, and may not learn of it from its own
+	// metadata log.
+	stalledInterval = 50 * time.Millisecond
 )
 
 // session is the broker's side of its session with the controller. It begins
@@ -40,6 +44,10 @@ type session struct {
 	changed      chan struct{} // closed when a flag changes
 	mayShutdown  chan struct{} // closed when the controller allows to stop
 	allowed      bool          // mayShutdown is closed
+	// behind is a metadata index that a controller had applied at behindSince and this
+	// node had not; 0: none.
+	behind      uint64
+	behindSince time.Time
 }
 
 func newSession(n *Node) *session {
@@ -61,10 +69,33 @@ func (s *session) begin(epoch int64, asked time.Time) {
 // SessionValid reports whether a controller has heard of this broker within the
 // last session timeout. When it has not, another may lead in this broker's
 // place, so it must stop to act as leader and coordinator. It is false before
-// Register.
+// Register. It is false, too, while this node's metadata is a session behind what the
+// controller had applied, whoever is to blame: heartbeats come through, and the news
+// that another leads do not. A broker whose disk hangs, which is relieved at once,
+// must not be behind at all.
 func (n *Node) SessionValid(now time.Time) bool {
 	heard := n.session.heard.Load()
-	return heard != nil && now.Sub(*heard) < n.cfg.SessionTimeout
+	return heard != nil && now.Sub(*heard) < n.cfg.SessionTimeout && n.session.informed(n.Image().Index(), now)
+}
+
+// informed reports whether this node's metadata, applied up to an index, is new enough
+// to lead by.
+func (s *session) informed(applied uint64, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.behind <= applied {
+		return true
+	}
+	return !s.flushStalled && now.Sub(s.behindSince) < s.node.cfg.SessionTimeout
+}
+
+// told notes how far the controller has applied the metadata log.
+func (s *session) told(index, applied uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.behind <= applied && index > applied {
+		s.behind, s.behindSince = index, now
+	}
 }
 
 // SetFlushStalled tells the controller whether a flush has been outstanding for
@@ -268,9 +299,14 @@ func (k *keeper) run(ctx context.Context) error {
 		if id, address := n.raftLeader(); address != "" && id != k.ref.nodeID && id != noNode {
 			return fmt.Errorf("%w: node %d is the controller no longer", ErrNoController, k.ref.nodeID)
 		}
-		flags, err := k.send()
+		flags, stalled, err := k.send()
 		if err != nil {
 			return err
+		}
+		if stalled {
+			tick.Reset(min(stalledInterval, n.cfg.HeartbeatInterval))
+		} else {
+			tick.Reset(n.cfg.HeartbeatInterval)
 		}
 		if time.Since(lastAnswer) > n.cfg.SessionTimeout/2 {
 			return fmt.Errorf("%w: node %d has not answered for %v", ErrNoController, k.ref.nodeID, time.Since(lastAnswer))
@@ -301,16 +337,17 @@ func (k *keeper) run(ctx context.Context) error {
 }
 
 // send sends a heartbeat and returns a channel that is closed when a flag in it
-// changes.
-func (k *keeper) send() (<-chan struct{}, error) {
+// changes, and whether it said that the disk hangs.
+func (k *keeper) send() (flags <-chan struct{}, stalled bool, err error) {
 	s := k.session
 	s.mu.Lock()
-	epoch, shutdown, stalled, flags := s.epoch, s.wantShutdown, s.flushStalled, s.changed
+	epoch, shutdown := s.epoch, s.wantShutdown
+	stalled, flags = s.flushStalled, s.changed
 	s.mu.Unlock()
 	k.sequence++
 	k.sent[k.sequence] = sentRequest{at: time.Now(), proves: k.echoSent}
 	k.reported = s.node.Image().Index()
-	return flags, k.stream.Send(&pb.HeartbeatRequest{
+	return flags, stalled, k.stream.Send(&pb.HeartbeatRequest{
 		NodeId: s.node.cfg.NodeID, BrokerEpoch: epoch, Sequence: k.sequence, Echo: k.echo,
 		ImageIndex: k.reported, WantShutdown: shutdown, FlushStalled: stalled, ReconciledIndex: s.reconciled.Load(),
 	})
@@ -334,6 +371,7 @@ func (k *keeper) received(r *pb.HeartbeatResponse) error {
 	if heard := s.heard.Load(); sent.proves.After(*heard) {
 		s.heard.Store(&sent.proves)
 	}
+	s.told(r.GetImageIndex(), s.node.Image().Index(), time.Now())
 	if r.GetMayShutdown() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

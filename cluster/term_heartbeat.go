@@ -126,6 +126,7 @@ func (t *term) heartbeat(s *heartbeatStream, r *pb.HeartbeatRequest) (*pb.Heartb
 	return &pb.HeartbeatResponse{
 		Sequence: r.GetSequence(), Stale: stale, Fenced: b.Fenced,
 		MayShutdown: r.GetWantShutdown() && !stale && controller.MayShutdown(im, s.nodeID),
+		ImageIndex:  im.Index(),
 	}, nil
 }
 

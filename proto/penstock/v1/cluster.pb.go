@@ -618,7 +618,10 @@ type HeartbeatResponse struct {
 	// No leadership is left on the broker: it may stop.
 	MayShutdown bool `protobuf:"varint,3,opt,name=may_shutdown,json=mayShutdown,proto3" json:"may_shutdown,omitempty"`
 	// The broker epoch is not the current one: register again.
-	Stale         bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Metadata index that the controller has applied: a broker that does not come this
+	// far may have been relieved of what it leads without knowing.
+	ImageIndex    uint64 `protobuf:"varint,5,opt,name=image_index,json=imageIndex,proto3" json:"image_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +682,13 @@ func (x *HeartbeatResponse) GetStale() bool {
 		return x.Stale
 	}
 	return false
+}
+
+func (x *HeartbeatResponse) GetImageIndex() uint64 {
+	if x != nil {
+		return x.ImageIndex
+	}
+	return 0
 }
 
 type ProposeRequest struct {
@@ -2561,12 +2571,14 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"imageIndex\x12#\n" +
 	"\rwant_shutdown\x18\x06 \x01(\bR\fwantShutdown\x12#\n" +
 	"\rflush_stalled\x18\a \x01(\bR\fflushStalled\x12)\n" +
-	"\x10reconciled_index\x18\b \x01(\x04R\x0freconciledIndex\"\x80\x01\n" +
+	"\x10reconciled_index\x18\b \x01(\x04R\x0freconciledIndex\"\xa1\x01\n" +
 	"\x11HeartbeatResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06fenced\x18\x02 \x01(\bR\x06fenced\x12!\n" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
-	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xa1\t\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\x12\x1f\n" +
+	"\vimage_index\x18\x05 \x01(\x04R\n" +
+	"imageIndex\"\xa1\t\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
