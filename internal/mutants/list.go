@@ -97,6 +97,8 @@ func sessionMutants() []mutant {
 		follower = "broker/partition/follower.go"
 	)
 	return []mutant{
+		one("the watermark moves below the minimum", "broker/partition/watermark.go",
+			"	if !r.leading() || !r.enoughInSync() {", "	if !r.leading() || !MUTANT && !r.enoughInSync() {"),
 		one("a suspended leader acts", leader, " !r.lead.suspended && r", " (MUTANT || !r.lead.suspended) && r"),
 		one("a leader that has heard of a newer epoch acts", leader, "return r.role == RoleLeader && !r.superseded() &&", "return r.role == RoleLeader && (MUTANT || !r.superseded()) &&"),
 		one("the ack of another session is counted", leader,

@@ -129,6 +129,7 @@ func TestChecksFire(t *testing.T) {
 				}}}))
 			}
 			l.n.image = w.meta.latest()
+			l.n.reconcile()
 			w.checkWatermark(l, l.shown)
 		}},
 		{"a consumer reads what was not committed", Visible, func(w *World, _ *part, l *replica) {
