@@ -77,7 +77,11 @@ func (n *Node) foundOrWait(ctx context.Context, answers map[int32]helloAnswer, c
 		if v.NodeID == n.cfg.NodeID || !answered {
 			continue
 		}
-		if err := errors.Join(n.refused(v.Address, a), n.checkCluster(v.Address, a)); err != nil {
+		err := errors.Join(n.refused(v.Address, a), n.checkCluster(v.Address, a))
+		if conflict, ok := errors.AsType[*IdentityConflictError](err); ok && n.mayBeBehind(conflict) {
+			continue
+		}
+		if err != nil {
 			return false, err
 		}
 		lowest = lowest && n.cfg.NodeID < v.NodeID

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -50,6 +51,13 @@ func (n *Node) conflict(nodeID int32, storageID metadata.ID, raftAddress string)
 	if _, retired := im.Retired(storageID); retired {
 		return metadata.ID{}, true
 	}
+	if slices.ContainsFunc(n.configuration(), func(s raft.Server) bool {
+		return s.ID == serverID(storageID) && string(s.Address) == raftAddress
+	}) {
+		// It joined, which somebody who knew better allowed: the image of a node that
+		// has just started is older than its log.
+		return metadata.ID{}, false
+	}
 	if b := im.Broker(nodeID); b != nil && b.StorageID != storageID && !b.Replaced() {
 		return b.StorageID, true
 	}
@@ -75,6 +83,14 @@ func (n *Node) checkAnswer(address string, a helloAnswer) error {
 		}
 	}
 	return nil
+}
+
+// mayBeBehind reports whether who refuses this node may not know yet that it belongs
+// to the quorum, as its own log says: a node that has just started has an old image,
+// with the storage id of the disk that this one's took the place of. One that says
+// that this directory was given up knows more, not less.
+func (n *Node) mayBeBehind(conflict *IdentityConflictError) bool {
+	return !conflict.Known.IsZero() && n.member()
 }
 
 // refused turns the refusal of our own hello into an error that ends the node,

@@ -48,7 +48,7 @@ func (n *Node) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Propose
 		leaderChanged := n.leaders.next()
 		resp, tried, err := n.proposeOnce(ctx, req)
 		sent = sent || tried
-		if err == nil || final(err) {
+		if err == nil || n.final(err) {
 			return resp, err
 		}
 		last = err
@@ -107,7 +107,7 @@ func (n *Node) proposeOnce(ctx context.Context, req *pb.ProposeRequest) (resp *p
 		return resp, true, nil
 	}
 	err = FromStatus(err)
-	if !final(err) {
+	if !n.final(err) {
 		n.finder.forget(ref)
 	}
 	return nil, true, err
@@ -139,9 +139,9 @@ func (n *Node) cancelWhenDeposed(ctx context.Context, cancel context.CancelFunc,
 }
 
 // final reports whether err is an answer rather than a failure to get one.
-func final(err error) bool {
-	if _, conflict := errors.AsType[*IdentityConflictError](err); conflict {
-		return true
+func (n *Node) final(err error) bool {
+	if conflict, ok := errors.AsType[*IdentityConflictError](err); ok {
+		return !n.mayBeBehind(conflict)
 	}
 	if _, other := errors.AsType[*ClusterIDMismatchError](err); other {
 		return true

@@ -297,6 +297,7 @@ func TestReplaceAVoter(t *testing.T) {
 	rest := nodes[1:]
 	boss := controllerOf(t, rest...)
 	boss.eventually("1 is fenced", fenced(1))
+	before := rest[0].Image()
 
 	// Before the command the new disk is refused.
 	lost.newDisk()
@@ -321,6 +322,17 @@ func TestReplaceAVoter(t *testing.T) {
 		require.Equal(t, lost.StorageID(), p.Replica(1).StorageID)
 		require.Equal(t, metadata.DamageMissing, p.Replica(1).Damage)
 	}
+	// A node that has just started, with an image of before, does not refuse it: its
+	// log knows who joined. And the new one takes no such refusal for the last word.
+	now := rest[0].fsm.image.Swap(before)
+	_, refused := rest[0].conflict(1, lost.StorageID(), lost.cfg.AdvertiseRaft)
+	require.False(t, refused)
+	known, refused := rest[0].conflict(1, metadata.ID{9}, lost.cfg.AdvertiseRaft)
+	require.True(t, refused)
+	require.Equal(t, oldID, known)
+	rest[0].fsm.image.Store(now)
+	require.False(t, lost.final(&IdentityConflictError{NodeID: 1, Known: oldID, Found: lost.StorageID()}))
+	require.True(t, lost.final(&IdentityConflictError{NodeID: 1, Found: lost.StorageID()}), "its directory was given up")
 	// A vote that is taken away later stays away.
 	boss.mustVote(1, false)
 	boss.mustCreate("u", 2)

@@ -71,6 +71,9 @@ func (w *World) trim(n *node, p *part) {
 		w.fail(Visible, "partition %d: node %d deletes records up to %d, its watermark is %d", p.index, n.id, before, hw)
 	}
 	r.begins(int(before), func() {
+		if r.trims == nil {
+			return // its process is over, and with it the request
+		}
 		r.handles++
 		r.trims[r.handles] = before
 		r.step(partition.Trim(before, r.handles, n.clock().Add(produceWait)))
