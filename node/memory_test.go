@@ -31,6 +31,7 @@ func startSmall(t *testing.T, nodes int, stall time.Duration) *world {
 		configure(c)
 		c.TailMemory = smallTail
 		c.FetchStall = stall
+		c.SessionTimeout = time.Minute // who leads stays, however slow the machine is
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
