@@ -194,3 +194,27 @@ func (l *Lab) CutPower(ctx context.Context, ids ...int) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Kill is Cluster.Kill of a node whose disk may hang: a process does not end inside of
+// a call that hangs, whatever signal it got, so its disk is let go once it is doomed.
+func (l *Lab) Kill(id int) error { return l.thawing(func() error { return l.Cluster.Kill(id) }) }
+
+// KillAll is Cluster.KillAll of nodes whose disks may hang.
+func (l *Lab) KillAll() error { return l.thawing(l.Cluster.KillAll) }
+
+func (l *Lab) thawing(kill func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- kill() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(200 * time.Millisecond):
+			for _, d := range l.Disks {
+				if err := d.Thaw(); err != nil {
+					return errors.Join(err, <-done)
+				}
+			}
+		}
+	}
+}
