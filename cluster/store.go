@@ -82,8 +82,8 @@ func openStore(dir string) (*latchedStore, error) {
 }
 
 // alive asks whether the file system of a file still takes writes, by one of
-// nothing. A file system that is shut down in the midst of an fdatasync may let it
-// succeed although what it was to sync is lost (internal/vfs, Datasync).
+// nothing. An ext4 that is shut down in the midst of an fdatasync may let it succeed
+// although what it was to sync is lost (internal/vfs, Datasync).
 func alive(f *os.File) error {
 	_, err := unix.Pwrite(int(f.Fd()), nil, 0)
 	if errors.Is(err, unix.EINTR) {
