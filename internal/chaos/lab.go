@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // LabOptions describe a Lab.
@@ -27,7 +25,8 @@ type LabOptions struct {
 //
 //	PARENT/penstock-chaos-N/node1.yaml  node1.log  node1.img  node1/ (the mount) ...
 //
-// It needs root. Everything it makes is gone after Close, and what a run that was
+// It needs root, and the machine: namespaces and addresses are the same in every run,
+// so that scripts/chaos lets one run at a time. Everything it makes is gone after Close, and what a run that was
 // killed left behind is removed by the next one.
 type Lab struct {
 	*Cluster
@@ -35,11 +34,7 @@ type Lab struct {
 	Network *Network
 	Disks   []*Disk // of node 1, 2, ...
 	Dir     string
-	lock    *os.File
 }
-
-// lockFile is held by the one run there may be at a time.
-const lockFile = "/run/lock/penstock-chaos.lock"
 
 // runningMark lies in the folder of a run until it ends.
 const runningMark = "running"
@@ -88,12 +83,6 @@ func Probe(ctx context.Context) error {
 // NewLab makes a Lab; nothing runs in it yet.
 func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
 	l = &Lab{}
-	if l.lock, err = os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(l.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("chaos: another run holds %s: %w", lockFile, err), l.lock.Close())
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close(false))
@@ -156,7 +145,7 @@ func (l *Lab) Close(keep bool) error {
 			errs = append(errs, os.RemoveAll(l.Dir))
 		}
 	}
-	return errors.Join(append(errs, l.lock.Close())...)
+	return errors.Join(errs...)
 }
 
 // removeRuns removes the folders of runs that were killed. Those that were kept
