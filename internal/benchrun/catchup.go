@@ -38,7 +38,7 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var idle, raw, share, loaded, ratio, away []float64
+	var idle, raw, share, loaded, ratio, alone []float64
 	for range l.runs {
 		r, err := l.behind(ctx, c, 0)
 		if err != nil {
@@ -50,7 +50,7 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 			return fmt.Errorf("under load: %w", err)
 		}
 		l.say("  under load: %.0f MB/s, p99 %.1f ms; of the whole cluster %.1f ms, without the node %.1f ms", r.rate, r.during, r.whole, r.before)
-		loaded, ratio, away = append(loaded, r.rate), append(ratio, r.during/r.whole), append(away, r.before/r.whole)
+		loaded, ratio, alone = append(loaded, r.rate), append(ratio, r.during/r.whole), append(alone, r.before/r.whole)
 	}
 	setting := fmt.Sprintf("one of %d nodes, %g GiB behind in %d partitions led by the others, to the last partition in sync", nodes, l.gib, partitions)
 	l.table.add(figure{"catch-up on an idle cluster", setting, "MB/s", idle})
@@ -59,7 +59,7 @@ func (l *lab) catchup(ctx context.Context) (err error) {
 	load := fmt.Sprintf("%s, under %d records/s of 100 B", setting, rate)
 	l.table.add(figure{"catch-up under load", load, "MB/s", loaded})
 	l.table.add(figure{"writers' p99 during it, to that of the whole cluster before", load, "ratio", ratio})
-	l.table.add(figure{"writers' p99 without the node, to that of the whole cluster", load, "ratio", away})
+	l.table.add(figure{"writers' p99 without the node, to that of the whole cluster", load, "ratio", alone})
 	return nil
 }
 
