@@ -111,7 +111,10 @@ const js = {
 }
 
 const pt = {
-  base: { clientId: 'driver', bootstrapBrokers: brokers },
+  // Its default of 3 retries is not enough for a commit that meets a rebalance on a
+  // busy machine: each retry joins the group anew, beside the join that a heartbeat
+  // began, and makes another generation. When they are used up it destroys the stream.
+  base: { clientId: 'driver', bootstrapBrokers: brokers, retries: 20 },
   async produce () {
     const p = new platformatic.Producer({ ...this.base, serializers: platformatic.stringSerializers })
     const messages = []
