@@ -21,7 +21,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +28,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -71,16 +71,16 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	f.StringVar(&o.module, "module", "bench/peers", "this command's source, where the NATS server is built")
 	f.StringVar(&o.tools, "tools", "bin/peers", "where peers are installed")
 	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR)")
-	f.StringVar(&peers, "peers", "", "some of "+strings.Join(peerNames(), ",")+" (default all); penstock always takes part")
-	f.StringVar(&rows, "rows", "", "some of "+strings.Join(rowNames(), ",")+" (default all)")
+	f.StringVar(&peers, "peers", strings.Join(peerNames(), ","), "which; penstock always takes part")
+	f.StringVar(&rows, "rows", strings.Join(rowNames(), ","), "which")
 	f.StringVar(&durabilities, "durability", allDurabilities, "synced, replicated or both")
-	f.IntVar(&o.rounds, "rounds", 0, "rounds in which each contender has a turn (default 5)")
-	f.DurationVar(&o.duration, "duration", 0, "how long a turn is measured (default 20s)")
-	f.DurationVar(&o.warmup, "warmup", 0, "not counted, at the start of each turn (default 5s)")
-	f.DurationVar(&o.warm, "warm", 0, "load on a peer that gets faster for minutes (Kafka's JIT), once, before the first round (default 2m)")
+	f.IntVar(&o.rounds, "rounds", 5, "rounds in which each contender has a turn")
+	f.DurationVar(&o.duration, "duration", 20*time.Second, "how long a turn is measured")
+	f.DurationVar(&o.warmup, "warmup", 5*time.Second, "not counted, at the start of each turn")
+	f.DurationVar(&o.warm, "warm", 2*time.Minute, "load on a peer that gets faster for minutes (Kafka's JIT), once, before the first round")
 	f.IntVar(&o.touch, "touch", 4, "GiB of memory touched before each turn; 0: none")
 	f.Float64Var(&o.gib, "gib", 20, "most that a turn may write to the disk, GiB, all replicas")
-	f.BoolVar(&short, "short", false, "some five minutes: "+shortPeers+"; "+shortRows+"; synced; 2 rounds of 5s after 2s, 45s of -warm")
+	f.BoolVar(&short, "short", false, "some five minutes, unless other flags say otherwise: "+shortPeers+"; "+shortRows+"; synced; 2 rounds of 5s after 2s, 45s of -warm")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON instead of tables")
 	f.StringVar(&o.jsonFile, "json-file", "", "also write JSON to this file")
 	f.BoolVar(&o.keep, "keep", false, "keep data and logs")
@@ -89,21 +89,58 @@ func parse(args []string, usage io.Writer) (*options, error) {
 		return nil, err
 	}
 	if short {
-		peers, rows = cmp.Or(peers, shortPeers), cmp.Or(rows, shortRows)
-		if durabilities == allDurabilities {
-			durabilities = string(synced)
-		}
-		o.rounds, o.duration, o.warmup, o.warm = cmp.Or(o.rounds, 2), cmp.Or(o.duration, 5*time.Second), cmp.Or(o.warmup, 2*time.Second), cmp.Or(o.warm, 45*time.Second)
+		given := map[string]bool{}
+		f.Visit(func(set *flag.Flag) { given[set.Name] = true })
+		unless(given["peers"], &peers, shortPeers)
+		unless(given["rows"], &rows, shortRows)
+		unless(given["durability"], &durabilities, string(synced))
+		unless(given["rounds"], &o.rounds, 2)
+		unless(given["duration"], &o.duration, 5*time.Second)
+		unless(given["warmup"], &o.warmup, 2*time.Second)
+		unless(given["warm"], &o.warm, 45*time.Second)
 	}
-	o.rounds, o.duration, o.warmup, o.warm = cmp.Or(o.rounds, 5), cmp.Or(o.duration, 20*time.Second), cmp.Or(o.warmup, 5*time.Second), cmp.Or(o.warm, 2*time.Minute)
-	if f.NArg() > 0 || o.rounds < 1 || o.duration <= 0 || o.warmup < 0 || o.warm < 0 || o.touch < 0 || o.gib <= 0 {
-		return nil, errors.New("rounds, duration and gib must be positive, no time negative, and no argument may follow the flags")
+	if f.NArg() > 0 {
+		return nil, &flagError{value: f.Arg(0), want: "flags only; lists have commas and no spaces"}
 	}
 	var errs [3]error
-	o.peers, errs[0] = choose("peers", cmp.Or(peers, strings.Join(peerNames(), ",")), peerNames())
-	o.rows, errs[1] = choose("rows", cmp.Or(rows, strings.Join(rowNames(), ",")), rowNames())
+	o.peers, errs[0] = choose("peers", peers, peerNames())
+	o.rows, errs[1] = choose("rows", rows, rowNames())
 	o.durabilities, errs[2] = choose("durability", durabilities, strings.Split(allDurabilities, ","))
-	return o, errors.Join(errs[:]...)
+	return o, errors.Join(o.validate(), errors.Join(errs[:]...))
+}
+
+func unless[T any](given bool, value *T, short T) {
+	if !given {
+		*value = short
+	}
+}
+
+// flagError is a flag, or without a name an argument, that cannot be used.
+type flagError struct{ name, value, want string }
+
+// Error implements error.
+func (e *flagError) Error() string {
+	if e.name == "" {
+		return fmt.Sprintf("argument %q, want %s", e.value, e.want)
+	}
+	return fmt.Sprintf("-%s is %q, want %s", e.name, e.value, e.want)
+}
+
+// validate checks the numbers.
+func (o *options) validate() error {
+	var errs []error
+	bad := func(ok bool, name string, value any, want string) {
+		if !ok {
+			errs = append(errs, &flagError{name, fmt.Sprint(value), want})
+		}
+	}
+	bad(o.rounds >= 1, "rounds", o.rounds, "at least 1")
+	bad(o.duration > 0, "duration", o.duration, "more than 0s, such as 20s")
+	bad(o.warmup >= 0, "warmup", o.warmup, "0s or more")
+	bad(o.warm >= 0, "warm", o.warm, "0s or more")
+	bad(o.touch >= 0, "touch", o.touch, "0 or more GiB")
+	bad(o.gib > 0, "gib", o.gib, "more than 0")
+	return errors.Join(errs...)
 }
 
 func main() {
@@ -127,28 +164,30 @@ func main() {
 	}
 }
 
-// run measures, and prints what was measured even when something failed.
+// run measures, and prints what was measured even when something failed. What could
+// fail at the end, hours later, is tried first.
 func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	for _, path := range []*string{&o.binary, &o.tools, &o.module} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
 	}
-	l, err := newLab(ctx, o)
+	if _, err := exec.LookPath(o.binary); err != nil {
+		return &flagError{"penstock", o.binary, "the binary that make build makes: " + err.Error()}
+	}
+	report, err := newReport(o.jsonFile)
 	if err != nil {
 		return err
+	}
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return errors.Join(err, report.discard())
 	}
 	failed := l.measure(ctx)
 	if !o.keep {
 		failed = errors.Join(failed, os.RemoveAll(l.dir))
 	}
-	if o.jsonFile != "" {
-		b, err := json.MarshalIndent(&l.result, "", " ")
-		if err == nil {
-			err = os.WriteFile(o.jsonFile, append(b, '\n'), 0o644) //nolint:gosec // an ordinary file
-		}
-		failed = errors.Join(failed, err)
-	}
+	failed = errors.Join(failed, report.write(&l.result))
 	if o.asJSON {
 		err = json.NewEncoder(out).Encode(&l.result)
 	} else {

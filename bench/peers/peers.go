@@ -160,9 +160,9 @@ func (c *contender) takes(name string, d durability) bool {
 // choose splits a flag's value and checks it.
 func choose(flag, value string, of []string) ([]string, error) {
 	chosen := strings.Split(value, ",")
-	for _, name := range chosen {
-		if !slices.Contains(of, name) {
-			return nil, fmt.Errorf("-%s names %q, want some of %s", flag, name, strings.Join(of, ","))
+	for i, name := range chosen {
+		if !slices.Contains(of, name) || slices.Contains(chosen[:i], name) {
+			return nil, &flagError{flag, value, "some of " + strings.Join(of, ",") + ", each once"}
 		}
 	}
 	return chosen, nil

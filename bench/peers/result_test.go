@@ -76,18 +76,6 @@ func TestGroupsShareTopics(t *testing.T) {
 	require.Empty(t, l.groups(replicated), "reading is compared once")
 }
 
-func TestFlags(t *testing.T) {
-	o, err := parse([]string{"-short", "-rounds", "3"}, &bytes.Buffer{})
-	require.NoError(t, err)
-	require.Equal(t, []string{"penstock", "kafka", "jetstream"}, o.peers)
-	require.Equal(t, []string{"synced"}, o.durabilities)
-	require.Equal(t, 3, o.rounds)
-	_, err = parse([]string{"-peers", "pulsar"}, &bytes.Buffer{})
-	require.ErrorContains(t, err, `"pulsar"`)
-	_, err = parse([]string{"-rounds", "-1"}, &bytes.Buffer{})
-	require.Error(t, err)
-}
-
 func TestServersAreConfiguredAsPrinted(t *testing.T) {
 	p := kafkaProperties(2, []string{"a:1", "b:2", "c:3"}, []string{"a:4", "b:5", "c:6"}, "/data")
 	require.Contains(t, p, "controller.quorum.voters=1@a:4,2@b:5,3@c:6\n")
