@@ -47,9 +47,9 @@ func (b *Broker) EpochEnds(_ context.Context, queries []api.EpochQuery) ([]api.E
 			r.Err = err
 		case q.Epoch == l.epoch():
 			// The current one has not ended: what may be read of it does.
-			r.Epoch, r.End = q.Epoch, l.log.End()
+			r.Epoch, r.End = q.Epoch, l.logEnd()
 		case q.Epoch >= 0 && q.Epoch < l.epoch():
-			if epoch, end := l.log.EpochEnd(q.Epoch); epoch >= 0 {
+			if epoch, end := l.epochEnd(q.Epoch); epoch >= 0 {
 				r.Epoch, r.End = epoch, end
 			}
 		}

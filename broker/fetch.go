@@ -114,7 +114,7 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	}
 	hw, start := l.watermark(), l.log.Start()
 	r.HighWatermark, r.LogStartOffset = hw, start
-	switch end := l.log.End(); {
+	switch end := l.logEnd(); {
 	case fp.Offset < start || fp.Offset > end:
 		r.Err = outOfRange(l, fp.Offset, start, end)
 		return false

@@ -172,8 +172,8 @@ func (o *offsetsLog) Bounds(ctx context.Context) (start, end record.Offset, err 
 	o.l.readers.add(p)
 	defer o.l.readers.remove(p)
 	// Nobody else appends here: once the watermark is at this end, no append of
-	// unknown outcome is left.
-	until := o.l.log.End()
+	// unknown outcome is left. What a damaged log holds beyond its limit is not there.
+	until := o.l.logEnd()
 	for {
 		o.l.mu.Lock()
 		current := !o.l.closed && o.l.state.Epoch() == o.epoch && o.l.state.Role() == partition.RoleLeader

@@ -39,6 +39,9 @@ type localReplica struct {
 	startDue atomic.Int64
 	// passing: the log failed for want of a resource that comes back.
 	passing atomic.Bool
+	// damaged: the log was damaged or missing when it was opened, which the metadata was
+	// told.
+	damaged atomic.Bool
 	// hurt: damage was found since the log was opened.
 	hurt atomic.Bool
 	// compacted: the topic asks for a key in every record.
@@ -81,10 +84,6 @@ type localReplica struct {
 	closed bool
 
 	readers readers
-
-	// damaged: the log was damaged or missing when this broker registered, which
-	// said so. The reconciler alone uses it once the replica is open.
-	damaged bool
 
 	// loaded is the epoch in which the coordinator has this partition of
 	// __consumer_offsets, -1: not. The reconciler alone uses it.
@@ -158,8 +157,9 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 	if state.Damage == partition.DamageNone {
 		state.Damage = partition.Damage(req.damage) // The numbers are the same.
 	}
-	l.damaged = state.Damage != partition.DamageNone
-	if epoch, end := log.Readable(); l.damaged && end < state.End {
+	damaged := state.Damage != partition.DamageNone
+	l.damaged.Store(damaged)
+	if epoch, end := log.Readable(); damaged && end < state.End {
 		l.limit.Store(int64(end))
 		state.End, state.LastEpoch = end, epoch
 	}
@@ -476,6 +476,10 @@ func (l *localReplica) cut(a after) bool {
 		l.finish(next)
 		return false
 	}
+	if a.reset { // what was damaged is gone
+		l.limit.Store(int64(record.UnknownOffset))
+		l.damaged.Store(false)
+	}
 	next := l.step(partition.Truncated(l.logState()))
 	l.hwNow.Store(int64(l.state.HighWatermark()))
 	l.startAgain(next)
@@ -501,6 +505,12 @@ func (l *localReplica) logEnd() record.Offset {
 	return l.log.End()
 }
 
+// epochEnd is log.EpochEnd of what can be believed.
+func (l *localReplica) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	epoch, end := l.log.EpochEnd(e)
+	return epoch, min(end, l.logEnd())
+}
+
 // rebuild begins a damaged log anew once nobody counts on it. What is left of the old
 // one goes when the new one is in sync (dropDamaged).
 func (l *localReplica) rebuild() bool {
@@ -514,7 +524,7 @@ func (l *localReplica) rebuild() bool {
 	l.hurt.Store(false)
 	l.logger.Warn("rebuilding the damaged replica from its leader", "damage", damage, "old_copy_kept", kept)
 	l.mu.Lock()
-	l.damaged = false
+	l.damaged.Store(false)
 	s := l.logState()
 	s.MustHave, s.Damage = 0, partition.DamageNone
 	next := l.step(partition.Opened(s))

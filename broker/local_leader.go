@@ -27,8 +27,7 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	l.mu.Lock()
 	// Under the lock: looked up before, the answer could be of the log as it was
 	// before a truncation that this replica's own election came behind.
-	answerEpoch, answerEnd := l.log.EpochEnd(h.LastEpoch)
-	answerEnd = min(answerEnd, l.logEnd())
+	answerEpoch, answerEnd := l.epochEnd(h.LastEpoch)
 	s.SetMoving(slices.Contains(l.adding, s.Follower()))
 	ev := partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch)
 	if h.RefusedBelow != 0 {

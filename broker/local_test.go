@@ -380,7 +380,7 @@ func TestDamagedLastHolderServesItsPrefix(t *testing.T) {
 
 	l, closeAll = newLocalAt(t, dir, settings)
 	defer closeAll()
-	if l.recovered(); !l.damaged {
+	if l.recovered(); !l.damaged.Load() {
 		t.Fatalf("not damaged: %+v", l.log.Recovery())
 	}
 	next := *alone

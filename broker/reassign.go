@@ -222,7 +222,7 @@ func (l *localReplica) catchUp(of []int32) []api.CatchUp {
 		followers = l.state.Followers(nil)
 	}
 	l.mu.Unlock()
-	start, end, size := l.log.Start(), l.log.End(), l.log.Size()
+	start, end, size := l.log.Start(), l.logEnd(), l.log.Size()
 	var out []api.CatchUp
 	for _, node := range of {
 		for _, f := range followers {

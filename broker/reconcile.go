@@ -210,7 +210,7 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 // resign in favour of a follower that has caught up.
 func (l *localReplica) mayLeadDamaged(p *metadata.Partition) bool {
 	mine := p.Replica(l.b.cfg.NodeID)
-	return l.damaged && mine != nil && p.Leader == l.b.cfg.NodeID && mine.Damage == metadata.DamageNone
+	return l.damaged.Load() && mine != nil && p.Leader == l.b.cfg.NodeID && mine.Damage == metadata.DamageNone
 }
 
 // Assignment is what an image says of a partition, in the words of its state
