@@ -11,6 +11,9 @@ const (
 	// maxAnswers is how many produce requests of a connection may await their
 	// acknowledgements; the next one is not read before one of them is answered.
 	maxAnswers = 256
+	// maxAnswersWeight is what they may weigh together for the next one to be read:
+	// who takes no answers does not pile up requests of a hundred thousand partitions.
+	maxAnswersWeight = 4 << 20
 	// gatherBytes is how much of answers goes out with one call.
 	gatherBytes = 16 << 10
 	// queueKept is how long a queue may have become for its memory to be kept.
@@ -26,6 +29,7 @@ type answers struct {
 	mu      sync.Mutex // guards what follows
 	queue   []*produced
 	head    int // queue[:head] is taken
+	weight  int // of queue[head:]
 	running bool
 	err     error      // of the first write that failed
 	changed *sync.Cond // queue, running or err changed
@@ -41,7 +45,7 @@ func (a *answers) init(c *conn) {
 func (a *answers) put(ctx context.Context, p *produced) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.queue)-a.head >= maxAnswers && a.err == nil {
+	for (len(a.queue)-a.head >= maxAnswers || a.weight >= maxAnswersWeight) && a.err == nil {
 		a.changed.Wait()
 	}
 	if a.err != nil {
@@ -53,6 +57,7 @@ func (a *answers) put(ctx context.Context, p *produced) error {
 		a.queue, a.head = a.queue[:n], 0
 	}
 	a.queue = append(a.queue, p)
+	a.weight += p.weight
 	if !a.running {
 		a.running = true
 		a.wg.Go(func() { a.write(ctx) })
@@ -103,7 +108,7 @@ func (a *answers) take() *produced {
 	defer a.mu.Unlock()
 	if len(a.queue) == a.head || a.err != nil {
 		clear(a.queue)
-		a.queue, a.head, a.running = a.queue[:0], 0, false
+		a.queue, a.head, a.weight, a.running = a.queue[:0], 0, 0, false
 		if cap(a.queue) > queueKept {
 			a.queue = nil
 		}
@@ -113,6 +118,7 @@ func (a *answers) take() *produced {
 	p := a.queue[a.head]
 	a.queue[a.head] = nil
 	a.head++
+	a.weight -= p.weight
 	a.changed.Broadcast()
 	return p
 }

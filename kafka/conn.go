@@ -233,7 +233,7 @@ func (c *conn) header() (h header, err error) {
 		c.clientID.Store(&text)
 	}
 	if h.entry.flexible(h.version) {
-		err = c.source.tags()
+		_, err = c.source.tags(maxItems)
 	}
 	return h, err
 }

@@ -203,7 +203,6 @@ type endpoint struct {
 	id   int32
 	host string
 	port int32
-	rack *string
 }
 
 // endpoints finds brokers; those that have no Kafka door are left out.

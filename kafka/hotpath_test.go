@@ -315,25 +315,27 @@ func TestProduceAnswersAreKafkas(t *testing.T) {
 				if version < 5 {
 					wp.LogStartOffset = -1
 				}
-				if rapid.Bool().Draw(t, "fails") {
+				refused := refusal{}
+				switch {
+				case rapid.Bool().Draw(t, "refused at the door"):
+					refused = refusal{refusedShort, 7}
+					r.Err = refused.err()
+					wp.BaseOffset, wp.LogAppendTime, wp.LogStartOffset = -1, -1, -1
+				case rapid.Bool().Draw(t, "fails"):
 					r.Err = api.Errorf(api.CodeNotLeader, "moved")
 					if rapid.Bool().Draw(t, "leader") {
 						r.Err.Leader = &api.LeaderHint{NodeID: 1, LeaderEpoch: 4}
 					}
-					wp.ErrorCode = codeOf(r.Err)
-					if version >= 8 {
-						wp.ErrorMessage = messageOf(r.Err)
-					}
-					if r.Err.Leader != nil && version >= 10 {
-						wp.CurrentLeader.LeaderID, wp.CurrentLeader.LeaderEpoch = 1, 4
-						named = true
-					}
 				}
-				refused := (*api.Error)(nil)
-				if r.Err != nil && rapid.Bool().Draw(t, "at the door") {
-					refused, r = r.Err, api.ProduceResult{}
-					wp.BaseOffset, wp.LogAppendTime, wp.LogStartOffset = -1, -1, -1
-				} else {
+				wp.ErrorCode = codeOf(r.Err)
+				if version >= 8 {
+					wp.ErrorMessage = messageOf(r.Err)
+				}
+				if r.Err != nil && r.Err.Leader != nil && version >= 10 {
+					wp.CurrentLeader.LeaderID, wp.CurrentLeader.LeaderEpoch = 1, 4
+					named = true
+				}
+				if refused.why == notRefused {
 					results = append(results, r)
 				}
 				p.partitions = append(p.partitions, producedPartition{number, refused})

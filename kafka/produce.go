@@ -19,8 +19,9 @@ const (
 	// partBytes is how much of a request is handed to the broker at once. A large
 	// one becomes several parts with one answer, and is never in memory whole.
 	partBytes = 8 << 20
-	// maxNames bounds the topic names that a connection remembers.
-	maxNames = 1000
+	// maxNames bounds the topic names that a connection remembers, and maxNameKept
+	// their length: that of the longest name a topic can have.
+	maxNames, maxNameKept = 1000, 249
 
 	magicOffset, codecOffset = 16, 22
 	zstdCodec                = 4
@@ -35,8 +36,15 @@ type produced struct {
 	parts      []*api.Pending
 	results    []api.ProduceResult // of several parts
 	size       int                 // of the answer
+	weight     int                 // about what the request costs in memory, beside its records
 	producing  producing           // what reads it
 }
+
+// What a topic and a partition of a request weigh until they are answered.
+const (
+	topicWeight     = 64
+	partitionWeight = 256
+)
 
 // producedTopic is a topic of a request and how many of the partitions are its.
 type producedTopic struct {
@@ -47,7 +55,47 @@ type producedTopic struct {
 // producedPartition is refused here, or its outcome comes with the parts.
 type producedPartition struct {
 	number  int32
-	refused *api.Error
+	refused refusal
+}
+
+// refusal is why the records of a partition were passed over. It takes six bytes to
+// ask for one: the words are made when it is answered, and until then it is little.
+type refusal struct {
+	why   refusalKind
+	value int32
+}
+
+type refusalKind uint8
+
+const (
+	notRefused         refusalKind = iota
+	refusedAcks                    // value: the acks
+	refusedTransaction             // no transactions
+	refusedShort                   // value: the bytes of the records
+	refusedLarge                   // the same
+	refusedFormat                  // value: the format
+	refusedZstd                    // value: the request's version
+)
+
+// err is the refusal in words; nil when there is none.
+func (r refusal) err() *api.Error {
+	switch r.why {
+	case notRefused:
+		return nil
+	case refusedAcks:
+		return kafkaError(kerr.InvalidRequiredAcks, "acks %d is none of -1, 0 and 1", r.value)
+	case refusedTransaction:
+		return kafkaError(kerr.TransactionalIDAuthorizationFailed, "transactions are not in this version")
+	case refusedShort:
+		return kafkaError(kerr.InvalidRecord, "%d bytes of records; a batch has at least %d", r.value, record.HeaderSize)
+	case refusedLarge:
+		return kafkaError(kerr.MessageTooLarge, "%d bytes of records; no topic accepts more than %d", r.value, maxBatch)
+	case refusedFormat:
+		return kafkaError(kerr.UnsupportedForMessageFormat, "records of format %d; version 2 is supported", r.value)
+	case refusedZstd:
+		return kafkaError(kerr.UnsupportedCompressionType, "zstd needs Produce version 7, this is %d", r.value)
+	}
+	return kafkaError(kerr.UnknownServerError, "")
 }
 
 // reset gives up what was referred to and keeps the memory.
@@ -57,6 +105,7 @@ func (p *produced) reset() {
 	clear(p.parts)
 	clear(p.results)
 	p.topics, p.partitions, p.parts, p.results = p.topics[:0], p.partitions[:0], p.parts[:0], p.results[:0]
+	p.weight = 0
 }
 
 // producedKept is how many partitions a request may have for its memory to be kept.
@@ -111,14 +160,24 @@ func (c *conn) unanswered(ctx context.Context, p *produced) error {
 		}
 	}
 	for i := range p.partitions {
-		if e := p.partitions[i].refused; e != nil {
+		if e := p.partitions[i].refused.err(); e != nil {
 			p.header.entry.stats.code(e)
-			return e
+			return e.At(p.topicOf(i), p.partitions[i].number)
 		}
 	}
 	p.header.entry.stats.answered(p.header.arrived, 0)
 	c.door.produced.put(p)
 	return nil
+}
+
+// topicOf names the topic of a partition.
+func (p *produced) topicOf(partition int) string {
+	for i := range p.topics {
+		if partition -= p.topics[i].partitions; partition < 0 {
+			return p.topics[i].name
+		}
+	}
+	return ""
 }
 
 func (c *conn) readProduce(ctx context.Context, p *produced) (api.Acks, error) {
@@ -144,9 +203,9 @@ func (c *conn) readProduce(ctx context.Context, p *produced) (api.Acks, error) {
 	}
 	switch {
 	case acks < -1 || acks > 1:
-		r.refuse = kafkaError(kerr.InvalidRequiredAcks, "acks %d is none of -1, 0 and 1", acks)
+		r.refuse = refusal{refusedAcks, int32(acks)}
 	case transactional:
-		r.refuse = kafkaError(kerr.TransactionalIDAuthorizationFailed, "transactions are not in this version")
+		r.refuse = refusal{why: refusedTransaction}
 	}
 	topics, err := s.count(flexible)
 	if err != nil {
@@ -157,8 +216,8 @@ func (c *conn) readProduce(ctx context.Context, p *produced) (api.Acks, error) {
 			break
 		}
 	}
-	if err == nil && flexible {
-		err = s.tags()
+	if err == nil {
+		err = r.tags()
 	}
 	if err == nil && s.left != 0 {
 		err = malformed("%d bytes are left after it", s.left)
@@ -176,14 +235,42 @@ type producing struct {
 	conn     *conn
 	into     *produced
 	flexible bool
-	refuse   *api.Error // of every partition
+	refuse   refusal // of every partition
 	req      api.ProduceRequest
 	batches  []*record.Buf // those of req, one a partition
 	bytes    int           // of req
+	items    int           // topics, partitions and tagged fields so far
+	names    int           // bytes of the topics' names so far
+	unheld   int           // of the weight that the source does not know of
 }
 
 func (r *producing) begin(c *conn, p *produced, flexible bool) {
-	r.conn, r.into, r.flexible, r.refuse, r.bytes = c, p, flexible, nil, 0
+	r.conn, r.into, r.flexible, r.refuse, r.bytes = c, p, flexible, refusal{}, 0
+	r.items, r.names, r.unheld = 0, 0, 0
+}
+
+// item counts one, and what it weighs, before it costs anything. Of requests that are
+// not small the memory counts among what has not arrived as a whole.
+func (r *producing) item(weight int) error {
+	if r.items++; r.items > maxItems {
+		return malformed("it has more than %d topics, partitions and tagged fields", maxItems)
+	}
+	r.into.weight += weight
+	if r.unheld += weight; r.unheld >= bufferSize {
+		r.conn.source.hold(r.unheld)
+		r.unheld = 0
+	}
+	return nil
+}
+
+// tags passes over the tagged fields, which cost no memory.
+func (r *producing) tags() error {
+	if !r.flexible {
+		return nil
+	}
+	n, err := r.conn.source.tags(maxItems - r.items)
+	r.items += n
+	return err
 }
 
 func (r *producing) topic(ctx context.Context) error {
@@ -194,6 +281,12 @@ func (r *producing) topic(ctx context.Context) error {
 	}
 	if null {
 		return malformed("a topic's name is null")
+	}
+	if r.names += len(name); r.names > maxBody {
+		return malformed("the names of its topics have more than %d bytes", maxBody)
+	}
+	if err := r.item(topicWeight + len(name)); err != nil {
+		return err
 	}
 	t := producedTopic{name: r.conn.topicName(name)}
 	n, err := s.count(r.flexible)
@@ -206,14 +299,14 @@ func (r *producing) topic(ctx context.Context) error {
 		}
 	}
 	r.into.topics = append(r.into.topics, t)
-	if r.flexible {
-		return s.tags()
-	}
-	return nil
+	return r.tags()
 }
 
 func (r *producing) partition(ctx context.Context, topic string) error {
 	s := &r.conn.source
+	if err := r.item(partitionWeight); err != nil {
+		return err
+	}
 	number, err := s.int32()
 	if err != nil {
 		return err
@@ -222,14 +315,11 @@ func (r *producing) partition(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	buf, refusal, err := r.batch(size)
+	buf, refused, err := r.batch(size)
 	if err != nil {
 		return err
 	}
-	if refusal != nil {
-		refusal = refusal.At(topic, number)
-	}
-	r.into.partitions = append(r.into.partitions, producedPartition{number, refusal})
+	r.into.partitions = append(r.into.partitions, producedPartition{number, refused})
 	if buf != nil {
 		r.batches = append(r.batches, buf)
 		n := len(r.batches)
@@ -240,40 +330,38 @@ func (r *producing) partition(ctx context.Context, topic string) error {
 			r.submit(ctx)
 		}
 	}
-	if r.flexible {
-		return s.tags()
-	}
-	return nil
+	return r.tags()
 }
 
 // batch reads the records of a partition, or passes over them and says why.
-func (r *producing) batch(size int) (*record.Buf, *api.Error, error) {
-	s, refusal := &r.conn.source, r.refuse
+func (r *producing) batch(size int) (*record.Buf, refusal, error) {
+	s, refused := &r.conn.source, r.refuse
+	size = max(size, 0)
 	switch {
-	case refusal != nil:
+	case refused.why != notRefused:
 	case size < record.HeaderSize:
-		refusal = kafkaError(kerr.InvalidRecord, "%d bytes of records; a batch has at least %d", size, record.HeaderSize)
+		refused = refusal{refusedShort, int32(size)}
 	case size > maxBatch:
-		refusal = kafkaError(kerr.MessageTooLarge, "%d bytes of records; no topic accepts more than %d", size, maxBatch)
+		refused = refusal{refusedLarge, int32(size)}
 	}
-	if refusal != nil {
-		return nil, refusal, s.skip(max(size, 0))
+	if refused.why != notRefused {
+		return nil, refused, s.skip(size)
 	}
 	buf, err := s.batch(r.conn.door.opts.Arena, size)
 	if err != nil {
-		return nil, nil, err
+		return nil, refused, err
 	}
 	switch b := buf.Bytes(); {
 	case b[magicOffset] != 2:
-		refusal = kafkaError(kerr.UnsupportedForMessageFormat, "records of format %d; version 2 is supported", b[magicOffset])
+		refused = refusal{refusedFormat, int32(b[magicOffset])}
 	case b[codecOffset]&7 == zstdCodec && r.into.header.version < 7:
-		refusal = kafkaError(kerr.UnsupportedCompressionType, "zstd needs Produce version 7, this is %d", r.into.header.version)
+		refused = refusal{refusedZstd, int32(r.into.header.version)}
 	}
-	if refusal != nil {
+	if refused.why != notRefused {
 		buf.Release()
-		return nil, refusal, nil
+		return nil, refused, nil
 	}
-	return buf, nil, nil
+	return buf, refused, nil
 }
 
 // submit hands over what was read. The broker keeps the batches and nothing else.
@@ -311,7 +399,9 @@ func (c *conn) topicName(b []byte) string {
 		c.names = make(map[string]string)
 	}
 	name := string(b)
-	c.names[name] = name
+	if len(name) <= maxNameKept {
+		c.names[name] = name
+	}
 	return name
 }
 

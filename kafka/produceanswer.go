@@ -18,8 +18,8 @@ func (p *produced) answer(c *conn, dst []byte, results []api.ProduceResult) []by
 		e.array(t.partitions)
 		for j := range partitions[:t.partitions] {
 			v := &partitions[j]
-			if v.refused != nil {
-				e.partition(v.number, &api.ProduceResult{Err: v.refused, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
+			if refused := v.refused.err(); refused != nil {
+				e.partition(v.number, &api.ProduceResult{Err: refused, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1})
 				continue
 			}
 			e.partition(v.number, &results[0])
@@ -111,7 +111,7 @@ func (e *encoder) end(c *conn, has bool, tag byte) {
 		field = kbin.AppendInt32(field, b.id)
 		field = kbin.AppendCompactString(field, b.host)
 		field = kbin.AppendInt32(field, b.port)
-		field = kbin.AppendCompactNullableString(field, b.rack)
+		field = kbin.AppendCompactNullableString(field, nil) // the rack: Metadata has it
 		field = append(field, 0)
 	}
 	e.own = append(e.own, 1, tag)

@@ -8,6 +8,7 @@ import (
 
 // maxItems is how many array elements and tagged fields a request may have. Each
 // costs memory, some of them a hundred bytes for the two that it takes to send it.
+// Produce, which has no shape, counts its own (producing.item).
 const maxItems = 250_000
 
 // shape is the form of a request, in every version. Package kmsg reads requests, and

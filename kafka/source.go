@@ -200,7 +200,7 @@ func (s *source) batch(arena *record.Arena, n int) (*record.Buf, error) {
 		}
 		buf := arena.Get(n)
 		copy(buf.Bytes(), b)
-		s.release()
+		s.hold(-n)
 		return buf, nil
 	}
 	defer s.intake.arrived(n)
@@ -282,10 +282,14 @@ func (s *source) text(flexible bool) (b []byte, null bool, err error) {
 	return b, false, err
 }
 
-// tags passes over the tagged fields of a flexible message.
-func (s *source) tags() error {
+// tags passes over the tagged fields of a flexible message, of which there may be
+// most, and counts them.
+func (s *source) tags(most int) (int, error) {
 	n, err := s.uvarint()
-	for ; err == nil && n > 0; n-- {
+	if err == nil && n > most {
+		err = malformed("it has more than %d elements and tagged fields", maxItems)
+	}
+	for i := 0; err == nil && i < n; i++ {
 		var size int
 		if _, err = s.uvarint(); err != nil {
 			break
@@ -294,7 +298,7 @@ func (s *source) tags() error {
 			err = s.skip(size)
 		}
 	}
-	return err
+	return n, err
 }
 
 // unexpected is the error of a frame that was cut off.
