@@ -107,9 +107,12 @@ log-crash-long: ## 2,000 random histories of logs, the power cut at every change
 recovery-10g: ## Opening a log of 10 GiB against one of 100 MiB after a kill; needs 12 GiB in /var/tmp
 	go run ./internal/recoverybench
 
-chaos: build ## Real processes broken for DURATION=30m while clients use them, root; SEED=n or SCHEDULE=file plays a run again
-	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(DURATION)$(SCHEDULE),,-record docs/reliability)
-	$(MAKE) storm
+# A run that somebody asks for in particular is not recorded, and is all that is done.
+CHAOS_ALONE = $(SEED)$(SCHEDULE)$(DURATION)
+
+chaos: build ## Real processes broken for 30 minutes while clients use them, then storm, root; DURATION=5m, SEED=n, SCHEDULE=file: only that
+	scripts/chaos chaos -duration $(or $(DURATION),30m) -seed $(or $(SEED),0) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(CHAOS_ALONE),,-record docs/reliability)
+	$(if $(CHAOS_ALONE),,$(MAKE) storm)
 
 group-bench: build ## What consumer groups are held to: joins, kills, commits, loading, memory; ARGS="-only commits"
 	go run ./internal/groupbench $(ARGS)
@@ -117,10 +120,10 @@ group-bench: build ## What consumer groups are held to: joins, kills, commits, l
 storm: build ## Twenty consumers of a group join, leave, are killed and sleep under load, for STORM=10m
 	GROUP_STORM=$(or $(STORM),10m) PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 60m -v -run TestConsumersInAStorm ./internal/e2e
 
-chaos-short: build ## The same with quick faults, in 45 s
+chaos-short: build ## Real processes and the quick faults, for 20 s, in 45 s altogether, root; SEED=n
 	scripts/chaos chaos -short -duration 20s -seed $(or $(SEED),0)
 
-failover: build ## How long writes stop when a node is killed, stopped, cut off or loses its power, root, 45 minutes; ARGS="-kills 3"
+failover: build ## How long writes stop when a node is killed, stopped, cut off or loses its power, root, about 20 minutes; ARGS="-kills 3" is not recorded
 	scripts/chaos failover $(or $(ARGS),-record docs/reliability)
 
 proto-release: $(TOOLS)/buf ## Make today's messages the ones that may not be broken
