@@ -102,7 +102,11 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	report := r.t.report(r.o, "consume")
-	report.Readers = r.o.Readers
+	report.Producers, report.BatchBytes = len(readers), 0 // the producers' affair
+	if r.o.Readers > 0 {
+		report.Producers, report.Readers = 0, r.o.Readers
+	}
+	report.Newest = r.o.Newest
 	if len(r.o.BrokerPids) > 0 {
 		report.BrokerDiskReads = new(readAfter - read)
 	}

@@ -8,10 +8,18 @@
 // given the end offsets are read back: what was acknowledged must be there, or
 // the run fails.
 //
-// Latency is open loop: records are due at fixed times, and a record's latency
-// runs from the moment it was due, not from the moment the generator got round
-// to sending it. A closed loop would stop sending while the broker stalls, and
-// so leave the worst out (coordinated omission).
+// Latency is open loop where a run has a rate (OpenLoop always, Produce and EndToEnd
+// with Rate): records are due at fixed times, and a record's latency runs from the
+// moment it was due, not from the moment the generator got round to sending it. A
+// closed loop would stop sending while the broker stalls, and so leave the worst out
+// (coordinated omission).
+//
+// OneAtATime is a closed loop, because what it measures is one: how long a caller waits
+// who sends nothing before the last record is acknowledged. A stall of a second is one
+// slow record there, so its percentiles say what such a caller sees, and nothing of
+// how a steady stream of records would fare. Nor do the latencies of Produce and
+// EndToEnd without a rate, which run from the call of Produce at whatever speed the
+// brokers let it go on.
 //
 // Payloads come from a pool of at least 10,000 distinct ones of random letters
 // that zstd cannot shrink below 80 %, so that neither compression nor a cache

@@ -39,9 +39,15 @@ type Report struct {
 	// Of e2e: the rate at which a consumer got the records, and from due to there.
 	ConsumedPerSec float64  `json:"consumed_per_sec,omitempty"`
 	EndToEndMS     *Latency `json:"end_to_end_ms,omitempty"`
-	// Of consume: consumers that each read everything, and what the brokers named had
-	// to fetch from their disks.
+	// Producers, or the consumers of consume that share the partitions; the greatest
+	// size of their batches.
+	Producers  int `json:"producers,omitempty"`
+	BatchBytes int `json:"batch_bytes,omitempty"`
+	// Of consume: consumers that each read everything; how many bytes of values at the
+	// end of the topic were read, 0: all; and what the brokers named had to fetch from
+	// their disks.
 	Readers         int    `json:"readers,omitempty"`
+	Newest          int64  `json:"newest_bytes,omitempty"`
 	BrokerDiskReads *int64 `json:"broker_disk_read_bytes,omitempty"`
 }
 

@@ -44,6 +44,8 @@ func TestRunsAgainstACluster(t *testing.T) {
 	require.Nil(t, r.CPUSecondsPerGB.Broker)
 	require.Equal(t, 3, r.Partitions)
 	require.Equal(t, 1, r.Replicas)
+	require.Equal(t, 2, r.Producers)
+	require.Equal(t, 256<<10, r.BatchBytes)
 	require.Equal(t, "synced", r.Durability)
 	require.Equal(t, "unknown", r.FS)
 	var text bytes.Buffer
@@ -56,6 +58,8 @@ func TestRunsAgainstACluster(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, r.Records, int64(30_000))
 	require.Equal(t, 100, r.RecordSize)
+	require.Equal(t, 1, r.Producers)
+	require.Zero(t, r.BatchBytes)
 
 	o = options
 	o.Records, o.Duration, o.Rate = 0, 300*time.Millisecond, 500
@@ -71,6 +75,8 @@ func TestRunsAgainstACluster(t *testing.T) {
 	r, err = Consume(t.Context(), o)
 	require.NoError(t, err)
 	require.Equal(t, 2, r.Readers)
+	require.Zero(t, r.Producers)
+	require.EqualValues(t, 30_000, r.Newest)
 	require.Positive(t, r.Records)
 	require.NotNil(t, r.BrokerDiskReads)
 

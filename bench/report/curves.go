@@ -22,20 +22,21 @@ type definition struct {
 }
 
 const (
-	usual   = "100 B, acks=all, synced, 3 replicas, 6 partitions, one client, no compression"
 	produce = "produce"
 	consume = "consume from the start"
 	records = "records/s"
+	// consumeWorkload is what bench calls the second.
+	consumeWorkload = "consume"
 )
 
 func definitions() []definition {
 	return []definition{
-		{curve{Name: "partitions", Title: "Rate by partitions", X: "partitions", Y: records, Setting: usual}, measurePartitions},
-		{curve{Name: "producers", Title: "Rate by producers", X: "producers", Y: records, Setting: usual}, measureProducers},
-		{curve{Name: "consumers", Title: "Rate by consumers, each of which reads the newest MiB again and again", X: "consumers", Y: "records/s, together", Setting: usual}, measureConsumers},
-		{curve{Name: "sizes", Title: "Rate by record size", X: "bytes of a record", Y: "MB/s", LogY: true, Setting: usual}, measureSizes},
-		{curve{Name: "codecs", Title: "Rate by codec, orders of 200 B in JSON", X: "codec", Y: records, Setting: usual}, measureCodecs},
-		{curve{Name: "nodes", Title: "Rate by nodes, all on this one machine", X: "nodes", Y: records, Setting: usual}, measureNodes},
+		{curve{Name: "partitions", Title: "Rate by partitions", X: "partitions", Y: records}, measurePartitions},
+		{curve{Name: "producers", Title: "Rate by producers", X: "producers", Y: records}, measureProducers},
+		{curve{Name: "consumers", Title: "Rate by consumers, each of which reads the newest MiB again and again", X: "consumers", Y: "records/s, together"}, measureConsumers},
+		{curve{Name: "sizes", Title: "Rate by record size", X: "bytes of a record", Y: "MB/s", LogY: true}, measureSizes},
+		{curve{Name: "codecs", Title: "Rate by codec, orders of 200 B in JSON", X: "codec", Y: records}, measureCodecs},
+		{curve{Name: "nodes", Title: "Rate by nodes, all on this one machine", X: "nodes", Y: records}, measureNodes},
 	}
 }
 
@@ -54,6 +55,7 @@ type lab struct {
 	cluster  *chaos.Cluster
 	clusters int
 	topics   int
+	reports  []*bench.Report // of the curve
 }
 
 const healthWait = 3 * time.Minute
@@ -139,6 +141,7 @@ func (l *lab) bench(ctx context.Context, workload, topic string, args ...string)
 	if r.Errors > 0 {
 		return nil, fmt.Errorf("bench %s: %d errors", workload, r.Errors)
 	}
+	l.reports = append(l.reports, r)
 	fmt.Fprintf(os.Stderr, "%s  %s %v: %.0f records/s, %.0f MB/s\n", time.Now().Format(time.TimeOnly), workload, args, r.RecordsPerSec, megabytes(r))
 	return r, nil
 }
@@ -158,7 +161,7 @@ func (l *lab) point(ctx context.Context, c *curve, x float64, label string, part
 		if err != nil {
 			return err
 		}
-		out, err := l.bench(ctx, "consume", topic)
+		out, err := l.bench(ctx, consumeWorkload, topic)
 		if err != nil {
 			return err
 		}
@@ -254,7 +257,7 @@ func measureConsumers(ctx context.Context, l *lab, c *curve) error {
 	}
 	for _, n := range []int{1, 10, 100, 1000} {
 		for range l.runs {
-			r, err := l.bench(ctx, "consume", topic, "--readers", strconv.Itoa(n), "--newest", strconv.Itoa(newest))
+			r, err := l.bench(ctx, consumeWorkload, topic, "--readers", strconv.Itoa(n), "--newest", strconv.Itoa(newest))
 			if err != nil {
 				return err
 			}

@@ -65,6 +65,18 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
+// eachPoint says how a point was measured.
+func (o *options) eachPoint() string {
+	s := fmt.Sprintf("%s after %s", o.duration, o.warmup)
+	if o.touch > 0 {
+		s += fmt.Sprintf(" and after touching %d GiB of memory", o.touch)
+	}
+	if o.runs == 1 {
+		return s + ", once"
+	}
+	return s + fmt.Sprintf(", %d times, the middle one shown", o.runs)
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -94,12 +106,12 @@ type curve struct {
 	X       string    `json:"x"`
 	Y       string    `json:"y"`
 	LogY    bool      `json:"log_y,omitempty"`
-	Setting string    `json:"setting"`
+	Setting string    `json:"setting"` // what its runs said of themselves
 	Machine string    `json:"machine"`
 	FS      string    `json:"fs"`
 	GitRev  string    `json:"git_rev"`
 	Date    string    `json:"date"`
-	Point   string    `json:"point"` // how long each was measured, after what
+	Point   string    `json:"point"` // how long each was measured, after what, how often
 	Series  []*series `json:"series"`
 }
 
@@ -136,15 +148,16 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
+	if o.docs != "" { // what would fail in the end fails now
+		if _, _, err := around(o.docs); err != nil {
+			return err
+		}
+	}
 	if !o.plotOnly {
-		if err := measure(ctx, o, r); err != nil {
+		if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // an ordinary folder
 			return err
 		}
-		b, err := json.MarshalIndent(r, "", " ")
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(os.MkdirAll(o.out, 0o755), os.WriteFile(file, append(b, '\n'), 0o644)); err != nil { //nolint:gosec // ordinary files
+		if err := measure(ctx, o, r, func() error { return r.save(file) }); err != nil {
 			return err
 		}
 	}
@@ -164,16 +177,25 @@ const (
 	docsEnd   = "<!-- end of curves -->\n"
 )
 
-// show puts the plots between two marks of a page.
-func (r *report) show(page, plots string) error {
+// around is what a page has before and after its plots.
+func around(page string) (before, after string, err error) {
 	b, err := os.ReadFile(page) //nolint:gosec // named by the user
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	before, rest, begins := strings.Cut(string(b), docsBegin)
 	_, after, ends := strings.Cut(rest, docsEnd)
 	if !begins || !ends {
-		return fmt.Errorf("%s has no place for the plots: a line %q and a line %q", page, strings.TrimSpace(docsBegin), strings.TrimSpace(docsEnd))
+		return "", "", fmt.Errorf("%s has no place for the plots: a line %q and a line %q", page, strings.TrimSpace(docsBegin), strings.TrimSpace(docsEnd))
+	}
+	return before, after, nil
+}
+
+// show puts the plots between two marks of a page.
+func (r *report) show(page, plots string) error {
+	before, after, err := around(page)
+	if err != nil {
+		return err
 	}
 	folder, err := filepath.Rel(filepath.Dir(page), plots)
 	if err != nil {
@@ -202,6 +224,14 @@ func read(file string) (*report, error) {
 	return r, nil
 }
 
+func (r *report) save(file string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644) //nolint:gosec // an ordinary file
+}
+
 // put replaces the curve of the same name, or adds it at its place.
 func (r *report) put(c *curve) {
 	r.Curves = append(slices.DeleteFunc(r.Curves, func(old *curve) bool { return old.Name == c.Name }), c)
@@ -210,7 +240,8 @@ func (r *report) put(c *curve) {
 	})
 }
 
-func measure(ctx context.Context, o *options, r *report) (err error) {
+// measure saves each curve as soon as it is there.
+func measure(ctx context.Context, o *options, r *report, save func() error) (err error) {
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
@@ -236,11 +267,16 @@ func measure(ctx context.Context, o *options, r *report) (err error) {
 		}
 		c := d.curve
 		c.Machine, c.FS, c.GitRev, c.Date = chaos.Machine(), bench.FileSystem(dir), chaos.Revision(ctx), time.Now().UTC().Format(time.DateOnly)
-		c.Point = fmt.Sprintf("%s after %s", o.duration, o.warmup)
+		c.Point = o.eachPoint()
+		l.reports = nil
 		if err := d.measure(ctx, l, &c); err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
+		c.Setting = setting(l.reports)
 		r.put(&c)
+		if err := save(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/penstock/penstock/bench"
 	"github.com/stretchr/testify/require"
 )
 
@@ -64,6 +65,71 @@ func TestEveryCurveIsDrawn(t *testing.T) {
 		require.Contains(t, text, "Rate by")
 		require.Contains(t, text, produce)
 	}
+}
+
+// TestCaptionsSayWhatTheRunsSaid: nothing of a caption is written down anywhere but in
+// the reports of the runs.
+func TestCaptionsSayWhatTheRunsSaid(t *testing.T) {
+	in := func(change func(*bench.Report)) *bench.Report {
+		r := &bench.Report{
+			Workload: produce, RecordSize: 100, Payload: "10000 distinct values of random letters", Acks: "all", Durability: "synced", Replicas: 3, Partitions: 6,
+			Producers: 1, BatchBytes: 262144, MeanBatchBytes: 200_000.7, Compression: "none", Processes: 3,
+		}
+		change(r)
+		return r
+	}
+	out := func(change func(*bench.Report)) *bench.Report {
+		r := &bench.Report{Workload: consumeWorkload, Producers: 1, Acks: "all", Compression: "none", Processes: 3}
+		change(r)
+		return r
+	}
+	same := func(*bench.Report) {}
+	const client = "; the Go client in one further process"
+	for name, tt := range map[string]struct {
+		reports []*bench.Report
+		want    string
+	}{
+		"producers": {
+			[]*bench.Report{in(same), in(func(r *bench.Report) { r.Producers, r.MeanBatchBytes = 1000, 900 })},
+			"produced: 100 B, 10000 distinct values of random letters, acks=all, synced, 3 replicas, 6 partitions, 1 to 1,000 producers, " +
+				"batches of at most 262,144 B, or of one record, 900 to 200,000 B in the mean, no compression; 3 nodes" + client,
+		},
+		"consumers": {
+			[]*bench.Report{in(same), out(func(r *bench.Report) { r.Producers, r.Readers, r.Newest = 0, 10, 1<<20 })},
+			"produced: 100 B, 10000 distinct values of random letters, acks=all, synced, 3 replicas, 6 partitions, 1 producer, " +
+				"batches of at most 262,144 B, or of one record, 200,000 B in the mean, no compression; " +
+				"read: 10 consumers, each of which reads everything, the newest 1,048,576 B of values again and again; 3 nodes" + client,
+		},
+		"codecs": {
+			[]*bench.Report{
+				in(func(r *bench.Report) { r.Durability, r.RecordSize, r.Payload = "replicated", 200, "orders" }), out(same),
+				in(func(r *bench.Report) {
+					r.Durability, r.RecordSize, r.Payload, r.Compression = "replicated", 200, "orders", "zstd"
+				}),
+			},
+			"produced: 200 B, orders, acks=all, replicated, 3 replicas, 6 partitions, 1 producer, " +
+				"batches of at most 262,144 B, or of one record, 200,000 B in the mean, none, zstd compression; " +
+				"read: 1 consumer from the start, again and again; 3 nodes" + client,
+		},
+		"nodes": {
+			[]*bench.Report{out(same), out(func(r *bench.Report) { r.Processes = 9 })},
+			"read: 1 consumer from the start, again and again; 3 to 9 nodes" + client,
+		},
+	} {
+		require.Equal(t, tt.want, setting(tt.reports), name)
+	}
+	require.Equal(t, "1,234,567", thousands(1_234_567))
+}
+
+// TestAPageWithoutAPlaceIsFoundFirst: not after all was measured.
+func TestAPageWithoutAPlaceIsFoundFirst(t *testing.T) {
+	dir := t.TempDir()
+	page := filepath.Join(dir, "page.md")
+	require.NoError(t, os.WriteFile(page, []byte("nothing\n"), 0o600))
+	out := filepath.Join(dir, "out")
+	err := run(t.Context(), &options{binary: filepath.Join(dir, "no"), dir: dir, out: out, docs: page, curves: curveNames()})
+	require.ErrorContains(t, err, "no place for the plots")
+	require.NoDirExists(t, out)
 }
 
 func TestFlags(t *testing.T) {

@@ -14,7 +14,7 @@
 //	latency   open loop at 1,000 records/s, beside what the bare disk takes for
 //	          the same pattern of syncs within the same minute
 //	latency-memory  the same with durability=replicated
-//	single    one record at a time
+//	single    one record at a time, each when the one before is acknowledged
 //	half      latency at half of the rate of produce
 //	e2e       from produce to a consumer at 1,000 records/s
 //	many      1,000 of 10,000 partitions written, beside 6; only when it is named
