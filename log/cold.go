@@ -300,8 +300,11 @@ func (c *coldRead) wrong(info *record.BatchInfo, ok bool, at int) string {
 
 func (c *coldRead) corrupt(at int, reason string) error {
 	off := c.from
-	if c.next != 0 { // the batches from there on are not whole, whatever was asked for
+	switch { // the batches from there on are not whole, whatever was asked for
+	case c.next != 0:
 		off = c.next
+	case c.position+int64(at) == 0:
+		off = c.base
 	}
 	return &CorruptionError{Path: c.path + logExt, Position: c.position + int64(at), Offset: off, Reason: reason}
 }

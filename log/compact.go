@@ -86,7 +86,7 @@ func (c *Cleaner) Compact(ctx context.Context, l *Log) (Compaction, error) {
 		return Compaction{}, nil
 	}
 	if err = p.run(); err != nil {
-		err = l.compactionError(err)
+		err = p.compactionError(err)
 	}
 	p.did.Took = l.dir.now().Sub(begin)
 	return p.did, err
@@ -120,6 +120,12 @@ func (l *Log) enterPass(ctx context.Context) (_ context.Context, leave func(), _
 	}, nil
 }
 
+func (l *Log) isClosing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closing
+}
+
 // stopPass ends a pass that runs and waits for it. The caller has set closing and
 // holds no lock.
 func (l *Log) stopPass() {
@@ -134,14 +140,12 @@ func (l *Log) stopPass() {
 
 // compactionError says why a pass ended. Bytes that turned out to be wrong are
 // damage, unless they were about to go anyway.
-func (l *Log) compactionError(err error) error {
-	l.mu.Lock()
-	closing := l.closing
-	l.mu.Unlock()
-	if closing {
+func (p *pass) compactionError(err error) error {
+	l := p.l
+	if l.isClosing() {
 		return ErrClosed
 	}
-	l.noteDamage(err)
+	l.noteDamage(err, func() bool { return l.generation == p.generation })
 	return err
 }
 

@@ -288,11 +288,15 @@ func (l *Log) latch(op string, err error) error {
 }
 
 // reportDamage makes a log read-only because durable bytes of it are bad, from an offset
-// on as far as is known; first: it was well until now.
-func (l *Log) reportDamage(d Damage, at record.Offset) (first bool) {
+// on as far as is known, unless still says that they are gone; first: it was well until now.
+func (l *Log) reportDamage(d Damage, at record.Offset, still func() bool) (first bool) {
 	l.mu.Lock()
+	if !still() {
+		l.mu.Unlock()
+		return false
+	}
 	first = l.damage == DamageNone
-	lower := !first && at >= 0 && at < l.sound
+	lower := !first && at >= 0 && (l.sound < 0 || at < l.sound)
 	switch {
 	case first:
 		l.damage, l.promised, l.sound = d, l.flushed, at

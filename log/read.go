@@ -4,8 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"path/filepath"
+	"slices"
 	"sort"
 
+	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -208,19 +211,42 @@ func (l *Log) settle(c *coldRead, err error) (again bool, _ error) {
 		// The kernel may have dropped what was written and not synced.
 		return false, failed
 	}
-	l.noteDamage(err)
+	l.noteDamage(err, func() bool { return l.generation == c.generation })
 	return false, err
 }
 
-// noteDamage makes the log read-only if what a read of durable bytes came upon is damage.
-func (l *Log) noteDamage(err error) {
+// noteDamage makes the log read-only if what a read of durable bytes came upon is damage
+// of what the log still is: still is asked with mu held, for a reset may have come since
+// the read, and what it began anew is whole.
+func (l *Log) noteDamage(err error, still func() bool) {
 	if corrupt, ok := errors.AsType[*CorruptionError](err); ok {
-		if l.reportDamage(DamageCorrupt, corrupt.Offset) {
+		if l.reportDamage(DamageCorrupt, corrupt.Offset, still) {
 			l.logger.Error("durable data is corrupt", "path", corrupt.Path, "position", corrupt.Position, "offset", corrupt.Offset, "reason", corrupt.Reason)
 		}
-	} else if errors.Is(err, fs.ErrNotExist) && l.reportDamage(DamageMissing, record.UnknownOffset) {
-		l.logger.Error("durable data is missing", "error", err)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		if at := l.firstMissing(); l.reportDamage(DamageMissing, at, still) {
+			l.logger.Error("durable data is missing", "offset", at, "error", err)
+		}
 	}
+}
+
+// firstMissing is where the first segment begins that has no file; UnknownOffset: all
+// have one, or nobody can tell.
+func (l *Log) firstMissing() record.Offset {
+	l.mu.Lock()
+	segments := l.segments
+	l.mu.Unlock()
+	entries, err := l.fs.List(l.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return record.UnknownOffset
+	}
+	for _, s := range segments {
+		name := filepath.Base(s.file.name)
+		if !slices.ContainsFunc(entries, func(e vfs.Entry) bool { return e.Name == name }) {
+			return s.base
+		}
+	}
+	return record.UnknownOffset
 }
 
 // FirstBatch is where the batch begins that holds the start of the log: at the

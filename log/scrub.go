@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/penstock/penstock/internal/vfs"
@@ -69,17 +70,18 @@ func (s *Scrubber) Scrub(ctx context.Context, l *Log) (read int64, err error) {
 // scrubPlace is where a scrub goes on: in a segment's file, or where the segment begins
 // that holds an offset by now.
 type scrubPlace struct {
-	next     record.Offset // UnknownOffset: at the beginning
-	file     *lazyFile
-	position int64
-	epoch    record.Epoch
-	until    record.Offset
+	next       record.Offset // UnknownOffset: at the beginning
+	file       *lazyFile
+	generation uint64 // of the log, when the place was found
+	position   int64
+	epoch      record.Epoch
+	until      record.Offset
 }
 
 // piece reads on for a piece, in one segment. It counts as a pass: what changes the
 // log's files waits for it or has it end.
-func (s *Scrubber) piece(ctx context.Context, l *Log, at *scrubPlace) (read int64, done bool, err error) {
-	ctx, leave, err := l.enterPass(ctx)
+func (s *Scrubber) piece(asked context.Context, l *Log, at *scrubPlace) (read int64, done bool, err error) {
+	ctx, leave, err := l.enterPass(asked)
 	if errors.Is(err, ErrBusy) { // a compaction may take its time: not worth waiting here
 		return 0, true, err
 	}
@@ -87,28 +89,38 @@ func (s *Scrubber) piece(ctx context.Context, l *Log, at *scrubPlace) (read int6
 		return 0, false, err
 	}
 	defer leave()
-	seg, generation, ok := at.find(l)
+	seg, ok := at.find(l)
 	if !ok {
 		return 0, true, nil
 	}
 	before := at.position
 	err = s.read(ctx, l, &seg, at)
-	if err == nil || ctx.Err() != nil {
-		return at.position - before, false, ctx.Err()
+	read = at.position - before
+	switch {
+	case ctx.Err() == nil && err != nil:
+		err = l.scrubbed(err, at)
+	case asked.Err() == nil && ctx.Err() != nil: // Close has it end
+		err = ErrClosed
+	default:
+		err = ctx.Err()
 	}
-	return at.position - before, false, l.scrubbed(err, seg.file, generation)
+	return read, false, err
 }
 
-// find returns the segment to go on in, as it is now; false: the log was read.
-func (at *scrubPlace) find(l *Log) (seg segment, generation uint64, ok bool) {
+// find returns the segment to go on in, as it is now; false: the log was read. Where the
+// log has become another one meanwhile, a position may lie within a batch.
+func (at *scrubPlace) find(l *Log) (seg segment, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at.next >= at.until {
-		return segment{}, 0, false
+		return segment{}, false
+	}
+	if at.generation != l.generation {
+		at.generation, at.file = l.generation, nil
 	}
 	for i, s := range l.segments {
 		if s.file == at.file && at.position < s.size {
-			return *s, l.generation, true
+			return *s, true
 		}
 		if s.file == at.file || s.next <= at.next || s.size == 0 {
 			continue
@@ -117,9 +129,9 @@ func (at *scrubPlace) find(l *Log) (seg segment, generation uint64, ok bool) {
 			continue
 		}
 		at.file, at.position, at.next, at.epoch = s.file, 0, s.base, record.UnknownEpoch
-		return *s, l.generation, true
+		return *s, true
 	}
-	return segment{}, 0, false
+	return segment{}, false
 }
 
 // read reads up to a piece of a segment.
@@ -148,28 +160,23 @@ func (s *Scrubber) read(ctx context.Context, l *Log, seg *segment, at *scrubPlac
 }
 
 // scrubbed judges an error of a read. That of a segment which is no longer the log's,
-// since retention or a truncation took it, means nothing. A sector that cannot be read is damage, unless nothing can be read: a
-// whole disk that fails shows elsewhere.
-func (l *Log) scrubbed(err error, file *lazyFile, generation uint64) error {
+// since retention, a truncation or a reset took it, means nothing. A sector that cannot be
+// read is damage from the batch on in which it is, unless nothing can be read: a whole disk
+// that fails shows elsewhere.
+func (l *Log) scrubbed(err error, at *scrubPlace) error {
+	there := func() bool {
+		return l.generation == at.generation && slices.ContainsFunc(l.segments, func(s *segment) bool { return s.file == at.file })
+	}
 	l.mu.Lock()
-	there := l.generation == generation
-	if there {
-		there = false
-		for _, s := range l.segments {
-			there = there || s.file == file
-		}
-	}
+	gone := !there()
 	l.mu.Unlock()
-	if !there { // it goes on in what there is now
+	switch {
+	case gone: // it goes on in what there is now
 		return nil
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO) && l.dir.readable():
+		err = errors.Join(&CorruptionError{Path: at.file.name, Position: at.position, Offset: at.next, Reason: "it cannot be read"}, err)
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = &CorruptionError{Path: file.name, Position: -1, Offset: record.UnknownOffset, Reason: err.Error()}
-	}
-	if errors.Is(err, syscall.EIO) && l.dir.readable() {
-		err = errors.Join(err, &CorruptionError{Path: file.name, Position: -1, Offset: record.UnknownOffset, Reason: "it cannot be read"})
-	}
-	l.noteDamage(err)
+	l.noteDamage(err, there)
 	return err
 }
 

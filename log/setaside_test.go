@@ -259,19 +259,6 @@ func TestScrubOfASoundLog(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 }
 
-// A sector that gives an error is damage like one that gives other bytes.
-func TestScrubOfABadSector(t *testing.T) {
-	faults := vfs.NewFaults(vfs.NewMem())
-	d, l, n := openTestLog(t, faults, Config{Synced: true, SegmentBytes: 700})
-	fill(t, l, n, 20)
-	evictAll(d)
-	faults.Inject(vfs.Fault{Op: vfs.OpRead, Pattern: "*.log", Err: syscall.EIO, Count: 1})
-	_, err := NewScrubber(ScrubberOptions{BytesPerSecond: -1}).Scrub(t.Context(), l)
-	require.ErrorIs(t, err, syscall.EIO)
-	require.Equal(t, DamageCorrupt, l.Damage())
-	require.NoError(t, d.Close(-1))
-}
-
 // A scrub takes its time.
 func TestScrubKeepsToItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,7 +40,7 @@ func (l *Log) TruncateTo(off record.Offset) error {
 	if off < written {
 		var err error
 		if off, position, err = l.batchAt(off); err != nil {
-			l.noteDamage(err)
+			l.noteDamage(err, func() bool { return true }) // io keeps a reset away
 			return err
 		}
 	}
