@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -81,6 +82,30 @@ func TestOptionsDefaults(t *testing.T) {
 	require.Equal(t, 1000, o.Rate)
 	require.Equal(t, 60*time.Second, o.Duration)
 	require.Equal(t, 10_000, o.Payloads)
+}
+
+func TestDataIsNotPutOnTmpfs(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "new")
+	if FileSystem(t.TempDir()) == "tmpfs" {
+		t.Skip("TMPDIR is on tmpfs")
+	}
+	dir, err := DataFolder(parent, "x-")
+	require.NoError(t, err)
+	require.DirExists(t, dir)
+	require.Equal(t, parent, filepath.Dir(dir))
+
+	const memory = "/dev/shm"
+	if FileSystem(memory) != "tmpfs" {
+		t.Skip(memory + " is no tmpfs here")
+	}
+	_, err = DataFolder(memory, "x-")
+	require.ErrorIs(t, err, ErrOptions)
+	require.ErrorContains(t, err, memory)
+	t.Setenv("TMPDIR", memory)
+	t.Chdir(t.TempDir())
+	dir, err = DataFolder("", "x-")
+	require.NoError(t, err)
+	require.Equal(t, "bin", filepath.Base(filepath.Dir(dir)))
 }
 
 func TestReportKeys(t *testing.T) {

@@ -110,6 +110,28 @@ func TouchMemory(size int) error {
 	return nil
 }
 
+// DataFolder makes a new folder, named after prefix, for data that is synced: in parent,
+// or without one among the temporary files, or in bin where those are on tmpfs. A
+// parent on tmpfs, which syncs nothing, is refused with ErrOptions.
+func DataFolder(parent, prefix string) (string, error) {
+	if parent == "" {
+		if parent = os.TempDir(); FileSystem(parent) == "tmpfs" {
+			parent = "bin"
+		}
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // an ordinary folder
+		return "", err
+	}
+	if FileSystem(parent) == "tmpfs" {
+		return "", fmt.Errorf("%w: %s is on tmpfs, which syncs nothing: name another folder for the data", ErrOptions, parent)
+	}
+	dir, err := os.MkdirTemp(parent, prefix)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
+}
+
 // FileSystem is the type of the file system that a folder is on, as people call it,
 // by the magic numbers of statfs(2).
 func FileSystem(dir string) string {

@@ -40,17 +40,10 @@ type lab struct {
 var errTurns = errors.New("some turns failed, see the result")
 
 func newLab(ctx context.Context, o *options) (*lab, error) {
-	parent := o.dir
-	if parent == "" {
-		parent = os.TempDir()
-	}
-	if err := errors.Join(os.MkdirAll(parent, 0o755), os.MkdirAll(o.tools, 0o755)); err != nil { //nolint:gosec // ordinary folders
+	if err := os.MkdirAll(o.tools, 0o755); err != nil { //nolint:gosec // an ordinary folder
 		return nil, err
 	}
-	if bench.FileSystem(parent) == "tmpfs" {
-		return nil, fmt.Errorf("%s is on tmpfs, which syncs nothing: name another -dir", parent)
-	}
-	dir, err := os.MkdirTemp(parent, "penstock-peers-")
+	dir, err := bench.DataFolder(o.dir, "penstock-peers-")
 	if err != nil {
 		return nil, err
 	}

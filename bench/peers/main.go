@@ -70,7 +70,7 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	f.StringVar(&o.binary, "penstock", "bin/penstock", "the binary of Penstock")
 	f.StringVar(&o.module, "module", "bench/peers", "this command's source, where the NATS server is built")
 	f.StringVar(&o.tools, "tools", "bin/peers", "where peers are installed")
-	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR)")
+	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR, or bin/ when that is tmpfs)")
 	f.StringVar(&peers, "peers", strings.Join(peerNames(), ","), "which; penstock always takes part")
 	f.StringVar(&rows, "rows", strings.Join(rowNames(), ","), "which")
 	f.StringVar(&durabilities, "durability", allDurabilities, "synced, replicated or both")

@@ -41,7 +41,7 @@ func parse(args []string) (*options, error) {
 	f := flag.NewFlagSet("report", flag.ContinueOnError)
 	var curves string
 	f.StringVar(&o.binary, "penstock", "bin/penstock", "the binary of Penstock")
-	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR)")
+	f.StringVar(&o.dir, "dir", "", "where the data goes; a new folder in it is used and removed (default: TMPDIR, or bin/ when that is tmpfs)")
 	f.StringVar(&o.out, "out", "docs/performance", "where the JSON and the plots go")
 	f.StringVar(&o.docs, "docs", "docs/performance.md", "the page that shows the plots; empty: none")
 	f.StringVar(&curves, "curves", strings.Join(curveNames(), ","), "which")
@@ -245,17 +245,7 @@ func measure(ctx context.Context, o *options, r *report, save func() error) (err
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
-	parent := o.dir
-	if parent == "" {
-		parent = os.TempDir()
-	}
-	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // an ordinary folder
-		return err
-	}
-	if bench.FileSystem(parent) == "tmpfs" {
-		return fmt.Errorf("%s is on tmpfs, which syncs nothing: name another -dir", parent)
-	}
-	dir, err := os.MkdirTemp(parent, "penstock-report-")
+	dir, err := bench.DataFolder(o.dir, "penstock-report-")
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,13 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if o.runs < 1 || flag.NArg() > 0 {
 		return errors.New("runs must be positive, and no argument may follow the flags")
 	}
+	if !slices.ContainsFunc(groups(), func(g group) bool { return strings.Contains(g.name, o.only) }) {
+		var names []string
+		for _, g := range groups() {
+			names = append(names, g.name)
+		}
+		return fmt.Errorf("-only is %q, want a part of one of %s", o.only, strings.Join(names, ", "))
+	}
 	folder, err := os.MkdirTemp("", "benchlog-")
 	if err != nil {
 		return err

@@ -171,7 +171,7 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
-	dir, err := dataFolder(o.dir)
+	dir, err := bench.DataFolder(o.dir, "penstock-bench-")
 	if err != nil {
 		return err
 	}
@@ -208,24 +208,4 @@ func run(ctx context.Context, o *options, out io.Writer) (err error) {
 		err = l.table.writeText(out)
 	}
 	return errors.Join(failed, err)
-}
-
-// dataFolder makes a folder on a file system that syncs.
-func dataFolder(parent string) (string, error) {
-	if parent == "" {
-		if parent = os.TempDir(); bench.FileSystem(parent) == "tmpfs" {
-			parent = "bin"
-		}
-	}
-	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // an ordinary folder
-		return "", err
-	}
-	if bench.FileSystem(parent) == "tmpfs" {
-		return "", fmt.Errorf("%s is on tmpfs, which syncs nothing: name another -dir", parent)
-	}
-	dir, err := os.MkdirTemp(parent, "penstock-bench-")
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(dir)
 }

@@ -29,6 +29,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/bench"
 	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
 )
@@ -39,19 +40,42 @@ type options struct {
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.binary, "binary", "bin/penstock", "the penstock binary")
-	flag.StringVar(&o.dir, "dir", "", "where the data goes, on a real disk (default: a folder beside the temporary ones)")
-	flag.StringVar(&o.only, "only", "", "one of join, kill, commits, load, groups; empty: all")
-	flag.BoolVar(&o.short, "short", false, "small sizes: does it work")
-	flag.Parse()
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "groupbench:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, o)
+	err = run(ctx, os.Stdout, *o)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "groupbench:", err)
 		os.Exit(1)
 	}
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("groupbench", flag.ContinueOnError)
+	f.StringVar(&o.binary, "binary", "bin/penstock", "the penstock binary")
+	f.StringVar(&o.dir, "dir", "", "where the data goes, a disk and not tmpfs (default: TMPDIR, or bin/ when that is tmpfs)")
+	f.StringVar(&o.only, "only", "", "one of "+strings.Join(names(), ", ")+"; empty: all")
+	f.BoolVar(&o.short, "short", false, "small sizes: does it work")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("argument %q, want flags only", f.Arg(0))
+	}
+	if o.only != "" && !slices.Contains(names(), o.only) {
+		return nil, fmt.Errorf("-only is %q, want one of %s", o.only, strings.Join(names(), ", "))
+	}
+	var err error
+	o.binary, err = filepath.Abs(o.binary)
+	return o, err
 }
 
 // figure measures one thing on a cluster of its own.
@@ -60,9 +84,19 @@ type figure struct {
 	measure func(context.Context, *lab) error
 }
 
+func figures() []figure {
+	return []figure{{"join", join}, {"kill", kill}, {"commits", commits}, {"load", load}, {"groups", groups}}
+}
+
+func names() (all []string) {
+	for _, f := range figures() {
+		all = append(all, f.name)
+	}
+	return all
+}
+
 func run(ctx context.Context, out io.Writer, o options) error {
-	figures := []figure{{"join", join}, {"kill", kill}, {"commits", commits}, {"load", load}, {"groups", groups}}
-	for _, f := range figures {
+	for _, f := range figures() {
 		if o.only != "" && o.only != f.name {
 			continue
 		}
@@ -82,16 +116,12 @@ type lab struct {
 }
 
 func (o options) one(ctx context.Context, out io.Writer, f figure) (err error) {
-	dir, err := os.MkdirTemp(o.dir, "penstock-groupbench-")
+	dir, err := bench.DataFolder(o.dir, "penstock-groupbench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	binary, err := filepath.Abs(o.binary)
-	if err != nil {
-		return err
-	}
-	cluster, err := chaos.New(chaos.Options{Binary: binary, Dir: dir, Nodes: 3, Config: []string{"session.grace: 200ms"}})
+	cluster, err := chaos.New(chaos.Options{Binary: o.binary, Dir: dir, Nodes: 3, Config: []string{"session.grace: 200ms"}})
 	if err != nil {
 		return err
 	}
