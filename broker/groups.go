@@ -212,8 +212,8 @@ func (b *Broker) CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]a
 }
 
 // FetchOffsets returns the committed offsets of a group.
-func (b *Broker) FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error) {
-	return b.coordinator.FetchOffsets(ctx, group, partitions)
+func (b *Broker) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
+	return b.coordinator.FetchOffsets(ctx, req)
 }
 
 // ListGroups returns the groups coordinated here.

@@ -96,6 +96,7 @@ const (
 	CodePreferredLeaderNotAvailable  = Code(pb.ErrorCode_ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE)
 	CodeUnknownBroker                = Code(pb.ErrorCode_ERROR_CODE_UNKNOWN_BROKER)
 	CodeInvalidState                 = Code(pb.ErrorCode_ERROR_CODE_INVALID_STATE)
+	CodeOffsetMetadataTooLarge       = Code(pb.ErrorCode_ERROR_CODE_OFFSET_METADATA_TOO_LARGE)
 )
 
 // String returns the code's name in words, "not leader".

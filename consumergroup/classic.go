@@ -75,10 +75,6 @@ func (c *Classic) speaks(m *classicMember, generation int32) bool {
 // heartbeats meanwhile.
 func (m *classicMember) waits() bool { return m.join != 0 || m.sync != 0 }
 
-func (m *classicMember) supports(protocol string) bool {
-	return slices.ContainsFunc(m.Protocols, func(p ClassicProtocol) bool { return p.Name == protocol })
-}
-
 func (m *classicMember) metadata(protocol string) []byte {
 	for i := range m.Protocols {
 		if m.Protocols[i].Name == protocol {
@@ -145,12 +141,6 @@ func (c *Classic) ProtocolType() string { return c.protocolType }
 // Protocol is the protocol of the generation; empty: none was chosen.
 func (c *Classic) Protocol() string { return c.protocol }
 
-// Leader is the member that assigns; empty: none.
-func (c *Classic) Leader() string { return c.leader }
-
-// Since is when the group came to its state.
-func (c *Classic) Since() time.Time { return c.since }
-
 // Len is the number of members.
 func (c *Classic) Len() int { return len(c.members) }
 
@@ -178,15 +168,8 @@ func (c *Classic) Members() []ClassicMember {
 	return out
 }
 
-// CheckCommit reports whether a member may commit in a generation. Both member
-// id empty and generation negative: a commit from outside, for empty groups.
+// CheckCommit reports whether a member may commit in a generation.
 func (c *Classic) CheckCommit(memberID, instanceID string, generation int32) (Code, string) {
-	if memberID == "" && generation < 0 {
-		if len(c.members) > 0 {
-			return CodeUnknownMember, "the group has members: only they commit"
-		}
-		return CodeNone, ""
-	}
 	m, code, message := c.find(memberID, instanceID)
 	switch {
 	case m == nil:
@@ -408,7 +391,7 @@ func (c *Classic) elect() string {
 
 func (c *Classic) allSupport(protocol string) bool {
 	for _, m := range c.members {
-		if !m.supports(protocol) {
+		if !supports(m.Protocols, protocol) {
 			return false
 		}
 	}

@@ -56,7 +56,7 @@ func (c *Classic) mismatch(ev ClassicEvent) string {
 		common := true
 		for _, m := range c.members {
 			replaced := m.ID == j.ID || m.InstanceID != "" && m.InstanceID == j.InstanceID
-			common = common && (replaced || m.supports(p.Name))
+			common = common && (replaced || supports(m.Protocols, p.Name))
 		}
 		if common {
 			return ""
@@ -124,7 +124,7 @@ func (c *Classic) replace(now time.Time, old *classicMember, ev ClassicEvent, ou
 	if led {
 		c.leader = m.ID
 	}
-	same := m.supports(c.protocol) && bytes.Equal(before, m.metadata(c.protocol)) && c.elect() == c.protocol
+	same := supports(m.Protocols, c.protocol) && bytes.Equal(before, m.metadata(c.protocol)) && c.elect() == c.protocol
 	switch {
 	case c.state == ClassicStable && same:
 		// The record goes first: a coordinator that takes over must know the new id.

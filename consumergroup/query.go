@@ -23,6 +23,10 @@ func (g *Group) ID() string { return g.id }
 // Epoch is the group epoch.
 func (g *Group) Epoch() int32 { return g.epoch }
 
+// TargetEpoch is the group epoch that the target assignment was computed for: older
+// than Epoch while a new one is due.
+func (g *Group) TargetEpoch() int32 { return g.targetEpoch }
+
 // Len is the number of members, those that are away included.
 func (g *Group) Len() int { return len(g.members) }
 
@@ -34,9 +38,6 @@ func (g *Group) Speaks(memberID string) bool {
 	m := g.members[memberID]
 	return m != nil && !m.isHosted()
 }
-
-// Hosts is the number of members of the classic protocol.
-func (g *Group) Hosts() int { return g.hosted }
 
 // HasInstance reports whether there is a member of that instance id.
 func (g *Group) HasInstance(instanceID string) bool {
@@ -163,6 +164,32 @@ func (g *Group) CheckMember(memberID, instanceID string, epoch int32) (Code, str
 		return CodeIllegalGeneration, m.notGeneration(epoch)
 	}
 	return CodeFencedEpoch, "member epoch " + strconv.Itoa(int(epoch)) + " was not given; the member's is " + strconv.Itoa(int(m.epoch))
+}
+
+// CheckFetch reports whether a member may ask with an epoch for the offsets of
+// partitions. Its epoch may have risen without its knowing; with an older one it may
+// ask, as it may commit, for what is its own and was when that was given.
+func (g *Group) CheckFetch(memberID string, epoch int32, of []TopicPartition) (Code, string) {
+	m := g.members[memberID]
+	switch {
+	case m == nil || m.left:
+		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
+	case m.away:
+		return CodeAway, "member " + strconv.Quote(memberID) + " has not come back to the new coordinator yet"
+	case epoch == m.epoch:
+		return CodeNone, ""
+	case m.isHosted():
+		return CodeIllegalGeneration, m.notGeneration(epoch)
+	}
+	unheard := epoch >= 0 && epoch < m.epoch && len(of) > 0
+	for _, p := range of {
+		given, owns := m.owned[p]
+		unheard = unheard && owns && epoch >= given
+	}
+	if !unheard {
+		return CodeStaleEpoch, "the member's epoch is " + strconv.Itoa(int(m.epoch)) + ", not " + strconv.Itoa(int(epoch))
+	}
+	return CodeNone, ""
 }
 
 // CheckCommit reports whether a member that passed CheckMember may commit an

@@ -90,6 +90,9 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 	case "commit":
 		s.commit(id, int32(epoch), partitions(owned)[0])
 		return
+	case "fetch":
+		s.verdict(s.g.CheckFetch(id, int32(epoch), partitions(owned)))
+		return
 	case "show":
 		s.show()
 		return
@@ -288,6 +291,10 @@ func (s *script) commit(id string, epoch int32, p TopicPartition) {
 	if code == CodeNone {
 		code, message = s.g.CheckCommit(id, epoch, p)
 	}
+	s.verdict(code, message)
+}
+
+func (s *script) verdict(code Code, message string) {
 	fmt.Fprintf(&s.b, "%s", code)
 	if message != "" {
 		fmt.Fprintf(&s.b, ": %s", message)

@@ -29,7 +29,7 @@ func describeConfigs(ctx context.Context, d *Door, c *call, req *kmsg.DescribeCo
 		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
 		for j := range configs {
 			if in.ConfigNames == nil || slices.Contains(in.ConfigNames, configs[j].Name) {
-				out.Configs = append(out.Configs, configOut(&configs[j], in.ResourceType, c.version, req.IncludeSynonyms, req.IncludeDocumentation))
+				out.Configs = append(out.Configs, configOut(&configs[j], in.ResourceType, req.IncludeSynonyms, req.IncludeDocumentation))
 			}
 		}
 		resp.Resources = append(resp.Resources, out)
@@ -78,13 +78,13 @@ func sourceOf(c *api.TopicConfig) kmsg.ConfigSource {
 	return kmsg.ConfigSourceDynamicTopicConfig
 }
 
-func configOut(c *api.TopicConfig, kind kmsg.ConfigResourceType, version int16, synonyms, documentation bool) kmsg.DescribeConfigsResponseResourceConfig {
+func configOut(c *api.TopicConfig, kind kmsg.ConfigResourceType, synonyms, documentation bool) kmsg.DescribeConfigsResponseResourceConfig {
 	out := kmsg.NewDescribeConfigsResponseResourceConfig()
 	out.Name, out.Value, out.IsDefault, out.Source = c.Name, &c.Value, c.IsDefault, sourceOf(c)
 	if kind == kmsg.ConfigResourceTypeBroker {
 		out.ReadOnly, out.Source = true, kmsg.ConfigSourceStaticBrokerConfig
 	}
-	if synonyms && version >= 1 {
+	if synonyms {
 		s := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
 		s.Name, s.Value, s.Source = c.Name, &c.Value, out.Source
 		out.ConfigSynonyms = append(out.ConfigSynonyms, s)

@@ -70,7 +70,7 @@ func consumerGroupDescribe(ctx context.Context, d *Door, c *call, req *kmsg.Cons
 }
 
 func (d *Door) consumerGroup(ctx context.Context, out *kmsg.ConsumerGroupDescribeResponseGroup, g *api.GroupDescription) error {
-	out.State, out.Epoch, out.AssignmentEpoch, out.AssignorName = groupState(g.State), g.Epoch, g.Epoch, g.Assignor
+	out.State, out.Epoch, out.AssignmentEpoch, out.AssignorName = groupState(g.State), g.Epoch, g.AssignmentEpoch, g.Assignor
 	ids, err := d.topicIDs(ctx)
 	if err != nil {
 		return err

@@ -86,7 +86,7 @@ func (failing) CommitOffsets(context.Context, *api.CommitOffsets) ([]api.Committ
 	return nil, errStub
 }
 
-func (failing) FetchOffsets(context.Context, string, []api.TopicPartition) ([]api.CommittedOffset, error) {
+func (failing) FetchOffsets(context.Context, *api.FetchOffsets) ([]api.CommittedOffset, error) {
 	return nil, errStub
 }
 

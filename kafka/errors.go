@@ -155,6 +155,8 @@ func groupCode(c api.Code) *kerr.Error {
 		return kerr.GroupIDNotFound
 	case api.CodeInvalidCommitOffset:
 		return kerr.InvalidCommitOffsetSize
+	case api.CodeOffsetMetadataTooLarge:
+		return kerr.OffsetMetadataTooLarge
 	case api.CodeOutOfOrderSequence:
 		return kerr.OutOfOrderSequenceNumber
 	case api.CodeInvalidProducerEpoch:

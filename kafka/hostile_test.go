@@ -105,10 +105,10 @@ func (large) DescribeGroup(context.Context, string) (*api.GroupDescription, erro
 	return &api.GroupDescription{Type: api.GroupTypeClassic, Members: []api.GroupMember{{MemberID: "m", Metadata: make([]byte, 10_000)}}}, nil
 }
 
-func (large) FetchOffsets(_ context.Context, _ string, partitions []api.TopicPartition) ([]api.CommittedOffset, error) {
-	out := make([]api.CommittedOffset, len(partitions))
+func (large) FetchOffsets(_ context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
+	out := make([]api.CommittedOffset, len(req.Partitions))
 	for i := range out {
-		out[i] = api.CommittedOffset{TopicPartition: partitions[i], Metadata: string(make([]byte, 4000))}
+		out[i] = api.CommittedOffset{TopicPartition: req.Partitions[i], Metadata: string(make([]byte, 4000))}
 	}
 	return out, nil
 }

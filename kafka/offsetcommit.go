@@ -29,17 +29,16 @@ func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitR
 			commit.Offsets = append(commit.Offsets, o)
 		}
 	}
-	results, err := d.services.Offsets.CommitOffsets(ctx, commit)
-	e := asError(err)
+	results, e := d.commitOffsets(ctx, commit)
 	resp := kmsg.NewPtrOffsetCommitResponse()
 	for i := range req.Topics {
 		t := kmsg.NewOffsetCommitResponseTopic()
 		t.Topic = req.Topics[i].Topic
 		for j := range req.Topics[i].Partitions {
 			out := kmsg.NewOffsetCommitResponseTopicPartition()
-			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, c.counted(commitCode(e))
+			out.Partition, out.ErrorCode = req.Topics[i].Partitions[j].Partition, c.counted(commitCode(e, c.version))
 			if e == nil {
-				out.ErrorCode = c.counted(commitCode(results[0].Err))
+				out.ErrorCode = c.counted(commitCode(results[0].Err, c.version))
 				results = results[1:]
 			}
 			t.Partitions = append(t.Partitions, out)
@@ -49,11 +48,31 @@ func offsetCommit(ctx context.Context, d *Door, c *call, req *kmsg.OffsetCommitR
 	return resp, nil
 }
 
-// commitCode is codeOf for commits: clients wait and commit again at one of the words
-// of groups alone.
-func commitCode(e *api.Error) int16 {
-	if e != nil && e.Code == api.CodeOverloaded {
-		return kerr.CoordinatorLoadInProgress.Code
+// commitOffsets is for members and, with the generation -1, for everybody else.
+func (d *Door) commitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, *api.Error) {
+	if req.MemberID == "" && req.MemberEpoch >= 0 {
+		return nil, api.Errorf(api.CodeUnknownMember, "a commit in generation %d names no member", req.MemberEpoch)
 	}
-	return codeOf(e)
+	results, err := d.services.Offsets.CommitOffsets(ctx, req)
+	return results, asError(err)
+}
+
+// commitCode is codeOf for commits, where Kafka has words of its own.
+func commitCode(e *api.Error, version int16) int16 {
+	if e == nil {
+		return 0
+	}
+	switch e.Code {
+	case api.CodeOverloaded:
+		return kerr.CoordinatorLoadInProgress.Code // clients wait and commit again
+	case api.CodeGroupNotEmpty:
+		return kerr.UnknownMemberID.Code // who commits from outside is no member
+	case api.CodeStaleMemberEpoch, api.CodeFencedMemberEpoch:
+		if version < 9 {
+			return kerr.UnsupportedVersion.Code // member epochs came with version 9
+		}
+		return kerr.StaleMemberEpoch.Code
+	default:
+		return codeOf(e)
+	}
 }

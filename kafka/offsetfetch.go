@@ -59,7 +59,10 @@ func (d *Door) groupOffsets(ctx context.Context, c *call, g *kmsg.OffsetFetchReq
 	if wanted = distinct(wanted, itself); g.Topics != nil && len(wanted) == 0 {
 		return out
 	}
-	offsets, err := d.services.Offsets.FetchOffsets(ctx, g.Group, wanted)
+	offsets, err := d.services.Offsets.FetchOffsets(ctx, &api.FetchOffsets{
+		Group: g.Group, Partitions: wanted,
+		ByMember: c.version >= 9 && (g.MemberID != nil || g.MemberEpoch >= 0), MemberID: value(g.MemberID), MemberEpoch: g.MemberEpoch,
+	})
 	if e := asError(err); e != nil {
 		out.ErrorCode = c.code(e)
 		return out

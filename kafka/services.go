@@ -77,7 +77,7 @@ type Placement interface {
 type Offsets interface {
 	FindCoordinator(ctx context.Context, group string) (nodeID int32, err error)
 	CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error)
-	FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error)
+	FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error)
 }
 
 // Groups serves members of consumer groups, of the classic protocol and of KIP-848.

@@ -78,6 +78,7 @@ const (
 	// CodeInvalidState says that the state of the cluster does not allow it; the
 	// message says what would have to change first.
 	CodeInvalidState
+	CodeOffsetMetadataTooLarge
 )
 
 func (c Code) String() string {
@@ -97,7 +98,7 @@ func (c Code) String() string {
 		"illegal generation", "rebalance in progress", "inconsistent protocol", "member id required",
 		"invalid session timeout", "invalid pattern", "too many subscriptions", "unknown assignor", "group full",
 		"invalid replica assignment", "no reassignment in progress", "election not needed",
-		"preferred leader not available", "unknown broker", "invalid state",
+		"preferred leader not available", "unknown broker", "invalid state", "offset metadata too large",
 	}
 	if c >= 0 && int(c) < len(names) {
 		return names[c]

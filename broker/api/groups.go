@@ -77,6 +77,17 @@ type OffsetCommit struct {
 	Metadata    string
 }
 
+// FetchOffsets asks for the committed offsets of a group: of the partitions named,
+// or of all when there are none.
+type FetchOffsets struct {
+	Group      string
+	Partitions []TopicPartition
+	// ByMember: a member asks, and hears of it when it is none any more. Else anybody may.
+	ByMember    bool
+	MemberID    string
+	MemberEpoch int32
+}
+
 // CommittedOffset is the outcome of a commit or what is committed. Offset -1: nothing.
 type CommittedOffset struct {
 	TopicPartition
@@ -119,14 +130,15 @@ type GroupDescription struct {
 	Type  GroupType
 	// State is empty, assigning, reconciling or stable; of a classic group Empty,
 	// PreparingRebalance, CompletingRebalance or Stable.
-	State        string
-	Epoch        int32  // the generation of a classic group
-	Assignor     string // the protocol of a classic group
-	ProtocolType string // of a classic group
-	Coordinator  int32
-	Members      []GroupMember
-	Offsets      []CommittedOffset
-	Lags         []PartitionLag // of every partition with an offset or a member, ascending
+	State           string
+	Epoch           int32  // the generation of a classic group
+	AssignmentEpoch int32  // the epoch that the target assignment is of
+	Assignor        string // the protocol of a classic group
+	ProtocolType    string // of a classic group
+	Coordinator     int32
+	Members         []GroupMember
+	Offsets         []CommittedOffset
+	Lags            []PartitionLag // of every partition with an offset or a member, ascending
 }
 
 // PartitionProgress is how far a partition is, as its leader tells coordinators.

@@ -76,7 +76,7 @@ func grpcCode(c api.Code) codes.Code {
 		return codes.AlreadyExists
 	case api.CodeInvalidTopic, api.CodeInvalidPartitions, api.CodeInvalidReplicationFactor, api.CodeInvalidConfig,
 		api.CodeInvalidArgument, api.CodeCorruptBatch, api.CodeRecordTooLarge, api.CodeUnsupportedCodec,
-		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset,
+		api.CodeInvalidTimestamp, api.CodeInvalidGroupID, api.CodeInvalidCommitOffset, api.CodeOffsetMetadataTooLarge,
 		api.CodeInvalidRecord, api.CodePolicyViolation, api.CodeInvalidSessionTimeout, api.CodeInvalidPattern,
 		api.CodeTooManySubscriptions, api.CodeUnknownAssignor, api.CodeInconsistentProtocol, api.CodeInvalidReplicaAssignment:
 		return codes.InvalidArgument

@@ -19,7 +19,7 @@ type Groups interface {
 	// closed (nil), out fails (its error) or the member is fenced (*api.Error).
 	Session(ctx context.Context, join api.JoinGroup, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error
 	CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error)
-	FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error)
+	FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error)
 }
 
 // GroupAdmin shows and removes consumer groups.
@@ -116,7 +116,7 @@ func (s *groupService) CommitOffsets(ctx context.Context, in *pb.CommitOffsetsRe
 }
 
 func (s *groupService) FetchOffsets(ctx context.Context, in *pb.FetchOffsetsRequest) (*pb.FetchOffsetsResponse, error) {
-	results, err := s.door.services.Groups.FetchOffsets(ctx, in.GetGroup(), partitionsIn(in.GetPartitions()))
+	results, err := s.door.services.Groups.FetchOffsets(ctx, &api.FetchOffsets{Group: in.GetGroup(), Partitions: partitionsIn(in.GetPartitions())})
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}

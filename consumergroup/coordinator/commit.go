@@ -81,7 +81,7 @@ func (c *commit) answer(results []api.CommittedOffset, err error) {
 func (s *shard) commit(c *commit) {
 	g := s.groups[c.req.Group]
 	err := commitAllowed(g, &c.req)
-	if err == nil && c.session != nil && g.machine.Stream(c.req.MemberID) != c.session.stream {
+	if err == nil && c.session != nil && (g == nil || g.machine.Stream(c.req.MemberID) != c.session.stream) {
 		err = api.Errorf(api.CodeFencedMemberEpoch, "group %q: another stream speaks for member %q", c.req.Group, c.req.MemberID)
 	}
 	if err != nil {
@@ -177,15 +177,19 @@ func (c *commit) finish(s *shard, err error, from, to int) {
 	}
 }
 
+// outside reports whether a commit is not one of a member: of a tool, or of a consumer
+// that assigns itself. Kafka's clients say so with the generation -1, whatever id they
+// bring.
+func outside(req *api.CommitOffsets) bool { return req.MemberID == "" || req.MemberEpoch < 0 }
+
 // commitAllowed checks who commits. g is nil for a group that does not exist.
 func commitAllowed(g *group, req *api.CommitOffsets) error {
-	if req.MemberID == "" {
-		if g != nil && g.members() > 0 {
-			return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.members())
-		}
+	switch {
+	case outside(req) && (g == nil || g.members() == 0):
 		return nil
-	}
-	if g == nil {
+	case req.MemberID == "":
+		return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.members())
+	case g == nil:
 		return api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
 	}
 	if g.classic != nil {
@@ -208,13 +212,13 @@ func (s *shard) checkOffset(g *group, req *api.CommitOffsets, o *api.OffsetCommi
 	case o.Offset < 0:
 		return topic, api.Errorf(api.CodeInvalidCommitOffset, "the offset is %d, it must not be negative", o.Offset)
 	case len(o.Metadata) > s.cfg.MaxMetadataBytes:
-		return topic, api.Errorf(api.CodeInvalidArgument, "the metadata has %d bytes, at most %d are allowed", len(o.Metadata), s.cfg.MaxMetadataBytes)
+		return topic, api.Errorf(api.CodeOffsetMetadataTooLarge, "the metadata has %d bytes, at most %d are allowed", len(o.Metadata), s.cfg.MaxMetadataBytes)
 	case partitions == 0:
 		return topic, api.Errorf(api.CodeUnknownTopic, "there is no such topic")
 	case o.Partition < 0 || o.Partition >= partitions:
 		return topic, api.Errorf(api.CodeUnknownPartition, "the topic has partitions 0 to %d", partitions-1)
 	}
-	if req.MemberID == "" || g.classic != nil {
+	if outside(req) || g.classic != nil {
 		return topic, nil // a classic group is fenced by its generation: who owns what, its members know
 	}
 	tp := consumergroup.TopicPartition{Topic: o.Topic, Partition: o.Partition}

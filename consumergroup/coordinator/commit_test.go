@@ -292,7 +292,7 @@ func TestCommitOfSeveralBatches(t *testing.T) {
 				}
 				for range 2 { // as this coordinator has it, and as the log does
 					for tp, want := range told {
-						got, err := b.c.FetchOffsets(t.Context(), "g", []api.TopicPartition{tp})
+						got, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g", Partitions: []api.TopicPartition{tp}})
 						if err != nil || got[0].Offset != want {
 							t.Fatalf("%v: %v %v, want offset %d", tp, got, err, want)
 						}

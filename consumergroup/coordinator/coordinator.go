@@ -136,8 +136,8 @@ func (c *Coordinator) CommitOffsets(ctx context.Context, req *api.CommitOffsets)
 
 // FetchOffsets returns what is committed for the partitions, offset -1 where
 // nothing is, or all that is committed when none is named.
-func (c *Coordinator) FetchOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]api.CommittedOffset, error) {
-	s, err := c.shardOf(group)
+func (c *Coordinator) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
+	s, err := c.shardOf(req.Group)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,11 @@ func (c *Coordinator) FetchOffsets(ctx context.Context, group string, partitions
 				reply(nil, errLoading())
 				return
 			}
-			reply(s.fetch(group, partitions), nil)
+			if refused := s.fetchAllowed(req); refused != nil {
+				reply(nil, refused)
+				return
+			}
+			reply(s.fetch(req.Group, req.Partitions), nil)
 		})
 	})
 }

@@ -37,7 +37,7 @@ func mustCommit(t *testing.T, c *Coordinator, req *api.CommitOffsets) {
 
 func fetchA(t *testing.T, c *Coordinator, group string, partition int32) record.Offset {
 	t.Helper()
-	results, err := c.FetchOffsets(t.Context(), group, []api.TopicPartition{{Topic: "a", Partition: partition}})
+	results, err := c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: group, Partitions: []api.TopicPartition{{Topic: "a", Partition: partition}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestCommitsSurviveTheCoordinator(t *testing.T) {
 		if p0, p1 := fetchA(t, b.c, "g", 0), fetchA(t, b.c, "g", 1); p0 != 7 || p1 != 6 {
 			t.Fatalf("offsets %d and %d", p0, p1)
 		}
-		all, err := b.c.FetchOffsets(t.Context(), "g", nil)
+		all, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
 		if err != nil || len(all) != 2 || all[0].Partition != 0 || all[0].LeaderEpoch != record.UnknownEpoch {
 			t.Fatalf("%v %v", all, err)
 		}
@@ -92,7 +92,7 @@ func TestWhileLoading(t *testing.T) {
 		hold := make(chan struct{})
 		b.log.set(func() { b.log.hold = hold })
 		b.c.Load(0, 2, b.log)
-		_, err := b.c.FetchOffsets(t.Context(), "g", nil)
+		_, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
 		wantCode(t, err, api.CodeCoordinatorLoading)
 		_, err = b.c.CommitOffsets(t.Context(), adminCommit("g", 0, 1))
 		wantCode(t, err, api.CodeCoordinatorLoading)
@@ -107,10 +107,10 @@ func TestWhileLoading(t *testing.T) {
 			t.Fatalf("offset %d", got)
 		}
 		b.c.Unload(0)
-		_, err = b.c.FetchOffsets(t.Context(), "g", nil)
+		_, err = b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
 		wantCode(t, err, api.CodeNotCoordinator)
 		b.c.SetPartitions(0)
-		_, err = b.c.FetchOffsets(t.Context(), "g", nil)
+		_, err = b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
 		wantCode(t, err, api.CodeCoordinatorNotAvailable)
 		b.close()
 	})
@@ -471,7 +471,7 @@ func TestFailedAppend(t *testing.T) {
 				if c.ends {
 					<-m.done
 					wantCode(t, m.err, api.CodeCoordinatorLoading)
-					_, err := b.c.FetchOffsets(t.Context(), "h", nil)
+					_, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "h"})
 					wantCode(t, err, api.CodeCoordinatorLoading)
 					time.Sleep(time.Second)
 					m = m.resume(b.c)
@@ -658,7 +658,7 @@ func TestBadInput(t *testing.T) {
 			"negative":  {api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "a"}, Offset: -1}, api.CodeInvalidCommitOffset},
 			"topic":     {api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "no"}}, api.CodeUnknownTopic},
 			"partition": {api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "a", Partition: 4}}, api.CodeUnknownPartition},
-			"metadata":  {api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "a"}, Metadata: strings.Repeat("m", 5000)}, api.CodeInvalidArgument},
+			"metadata":  {api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "a"}, Metadata: strings.Repeat("m", 5000)}, api.CodeOffsetMetadataTooLarge},
 		} {
 			results, err := b.c.CommitOffsets(t.Context(), &api.CommitOffsets{Group: "g", Offsets: []api.OffsetCommit{c.commit}})
 			if err != nil || results[0].Err == nil || results[0].Err.Code != c.code || results[0].Err.Topic != c.commit.Topic {

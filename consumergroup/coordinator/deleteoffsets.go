@@ -2,13 +2,9 @@ package coordinator
 
 import (
 	"context"
-	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	"github.com/penstock/penstock/broker/api"
-	"github.com/penstock/penstock/consumergroup"
 )
 
 // DeleteOffsets removes committed offsets of a group and returns the outcome of
@@ -35,6 +31,7 @@ func (s *shard) deleteOffsets(groupID string, partitions []api.TopicPartition, r
 	}
 	results := make([]*api.Error, len(partitions))
 	now := time.Now()
+	subscribed := g.subscribed()
 	var dropped []int
 	for i, tp := range partitions {
 		_, has := g.offsets[tp]
@@ -42,7 +39,7 @@ func (s *shard) deleteOffsets(groupID string, partitions []api.TopicPartition, r
 		switch {
 		case tp.Partition < 0 || tp.Partition >= exist:
 			results[i] = api.Errorf(api.CodeUnknownPartition, "there is no such partition").At(tp.Topic, tp.Partition)
-		case g.subscribes(tp.Topic):
+		case subscribed(tp.Topic):
 			results[i] = api.Errorf(api.CodeGroupNotEmpty, "members of group %q subscribe to the topic", groupID).At(tp.Topic, tp.Partition)
 		case has || g.onTheWay[tp] > 0:
 			s.persistAt(now, offsetKey(g.id, tp), nil, false)
@@ -71,16 +68,26 @@ func offsetsDeletable(g *group, groupID string) *api.Error {
 	return nil
 }
 
-// subscribes reports whether a member wants a topic, as far as is known: what a
-// member of the classic protocol says and does not decode may be any topic.
-func (g *group) subscribes(topic string) bool {
+// subscribed tells whether a member wants a topic, as far as is known: what a member of
+// the classic protocol says and cannot be read may be any topic.
+func (g *group) subscribed() func(topic string) bool {
 	if g.classic == nil {
-		return g.machine.Subscribes(topic)
+		return g.machine.Subscribes
 	}
-	return slices.ContainsFunc(g.classic.Members(), func(m consumergroup.ClassicMember) bool {
-		return slices.ContainsFunc(m.Protocols, func(p consumergroup.ClassicProtocol) bool {
-			var wants kmsg.ConsumerMemberMetadata
-			return wants.ReadFrom(p.Metadata) != nil || slices.Contains(wants.Topics, topic)
-		})
-	})
+	topics := make(map[string]struct{})
+	for _, m := range g.classic.Members() {
+		for _, p := range m.Protocols {
+			sub, ok := readSubscription(p.Metadata)
+			if !ok {
+				return func(string) bool { return true }
+			}
+			for _, topic := range sub.Topics {
+				topics[topic] = struct{}{}
+			}
+		}
+	}
+	return func(topic string) bool {
+		_, ok := topics[topic]
+		return ok
+	}
 }

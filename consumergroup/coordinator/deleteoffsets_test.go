@@ -95,7 +95,7 @@ func TestOffsetsOfSubscribedTopicsStay(t *testing.T) {
 		if errs[0] == nil || errs[0].Code != api.CodeGroupNotEmpty || errs[1] != nil {
 			t.Fatalf("%v", errs)
 		}
-		left, err := b.c.FetchOffsets(t.Context(), group, both)
+		left, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: group, Partitions: both})
 		if err != nil || left[0].Offset != 1 || left[1].Offset != record.UnknownOffset {
 			t.Fatalf("%+v %v", left, err)
 		}

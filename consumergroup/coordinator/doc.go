@@ -71,7 +71,7 @@
 // # Records
 //
 // All keys begin with a 16-bit type. Written are, in Kafka's own schemas,
-// OffsetCommit (key 1, value version 3), GroupMetadata (key 2, value version 3:
+// OffsetCommit (key 1, value version 4), GroupMetadata (key 2, value version 3:
 // a classic group as its leader assigned it), ConsumerGroupMetadata (key 3: the
 // group epoch and a hash of the topics), ConsumerGroupMemberMetadata (key 5, with
 // the session timeout in a tagged field of ours), the target assignment (keys 6 and

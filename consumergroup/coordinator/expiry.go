@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/consumergroup"
 )
 
 // topicUse is what a shard remembers of a topic that groups have offsets of.
@@ -135,7 +136,9 @@ func (s *shard) sweep(now time.Time) time.Duration {
 
 // expireOffsets removes what retention says of one group: of one without members
 // everything that is older than that since it has none; of one with members what
-// nobody subscribes to any more. Then a group of which nothing is left goes.
+// nobody subscribes to any more, as far as that is known: of the classic protocol
+// between rebalances, and of consumers only (KIP-211). Then a group of which nothing
+// is left goes.
 func (s *shard) expireOffsets(now time.Time, g *group) {
 	limit := now.Add(-s.cfg.OffsetsRetention).UnixMilli()
 	switch {
@@ -144,9 +147,10 @@ func (s *shard) expireOffsets(now time.Time, g *group) {
 			break
 		}
 		s.drop(now, g, func(_ api.TopicPartition, c committed) bool { return c.time <= limit })
-	case g.classic == nil:
+	case g.classic == nil || g.classic.State() == consumergroup.ClassicStable && g.classic.ProtocolType() == consumerProtocolType:
+		subscribed := g.subscribed()
 		s.drop(now, g, func(tp api.TopicPartition, c committed) bool {
-			return c.time <= limit && !g.machine.Subscribes(tp.Topic)
+			return c.time <= limit && !subscribed(tp.Topic)
 		})
 	}
 	if g.members() == 0 && len(g.offsets) == 0 && len(g.onTheWay) == 0 {

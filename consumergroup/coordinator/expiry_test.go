@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,13 +89,73 @@ func TestOffsetsOfForsakenTopicsExpire(t *testing.T) {
 		mustCommit(t, b.c, adminCommit("g", 0, 1))
 		m := b.slow(api.JoinGroup{TopicPattern: "a.*"}).start()
 		time.Sleep(8 * 24 * time.Hour)
-		all, err := b.c.FetchOffsets(t.Context(), "g", nil)
+		all, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
 		if err != nil || len(all) != 1 || all[0].Topic != "a" {
 			t.Fatalf("%v %v", all, err)
 		}
 		m.cut()
 		b.close()
 	})
+}
+
+// In a classic group, too, once it is known what its members subscribe to: of consumers,
+// between rebalances (KIP-211).
+func TestOffsetsThatAClassicGroupForsookExpire(t *testing.T) {
+	for _, tt := range []struct {
+		name, protocolType string
+		metadata           []byte
+		stable             bool
+		left               []string
+	}{
+		{"stable", "consumer", subscriptionOf(nil, "a"), true, []string{"a"}},
+		{"stable and not to be read", "consumer", []byte{0}, true, []string{"a", "b"}},
+		{"between two generations", "consumer", subscriptionOf(nil, "a"), false, []string{"a", "b"}},
+		{"of another type", "connect", subscriptionOf(nil, "a"), true, []string{"a", "b"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBed(t)
+				synctest.Wait()
+				offsetB := adminCommit("g", 0, 3)
+				offsetB.Offsets[0].Topic = "b"
+				mustCommit(t, b.c, offsetB)
+				mustCommit(t, b.c, adminCommit("g", 0, 1))
+				const long = 20 * time.Minute
+				join := &api.ClassicJoin{
+					Group: "g", ClientID: "c", ProtocolType: tt.protocolType, SessionTimeout: long.Milliseconds(), RebalanceTimeout: (20 * 24 * time.Hour).Milliseconds(),
+					Protocols: []api.ClassicProtocol{{Name: "p", Metadata: tt.metadata}},
+				}
+				joined, err := b.c.JoinClassic(t.Context(), join)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.stable {
+					sync := &api.ClassicSync{Group: "g", MemberID: joined.MemberID, Generation: 1, ProtocolType: tt.protocolType, Protocol: "p"}
+					if _, err := b.c.SyncClassic(t.Context(), sync); err != nil {
+						t.Fatal(err)
+					}
+				}
+				beat := &api.ClassicHeartbeat{Group: "g", MemberID: joined.MemberID, Generation: 1}
+				for began := time.Now(); time.Since(began) < 8*24*time.Hour; time.Sleep(long / 2) {
+					if err := b.c.HeartbeatClassic(t.Context(), beat); err != nil {
+						t.Fatal(err)
+					}
+				}
+				all, err := b.c.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var left []string
+				for i := range all {
+					left = append(left, all[i].Topic)
+				}
+				if !slices.Equal(left, tt.left) {
+					t.Fatalf("left are those of %q", left)
+				}
+				b.close()
+			})
+		})
+	}
 }
 
 // The offsets of a topic go with it, and are not taken for those of a later

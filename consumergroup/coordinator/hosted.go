@@ -93,16 +93,22 @@ func readClaims(m *consumergroup.ClassicMember) (claims consumergroup.Claims, ok
 	if claims.Subscription, ok = readSubscription(m.Protocols[0].Metadata); !ok || len(m.Assignment) == 0 {
 		return claims, ok
 	}
+	claims.Assigned, ok = readAssignment(m.Assignment)
+	return claims, ok
+}
+
+// readAssignment reads what a consumer was told.
+func readAssignment(assignment []byte) (assigned []consumergroup.TopicPartition, ok bool) {
 	var a kmsg.ConsumerMemberAssignment
-	if err := a.ReadFrom(m.Assignment); err != nil {
-		return claims, false
+	if err := a.ReadFrom(assignment); err != nil {
+		return nil, false
 	}
 	for _, t := range a.Topics {
 		for _, p := range t.Partitions {
-			claims.Assigned = append(claims.Assigned, consumergroup.TopicPartition{Topic: t.Topic, Partition: p})
+			assigned = append(assigned, consumergroup.TopicPartition{Topic: t.Topic, Partition: p})
 		}
 	}
-	return claims, true
+	return assigned, true
 }
 
 // readSubscription reads what a consumer says of itself.

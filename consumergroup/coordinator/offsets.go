@@ -11,6 +11,20 @@ import (
 	"github.com/penstock/penstock/log/record"
 )
 
+// fetchAllowed checks the member that asks (KIP-848): one that was removed, or lost
+// partitions that it does not know of yet, must not begin to read from what it is told.
+// Groups of the classic protocol know no such check.
+func (s *shard) fetchAllowed(req *api.FetchOffsets) error {
+	g := s.groups[req.Group]
+	if !req.ByMember || g == nil || g.kind() != api.GroupTypeConsumer {
+		return nil
+	}
+	if code, message := g.machine.CheckFetch(req.MemberID, req.MemberEpoch, toMachine(req.Partitions)); code != consumergroup.CodeNone {
+		return api.Errorf(codeOf(code), "group %q: %s", req.Group, message)
+	}
+	return nil
+}
+
 // fetch returns what is committed; all of it when partitions is empty.
 func (s *shard) fetch(groupID string, partitions []api.TopicPartition) []api.CommittedOffset {
 	var offsets map[api.TopicPartition]committed
@@ -37,11 +51,11 @@ func (s *shard) describe(g *group) *api.GroupDescription {
 	l := g.listing()
 	d := &api.GroupDescription{
 		Group: g.id, Type: l.Type, State: l.State, ProtocolType: l.ProtocolType, Coordinator: s.cfg.NodeID,
-		Epoch: g.machine.Epoch(), Assignor: g.machine.Assignor(),
+		Epoch: g.machine.Epoch(), AssignmentEpoch: g.machine.TargetEpoch(), Assignor: g.machine.Assignor(),
 		Members: s.describeMembers(g), Offsets: s.fetch(g.id, nil), Lags: s.lags(time.Now(), g),
 	}
 	if g.classic != nil {
-		d.Epoch, d.Assignor = g.classic.Generation(), g.classic.Protocol()
+		d.Epoch, d.AssignmentEpoch, d.Assignor = g.classic.Generation(), g.classic.Generation(), g.classic.Protocol()
 	}
 	return d
 }
@@ -78,7 +92,12 @@ func describeClassic(c *consumergroup.Classic) []api.GroupMember {
 			}
 		}
 		if c.ProtocolType() == consumerProtocolType {
-			describeConsumer(&out)
+			if sub, ok := readSubscription(out.Metadata); ok {
+				out.Topics = sub.Topics
+			}
+			if assigned, ok := readAssignment(out.Assignment); ok {
+				out.Assigned = fromMachine(assigned)
+			}
 		}
 		members = append(members, out)
 	}

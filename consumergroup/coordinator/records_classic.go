@@ -6,7 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/consumergroup"
 	"github.com/penstock/penstock/log/record"
 )
@@ -89,22 +88,4 @@ func (e *entry) decodeClassic(rec *record.Record) error {
 	}
 	e.classic = c
 	return nil
-}
-
-// describeConsumer reads what a consumer told its leader, and what it was told,
-// as far as it can be read.
-func describeConsumer(m *api.GroupMember) {
-	var subscription kmsg.ConsumerMemberMetadata
-	if err := subscription.ReadFrom(m.Metadata); err == nil {
-		m.Topics = subscription.Topics
-	}
-	var assignment kmsg.ConsumerMemberAssignment
-	if err := assignment.ReadFrom(m.Assignment); err != nil {
-		return
-	}
-	for _, t := range assignment.Topics {
-		for _, p := range t.Partitions {
-			m.Assigned = append(m.Assigned, api.TopicPartition{Topic: t.Topic, Partition: p})
-		}
-	}
 }

@@ -118,6 +118,8 @@ const (
 	ErrorCode_ERROR_CODE_UNKNOWN_BROKER ErrorCode = 62
 	// The state of the cluster does not allow it; the message says what would have to change first.
 	ErrorCode_ERROR_CODE_INVALID_STATE ErrorCode = 63
+	// The metadata beside a committed offset has more bytes than are allowed.
+	ErrorCode_ERROR_CODE_OFFSET_METADATA_TOO_LARGE ErrorCode = 64
 )
 
 // Enum value maps for ErrorCode.
@@ -187,6 +189,7 @@ var (
 		61: "ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE",
 		62: "ERROR_CODE_UNKNOWN_BROKER",
 		63: "ERROR_CODE_INVALID_STATE",
+		64: "ERROR_CODE_OFFSET_METADATA_TOO_LARGE",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":                      0,
@@ -253,6 +256,7 @@ var (
 		"ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE":   61,
 		"ERROR_CODE_UNKNOWN_BROKER":                   62,
 		"ERROR_CODE_INVALID_STATE":                    63,
+		"ERROR_CODE_OFFSET_METADATA_TOO_LARGE":        64,
 	}
 )
 
@@ -719,7 +723,7 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x06_value\"D\n" +
 	"\x0eTopicPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
-	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xa0\x11\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition*\xca\x11\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -785,7 +789,8 @@ const file_penstock_v1_common_proto_rawDesc = "" +
 	"\x1eERROR_CODE_ELECTION_NOT_NEEDED\x10<\x12-\n" +
 	")ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE\x10=\x12\x1d\n" +
 	"\x19ERROR_CODE_UNKNOWN_BROKER\x10>\x12\x1c\n" +
-	"\x18ERROR_CODE_INVALID_STATE\x10?*\x99\x01\n" +
+	"\x18ERROR_CODE_INVALID_STATE\x10?\x12(\n" +
+	"$ERROR_CODE_OFFSET_METADATA_TOO_LARGE\x10@*\x99\x01\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
