@@ -29,8 +29,9 @@
 // come. A large request reaches the broker in parts. The answer to a fetch is written from where
 // the records lie, and there is one of them a connection: who does not take it gets
 // no other, and is cut off when readers wait for the memory. Everything else that a
-// request holds is bounded by its size, and that by maxBody. A connection that waits
-// for its next request holds no buffer.
+// request holds is bounded by its size, that by maxBody, and by maxItems; what a
+// produce request names, whose size is larger, by both of these. A connection that
+// waits for its next request holds no buffer.
 //
 // # Goroutines
 //
@@ -41,5 +42,6 @@
 // # Locks
 //
 // answers.mu and Door.mu; neither is held while the other is taken, nor while the
-// broker or the network is called.
+// broker is called or anything is read or written. Door.Close closes listeners and
+// connections with Door.mu held: none is added meanwhile.
 package kafka

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -194,4 +195,27 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 	for _, c := range clients {
 		require.NoError(t, c.Close())
 	}
+}
+
+// Above max.connections a client is hung up on at once, those that are there notice
+// nothing, and when one goes another may come.
+func TestConnectionsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Options{MaxConnections: 2, Arena: record.NewArena(4 << 20), Logger: slog.New(slog.DiscardHandler)}, stubServices(stub{}))
+		defer d.Close()
+		first, second := piped(d), piped(d)
+		for range 3 {
+			over := piped(d)
+			_, err := over.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+		}
+		require.Equal(t, 2, d.Connections())
+		require.Equal(t, uint64(3), d.metrics.cut[cutOverLimit].Load())
+		requireAnswers(t, first)
+		requireAnswers(t, second)
+		require.NoError(t, first.Close())
+		synctest.Wait()
+		requireAnswers(t, piped(d))
+		require.Equal(t, uint64(3), d.metrics.cut[cutOverLimit].Load())
+	})
 }
