@@ -131,6 +131,11 @@ func (s *suite) newTopic(t *testing.T, partitions int32) string {
 // produce writes records as the drivers do, from number n on.
 func (s *suite) produce(t *testing.T, topic string, n, count int, at time.Time) {
 	t.Helper()
+	require.NoError(t, s.write(t.Context(), topic, n, count, at))
+}
+
+// write is produce where a test may not be ended: on another goroutine.
+func (s *suite) write(ctx context.Context, topic string, n, count int, at time.Time) error {
 	var list []*kgo.Record
 	for i := n; i < n+count; i++ {
 		r := &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "v%d", i), Timestamp: at, Headers: []kgo.RecordHeader{{Key: "n", Value: []byte(strconv.Itoa(i))}}}
@@ -139,7 +144,7 @@ func (s *suite) produce(t *testing.T, topic string, n, count int, at time.Time) 
 		}
 		list = append(list, r)
 	}
-	require.NoError(t, s.own.ProduceSync(t.Context(), list...).FirstErr())
+	return s.own.ProduceSync(ctx, list...).FirstErr()
 }
 
 // read reads a whole topic with the suite's own client.

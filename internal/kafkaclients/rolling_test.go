@@ -72,16 +72,28 @@ func (r *rolling) run() {
 // load writes records until it is told to stop, and returns how many.
 func (r *rolling) load() (stop func() int) {
 	ctx, cancel := context.WithCancel(r.t.Context())
-	total := make(chan int, 1)
+	type outcome struct {
+		n   int
+		err error
+	}
+	total := make(chan outcome, 1)
 	go func() {
-		n := 0
-		for tick := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; <-tick.C {
-			r.produce(r.t, r.topic, n, rollingGrowth, time.Now())
-			n += rollingGrowth
+		var o outcome
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ; ctx.Err() == nil && o.err == nil; <-tick.C {
+			o.err = r.write(r.t.Context(), r.topic, o.n, rollingGrowth, time.Now())
+			o.n += rollingGrowth
 		}
-		total <- n
+		total <- o
 	}()
-	return func() int { cancel(); return <-total }
+	return func() int {
+		r.t.Helper()
+		cancel()
+		o := <-total
+		require.NoError(r.t, o.err, "%s: the load", r.client.name)
+		return o.n
+	}
 }
 
 // replace starts members, lets as many of the oldest go, and waits until all that
