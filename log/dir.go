@@ -440,7 +440,7 @@ func (d *Dir) Remove(l *Log) error { return d.RemoveAll([]*Log{l})[0] }
 // checkpoint for all of them. It returns the error of each, or nil.
 func (d *Dir) RemoveAll(logs []*Log) []error {
 	errs := make([]error, len(logs))
-	gone := make([]string, len(logs))
+	gone := make([][]string, len(logs)) // folders
 	each := func(f func(i int, l *Log) error) {
 		for i, l := range logs {
 			if errs[i] != nil {
@@ -456,19 +456,34 @@ func (d *Dir) RemoveAll(logs []*Log) []error {
 			errs[i] = err
 		}
 	}
+	// What rebuilds have kept goes first, durably: once the log's own folder is gone,
+	// nobody asks for it again.
+	kept := false
 	each(func(i int, l *Log) (err error) {
-		gone[i], err = d.moveAway(l.path, deletedExt, l.key)
+		gone[i], err = d.moveDamagedAway(l.path, l.key)
+		kept = kept || len(gone[i]) > 0
+		return err
+	})
+	if kept {
+		err := d.fs.SyncFolder(d.path)
+		each(func(int, *Log) error { return err })
+	}
+	each(func(i int, l *Log) error {
+		to, err := d.moveAway(l.path, deletedExt, l.key)
+		gone[i] = append(gone[i], to)
 		return err
 	})
 	err := d.forgetAway(logs, errs)
 	each(func(int, *Log) error { return err })
-	each(func(_ int, l *Log) error { return d.dropDamaged(l.path, l.key) })
-	each(func(i int, _ *Log) error {
-		if len(logs) > manyLogs {
-			d.remover.later(gone[i])
-			return nil
+	each(func(i int, _ *Log) (err error) {
+		for _, folder := range gone[i] {
+			if len(logs) > manyLogs {
+				d.remover.later(folder)
+			} else {
+				err = errors.Join(err, d.remover.remove(folder))
+			}
 		}
-		return d.remover.remove(gone[i])
+		return err
 	})
 	return errs
 }

@@ -82,27 +82,33 @@ func (l *Log) KeepsDamaged() bool {
 func (l *Log) DropDamaged() error { return l.dir.dropDamaged(l.path, l.key) }
 
 func (d *Dir) dropDamaged(path string, key logKey) error {
+	gone, err := d.moveDamagedAway(path, key)
+	for _, folder := range gone {
+		err = errors.Join(err, d.remover.remove(folder))
+	}
+	return err
+}
+
+// moveDamagedAway gives the copies names by which the next start finishes their deletion.
+func (d *Dir) moveDamagedAway(path string, key logKey) (gone []string, err error) {
 	d.mu.Lock()
 	copies := slices.Clone(d.damaged[key])
 	d.mu.Unlock()
 	for _, kept := range copies {
-		// A deletion that a crash interrupts is finished at the next start.
-		gone, err := d.freeName(path, deletedExt, key)
+		to, err := d.freeName(path, deletedExt, key)
 		if err != nil {
-			return err
+			return gone, err
 		}
-		if err := d.fs.Rename(kept, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err := d.fs.Rename(kept, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return gone, err
 		}
+		gone = append(gone, to)
 		d.mu.Lock()
 		d.damaged[key] = slices.DeleteFunc(d.damaged[key], func(p string) bool { return p == kept })
 		if len(d.damaged[key]) == 0 {
 			delete(d.damaged, key)
 		}
 		d.mu.Unlock()
-		if err := d.remover.remove(gone); err != nil {
-			return err
-		}
 	}
-	return nil
+	return gone, nil
 }

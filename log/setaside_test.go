@@ -2,6 +2,8 @@ package log
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -275,4 +277,45 @@ func TestScrubKeepsToItsRate(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(begin), 3*time.Second)
 		require.NoError(t, d.Close(-1))
 	})
+}
+
+// Whatever cuts the removal of a partition short, nothing of it stays for good: neither
+// its folder nor what a rebuild had kept.
+func TestRemoveTakesTheKeptCopy(t *testing.T) {
+	for _, op := range []vfs.Op{vfs.OpRename, vfs.OpFolder, vfs.OpRemove, vfs.OpWrite} {
+		for after := range 6 {
+			mem := vfs.NewMem()
+			faults := vfs.NewFaults(mem)
+			d, l, n := damaged(t, faults)
+			kept, err := l.Rebuild()
+			require.NoError(t, err)
+			require.True(t, kept)
+			fill(t, l, n, 3)
+			require.NoError(t, l.Close())
+			faults.Inject(vfs.Fault{Op: op, After: after, Err: syscall.EIO})
+			_ = d.Remove(l) // it may fail
+			disks := map[string]*vfs.Mem{"killed": mem.KillClone(), "power cut": mem.CrashClone(nil)}
+			for seed := range uint64(8) { // what was not synced got to the disk in part
+				disks[fmt.Sprint("power cut ", seed)] = mem.CrashClone(rand.New(rand.NewPCG(seed, 7)))
+			}
+			faults.Heal()
+			_ = d.Close(-1)
+			for name, disk := range disks {
+				d := openTestDir(t, testOptions(disk))
+				found, err := d.Scan()
+				require.NoError(t, err)
+				for range found { // the metadata says again that it is to go
+					l, err := d.Open(testSpec(Config{Synced: true}, newListener()))
+					require.NoError(t, err)
+					require.NoError(t, d.Remove(l))
+				}
+				require.NoError(t, d.Close(-1))
+				entries, err := disk.List(testPath)
+				require.NoError(t, err)
+				for _, e := range entries {
+					require.False(t, e.Folder, "%s %d %s: %s is left", op, after, name, e.Name)
+				}
+			}
+		}
+	}
 }
