@@ -1,8 +1,13 @@
 package broker
 
 import (
+	"context"
+	"errors"
 	"io"
+	"log/slog"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -215,4 +220,50 @@ func TestKeptCopyGoesWhenInSync(t *testing.T) {
 	if l.log.KeepsDamaged() {
 		t.Error("the old copy stays though the new one is in sync")
 	}
+}
+
+// A round that meets logs which are busy comes back to them before it is done, and one
+// that could not read a log does not count.
+func TestAScrubReadsAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, closeAll := newLocalOn(t, vfs.NewMem(), "/d", -1, testSettings(t))
+		defer closeAll()
+		s := newScrubber(l.b)
+		rounds := func() float64 { return counterOf(t, s, "penstock_scrub_rounds_total") }
+		var answers []error
+		reads := 0
+		s.read = func(context.Context, *commitlog.Log) (int64, error) {
+			err := answers[0]
+			answers = answers[1:]
+			reads++
+			return 0, err
+		}
+		answers = []error{commitlog.ErrBusy, &commitlog.OpenFilesError{Err: syscall.EMFILE}, nil}
+		begin := time.Now()
+		if s.round(t.Context()); reads != 3 || rounds() != 1 || time.Since(begin) != 2*scrubPause {
+			t.Errorf("read %d times in %v, %v rounds", reads, time.Since(begin), rounds())
+		}
+		answers = []error{errors.New("bad cable")}
+		if s.round(t.Context()); rounds() != 1 {
+			t.Error("a round counts that read nothing")
+		}
+		answers = []error{commitlog.ErrClosed} // it went away
+		if s.round(t.Context()); rounds() != 2 {
+			t.Error("a round waits for a log that is gone")
+		}
+	})
+}
+
+// However short the interval is, there is a pause between two rounds.
+func TestScrubRoundsPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Broker{cfg: Config{ScrubInterval: time.Nanosecond, Now: time.Now}, table: newTable(), logger: slog.New(slog.DiscardHandler)}
+		s := newScrubber(b)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+time.Second)
+		defer cancel()
+		s.run(ctx)
+		if got := counterOf(t, s, "penstock_scrub_rounds_total"); got != 11 {
+			t.Errorf("%v rounds in ten minutes", got)
+		}
+	})
 }

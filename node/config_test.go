@@ -76,6 +76,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"size", "tail.memory: 64MB", "", []string{`"64MB"`, "64MiB"}},
 		{"huge size", "tail.memory: 9999999999TiB", "", []string{"size"}},
 		{"duration", "broker.session.timeout: 3", "", []string{"duration"}},
+		{"scrubbing all the time", "log.scrub.interval: 59s", "", []string{`"59s"`, "0 (never)", "1m0s"}},
 		{"address", "listen.raft: 7071", "", []string{"host:port"}},
 		{"port", "listen.raft: 0.0.0.0:70710", "", []string{"70710", "65535"}},
 		{"port name", "listen.raft: 0.0.0.0:http", "", []string{`port "http"`}},

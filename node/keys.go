@@ -70,8 +70,8 @@ func Keys() []Key {
 		{"log.retention.check.interval", "duration", "30s", "How often old segments are looked for.", func(c *Config, v string) error {
 			return setDuration(&c.RetentionInterval, v, 10*time.Millisecond, 24*time.Hour)
 		}},
-		{"log.scrub.interval", "duration", "168h", "How often everything on disk is read and checked, so that damage is found while other replicas are intact; 0: never.", func(c *Config, v string) error {
-			return setDuration(&c.ScrubInterval, v, 0, 366*24*time.Hour)
+		{"log.scrub.interval", "duration", "168h", "How often everything on disk is read and checked, so that damage is found while other replicas are intact; 0: never, else at least 1m.", func(c *Config, v string) error {
+			return setScrubInterval(&c.ScrubInterval, v)
 		}},
 		{"log.scrub.io.max.bytes.per.second", "size", "8MiB", "How much that reads a second, over all partitions.", func(c *Config, v string) error { return setSize(&c.ScrubRate, v, 4<<10) }},
 		{"log.cleaner.backoff.ms", "duration", "15s", "How often logs to compact are looked for; a bare number is milliseconds.", func(c *Config, v string) error {
@@ -133,6 +133,16 @@ func setDuration(dst *time.Duration, v string, least, most time.Duration) error 
 	}
 	if err != nil || d < least || d > most {
 		return fmt.Errorf("must be a duration from %s to %s, such as 500ms, 3s or 2m", least, most)
+	}
+	*dst = d
+	return nil
+}
+
+// setScrubInterval reads an interval that is not so short that a node does nothing else.
+func setScrubInterval(dst *time.Duration, v string) error {
+	var d time.Duration
+	if err := setDuration(&d, v, 0, 366*24*time.Hour); err != nil || d > 0 && d < time.Minute {
+		return fmt.Errorf("must be 0 (never) or a duration from %s to %s, such as 24h", time.Minute, 366*24*time.Hour)
 	}
 	*dst = d
 	return nil
