@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare bench-modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -80,8 +80,11 @@ fuzz: ## Every fuzz target for FUZZTIME each
 proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Generate Go from the .proto files
 	PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
 
-bench: build ## Throughput and latency of three server processes on this machine; ARGS="-bench-format -runs 5" for benchstat
+bench: build ## Throughput and latency of three server processes on this machine; ARGS="-bench-format -runs 10" for benchstat
 	go run ./internal/benchrun -penstock $(BIN)/penstock $(ARGS)
+
+bench-compare: build ## Revision OLD beside this tree, by turns, for ROUNDS=10, and benchstat; ARGS="-only produce -duration 8s"
+	ROUNDS=$(or $(ROUNDS),10) scripts/bench-compare "$(OLD)" $(ARGS)
 
 peers: build ## Penstock beside Kafka, JetStream, Redis and RabbitMQ, in turn in one run, hours; ARGS="-short" takes five minutes
 	cd bench/peers && go build -o $(BIN)/peers/peers .

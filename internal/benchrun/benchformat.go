@@ -10,10 +10,12 @@ import (
 )
 
 // writeBench writes the table in Go's benchmark format, a line a run, so that benchstat
-// compares two revisions: benchrun -bench-format on each, then benchstat OLD NEW.
+// compares two revisions: benchrun -bench-format on each, then benchstat OLD NEW, which
+// scripts/bench-compare does by turns. The revision is a comment, because benchstat
+// compares nothing whose key: value lines differ.
 func (t *table) writeBench(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "goos: %s\ngoarch: %s\npkg: github.com/penstock/penstock/internal/benchrun\ncpu: %s\nrevision: %s\n", runtime.GOOS, runtime.GOARCH, t.Machine, t.GitRev)
+	fmt.Fprintf(b, "goos: %s\ngoarch: %s\npkg: github.com/penstock/penstock/internal/benchrun\ncpu: %s\n# revision %s\n", runtime.GOOS, runtime.GOARCH, t.Machine, t.GitRev)
 	units := map[string]bool{}
 	for i := range t.Figures {
 		f := &t.Figures[i]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,4 +20,23 @@ func TestBenchFormat(t *testing.T) {
 	require.Contains(t, out.String(), "Unit % better=higher\nBenchmarkProduce1KiBShareOfThatThird 1 70.5 %\n")
 	require.Contains(t, out.String(), "Unit ms better=lower\nBenchmarkLatencyP50 1 1.25 ms\nBenchmarkLatencyP50 1 1.5 ms\n")
 	require.Contains(t, out.String(), "BenchmarkProduceCPUOfTheThreeBrokersTogether 1 0.6 s-a-million-records\n")
+}
+
+// TestRevisionsCanBeCompared: benchstat puts results side by side only where all lines
+// of the form key: value are the same.
+func TestRevisionsCanBeCompared(t *testing.T) {
+	keys := func(rev string) (found []string) {
+		tb := table{Machine: "2 CPUs", GitRev: rev}
+		var out bytes.Buffer
+		require.NoError(t, tb.writeBench(&out))
+		require.Contains(t, out.String(), rev)
+		for line := range strings.Lines(out.String()) {
+			if key, _, ok := strings.Cut(line, ":"); ok && strings.ToLower(key) == key && key[0] != '#' {
+				found = append(found, line)
+			}
+		}
+		return found
+	}
+	require.Len(t, keys("abc"), 4)
+	require.Equal(t, keys("abc"), keys("def"))
 }
