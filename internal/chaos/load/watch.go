@@ -51,7 +51,7 @@ func (l *Load) watchBounds(ctx context.Context) {
 				b.LogStart = starts[i].Offset
 			}
 			if ends[i].Err == nil {
-				b.HighWatermark = ends[i].Offset
+				b.HighWatermark, b.LeaderEpoch = ends[i].Offset, ends[i].LeaderEpoch
 			}
 			op.Parts = append(op.Parts, check.Part{Key: keyOf(ends[i].TopicPartition), Bounds: b})
 		}
