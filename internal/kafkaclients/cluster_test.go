@@ -66,8 +66,8 @@ func startCluster(t *testing.T) *cluster {
 		require.NoError(t, lis.Close())
 	}
 	t.Cleanup(c.stop)
-	if c.recorder = os.Getenv("RECORD") != "" && strings.HasPrefix(t.Name(), "TestClients"); c.recorder {
-		r := &recorder{lines: make(map[request][]byte)}
+	if c.recorder = os.Getenv("RECORD") != "" && slices.Contains([]string{"TestClients", "TestAdmin"}, t.Name()); c.recorder {
+		r := &recorder{into: recorded(t.Name()), lines: make(map[request][]byte)}
 		for i := range nodes {
 			r.between(t, c.address(i, 4), c.kafka(i)) // opened before the clients come
 		}

@@ -19,12 +19,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recorded is where the requests of the clients are kept, one a line: client id, API
-// key, version, and the whole of it in hexadecimal. Package kafka fuzzes with them.
-const recorded = "../../kafka/testdata/requests.txt"
+// recorded is where the requests of clients are kept, one a line: client id, API key,
+// version, and the whole of it in hexadecimal, each test's in a file of its own. Package
+// kafka fuzzes with them.
+func recorded(test string) string {
+	return "../../kafka/testdata/requests" + map[string]string{"TestClients": "", "TestAdmin": "-admin"}[test] + ".txt"
+}
 
 // recorder stands between the clients and the nodes and writes down what they ask.
 type recorder struct {
+	into  string
 	mu    sync.Mutex // guards what follows
 	lines map[request][]byte
 }
@@ -118,6 +122,6 @@ func (r *recorder) save(t *testing.T) {
 	for _, q := range kinds {
 		fmt.Fprintf(&b, "%q %d %d %s\n", q.client, q.key, q.version, hex.EncodeToString(r.lines[q]))
 	}
-	require.NoError(t, os.MkdirAll(filepath.Dir(recorded), 0o755))
-	require.NoError(t, os.WriteFile(recorded, []byte(b.String()), 0o644))
+	require.NoError(t, os.MkdirAll(filepath.Dir(r.into), 0o755))
+	require.NoError(t, os.WriteFile(r.into, []byte(b.String()), 0o644))
 }
