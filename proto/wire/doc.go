@@ -1,5 +1,6 @@
 // Package wire carries batches over gRPC without copying them: the codec, the
-// messages that hold batches, and the services and calls that use them.
+// messages that hold batches, and the services and calls that use them; and between
+// brokers over plain TCP.
 //
 // # Why not plain protobuf
 //
@@ -41,6 +42,23 @@
 // Until then what is sent counts in the arena: the referenced batches, for readers
 // as pinned, and the bytes that were copied beside them. [Delivery] tells whether
 // the peer takes what it was sent.
+//
+// # Framed streams
+//
+// Between brokers replication goes without gRPC, on a TCP connection of its own for
+// each stream, which saves HTTP/2's frames of 16 KiB, one copy of each batch and two
+// changes of goroutine a message (docs/decisions/0012-framed-replication.md):
+//
+//	"PSK1"                            once, from the follower
+//	length (4 bytes, big-endian) | message of so many bytes, as above
+//	...
+//	1<<31 | length | google.rpc.Status     at most once, from the leader: why it ends
+//
+// [PeerListener] takes both on one port: a gRPC connection begins with "PRI ". The
+// hello between brokers tells whether a leader takes framed streams; one of an older
+// release is spoken to by gRPC. A batch goes from the socket into its [record.Buf],
+// and is sent from there, by one vectored write; Send returns when the kernel has it
+// all, so that nothing is held meanwhile that the sender does not hold itself.
 //
 // # Reflection
 //

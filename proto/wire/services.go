@@ -38,6 +38,15 @@ type ClusterServer interface {
 	Replicate(grpc.BidiStreamingServer[pb.ReplicateRequest, Replicated]) error
 }
 
+// ReplicateServer is the leader's end of a replication stream, by gRPC or framed.
+// Send and Recv may be called at the same time; a message given to Send stays the
+// caller's to release.
+type ReplicateServer interface {
+	Context() context.Context
+	Recv() (*pb.ReplicateRequest, error)
+	Send(*Replicated) error
+}
+
 // RegisterProduce registers ProduceService on a server with ServerOptions.
 func RegisterProduce(s grpc.ServiceRegistrar, impl ProduceServer) {
 	s.RegisterService(&grpc.ServiceDesc{

@@ -148,9 +148,12 @@ type HelloResponse struct {
 	NodeId          int32                  `protobuf:"varint,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	StorageId       []byte                 `protobuf:"bytes,4,opt,name=storage_id,json=storageId,proto3" json:"storage_id,omitempty"`
 	// -1: unknown.
-	Controller    int32 `protobuf:"varint,5,opt,name=controller,proto3" json:"controller,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Controller int32 `protobuf:"varint,5,opt,name=controller,proto3" json:"controller,omitempty"`
+	// The peer listener takes replication streams without gRPC too: the messages of
+	// Replicate, each behind its length (package wire).
+	FramedReplication bool `protobuf:"varint,6,opt,name=framed_replication,json=framedReplication,proto3" json:"framed_replication,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *HelloResponse) Reset() {
@@ -216,6 +219,13 @@ func (x *HelloResponse) GetController() int32 {
 		return x.Controller
 	}
 	return 0
+}
+
+func (x *HelloResponse) GetFramedReplication() bool {
+	if x != nil {
+		return x.FramedReplication
+	}
+	return false
 }
 
 type ProgressRequest struct {
@@ -2528,7 +2538,7 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\x05R\x06nodeId\x12\x1d\n" +
 	"\n" +
-	"storage_id\x18\x04 \x01(\fR\tstorageId\"\xb1\x01\n" +
+	"storage_id\x18\x04 \x01(\fR\tstorageId\"\xe0\x01\n" +
 	"\rHelloResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\x1d\n" +
 	"\n" +
@@ -2538,7 +2548,8 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"storage_id\x18\x04 \x01(\fR\tstorageId\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x05 \x01(\x05R\n" +
-	"controller\"j\n" +
+	"controller\x12-\n" +
+	"\x12framed_replication\x18\x06 \x01(\bR\x11framedReplication\"j\n" +
 	"\x0fProgressRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12>\n" +
 	"\n" +

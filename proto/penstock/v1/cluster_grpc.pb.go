@@ -41,7 +41,8 @@ type ClusterServiceClient interface {
 	Heartbeat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HeartbeatRequest, HeartbeatResponse], error)
 	// A request to change metadata. Only the controller answers; it decides and proposes.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
-	// The follower dials the leader and opens one stream for each kind.
+	// The follower dials the leader and opens one stream for each kind; without gRPC
+	// where the leader's hello says that it takes them so.
 	Replicate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReplicateRequest, ReplicateResponse], error)
 	// How far the partitions are that a broker leads: to the coordinators of
 	// groups, once a second, for the lag of consumers.
@@ -136,7 +137,8 @@ type ClusterServiceServer interface {
 	Heartbeat(grpc.BidiStreamingServer[HeartbeatRequest, HeartbeatResponse]) error
 	// A request to change metadata. Only the controller answers; it decides and proposes.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
-	// The follower dials the leader and opens one stream for each kind.
+	// The follower dials the leader and opens one stream for each kind; without gRPC
+	// where the leader's hello says that it takes them so.
 	Replicate(grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]) error
 	// How far the partitions are that a broker leads: to the coordinators of
 	// groups, once a second, for the lag of consumers.
