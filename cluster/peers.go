@@ -47,6 +47,7 @@ type peer struct {
 	// checking is held by the one who says hello; checked is guarded by it.
 	checking chan struct{}
 	checked  int64 // value of dials at the last accepted hello; 0: none
+	framed   bool  // what that hello said
 }
 
 func newPeers(n *Node) *Peers { return &Peers{node: n, peers: make(map[int32]*peer)} }
@@ -68,10 +69,34 @@ func (p *Peers) conn(ctx context.Context, ref nodeRef) (*grpc.ClientConn, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := pc.check(ctx, p.node); err != nil {
+	if _, err := pc.check(ctx, p.node); err != nil {
 		return nil, err
 	}
 	return pc.conn, nil
+}
+
+// Dial opens a connection of the caller's own to the peer listener of that broker,
+// for a framed replication stream, after a hello as for Conn. The connection is nil
+// when the broker is of a release that takes such streams by gRPC only.
+func (p *Peers) Dial(ctx context.Context, nodeID int32) (net.Conn, error) {
+	b := p.node.Image().Broker(nodeID)
+	if b == nil {
+		return nil, fmt.Errorf("%w: %d", ErrUnknownNode, nodeID)
+	}
+	pc, err := p.get(nodeRef{nodeID: nodeID, storageID: b.StorageID, address: b.PeerAddress})
+	if err != nil {
+		return nil, err
+	}
+	if framed, err := pc.check(ctx, p.node); err != nil || !framed {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	conn, err := p.node.cfg.Dial(ctx, b.PeerAddress)
+	if err != nil {
+		return nil, fmt.Errorf("peer %d at %s: %w", nodeID, b.PeerAddress, err)
+	}
+	return conn, nil
 }
 
 // get returns the entry of a node. One for another address or directory is
@@ -118,16 +143,17 @@ func (p *Peers) dialOptions(pc *peer) []grpc.DialOption {
 	}, p.node.cfg.DialOptions...)
 }
 
-// check says hello unless it was said on the present TCP connection.
-func (pc *peer) check(ctx context.Context, n *Node) error {
+// check says hello unless it was said on the present TCP connection. It reports
+// whether the node takes framed streams.
+func (pc *peer) check(ctx context.Context, n *Node) (framed bool, err error) {
 	select {
 	case pc.checking <- struct{}{}:
 		defer func() { <-pc.checking }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	if pc.checked != 0 && pc.checked == pc.dials.Load() {
-		return nil
+		return pc.framed, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
@@ -135,14 +161,14 @@ func (pc *peer) check(ctx context.Context, n *Node) error {
 		ProtocolVersion: peerProtocol, ClusterId: n.ClusterID(), NodeId: n.cfg.NodeID, StorageId: n.storageID[:],
 	})
 	if err != nil {
-		return fmt.Errorf("hello to node %d at %s: %w", pc.ref.nodeID, pc.ref.address, FromStatus(err))
+		return false, fmt.Errorf("hello to node %d at %s: %w", pc.ref.nodeID, pc.ref.address, FromStatus(err))
 	}
 	dials := pc.dials.Load()
 	if err := pc.judge(n, answer); err != nil {
-		return err
+		return false, err
 	}
-	pc.checked = dials
-	return nil
+	pc.checked, pc.framed = dials, answer.GetFramedReplication()
+	return pc.framed, nil
 }
 
 func (pc *peer) judge(n *Node, a *pb.HelloResponse) error {
@@ -181,7 +207,7 @@ func (n *Node) Hello(_ context.Context, r *pb.HelloRequest) (*pb.HelloResponse, 
 	controller, _ := n.Controller()
 	return &pb.HelloResponse{
 		ProtocolVersion: peerProtocol, ClusterId: n.ClusterID(), NodeId: n.cfg.NodeID,
-		StorageId: n.storageID[:], Controller: controller,
+		StorageId: n.storageID[:], Controller: controller, FramedReplication: true,
 	}, nil
 }
 
