@@ -8,13 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
-
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/consumergroup/coordinator"
 	"github.com/penstock/penstock/log/record"
-	pb "github.com/penstock/penstock/proto/penstock/v1"
 	"github.com/penstock/penstock/proto/wire"
 )
 
@@ -136,7 +133,7 @@ func (b *Broker) join(ctx context.Context) error {
 	}
 	b.follower, err = replica.NewFollower(replica.FollowerConfig{
 		NodeID: b.cfg.NodeID, BrokerEpoch: b.brokerEpoch, ClusterID: clusterID,
-		Transport: replica.NewTransport(b.cfg.Dialer), Logger: b.logger, Traffic: &b.traffic,
+		Transport: replica.NewTransport(b.cfg.Dialer, wire.NewCodec(b.cfg.Arena)), Logger: b.logger, Traffic: &b.traffic,
 		Receive: b.cfg.Arena.ReceiveShare() * 4 / 5, // credit counts bytes, and a Buf has up to a quarter of slack
 	})
 	return err
@@ -163,7 +160,7 @@ func (b *Broker) abandon() error {
 func (b *Broker) BrokerEpoch() int64 { return b.brokerEpoch }
 
 // Replicate is the leader's side of a replication stream.
-func (b *Broker) Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error {
+func (b *Broker) Replicate(stream wire.ReplicateServer) error {
 	return b.server.Replicate(stream)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,9 @@ type Membership interface {
 // Dialer connects to the peer listeners of other brokers.
 type Dialer interface {
 	Conn(ctx context.Context, nodeID int32) (*grpc.ClientConn, error)
+	// Dial opens a connection for one framed stream; nil: that broker takes streams
+	// by gRPC only.
+	Dial(ctx context.Context, nodeID int32) (net.Conn, error)
 }
 
 // Config of a Broker. Durations and counts that are zero take the default that

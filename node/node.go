@@ -127,7 +127,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	}
 	codec := wire.NewCodec(arena)
 	n.peer, n.door = grpcapi.Peer(codec)
-	n.serve(n.peer, n.listeners.peer, "listen.peer")
+	n.serve(n.peer, wire.NewPeerListener(n.listeners.peer, codec, n.door.ReplicateFramed), "listen.peer")
 	n.public, n.clients = grpcapi.Public(codec)
 	for _, l := range n.listeners.grpc {
 		n.serve(n.public, grpcapi.Listener(l.Listener, l.name), "listen.grpc")

@@ -24,7 +24,7 @@ type Members interface {
 
 // Replicas is the broker's side of what brokers tell each other about partitions.
 type Replicas interface {
-	Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error
+	Replicate(stream wire.ReplicateServer) error
 	// Progress takes what the leaders on another node tell coordinators.
 	Progress(node int32, partitions []api.PartitionProgress)
 }
@@ -80,6 +80,11 @@ func (d *PeerDoor) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.Pro
 
 // Replicate implements ClusterService.
 func (d *PeerDoor) Replicate(stream grpc.BidiStreamingServer[pb.ReplicateRequest, wire.Replicated]) error {
+	return d.ReplicateFramed(stream)
+}
+
+// ReplicateFramed is Replicate for a stream without gRPC.
+func (d *PeerDoor) ReplicateFramed(stream wire.ReplicateServer) error {
 	if r := d.replicas.Load(); r != nil {
 		return statusError(stream.Context(), (*r).Replicate(stream), nil)
 	}

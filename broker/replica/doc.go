@@ -5,9 +5,10 @@
 //
 // # Streams
 //
-// For each leader that a broker follows it opens two bidirectional streams of
-// ClusterService.Replicate, and dials in both cases, so that the one with a
-// reason to be connected is the one that connects:
+// For each leader that a broker follows it opens two bidirectional streams, and
+// dials in both cases, so that the one with a reason to be connected is the one that
+// connects. A stream is a TCP connection with the messages of ClusterService.Replicate
+// in frames (package wire), or, to a leader of an earlier release, that call:
 //
 //	follower                                  leader
 //	Follower -> link(leader)

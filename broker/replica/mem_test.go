@@ -359,6 +359,8 @@ type testNode struct {
 	parts map[Key]*memReplica
 	peers map[int32]*testNode
 	conns map[int32]*grpc.ClientConn
+	// old makes it a broker that takes streams by gRPC only.
+	old bool
 }
 
 func (n *testNode) Leader(k Key) (LeaderPartition, bool) {
@@ -366,6 +368,19 @@ func (n *testNode) Leader(k Key) (LeaderPartition, bool) {
 	defer n.mu.Unlock()
 	p, ok := n.parts[k]
 	return p, ok
+}
+
+func (n *testNode) Dial(ctx context.Context, id int32) (net.Conn, error) {
+	n.mu.Lock()
+	peer := n.peers[id]
+	n.mu.Unlock()
+	switch {
+	case peer == nil:
+		return nil, errors.New("no such broker")
+	case peer.old:
+		return nil, nil
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", peer.addr)
 }
 
 func (n *testNode) Conn(_ context.Context, id int32) (*grpc.ClientConn, error) {
@@ -411,8 +426,8 @@ func (n *testNode) serve() {
 	}
 	n.grpc = grpc.NewServer(wire.ServerOptions(n.codec)...)
 	wire.RegisterCluster(n.grpc, clusterService{server: n.server})
-	server := n.grpc
-	n.serving.Go(func() { _ = server.Serve(lis) })
+	server, peers := n.grpc, wire.NewPeerListener(lis, n.codec, n.server.Replicate)
+	n.serving.Go(func() { _ = server.Serve(peers) })
 }
 
 func (n *testNode) stop() {
@@ -439,6 +454,27 @@ func (n *testNode) empty(tb testing.TB) {
 	arenatest.Empty(tb, n.arena, "what a node received into")
 }
 
+// onEachTransport runs a test with framed streams, with brokers that know gRPC only,
+// and with one such broker among others.
+func onEachTransport(t *testing.T, test func(t *testing.T, start func(count int) []*testNode)) {
+	t.Helper()
+	for name, old := range map[string]func(id int32) bool{
+		"framed": func(int32) bool { return false },
+		"grpc":   func(int32) bool { return true },
+		"mixed":  func(id int32) bool { return id == 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(count int) []*testNode {
+				nodes := newNodes(t, count, nil)
+				for _, n := range nodes {
+					n.old = old(n.id)
+				}
+				return nodes
+			})
+		})
+	}
+}
+
 // newNodes starts brokers 1 to count.
 func newNodes(tb testing.TB, count int, tune func(*ServerConfig, *FollowerConfig)) []*testNode {
 	tb.Helper()
@@ -453,7 +489,7 @@ func newNodes(tb testing.TB, count int, tune func(*ServerConfig, *FollowerConfig
 		logger := slog.New(slog.DiscardHandler)
 		sc := ServerConfig{NodeID: n.id, ClusterID: testCluster, Leaders: n, Logger: logger}
 		fc := FollowerConfig{
-			NodeID: n.id, BrokerEpoch: 1, ClusterID: testCluster, Transport: NewTransport(n), Logger: logger,
+			NodeID: n.id, BrokerEpoch: 1, ClusterID: testCluster, Transport: NewTransport(n, n.codec), Logger: logger,
 			KeepAlive: 50 * time.Millisecond, HoldRetry: 50 * time.Millisecond,
 		}
 		if tune != nil {

@@ -56,8 +56,11 @@ func end(m *memReplica, off int) func() bool {
 	}
 }
 
-func TestReplicate(t *testing.T) {
-	nodes := newNodes(t, 3, nil)
+func TestReplicate(t *testing.T) { onEachTransport(t, testReplicate) }
+
+func testReplicate(t *testing.T, start func(int) []*testNode) {
+	t.Helper()
+	nodes := start(3)
 	const partitions, batches = 20, 50
 	var all [][]*memReplica
 	for p := range partitions {
@@ -129,8 +132,11 @@ func TestCatchUp(t *testing.T) {
 	}
 }
 
-func TestReconnect(t *testing.T) {
-	nodes := newNodes(t, 2, nil)
+func TestReconnect(t *testing.T) { onEachTransport(t, testReconnect) }
+
+func testReconnect(t *testing.T, start func(int) []*testNode) {
+	t.Helper()
+	nodes := start(2)
 	parts := spread(nodes, 0, assignment(1, 1, 2, 1, 2))
 	for i := range 20 {
 		parts[0].produce(uint64(i), 10)
@@ -354,8 +360,11 @@ func TestHeard(t *testing.T) {
 	}
 }
 
-func TestOpenRefused(t *testing.T) {
-	nodes := newNodes(t, 2, nil)
+func TestOpenRefused(t *testing.T) { onEachTransport(t, testOpenRefused) }
+
+func testOpenRefused(t *testing.T, start func(int) []*testNode) {
+	t.Helper()
+	nodes := start(2)
 	good := func() *pb.StreamOpen {
 		return &pb.StreamOpen{Follower: 2, BrokerEpoch: 1, Kind: pb.StreamKind_STREAM_KIND_IN_SYNC, ClusterId: testCluster, Leader: 1}
 	}
@@ -369,7 +378,7 @@ func TestOpenRefused(t *testing.T) {
 		"kind":    {func(o *pb.StreamOpen) *pb.StreamOpen { o.Kind = 7; return o }, codes.InvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stream, err := NewTransport(nodes[1]).Open(t.Context(), 1)
+			stream, err := NewTransport(nodes[1], nodes[1].codec).Open(t.Context(), 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -386,7 +395,7 @@ func TestOpenRefused(t *testing.T) {
 // TestUnknownPartition: nobody serves it; the handshake is refused and repeated.
 func TestUnknownPartition(t *testing.T) {
 	nodes := newNodes(t, 2, nil)
-	stream, err := NewTransport(nodes[1]).Open(t.Context(), 1)
+	stream, err := NewTransport(nodes[1], nodes[1].codec).Open(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
