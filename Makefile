@@ -12,7 +12,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare bench-modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -48,10 +48,11 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint, buf lint, buf breaki
 	$(TOOLS)/buf lint
 	$(TOOLS)/buf breaking --against proto/released.binpb
 
-bench-modules: $(TOOLS)/golangci-lint ## The modules of bench/ that `make lint` and `make test` do not see: build, vet, lint, test
+modules: $(TOOLS)/golangci-lint ## The modules that `make lint` and `make test` do not see: build, vet, lint, test (Kafka's clients: make kafka-clients)
 	set -e; for module in bench/peers bench/report; do \
 	  (cd $$module && go build -o /dev/null ./... && go vet ./... && $(TOOLS)/golangci-lint run ./... && $(CURDIR)/scripts/gotest -timeout 2m ./...); \
 	done
+	cd internal/kafkaclients && go vet ./... && $(TOOLS)/golangci-lint run ./...
 
 fuzz-corpora: ## The seed corpora of every fuzz target
 	scripts/gotest -run '^Fuzz' -timeout 2m $(UNIT)
