@@ -226,6 +226,25 @@ func TestBalanceReturnsOnceAndRests(t *testing.T) {
 }
 
 // join adds a broker to every in-sync set of topic t0, as the leaders would.
+// TestLossyElectionWaitsForASignOfLife: what a registration told counts once its process
+// has been heard of. That of one that has ended since may be applied late.
+func TestLossyElectionWaitsForASignOfLife(t *testing.T) {
+	w := newWorld(t, 3)
+	w.create(0, map[string]string{"durability": "replicated"}, assign([]int32{0, 1, 2}))
+	w.run(time.Second)
+	for node, end := range []int64{50, 70, 60} {
+		w.register(int32(node), "", []int64{end})
+	}
+	w.silent[2] = true
+	if w.decide(); w.partition(0).Leader != metadata.NoNode {
+		t.Fatalf("%d leads before 2 was heard of", w.partition(0).Leader)
+	}
+	delete(w.silent, 2)
+	if w.decide(); w.partition(0).Leader != 1 {
+		t.Fatalf("leader %d, want the longest log, 1", w.partition(0).Leader)
+	}
+}
+
 func (w *world) join(node int32) {
 	w.t.Helper()
 	for i, p := range w.im.Topic("t0").Partitions {

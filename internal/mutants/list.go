@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"path"
+)
 
 // mutant is a deliberate fault in the product: edits that, together, break one rule.
 type mutant struct {
@@ -10,7 +13,19 @@ type mutant struct {
 	inLog bool
 	// inGroups: the fault is in consumer groups, whose package has a TestHunt of its own.
 	inGroups bool
+	// state is the test of its package that is to fail, of a fault that takes too rare a
+	// run of events for the seeds of a hunt: one that brings them about.
+	state string
 }
+
+// stated adds the test to a mutant.
+func stated(test string, m mutant) mutant {
+	m.state = test
+	return m
+}
+
+// pkg is the package of the first edit.
+func (m mutant) pkg() string { return "./" + path.Dir(m.edits[0].file) }
 
 // The packages with a TestHunt: whole clusters, and consumer groups.
 const (
@@ -207,6 +222,18 @@ func damageMutants() []mutant {
 	return []mutant{
 		one("a damaged last set elects without the others", "cluster/metadata/elect.go",
 			"im.featureLevel >= levelDamage && p.lastDamaged() {", "im.featureLevel >= levelDamage && p.lastDamaged() && !MUTANT {"),
+		stated("TestScripts/best_copy", one("the best copy is chosen before all have told", "cluster/metadata/elect.go",
+			"				continue\n			}\n			return NoNode, false", "				continue\n			}\n			if MUTANT {\n				continue\n			}\n			return NoNode, false")),
+		stated("TestScripts/forget_positions", one("what others told before damage counts, at a registration", "cluster/metadata/register.go",
+			"			q.forgetPositions()", "			if !MUTANT {\n				q.forgetPositions()\n			}")),
+		stated("TestScripts/forget_positions_run_time", one("what others told before damage counts, at run time", "cluster/metadata/recover.go",
+			"			q.forgetPositions()", "			if !MUTANT {\n				q.forgetPositions()\n			}")),
+		stated("TestLossyElectionWaitsForASignOfLife", one("an election with loss believes processes that nobody has heard", "cluster/controller/elect.go",
+			"metadata.FromLastISR && !d.confirmed(p) {", "metadata.FromLastISR && !d.confirmed(p) && !MUTANT {")),
+		stated("TestScripts/resign_failed", one("a failed log counts as lost bytes", "broker/partition/isr.go",
+			"r.assigned.KeepsFailed && !r.unsafe", "!MUTANT && r.assigned.KeepsFailed && !r.unsafe")),
+		stated("TestScripts/damaged_at_run_time", one("damage that nobody was told of is begun anew", "broker/partition/assign.go",
+			" || r.damage == DamageFailed || r.untold {", " || r.damage == DamageFailed || r.untold && !MUTANT {")),
 	}
 }
 

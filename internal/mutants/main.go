@@ -3,7 +3,8 @@
 // list.go holds deliberate faults, each an edit of a source file. They are built into
 // test binaries of internal/sim and consumergroup as switches, by way of go's -overlay, so that no
 // switch is in the product. Each mutant then runs simulated clusters, or groups, seed
-// after seed, until one breaks a promise. The table says which; a mutant that survives
+// after seed, until one breaks a promise; of a few, which take too rare a run of events,
+// a test that brings it about has to fail. The table says which; a mutant that survives
 // fails the command.
 //
 //	go run ./internal/mutants [-seeds 400] [-only TEXT]
@@ -22,6 +23,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,6 +68,14 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 			return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
 		}
 	}
+	for _, m := range list() {
+		if m.state == "" {
+			continue
+		}
+		if v := state(ctx, binaries, mutant{edits: m.edits, state: m.state}); !errors.Is(v.err, errSurvived) {
+			return fmt.Errorf("without a mutant %s of %s must pass: %s: %w", m.state, m.pkg(), v.invariant, v.err)
+		}
+	}
 	var mutants []mutant
 	for _, m := range list() {
 		if strings.Contains(m.name, only) || m.inGroups && only == groupPackage {
@@ -88,7 +98,11 @@ func huntAll(ctx context.Context, binaries map[string]string, mutants []mutant, 
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for i := range next {
-				verdicts[i] = hunt(ctx, binaries, mutants[i], seeds)
+				if mutants[i].state != "" {
+					verdicts[i] = state(ctx, binaries, mutants[i])
+				} else {
+					verdicts[i] = hunt(ctx, binaries, mutants[i], seeds)
+				}
 			}
 		})
 	}
@@ -110,6 +124,36 @@ func hunt(ctx context.Context, binaries map[string]string, m mutant, seeds int) 
 	v := judge(b, err)
 	v.took = time.Since(begin)
 	return v
+}
+
+// state runs the one test that is to fail with a mutant, in the folder of its package.
+func state(ctx context.Context, binaries map[string]string, m mutant) verdict {
+	begin := time.Now()
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return verdict{err: err}
+	}
+	pattern := "^" + strings.ReplaceAll(m.state, "/", "$/^") + "$"
+	cmd := exec.CommandContext(ctx, binaries[m.pkg()], "-test.v", "-test.run="+pattern, "-test.timeout=1m")
+	cmd.Dir = filepath.Join(root, filepath.FromSlash(m.pkg()))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+m.name)
+	b, err := cmd.CombinedOutput()
+	v := judgeState(m.state, b, err)
+	v.took = time.Since(begin)
+	return v
+}
+
+// judgeState reads the output of a test: what did not run says nothing.
+func judgeState(test string, output []byte, err error) verdict {
+	text := string(output)
+	switch {
+	case strings.Contains(text, "--- FAIL: "+test+" ("):
+		return verdict{seed: "-", invariant: test}
+	case err == nil && strings.Contains(text, "--- PASS: "+test+" ("):
+		return verdict{err: errSurvived}
+	default:
+		return verdict{err: fmt.Errorf("%w: %s", cmp.Or(err, errNoVerdict), output)}
+	}
 }
 
 // judge reads the output of a hunt, which ended with err. A mutant that makes the
@@ -165,7 +209,13 @@ func build(ctx context.Context, dir string, mutants []mutant) (map[string]string
 		return nil, err
 	}
 	binaries := map[string]string{}
-	for _, pkg := range []string{simPackage, groupPackage} {
+	packages := []string{simPackage, groupPackage}
+	for _, m := range mutants {
+		if m.state != "" && !slices.Contains(packages, m.pkg()) {
+			packages = append(packages, m.pkg())
+		}
+	}
+	for _, pkg := range packages {
 		binary := filepath.Join(dir, filepath.Base(pkg)+".test")
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", binary, pkg)
 		cmd.Dir = root

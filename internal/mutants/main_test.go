@@ -35,6 +35,18 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestJudgeState: a mutant is caught by the test that is to fail, and by no other; a test
+// that was not run is no survivor.
+func TestJudgeState(t *testing.T) {
+	exit := errors.New("exit status 1")
+	v := judgeState("TestScripts/a", []byte("--- FAIL: TestScripts (0.0s)\n    --- FAIL: TestScripts/a (0.0s)\n"), exit)
+	require.NoError(t, v.err)
+	require.Equal(t, "TestScripts/a", v.invariant)
+	require.ErrorIs(t, judgeState("TestA", []byte("--- PASS: TestA (0.0s)\nPASS\n"), nil).err, errSurvived)
+	require.ErrorIs(t, judgeState("TestA", []byte("testing: warning: no tests to run\nPASS\n"), nil).err, errNoVerdict)
+	require.ErrorIs(t, judgeState("TestA", []byte("--- FAIL: TestAB (0.0s)\n"), exit).err, exit)
+}
+
 // TestReport: the table says why a mutant was not caught.
 func TestReport(t *testing.T) {
 	var out bytes.Buffer
