@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,15 +25,16 @@ import (
 // lengths. Those that make partitions are left out: mutated they make thousands.
 func recorded(t *testing.T) [][]byte {
 	t.Helper()
-	f, err := os.Open("../kafka/testdata/requests.txt")
-	require.NoError(t, err)
-	defer func() { _ = f.Close() }()
 	var out [][]byte
-	for s := bufio.NewScanner(f); s.Scan(); {
-		frame, err := hex.DecodeString(s.Text()[strings.LastIndexByte(s.Text(), ' ')+1:])
+	for _, name := range []string{"requests.txt", "requests-admin.txt"} {
+		text, err := os.ReadFile(filepath.Join("../kafka/testdata", name))
 		require.NoError(t, err)
-		if key := binary.BigEndian.Uint16(frame); key != 19 && key != 37 {
-			out = append(out, frame)
+		for line := range strings.Lines(string(text)) {
+			frame, err := hex.DecodeString(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]))
+			require.NoError(t, err)
+			if key := binary.BigEndian.Uint16(frame); key != 19 && key != 37 {
+				out = append(out, frame)
+			}
 		}
 	}
 	require.Greater(t, len(out), 100)
