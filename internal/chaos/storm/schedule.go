@@ -143,6 +143,9 @@ func (d *dealer) step(i int) Step {
 		default:
 			s.Actions = append(s.Actions, d.action(second))
 			s.Gap = d.between([2]time.Duration{0, 2 * time.Second})
+			if first.whole && second.kind == FlipBits {
+				slices.Reverse(s.Actions) // somebody has to be there to say who leads what
+			}
 		}
 	}
 	// Bits are flipped only in a cluster that is whole, and what follows them waits

@@ -49,6 +49,7 @@ func TestDrawnSteps(t *testing.T) {
 					pairs++
 					require.LessOrEqual(t, whole, 1, "%s", s.Name())
 					require.False(t, whole == 1 && disks == 2, "%s", s.Name())
+					require.False(t, s.Actions[1].Kind == FlipBits && traitOf(s.Actions[0].Kind).whole, "%s: nobody is there to ask", s.Name())
 				}
 				flips := slices.ContainsFunc(s.Actions, func(a Action) bool { return a.Kind == FlipBits })
 				require.False(t, flips && s.Eager, "bits may not be flipped in two nodes")
