@@ -225,7 +225,8 @@ func (n *Node) checkCaller(clusterID string, nodeID int32, storageID []byte) err
 	if _, retired := im.Retired(id); retired {
 		return &IdentityConflictError{NodeID: nodeID, Found: id}
 	}
-	if b := im.Broker(nodeID); b != nil && b.StorageID != id && !b.Replaced() {
+	// As in conflict: who joined may be newer than the image of a node that has just started.
+	if b := im.Broker(nodeID); b != nil && b.StorageID != id && !b.Replaced() && !n.joined(id) {
 		return &IdentityConflictError{NodeID: nodeID, Known: b.StorageID, Found: id}
 	}
 	return nil
