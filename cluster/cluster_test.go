@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -28,10 +29,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type peerServer struct {
 	pb.UnimplementedClusterServiceServer
 	node *Node
+	// old: of a release without framed streams.
+	old bool
 }
 
 func (s peerServer) Hello(ctx context.Context, r *pb.HelloRequest) (*pb.HelloResponse, error) {
-	return s.node.Hello(ctx, r)
+	answer, err := s.node.Hello(ctx, r)
+	if err == nil && s.old {
+		answer.FramedReplication = false
+	}
+	return answer, err
 }
 
 func (s peerServer) Join(ctx context.Context, r *pb.JoinRequest) (*pb.JoinResponse, error) {
@@ -50,6 +57,7 @@ func (s peerServer) Propose(ctx context.Context, r *pb.ProposeRequest) (*pb.Prop
 // directory over restarts.
 type testNode struct {
 	*Node
+	old      bool // see peerServer
 	t        *testing.T
 	id       int32
 	dir      string
@@ -126,7 +134,7 @@ func (n *testNode) start() *testNode {
 func (n *testNode) serve() {
 	n.t.Helper()
 	n.server = grpc.NewServer()
-	pb.RegisterClusterServiceServer(n.server, peerServer{node: n.Node})
+	pb.RegisterClusterServiceServer(n.server, peerServer{node: n.Node, old: n.old})
 	l, server := listen(n.t, n.peerAddr), n.server
 	go func() { _ = server.Serve(l) }() // Stop waits for it
 }
@@ -281,5 +289,31 @@ func TestThreeNodesFoundRegisterAndApply(t *testing.T) {
 		require.NotNil(t, conn)
 	}
 	_, err = nodes[0].Peers().Conn(t.Context(), 99)
+	require.ErrorIs(t, err, ErrUnknownNode)
+}
+
+// Whether a node takes framed streams is asked anew when it has been replaced by a
+// process of another release.
+func TestFramedStreamsAreAskedFor(t *testing.T) {
+	nodes := newNodes(t, 2, 1)
+	nodes[0].old = true
+	startAll(nodes...)
+	nodes[1].eventually("1 is known", func(im *metadata.Image) bool { return im.Broker(1) != nil })
+	conn, err := nodes[1].Peers().Dial(within(t, 5*time.Second), nodes[0].id)
+	require.NoError(t, err)
+	require.Nil(t, conn)
+
+	nodes[0].server.Stop()
+	nodes[0].old = false
+	nodes[0].serve()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		conn, err = nodes[1].Peers().Dial(within(t, 5*time.Second), nodes[0].id)
+		require.NoError(c, err)
+		require.NotNil(c, conn)
+	}, 20*time.Second, 20*time.Millisecond)
+	require.Equal(t, nodes[0].peerAddr, conn.RemoteAddr().String())
+	require.NoError(t, conn.Close())
+
+	_, err = nodes[1].Peers().Dial(t.Context(), 99)
 	require.ErrorIs(t, err, ErrUnknownNode)
 }

@@ -37,6 +37,9 @@ const (
 	believed = 1 << 20
 	// gathered is up to which size a message is laid together for one write.
 	gathered = 8 << 10
+	// keptFields is how much memory for fields beside batches is kept for the next
+	// message.
+	keptFields = 256 << 10
 	// readAhead is the size of the buffer between socket and decoder. What a batch
 	// needs beyond it goes from the socket into the batch.
 	readAhead = 32 << 10
@@ -166,19 +169,29 @@ func (f *Framed) Recv(v any) error {
 	case incoming:
 		m.Release()
 		if err = f.split(m, length); err == nil {
-			err = proto.Unmarshal(f.rest, m.fresh())
+			err = proto.Unmarshal(f.rest, m.fresh()) // it copies what it keeps
 		}
 		if err != nil {
 			m.Release()
 		}
+		f.trim()
 		return err
 	case proto.Message:
 		if f.rest, err = f.appendFrom(f.rest[:0], length); err != nil {
 			return err
 		}
-		return proto.Unmarshal(f.rest, m)
+		err = proto.Unmarshal(f.rest, m)
+		f.trim()
+		return err
 	default:
 		return fmt.Errorf("wire: %T cannot be received", v)
+	}
+}
+
+// trim lets go of what a large message needed.
+func (f *Framed) trim() {
+	if cap(f.rest) > keptFields {
+		f.rest = nil
 	}
 }
 
