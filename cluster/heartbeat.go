@@ -71,7 +71,8 @@ func (s *session) begin(epoch int64, asked time.Time) {
 // place, so it must stop to act as leader and coordinator. It is false before
 // Register. It is false, too, while this node's metadata is a session behind what the
 // controller had applied, whoever is to blame: heartbeats come through, and the news
-// that another leads do not. A broker whose disk hangs, which is relieved at once,
+// that another leads do not. A broker whose disk hangs, which is relieved at once, and
+// one that is heard again after a session of silence, in whose place others were elected,
 // must not be behind at all.
 func (n *Node) SessionValid(now time.Time) bool {
 	heard := n.session.heard.Load()
@@ -89,11 +90,16 @@ func (s *session) informed(applied uint64, now time.Time) bool {
 	return !s.flushStalled && now.Sub(s.behindSince) < s.node.cfg.SessionTimeout
 }
 
-// told notes how far the controller has applied the metadata log.
-func (s *session) told(index, applied uint64, now time.Time) {
+// told notes how far the controller has applied the metadata log. lapsed: no controller
+// had heard of this broker for a session.
+func (s *session) told(index, applied uint64, lapsed bool, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.behind <= applied && index > applied {
+	switch {
+	case index <= applied:
+	case lapsed:
+		s.behind, s.behindSince = index, now.Add(-s.node.cfg.SessionTimeout)
+	case s.behind <= applied:
 		s.behind, s.behindSince = index, now
 	}
 }
@@ -368,10 +374,11 @@ func (k *keeper) received(r *pb.HeartbeatResponse) error {
 		}
 	}
 	k.echo, k.echoSent = r.GetSequence(), sent.at
-	if heard := s.heard.Load(); sent.proves.After(*heard) {
+	heard, now := s.heard.Load(), time.Now()
+	s.told(r.GetImageIndex(), s.node.Image().Index(), now.Sub(*heard) >= s.node.cfg.SessionTimeout, now)
+	if sent.proves.After(*heard) {
 		s.heard.Store(&sent.proves)
 	}
-	s.told(r.GetImageIndex(), s.node.Image().Index(), time.Now())
 	if r.GetMayShutdown() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -62,5 +62,15 @@ func TestNoSessionWithoutTheNews(t *testing.T) {
 		n.SetFlushStalled(false)
 		answer(31)
 		require.True(t, valid())
+
+		apply(31)
+		time.Sleep(4 * time.Second)
+		require.False(t, valid(), "nobody has heard of it")
+		answer(40)
+		require.False(t, valid(), "others were elected meanwhile, and it does not know whom")
+		answer(41)
+		require.False(t, valid())
+		apply(41)
+		require.True(t, valid())
 	})
 }
