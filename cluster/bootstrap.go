@@ -10,7 +10,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/penstock/penstock/cluster/metadata"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
@@ -108,11 +107,8 @@ func (n *Node) foundOrWait(ctx context.Context, answers map[int32]helloAnswer, c
 // hear a leader is no sign of that: one that replicates to a server which it is
 // about to remove, or has just removed, sends to the address, where a new
 // directory may answer by now.
-func (n *Node) member() bool { return n.joined(n.storageID) }
-
-// joined reports whether the log's configuration names a directory.
-func (n *Node) joined(id metadata.ID) bool {
-	return slices.ContainsFunc(n.configuration(), func(s raft.Server) bool { return s.ID == serverID(id) })
+func (n *Node) member() bool {
+	return slices.ContainsFunc(n.configuration(), func(s raft.Server) bool { return s.ID == serverID(n.storageID) })
 }
 
 // cameLater reports whether this node, although the configuration names it as a

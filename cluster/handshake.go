@@ -43,7 +43,8 @@ func (n *Node) answer(h hello) helloAnswer {
 
 // conflict reports whether a node is known with another storage id: as a
 // registered broker by its node id, or as a voter by its address; or whether its
-// own was given up, when known is zero. A node that
+// own was given up, when known is zero. Who calls on a peer connection tells no
+// raftAddress; it is empty then. A node that
 // lost its directory must not vote or store in the place of the one it was: it
 // could help to elect a leader that lacks what the old one had acknowledged.
 func (n *Node) conflict(nodeID int32, storageID metadata.ID, raftAddress string) (known metadata.ID, conflict bool) {
@@ -52,7 +53,7 @@ func (n *Node) conflict(nodeID int32, storageID metadata.ID, raftAddress string)
 		return metadata.ID{}, true
 	}
 	if slices.ContainsFunc(n.configuration(), func(s raft.Server) bool {
-		return s.ID == serverID(storageID) && string(s.Address) == raftAddress
+		return s.ID == serverID(storageID) && (raftAddress == "" || string(s.Address) == raftAddress)
 	}) {
 		// It joined, which somebody who knew better allowed: the image of a node that
 		// has just started is older than its log.

@@ -221,13 +221,8 @@ func (n *Node) checkCaller(clusterID string, nodeID int32, storageID []byte) err
 	if nodeID < 1 || !ok {
 		return newError(pb.ErrorCode_ERROR_CODE_INVALID_ARGUMENT, "node id %d and storage id %x: must be at least 1, and 16 bytes", nodeID, storageID)
 	}
-	im := n.Image()
-	if _, retired := im.Retired(id); retired {
-		return &IdentityConflictError{NodeID: nodeID, Found: id}
-	}
-	// As in conflict: who joined may be newer than the image of a node that has just started.
-	if b := im.Broker(nodeID); b != nil && b.StorageID != id && !b.Replaced() && !n.joined(id) {
-		return &IdentityConflictError{NodeID: nodeID, Known: b.StorageID, Found: id}
+	if known, conflict := n.conflict(nodeID, id, ""); conflict {
+		return &IdentityConflictError{NodeID: nodeID, Known: known, Found: id}
 	}
 	return nil
 }
