@@ -61,6 +61,7 @@ type Framed struct {
 	codec *Codec
 
 	in   *bufio.Reader
+	body body   // of Recv: the message that is being read
 	rest []byte // of Recv: fields beside the batches
 
 	out  []byte      // of Send: all bytes that are not referenced batches
@@ -238,9 +239,9 @@ func (f *Framed) last(n uint32) error {
 // split reads a message of length bytes: its batches to m, every other field to
 // f.rest.
 func (f *Framed) split(m incoming, length int) error {
-	f.rest = f.rest[:0]
-	for left, batches := length, 0; left > 0; {
-		tag, err := f.varint(&left)
+	f.body, f.rest = body{in: f.in, left: length}, f.rest[:0]
+	for batches := 0; f.body.left > 0; {
+		tag, err := f.body.varint()
 		if err != nil {
 			return err
 		}
@@ -250,12 +251,12 @@ func (f *Framed) split(m incoming, length int) error {
 		}
 		if number != batchesField || kind != protowire.BytesType {
 			f.rest = protowire.AppendVarint(f.rest, tag)
-			if err := f.keep(kind, &left); err != nil {
+			if err := f.keep(kind); err != nil {
 				return err
 			}
 			continue
 		}
-		n, err := f.length(&left)
+		n, err := f.body.length()
 		if err != nil {
 			return err
 		}
@@ -266,38 +267,32 @@ func (f *Framed) split(m incoming, length int) error {
 		if err != nil {
 			return err
 		}
-		left -= n
 		m.add(buf)
 	}
 	return nil
 }
 
 // keep appends the value of a field to f.rest.
-func (f *Framed) keep(kind protowire.Type, left *int) error {
+func (f *Framed) keep(kind protowire.Type) (err error) {
 	n := 0
 	switch kind {
 	case protowire.VarintType:
-		v, err := f.varint(left)
+		v, err := f.body.varint()
 		f.rest = protowire.AppendVarint(f.rest, v)
 		return err
 	case protowire.Fixed32Type:
-		n = 4
+		n, err = f.body.take(4)
 	case protowire.Fixed64Type:
-		n = 8
+		n, err = f.body.take(8)
 	case protowire.BytesType:
-		var err error
-		if n, err = f.length(left); err != nil {
-			return err
-		}
+		n, err = f.body.length()
 		f.rest = protowire.AppendVarint(f.rest, uint64(n))
 	default: // none of our messages has groups
-		return fmt.Errorf("%w: wire type %d", ErrMalformed, kind)
+		err = fmt.Errorf("%w: wire type %d", ErrMalformed, kind)
 	}
-	if n > *left {
-		return fmt.Errorf("%w: a field of %d bytes with %d left", ErrMalformed, n, *left)
+	if err != nil {
+		return err
 	}
-	*left -= n
-	var err error
 	f.rest, err = f.appendFrom(f.rest, n)
 	return err
 }
@@ -340,38 +335,49 @@ func unexpected(err error) error {
 	return err
 }
 
-// varint reads a base 128 varint of at most 64 bits, out of left bytes.
-func (f *Framed) varint(left *int) (uint64, error) {
-	var v uint64
-	for shift := 0; shift < 64; shift += 7 {
-		if *left == 0 {
-			return 0, fmt.Errorf("%w: it ends within a varint", ErrMalformed)
-		}
-		x, err := f.in.ReadByte()
-		if err != nil {
-			return 0, unexpected(err)
-		}
-		*left--
-		if shift == 63 && x > 1 {
-			break
-		}
-		v |= uint64(x&0x7f) << shift
-		if x < 0x80 {
-			return v, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: varint of more than 64 bits", ErrMalformed)
+// body is what is left of a message on the connection.
+type body struct {
+	in   *bufio.Reader
+	left int
+	err  error // of ReadByte
 }
 
-// length reads a length prefix and checks that the message has room for so many.
-func (f *Framed) length(left *int) (int, error) {
-	n, err := f.varint(left)
+// ReadByte is for binary.ReadUvarint.
+func (b *body) ReadByte() (x byte, err error) {
+	if b.left == 0 {
+		b.err = fmt.Errorf("%w: it ends within a varint", ErrMalformed)
+		return 0, b.err
+	}
+	b.left--
+	x, err = b.in.ReadByte()
+	b.err = unexpected(err)
+	return x, b.err
+}
+
+// varint reads a base 128 varint of at most 64 bits.
+func (b *body) varint() (uint64, error) {
+	v, err := binary.ReadUvarint(b)
+	if err != nil && b.err == nil {
+		err = fmt.Errorf("%w: varint of more than 64 bits", ErrMalformed)
+	}
+	return v, err
+}
+
+// length reads a length prefix and takes so many bytes off the message.
+func (b *body) length() (int, error) {
+	n, err := b.varint()
 	if err != nil {
 		return 0, err
 	}
-	if n > uint64(*left) {
-		return 0, fmt.Errorf("%w: length %d with %d bytes left", ErrMalformed, n, *left)
+	return b.take(n)
+}
+
+// take takes n bytes off the message, which the caller reads.
+func (b *body) take(n uint64) (int, error) {
+	if n > uint64(b.left) {
+		return 0, fmt.Errorf("%w: length %d with %d bytes left", ErrMalformed, n, b.left)
 	}
+	b.left -= int(n)
 	return int(n), nil
 }
 

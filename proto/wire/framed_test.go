@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -410,4 +411,51 @@ func TestFramedSendAllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}))
+}
+
+// A connection on which nobody answers any more breaks within seconds, also while
+// something is under way: the kernel sees to it.
+func TestFramedConnectionsBreak(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted := make(chan net.Conn, 1)
+	began := make(chan struct{})
+	server := record.NewArena(1 << 20)
+	l := wire.NewPeerListener(seen{lis, accepted}, wire.NewCodec(server), func(s wire.ReplicateServer) error {
+		close(began)
+		_, err := s.Recv()
+		return err
+	})
+	defer func() { require.NoError(t, l.Close()) }()
+	conn, err := net.Dial("tcp", lis.Addr().String())
+	require.NoError(t, err)
+	_, err = wire.OpenFramed(t.Context(), conn, wire.NewCodec(record.NewArena(1<<20)))
+	require.NoError(t, err)
+	<-began
+	for _, tt := range []struct {
+		conn net.Conn
+		want int
+	}{{conn, 3000}, {<-accepted, 10_000}} {
+		raw, err := tt.conn.(*net.TCPConn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+			require.NoError(t, err)
+			require.Equal(t, tt.want, ms)
+		}))
+	}
+}
+
+// seen tells which connections were accepted.
+type seen struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l seen) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.conns <- conn
+	}
+	return conn, err
 }
