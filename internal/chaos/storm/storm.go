@@ -41,6 +41,7 @@ const (
 	voterCount  = 3
 	diskSize    = 4 << 30
 	recoverWait = 60 * time.Second // longest time from the end of a fault to a cluster that is whole
+	endingWait  = 5 * time.Second  // between looks for who ended by himself, while the cluster is not whole
 	finalWait   = 90 * time.Second
 	warm        = 500 // acknowledged records before the first fault
 )
@@ -235,14 +236,7 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 	for _, h := range slices.Backward(heals) {
 		errs = append(errs, h(context.WithoutCancel(ctx)))
 	}
-	// Who ended by himself, as one does whose disk failed, is started by the operator.
-	for _, id := range s.all() {
-		if !s.lab.Running(id) {
-			s.report.Exits++
-			s.say("node %d had ended by itself", id)
-		}
-	}
-	errs = append(errs, s.lab.StartAll())
+	errs = append(errs, s.startEnded())
 	for _, h := range last {
 		errs = append(errs, h(ctx))
 	}
@@ -261,9 +255,29 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 	return nil
 }
 
+// startEnded starts who ended by himself, as one does whose disk failed: the
+// operator's part.
+func (s *storm) startEnded() error {
+	for _, id := range s.all() {
+		if !s.lab.Running(id) {
+			s.report.Exits++
+			s.say("node %d had ended by itself", id)
+		}
+	}
+	return s.lab.StartAll()
+}
+
 // whole waits until every partition has its leader and replicas, and takes writes.
 func (s *storm) whole(ctx context.Context) error {
-	err := s.lab.WaitHealthy(ctx, recoverWait)
+	deadline := time.Now().Add(recoverWait)
+	err := s.lab.WaitHealthy(ctx, endingWait)
+	for err != nil && ctx.Err() == nil && time.Now().Before(deadline) {
+		// Who had given up on a disk that hung ends only when it is let go.
+		if err := s.startEnded(); err != nil {
+			return err
+		}
+		err = s.lab.WaitHealthy(ctx, endingWait)
+	}
 	if err != nil && ctx.Err() == nil {
 		s.dump()
 		return fmt.Errorf("the cluster did not recover: %w", err)
