@@ -23,34 +23,65 @@ import (
 //   - a retry of a command with its id changes nothing and gets the same answer;
 //   - a broker that may still keep a replica of a deleted topic is waited for.
 func TestModelOperate(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{
-			nodes: 4,
-			world: newWorld(t), held: make(map[part]map[int32]int), acked: make(map[part]int),
-			level: metadata.Version, disks: make(map[int32]int32),
-		}
-		for node := range int32(4) {
-			m.mustApply(rt, m.registration(rt, node, true))
-		}
-		m.create(rt)
-		rt.Repeat(map[string]func(*rapid.T){
-			"ack":      m.ack,
-			"create":   m.create,
-			"register": m.register,
-			"fence":    m.fence,
-			"unfence":  m.unfence,
-			"isr":      m.changeISR,
-			"elect":    m.elect,
-			"alter":    m.alter,
-			"delete":   m.forget,
-			"replace":  m.replace,
-			"remove":   m.remove,
-			"grow":     m.grow,
-			"order":    m.order,
-			"confirm":  m.confirm,
-		})
-		m.replay(rt)
+	rapid.Check(t, func(rt *rapid.T) { runOperate(t, rt, metadata.Version, metadata.Version) })
+}
+
+// runOperate is one run of TestModelOperate; the levels are those of runModel.
+func runOperate(t *testing.T, rt *rapid.T, first, level uint32) *model {
+	t.Helper()
+	m := newModel(t, 4, first)
+	for node := range int32(4) {
+		m.mustApply(rt, m.registration(rt, node, true))
+	}
+	m.level = level
+	m.create(rt)
+	rt.Repeat(map[string]func(*rapid.T){
+		"ack":      m.ack,
+		"create":   m.create,
+		"register": m.register,
+		"fence":    m.fence,
+		"unfence":  m.unfence,
+		"isr":      m.changeISR,
+		"elect":    m.elect,
+		"alter":    m.alter,
+		"delete":   m.from(2, m.forget),
+		"replace":  m.from(2, m.replace),
+		"remove":   m.from(2, m.remove),
+		"grow":     m.from(2, m.grow),
+		"order":    m.from(2, m.order),
+		"confirm":  m.from(2, m.confirm),
+		"recover":  m.from(2, m.recover),
 	})
+	m.replay(rt)
+	return m
+}
+
+// recover opens a replica anew while its broker goes on: its log failed, or is damaged.
+func (m *model) recover(t *rapid.T) {
+	k, topic, p := m.pick(t)
+	if p == nil {
+		t.Skip("no partition")
+	}
+	node := rapid.SampledFrom(replicas(p)).Draw(t, "node")
+	damage := rapid.SampledFrom([]metav1.Damage{0, 0, 0, 1, 2, 3}).Draw(t, "damage")
+	c := &metav1.RecoverReplica{
+		NodeId: node, BrokerEpoch: m.epoch(node), LeaderEpoch: p.LeaderEpoch, Unflushed: rapid.Bool().Draw(t, "unflushed"),
+		Replica: &metav1.RecoveredReplica{TopicId: topicID(topic.Name), Partition: int32(k.n), Damage: damage},
+	}
+	left := m.held[k][node]
+	if damage != 0 || c.GetUnflushed() || topic.Settings().Durability == metadata.Replicated {
+		left = rapid.IntRange(0, left).Draw(t, "left")
+	}
+	c.Replica.LogEndOffset = int64(left)
+	cmd := &metav1.Command{Kind: &metav1.Command_RecoverReplica{RecoverReplica: c}}
+	_, err := m.step(t, cmd)
+	if (err == nil) == m.im.Broker(node).Fenced {
+		t.Fatalf("%v of %+v: %v", cmd, p, err)
+	}
+	if err == nil {
+		m.held[k][node] = left
+	}
+	m.holders(t, cmd)
 }
 
 // storage is the id of a node's present disk.
@@ -189,7 +220,8 @@ func (m *model) order(t *rapid.T) {
 		TopicId: topicID(topic.Name), Partition: int32(k.n), PartitionEpoch: p.PartitionEpoch, Leader: node,
 	}}}
 	clean := m.im.Elect(p, metadata.ElectOptions{Waited: true})
-	may := p.Leader == metadata.NoNode && clean.Leader == metadata.NoNode && p.Replica(node) != nil && !m.im.Broker(node).Fenced
+	may := p.Leader == metadata.NoNode && clean.Leader == metadata.NoNode && p.Replica(node) != nil &&
+		p.Replica(node).Damage != metadata.DamageFailed && !m.im.Broker(node).Fenced
 	if err := m.twice(t, cmd); (err == nil) != may {
 		t.Fatalf("ordering %d for %+v: %v", node, p, err)
 	}

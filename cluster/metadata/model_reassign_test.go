@@ -20,30 +20,36 @@ import (
 //   - at the end, with every broker back and every replica caught up, each
 //     reassignment under way comes to its target.
 func TestReassignModel(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(t), nodes: 6, level: metadata.Version, held: make(map[part]map[int32]int), acked: make(map[part]int)}
-		for node := range m.nodes {
-			m.mustApply(rt, m.cleanRegistration(node))
-		}
-		m.create(rt)
-		rt.Repeat(map[string]func(*rapid.T){
-			"ack":          m.ack,
-			"create":       m.create,
-			"register":     m.register,
-			"fence":        m.fence,
-			"unfence":      m.unfence,
-			"isr":          m.changeISR,
-			"catch up":     m.catchUp,
-			"elect":        m.elect,
-			"alter":        m.alter,
-			"reassign":     m.reassign,
-			"cancel":       m.cancel,
-			"finish":       m.finish,
-			"decommission": m.decommission,
-		})
-		m.settle(rt)
-		m.replay(rt)
+	rapid.Check(t, func(rt *rapid.T) { runReassign(t, rt, metadata.Version, metadata.Version) })
+}
+
+// runReassign is one run of TestReassignModel; the levels are those of runModel.
+func runReassign(t *testing.T, rt *rapid.T, first, level uint32) *model {
+	t.Helper()
+	m := newModel(t, 6, first)
+	for node := range m.nodes {
+		m.mustApply(rt, m.cleanRegistration(node))
+	}
+	m.level = level
+	m.create(rt)
+	rt.Repeat(map[string]func(*rapid.T){
+		"ack":          m.ack,
+		"create":       m.create,
+		"register":     m.register,
+		"fence":        m.fence,
+		"unfence":      m.unfence,
+		"isr":          m.changeISR,
+		"catch up":     m.catchUp,
+		"elect":        m.elect,
+		"alter":        m.alter,
+		"reassign":     m.from(2, m.reassign),
+		"cancel":       m.from(2, m.cancel),
+		"finish":       m.from(2, m.finish),
+		"decommission": m.from(2, m.decommission),
 	})
+	m.settle(rt)
+	m.replay(rt)
+	return m
 }
 
 // safe are the members that may lead without loss: each holds everything.
@@ -238,7 +244,7 @@ func (m *model) settle(t *rapid.T) {
 
 // cleanRegistration restarts a broker that lost nothing.
 func (m *model) cleanRegistration(node int32) *metav1.Command {
-	c := &metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(node), FeatureLevel: metadata.Version, CleanStop: true, CleanStopEpoch: m.epoch(node)}
+	c := &metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(node), FeatureLevel: m.level, CleanStop: true, CleanStopEpoch: m.epoch(node)}
 	for topic := range m.im.Topics() {
 		for i, p := range topic.Partitions {
 			if p.Replica(node) != nil {

@@ -25,28 +25,50 @@ import (
 //
 // At the end the same commands give the same image again.
 func TestModel(t *testing.T) {
-	var golden goldenRecorder
-	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(t), nodes: 4, held: make(map[part]map[int32]int), acked: make(map[part]int)}
-		for node := range int32(4) {
-			m.mustApply(rt, m.registration(rt, node, true))
-		}
-		m.create(rt)
-		rt.Repeat(map[string]func(*rapid.T){
-			"ack":      m.ack,
-			"create":   m.create,
-			"register": m.register,
-			"fence":    m.fence,
-			"unfence":  m.unfence,
-			"isr":      m.changeISR,
-			"elect":    m.elect,
-			"alter":    m.alter,
-			"delete":   m.delete,
-		})
-		m.replay(rt)
-		golden.add(rt, m.commands)
+	rapid.Check(t, func(rt *rapid.T) { runModel(t, rt, 0, 0) })
+}
+
+// runModel is one run of TestModel. Its brokers tell the level first when they register
+// for the first time, and level after that; 0 is what builds told before there were levels.
+func runModel(t *testing.T, rt *rapid.T, first, level uint32) *model {
+	t.Helper()
+	m := newModel(t, 4, first)
+	for node := range int32(4) {
+		m.mustApply(rt, m.registration(rt, node, true))
+	}
+	m.level = level
+	m.create(rt)
+	rt.Repeat(map[string]func(*rapid.T){
+		"ack":      m.ack,
+		"create":   m.create,
+		"register": m.register,
+		"fence":    m.fence,
+		"unfence":  m.unfence,
+		"isr":      m.changeISR,
+		"elect":    m.elect,
+		"alter":    m.alter,
+		"delete":   m.delete,
 	})
-	golden.store(t)
+	m.replay(rt)
+	return m
+}
+
+func newModel(t *testing.T, nodes int32, level uint32) *model {
+	t.Helper()
+	return &model{
+		world: newWorld(t), nodes: nodes, level: level,
+		held: make(map[part]map[int32]int), acked: make(map[part]int), disks: make(map[int32]int32),
+	}
+}
+
+// from lets an action happen only once the image is at a level.
+func (m *model) from(level uint32, action func(*rapid.T)) func(*rapid.T) {
+	return func(t *rapid.T) {
+		if m.im.FeatureLevel() < level {
+			t.Skip("not every broker knows that")
+		}
+		action(t)
+	}
 }
 
 type part struct {
@@ -273,6 +295,8 @@ func (m *model) changeISR(t *rapid.T) {
 		node := p.Replicas[i].NodeID
 		if node == p.Leader && !resign || node != p.Leader && rapid.Bool().Draw(t, "member") {
 			change.Isr = append(change.Isr, &metav1.IsrMember{NodeId: node, BrokerEpoch: m.epoch(node)})
+		} else if m.im.KeepsFailed() && rapid.IntRange(0, 3).Draw(t, "failed") == 0 {
+			change.Failed = append(change.Failed, node)
 		} else if p.InISR(node) && rapid.Bool().Draw(t, "damaged") {
 			change.Damaged = append(change.Damaged, node)
 		}
@@ -287,7 +311,7 @@ func (m *model) changeISR(t *rapid.T) {
 	stale := change.GetLeaderEpoch() != p.LeaderEpoch || change.GetPartitionEpoch() != p.PartitionEpoch
 	grows := slices.ContainsFunc(change.GetIsr(), func(m *metav1.IsrMember) bool { return !p.InISR(m.GetNodeId()) })
 	// The last of a set resigns to the eligible by an empty one.
-	resigns := len(p.ELR) > 0 && slices.Contains(change.GetDamaged(), p.Leader)
+	resigns := len(p.ELR) > 0 && (slices.Contains(change.GetDamaged(), p.Leader) || slices.Contains(change.GetFailed(), p.Leader))
 	if (stale || len(change.GetIsr()) == 0 && !resigns || (resign && grows)) && result.Refused == nil {
 		t.Fatalf("%v was not refused", change)
 	}
