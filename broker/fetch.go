@@ -84,7 +84,7 @@ func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult) (done, s
 	room, got, failed := most, 0, false
 	for i := range req.Partitions {
 		r := &results[i]
-		short = b.readOne(r, &req.Partitions[i], room, got == 0) || short
+		short = b.readOne(r, &req.Partitions[i], room, got == 0, req.Files) || short
 		failed = failed || r.Err != nil
 		got += r.Bytes()
 		room = most - got
@@ -98,8 +98,9 @@ func (b *Broker) maxAnswer() int { return int(b.cfg.Arena.Limit() / 8) }
 
 // readOne reads one partition into r, whose memory it uses again. Below a room of
 // zero bytes it reads only when it must, so that the first batch gets through
-// whatever its size. short: there is no memory for what could be read.
-func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, must bool) (short bool) {
+// whatever its size. files: a range of a file will do. short: there is no memory for
+// what could be read.
+func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, must, files bool) (short bool) {
 	*r = api.FetchResult{
 		PartitionRef: fp.PartitionRef, HighWatermark: record.UnknownOffset, LogStartOffset: record.UnknownOffset,
 		Batches: r.Batches[:0],
@@ -121,9 +122,14 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	case fp.Offset >= hw || room <= 0 && !must:
 		return false
 	}
-	readErr := b.readInto(r, l, commitlog.ReadOptions{
-		From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true,
-	})
+	o := commitlog.ReadOptions{From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true}
+	if files {
+		if file := l.log.ReadRange(o); file != nil {
+			r.File = file
+			return false
+		}
+	}
+	readErr := b.readInto(r, l, o)
 	if errors.Is(readErr, commitlog.ErrReadMemory) {
 		return true
 	}

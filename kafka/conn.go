@@ -6,11 +6,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock/penstock/broker/api"
 )
 
 const (
@@ -36,7 +39,8 @@ const (
 type conn struct {
 	door     *Door
 	net      net.Conn
-	host     string // of the client
+	tcp      *net.TCPConn // the same; nil: something between it and TCP
+	host     string       // of the client
 	listener string
 	source   source
 	answers  answers
@@ -68,6 +72,7 @@ func newConn(d *Door, nc net.Conn, listener string) *conn {
 		host = nc.RemoteAddr().String()
 	}
 	c := &conn{door: d, net: nc, host: host, listener: listener, source: source{conn: nc, buffers: &d.buffers, intake: &d.intake}}
+	c.tcp, _ = nc.(*net.TCPConn)
 	c.answers.init(c)
 	empty := ""
 	c.clientID.Store(&empty)
@@ -318,6 +323,36 @@ func (c *conn) writeVector(v net.Buffers) error {
 		if _, err := step.WriteTo(c.net); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// writeAnswer sends buffers as writeVector does, and in place of each nil among them the
+// next of files.
+func (c *conn) writeAnswer(v net.Buffers, files []api.FileRange) error {
+	for _, file := range files {
+		at := slices.IndexFunc(v, func(b []byte) bool { return b == nil })
+		if err := c.writeVector(v[:at]); err != nil {
+			return err
+		}
+		if err := c.writeFile(file); err != nil {
+			return err
+		}
+		v = v[at+1:]
+	}
+	return c.writeVector(v)
+}
+
+// writeFile sends a range of a file, noting progress.
+func (c *conn) writeFile(file api.FileRange) error {
+	defer c.sending.Store(0)
+	for at, size := 0, file.Len(); at < size; {
+		c.sending.Store(time.Now().UnixNano())
+		n, err := file.SendTo(c.tcp, at, min(size-at, writeStep))
+		if err != nil {
+			return err
+		}
+		at += n
 	}
 	return nil
 }

@@ -27,7 +27,7 @@
 // that the log keeps, but for the few that were read together with the header. Its
 // size is believed while not too many are (intake.go); else memory is taken as bytes
 // come. A large request reaches the broker in parts. The answer to a fetch is written from where
-// the records lie, and there is one of them a connection: who does not take it gets
+// the records lie, in memory or, by sendfile, in the page cache, and there is one of them a connection: who does not take it gets
 // no other, and is cut off when readers wait for the memory. Everything else that a
 // request holds is bounded by its size, that by maxBody, and by maxItems; what a
 // produce request names, whose size is larger, by both of these. A connection that

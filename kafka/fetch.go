@@ -17,6 +17,8 @@ import (
 const (
 	defaultFetchBytes = 50 << 20
 	maxFetchWait      = 5 * time.Minute
+	// zstdFetch is the first version of the request whose clients know zstd (KIP-110).
+	zstdFetch = 10
 )
 
 // fetch reads and sends the answer, its records by reference. One connection
@@ -43,8 +45,8 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 }
 
 func (a *fetchAnswer) send(c *conn) error {
-	v, size := a.encode(c)
-	if err := c.writeVector(v); err != nil {
+	v, files, size := a.encode(c)
+	if err := c.writeAnswer(v, files); err != nil {
 		return err
 	}
 	a.header.entry.stats.answered(a.header.arrived, size)
@@ -55,6 +57,7 @@ func (a *fetchAnswer) send(c *conn) error {
 func (c *conn) fetchIn(a *fetchAnswer) *api.FetchRequest {
 	in := a.in
 	req := &api.FetchRequest{
+		Files:    c.tcp != nil && a.header.version >= zstdFetch, // before it, batches are looked into
 		MaxWait:  min(time.Duration(max(in.MaxWaitMillis, 0))*time.Millisecond, maxFetchWait),
 		MinBytes: max(int(in.MinBytes), 0),
 		MaxBytes: min(max(int(in.MaxBytes), 0), defaultFetchBytes),
@@ -108,7 +111,7 @@ func (a *fetchAnswer) release() {
 // refuseZstd keeps records from clients that are too old to know the codec, as
 // Kafka does (KIP-110).
 func (a *fetchAnswer) refuseZstd() {
-	if a.header.version >= 10 {
+	if a.header.version >= zstdFetch {
 		return
 	}
 	for i := range a.results {
@@ -136,8 +139,9 @@ func usesZstd(runs []record.Slice) bool {
 }
 
 // encode lays the answer out as buffers to be sent one behind the other: what is
-// ours in one piece of memory, the records where they lie.
-func (a *fetchAnswer) encode(c *conn) (v net.Buffers, size int) {
+// ours in one piece of memory, the records where they lie. A nil buffer stands for the
+// next of files.
+func (a *fetchAnswer) encode(c *conn) (v net.Buffers, files []api.FileRange, size int) {
 	e := fetchEncoder{encoder: encoder{flexible: a.header.entry.flexible(a.header.version)}, version: a.header.version, stats: a.header.entry.stats}
 	e.cuts = make([]recordCut, 0, len(a.results))
 	e.own = beginFrame(make([]byte, 0, 128+64*len(a.results)), &a.header)
@@ -184,6 +188,7 @@ type fetchEncoder struct {
 type recordCut struct {
 	at   int // in own
 	runs []record.Slice
+	file api.FileRange // in place of runs
 }
 
 func (e *fetchEncoder) partition(number int32, r *api.FetchResult) {
@@ -206,18 +211,18 @@ func (e *fetchEncoder) partition(number int32, r *api.FetchResult) {
 		e.own = kbin.AppendInt32(e.own, int32(size))
 	}
 	if size > 0 {
-		e.cuts = append(e.cuts, recordCut{len(e.own), r.Batches})
+		e.cuts = append(e.cuts, recordCut{len(e.own), r.Batches, r.File})
 		e.size += size
 	}
 	e.leader(r.Err, true, 1)
 }
 
-func (e *fetchEncoder) finish() (v net.Buffers, size int) {
+func (e *fetchEncoder) finish() (v net.Buffers, files []api.FileRange, size int) {
 	size = len(e.own) + e.size
 	binary.BigEndian.PutUint32(e.own, uint32(size-4))
 	n := 1 + len(e.cuts)
 	for _, cut := range e.cuts {
-		n += len(cut.runs)
+		n += max(len(cut.runs), 1)
 	}
 	v = make(net.Buffers, 0, n)
 	from := 0
@@ -226,7 +231,11 @@ func (e *fetchEncoder) finish() (v net.Buffers, size int) {
 		for _, run := range cut.runs {
 			v = append(v, run.Bytes)
 		}
+		if cut.file != nil {
+			v = append(v, nil)
+			files = append(files, cut.file)
+		}
 		from = cut.at
 	}
-	return append(v, e.own[from:]), size
+	return append(v, e.own[from:]), files, size
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -72,7 +73,26 @@ type broker struct {
 	records *record.Buf
 	results []api.FetchResult
 	pending *api.Pending
+	file    *fileRange // what some partitions hold, for who takes files
 }
+
+// fileRange is one in memory, which ends early if it is told to.
+type fileRange struct {
+	bytes    []byte
+	failAt   int
+	released atomic.Int64
+}
+
+func (f *fileRange) Len() int { return len(f.bytes) }
+
+func (f *fileRange) SendTo(c *net.TCPConn, at, n int) (int, error) {
+	if f.failAt > 0 && at >= f.failAt {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return c.Write(f.bytes[at : at+n])
+}
+
+func (f *fileRange) Release() { f.released.Add(1) }
 
 func (b *broker) Produce(_ context.Context, req *api.ProduceRequest) *api.Pending {
 	b.mu.Lock()
@@ -104,6 +124,10 @@ func (b *broker) Fetch(_ context.Context, req *api.FetchRequest) ([]api.FetchRes
 	for i := range b.results {
 		r := &b.results[i]
 		r.PartitionRef, r.HighWatermark = req.Partitions[i].PartitionRef, 9
+		if req.Files && b.file != nil && i%2 == 0 {
+			r.File = b.file
+			continue
+		}
 		r.Batches = append(r.Batches[:0], record.SliceOf(b.records, 0, half), record.SliceOf(b.records, half, b.records.Len()))
 	}
 	return b.results, nil
@@ -238,6 +262,55 @@ func TestRecordsAreSentFromWhereTheyLie(t *testing.T) {
 		server.mu.Unlock()
 		require.Equal(t, 2*(n+1)*len(batch), sent)
 	}
+	b.records.Release()
+}
+
+// Ranges of files go out among what is in memory, in their places, to clients of versions
+// whose records nobody has to look into, and that are on TCP itself.
+func TestRangesOfFilesAreSent(t *testing.T) {
+	arena := record.NewArena(64 << 20)
+	batch, other := testBatch(t, 100<<10), testBatch(t, 700<<10)
+	b := &broker{records: arena.Get(len(batch)), file: &fileRange{bytes: other}}
+	copy(b.records.Bytes(), batch)
+	d := serve(t, b, arena)
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	client := dial(t, lis.Addr().String())
+	server, err := lis.Accept()
+	require.NoError(t, err)
+	require.NoError(t, lis.Close())
+	d.admit(server, "")
+	between, _ := observed(t, d) // what stands between may be TLS
+	for _, tt := range []struct {
+		version int16
+		client  net.Conn
+		files   bool
+	}{{4, client, false}, {9, client, false}, {10, client, true}, {12, client, true}, {16, client, true}, {16, between, false}} {
+		before := b.file.released.Load()
+		resp, ok := ask(t, tt.client, fetchRequest(tt.version, 4)).(*kmsg.FetchResponse)
+		require.True(t, ok)
+		for i, p := range resp.Topics[0].Partitions {
+			want := batch
+			if tt.files && i%2 == 0 {
+				want = other
+			}
+			require.True(t, bytes.Equal(want, p.RecordBatches), "version %d, partition %d", tt.version, i)
+		}
+		require.Equal(t, int32(0), resp.ThrottleMillis)
+		if tt.files {
+			require.Eventually(t, func() bool { return b.file.released.Load() == before+2 }, 10*time.Second, time.Millisecond)
+		}
+	}
+
+	// What cannot be sent whole ends the connection, which tells the client so.
+	b.mu.Lock()
+	b.file.failAt = 300 << 10
+	b.mu.Unlock()
+	_, err = client.Write(frame(fetchRequest(16, 1), 7))
+	require.NoError(t, err)
+	got, err := io.ReadAll(client)
+	require.NoError(t, err)
+	require.Less(t, len(got), len(other))
 	b.records.Release()
 }
 

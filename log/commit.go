@@ -121,6 +121,9 @@ func (l *Log) writeGroup(group []tailEntry, cfg Config) (int64, error) {
 		return 0, fmt.Errorf("%s: %w", s.path+logExt, err)
 	}
 	l.hold(s)
+	if s.ours < 0 {
+		s.ours = s.size
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.size == 0 {

@@ -99,7 +99,9 @@
 // A read that goes on where another ended needs no index, and has the kernel read
 // the file ahead. Batches from the disk have their CRC checked; those that another read
 // has checked since they came into the page cache are believed for some minutes,
-// for checking costs as much as reading (sound.go). An index is a hint: if it leads to no batch, the
+// for checking costs as much as reading (sound.go). Of such bytes, and of what this process
+// wrote since, a client on TCP gets a range of the file, which the kernel sends from its
+// page cache (filerange.go). An index is a hint: if it leads to no batch, the
 // segment is read from its front.
 //
 // # Idle logs

@@ -24,6 +24,7 @@ type openFiles struct {
 	logger *slog.Logger
 
 	held atomic.Int64 // files that segments hold
+	lent atomic.Int64 // uses by FileRanges
 
 	mu     sync.Mutex // guards everything below and the files' state; a leaf lock, never held over I/O
 	open   int
@@ -211,6 +212,16 @@ func (o *openFiles) close(f vfs.File) {
 
 // crowded: so many files wait for a sync that the next one must not.
 func (o *openFiles) crowded() bool { return o.held.Load() > int64(o.limit/2) }
+
+// lend counts one FileRange more, which uses its file for as long as a client takes to
+// receive it; false: there are enough.
+func (o *openFiles) lend() bool {
+	if o.lent.Add(1) <= int64(o.limit/8) {
+		return true
+	}
+	o.lent.Add(-1)
+	return false
+}
 
 // room is how many more segments may hold their files for long, as the flush
 // journal lets them: it stops short of the limit.

@@ -51,6 +51,7 @@ type cachedChunk struct {
 	from, to int64
 	passing  bool // it is in that list
 	sound    soundRange
+	written  soundRange
 	next     *cachedChunk
 }
 
@@ -85,6 +86,9 @@ func newPageCache(files *openFiles, limit int64, logger *slog.Logger, now func()
 // written to it since the last one. The caller holds Log.io of its log.
 func (p *pageCache) synced(s *segment) {
 	p.note(s.file, s.noted, s.size)
+	if s.ours >= 0 {
+		p.wrote(s.file, max(s.noted, s.ours), s.size)
+	}
 	s.noted = s.size
 }
 

@@ -41,11 +41,13 @@ type segment struct {
 	resumeAt int64
 	// noted is how far the page cache's account reaches. Guarded by Log.io.
 	noted int64
+	// ours is where this process began to write; -1: it has not. Guarded by Log.io.
+	ours int64
 }
 
 func newSegment(folder string, base record.Offset) *segment {
 	path := segmentPath(folder, base)
-	return &segment{base: base, path: path, next: base, newest: noTime(), file: &lazyFile{name: path + logExt}}
+	return &segment{base: base, path: path, next: base, newest: noTime(), file: &lazyFile{name: path + logExt}, ours: -1}
 }
 
 func segmentPath(folder string, base record.Offset) string {

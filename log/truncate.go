@@ -136,7 +136,7 @@ func (l *Log) forgetFrom(off record.Offset, position int64) (lowered bool) {
 		// Readers must not go by a size that the file is about to lose.
 		s := l.segmentOf(off)
 		cut := *s
-		cut.next, cut.size, cut.noted = off, position, min(s.noted, position)
+		cut.next, cut.size, cut.noted, cut.ours = off, position, min(s.noted, position), min(s.ours, position)
 		l.segments = append(slices.Clone(l.segments[:slices.Index(l.segments, s)]), &cut)
 	}
 	lowered = l.flushed > off || l.start > off || l.onDisk > off || l.dirty > off

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/hex"
+	"net"
 	"time"
 
 	"github.com/penstock/penstock/log/record"
@@ -73,10 +74,22 @@ type ProduceResult struct {
 
 // FetchRequest reads batches.
 type FetchRequest struct {
-	MaxWait    time.Duration
-	MinBytes   int // at least 1
-	MaxBytes   int // whole answer; the first batch comes whatever its size
+	MaxWait  time.Duration
+	MinBytes int // at least 1
+	MaxBytes int // whole answer; the first batch comes whatever its size
+	// Files: the answer goes over TCP as it is, so ranges of files are welcome in it.
+	Files      bool
 	Partitions []FetchPartition
+}
+
+// FileRange is a run of whole batches that lies in a file, for the kernel to send.
+type FileRange interface {
+	// Len is its size in bytes.
+	Len() int
+	// SendTo sends n bytes from the place at on, and says how many it has sent: fewer
+	// only with an error, after which the rest cannot be had.
+	SendTo(c *net.TCPConn, at, n int) (int, error)
+	Release()
 }
 
 // FetchPartition asks for one partition from an offset.
@@ -87,19 +100,23 @@ type FetchPartition struct {
 	LeaderEpoch record.Epoch // -1: not checked
 }
 
-// FetchResult is what one partition holds. The caller owns the references in
-// Batches and calls Release.
+// FetchResult is what one partition holds: either File, or Batches. The caller owns
+// the references in them and calls Release.
 type FetchResult struct {
 	PartitionRef
 	Err            *Error
 	HighWatermark  record.Offset // -1: unknown
 	LogStartOffset record.Offset
 	Batches        []record.Slice
+	File           FileRange // nil unless FetchRequest.Files
 }
 
 // Bytes is the size of the batches.
 func (r *FetchResult) Bytes() int {
 	n := 0
+	if r.File != nil {
+		n = r.File.Len()
+	}
 	for i := range r.Batches {
 		n += len(r.Batches[i].Bytes)
 	}
@@ -109,6 +126,10 @@ func (r *FetchResult) Bytes() int {
 // Release gives the references back. The bytes must not be used afterwards; the
 // memory of Batches may be.
 func (r *FetchResult) Release() {
+	if r.File != nil {
+		r.File.Release()
+		r.File = nil
+	}
 	for i := range r.Batches {
 		r.Batches[i].Release()
 	}

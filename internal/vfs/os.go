@@ -3,8 +3,10 @@ package vfs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +21,10 @@ const (
 // OS is the file system of the operating system. Paths are used as they are.
 type OS struct{}
 
-var _ FS = OS{}
+var (
+	_ FS     = OS{}
+	_ Sender = (*osFile)(nil)
+)
 
 // Open implements Files.
 func (OS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
@@ -201,4 +206,35 @@ func (f *osFile) ReadAhead() error {
 		return fmt.Errorf("fadvise %s: %w", f.Name(), err)
 	}
 	return nil
+}
+
+// SendTo implements Sender with sendfile(2): the socket refers to the pages of the
+// page cache, and nothing is copied on this side.
+func (f *osFile) SendTo(socket syscall.RawConn, off int64, n int) (sent int, err error) {
+	fd := int(f.Fd())
+	ended := socket.Write(func(to uintptr) (done bool) {
+		for sent < n {
+			at := off + int64(sent)
+			var more int
+			more, err = unix.Sendfile(int(to), fd, &at, n-sent)
+			switch {
+			case errors.Is(err, unix.EINTR):
+				continue
+			case errors.Is(err, unix.EAGAIN):
+				return false
+			case err != nil:
+				err = &os.PathError{Op: "sendfile", Path: f.Name(), Err: err}
+				return true
+			case more == 0:
+				err = &os.PathError{Op: "sendfile", Path: f.Name(), Err: io.ErrUnexpectedEOF}
+				return true
+			}
+			sent += more
+		}
+		return true
+	})
+	if ended != nil { // closed, or past its deadline, while it waited for room
+		err = ended
+	}
+	return sent, err
 }

@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"syscall"
 )
 
 // ErrLocked is what Lock answers when another process holds the file.
@@ -84,4 +85,11 @@ type Syncer interface {
 	DropCache(off, n int64) error
 	// ReadAhead tells the kernel that the file will be read from front to back.
 	ReadAhead() error
+}
+
+// Sender is a File that the kernel can send from by itself. Not every one is.
+type Sender interface {
+	// SendTo sends the n bytes at off to a socket, and says how many it took. Fewer
+	// come with an error; of a file that ends before them with io.ErrUnexpectedEOF.
+	SendTo(socket syscall.RawConn, off int64, n int) (int, error)
 }
