@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
@@ -115,10 +116,10 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	}
 	hw, start := l.watermark(), l.log.Start()
 	r.HighWatermark, r.LogStartOffset = hw, start
-	switch end := l.logEnd(); {
-	case fp.Offset < start || fp.Offset > end:
-		r.Err = outOfRange(l, fp.Offset, start, end)
+	if r.Err, r.Diverging = b.misplaced(l, fp, start); r.Err != nil {
 		return false
+	}
+	switch {
 	case fp.Offset >= hw || room <= 0 && !must:
 		return false
 	}
@@ -167,12 +168,42 @@ func (b *Broker) mayRead(l *localReplica, fp *api.FetchPartition) *api.Error {
 	case b.suspended.Load():
 		return api.Errorf(api.CodeNotLeader, "this broker has lost its controller and does not act as leader").At(l.topic, l.partition)
 	case fp.LeaderEpoch >= 0 && fp.LeaderEpoch < epoch:
-		return api.Errorf(api.CodeFencedLeaderEpoch, "leader epoch %d is old, the current one is %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)
+		e := api.Errorf(api.CodeFencedLeaderEpoch, "leader epoch %d is old, the current one is %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)
+		e.Leader = &api.LeaderHint{NodeID: b.cfg.NodeID, LeaderEpoch: int32(epoch)}
+		return e
 	case fp.LeaderEpoch > epoch:
 		return api.Errorf(api.CodeUnknownLeaderEpoch, "leader epoch %d is ahead of this broker's %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)
 	default:
 		return nil
 	}
+}
+
+// misplaced says why a client cannot read on at an offset: the log does not reach so far,
+// or, told in addition, no longer holds what the client has read before it.
+func (b *Broker) misplaced(l *localReplica, fp *api.FetchPartition, start record.Offset) (*api.Error, *api.Divergence) {
+	epoch := l.epoch()
+	if fp.KnowsLast && fp.LastEpoch > epoch {
+		return api.Errorf(api.CodeUnknownLeaderEpoch, "records of leader epoch %d were read, this broker knows of %d", fp.LastEpoch, epoch).At(l.topic, l.partition), nil
+	}
+	end := l.logEnd()
+	var diverging *api.Divergence
+	if fp.KnowsLast && fp.Offset >= start {
+		if at, ends := l.epochEnd(fp.LastEpoch); ends < fp.Offset {
+			diverging = &api.Divergence{Epoch: at, End: max(ends, start)}
+		}
+	}
+	if diverging == nil && fp.Offset >= start && fp.Offset <= end {
+		return nil, nil
+	}
+	// A replica that leads no longer may have been truncated in between.
+	if l.role() != partition.RoleLeader || l.epoch() != epoch {
+		return api.Errorf(api.CodeNotLeader, "the partition has another leader now").At(l.topic, l.partition), nil
+	}
+	if diverging != nil {
+		return api.Errorf(api.CodeOffsetOutOfRange, "the log was truncated: the records before offset %d, of leader epoch %d, are gone from offset %d on",
+			fp.Offset, fp.LastEpoch, diverging.End).At(l.topic, l.partition), diverging
+	}
+	return outOfRange(l, fp.Offset, start, end), nil
 }
 
 func outOfRange(l *localReplica, offset, start, end record.Offset) *api.Error {

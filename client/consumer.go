@@ -300,7 +300,7 @@ func (k *Consumer) back(s *subscription, offset int64) {
 	defer k.mu.Unlock()
 	moved := s.moved.Load()
 	s.restart(At(offset))
-	s.begin(offset)
+	s.begin(offset, -1)
 	s.moved.Store(max(moved, offset))
 }
 

@@ -9,6 +9,7 @@ import (
 type Offset struct {
 	kind  offsetKind
 	value int64 // offset, or ms since the Unix epoch
+	epoch int32 // of offsetExact: leader epoch of the record before it; -1: unknown
 }
 
 type offsetKind int8
@@ -28,7 +29,15 @@ func Earliest() Offset { return Offset{kind: offsetEarliest} }
 func Latest() Offset { return Offset{kind: offsetLatest} }
 
 // At begins at an offset.
-func At(offset int64) Offset { return Offset{kind: offsetExact, value: offset} }
+func At(offset int64) Offset { return AtEpoch(offset, -1) }
+
+// AtEpoch begins at an offset, and names the leader epoch of the record before it, as
+// [Record.LeaderEpoch] had it. Should the log have been truncated below the offset since
+// that record was read, and have grown again, the consumer notices (see [ResetPolicy]). -1
+// means that the epoch is not known.
+func AtEpoch(offset int64, leaderEpoch int32) Offset {
+	return Offset{kind: offsetExact, value: offset, epoch: leaderEpoch}
+}
 
 // AtTime begins at the first record whose timestamp is t or later, and at the end
 // when there is none.
@@ -39,14 +48,20 @@ func AtTime(t time.Time) Offset { return Offset{kind: offsetTime, value: t.UnixM
 func NoStart() Offset { return Offset{kind: offsetNone} }
 
 // ResetPolicy says what to do when the offset to read next is not in the log:
-// retention removed it, or it is past the end.
+// retention removed it, or it is past the end. A broker that says so is believed once a
+// majority of the brokers names no newer leader than that one.
+//
+// Records that were read can vanish where a topic is not synced, or by an unclean
+// election. A consumer that comes upon that goes on where the log ceases to be what it
+// has read, whether the policy is ResetEarliest or ResetLatest; with ResetError, Poll
+// returns a *[LogTruncatedError].
 type ResetPolicy int8
 
 // The policies.
 const (
 	ResetEarliest ResetPolicy = iota // go on at the first record: the default
 	ResetLatest                      // go on at the end
-	ResetError                       // Poll returns an error of CodeOffsetOutOfRange
+	ResetError                       // Poll returns an error of CodeOffsetOutOfRange; Seek goes on
 )
 
 // ConsumerOpt configures a Consumer.

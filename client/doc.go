@@ -52,6 +52,13 @@
 // application moved past what it had taken of it, OnRevoked has run, and the
 // offsets are committed.
 //
+// An offset is out of range only when the newest leader says so: a broker that was
+// replaced and has not heard of it says so too. The consumer asks a majority of the
+// brokers who leads before it resets, and looks the new position up before that. With
+// each fetch it names the leader epoch of what it has read last, which is committed with
+// the offset, too, so that the leader can tell when that was truncated (KIP-320): see
+// [ResetPolicy] and [LogTruncatedError].
+//
 // # Errors
 //
 // Brokers' answers are *[Error] with a [Code]; [IsRetriable] and [IsIndefinite] ask

@@ -156,6 +156,28 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// LogTruncatedError means that records which a consumer has read are no longer in the
+// log, and that others may have taken their offsets: the partition was truncated, which
+// happens where it is not synced, or by an unclean election. Consumers with ResetError
+// get it from Poll; Seek goes on.
+type LogTruncatedError struct {
+	TopicPartition
+	Position    int64 // the next offset to read
+	LeaderEpoch int32 // of the record before it
+	// TruncatedTo is where the log ceases to be what was read.
+	TruncatedTo int64
+	Err         *Error // what the broker answered, of CodeOffsetOutOfRange
+}
+
+// Error names the partition and the range that is gone.
+func (e *LogTruncatedError) Error() string {
+	return fmt.Sprintf("penstock: %s: the log was truncated: what was read from offset %d up to %d, of leader epochs up to %d, is gone",
+		e.TopicPartition, e.TruncatedTo, e.Position, e.LeaderEpoch)
+}
+
+// Unwrap returns the broker's answer.
+func (e *LogTruncatedError) Unwrap() error { return e.Err }
+
 // DeliveryError ends a record whose delivery timeout passed before its
 // acknowledgement came.
 type DeliveryError struct {

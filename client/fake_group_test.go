@@ -24,7 +24,8 @@ type fakeGroup struct {
 	epoch       int32
 	members     map[string]*fakeMember
 	committed   map[TopicPartition]int64
-	commits     []string // member ids, in order
+	readIn      map[TopicPartition]int32 // leader epochs that were committed with offsets
+	commits     []string                 // member ids, in order
 	nextMember  int
 	joins       []*pb.JoinGroup
 	leaves      int
@@ -45,7 +46,7 @@ type fakeMember struct {
 }
 
 func newFakeGroup(c *fakeCluster) *fakeGroup {
-	return &fakeGroup{c: c, members: map[string]*fakeMember{}, committed: map[TopicPartition]int64{}}
+	return &fakeGroup{c: c, members: map[string]*fakeMember{}, committed: map[TopicPartition]int64{}, readIn: map[TopicPartition]int32{}}
 }
 
 // fence ends a member's session, as after its timeout.
@@ -286,7 +287,7 @@ func (g *fakeGroup) store(member string, offsets []*pb.OffsetCommit) (results []
 		case member != "" && (m == nil || !m.owned[tp] && !m.sent[tp]):
 			r.Error = fakeError(pb.ErrorCode_ERROR_CODE_STALE_MEMBER_EPOCH, false, false)
 		default:
-			g.committed[tp] = o.GetOffset()
+			g.committed[tp], g.readIn[tp] = o.GetOffset(), o.GetLeaderEpoch()
 		}
 	}
 	return results
@@ -326,11 +327,16 @@ func (b *fakeBroker) FetchOffsets(_ context.Context, req *pb.FetchOffsetsRequest
 	}
 	resp := &pb.FetchOffsetsResponse{}
 	for _, q := range req.GetPartitions() {
-		o, ok := g.committed[TopicPartition{q.GetTopic(), q.GetPartition()}]
+		tp := TopicPartition{q.GetTopic(), q.GetPartition()}
+		o, ok := g.committed[tp]
+		epoch, known := g.readIn[tp]
 		if !ok {
 			o = -1
 		}
-		resp.Results = append(resp.Results, &pb.OffsetResult{Topic: q.GetTopic(), Partition: q.GetPartition(), Offset: o, LeaderEpoch: -1})
+		if !known {
+			epoch = -1
+		}
+		resp.Results = append(resp.Results, &pb.OffsetResult{Topic: q.GetTopic(), Partition: q.GetPartition(), Offset: o, LeaderEpoch: epoch})
 	}
 	return resp, nil
 }

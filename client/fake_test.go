@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -76,6 +77,9 @@ type fakeBroker struct {
 
 	mu     sync.Mutex // guards what follows
 	frozen chan struct{}
+	// past is what a broker that is cut off from the others knows, guarded by the
+	// cluster's mu; nil: it knows everything.
+	past map[TopicPartition]*fakePartition
 	pb.UnimplementedAdminServiceServer
 	pb.UnimplementedGroupServiceServer
 }
@@ -134,7 +138,10 @@ func (b *fakeBroker) stop() {
 func (c *fakeCluster) kill(id int32) { c.brokers[id].stop() }
 
 func (c *fakeCluster) restart(id int32) {
-	c.brokers[id] = c.startBroker(id, c.brokers[id].address)
+	b := c.startBroker(id, c.brokers[id].address)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.brokers[id] = b
 }
 
 // freeze makes a broker take requests and answer none, as after SIGSTOP.
@@ -442,8 +449,8 @@ func (b *fakeBroker) fetchNow(req *pb.FetchRequest) (*wire.Fetched, bool) {
 			r.Error, found = fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC, true, false), true
 			continue
 		}
-		p := parts[fp.GetPartition()]
-		if e := b.refuseFetch(p, fp.GetFetchOffset()); e != nil {
+		p := b.knows(parts[fp.GetPartition()])
+		if e := b.refuseFetch(p, fp, r); e != nil {
 			r.Error, found = e, true
 			continue
 		}
@@ -465,7 +472,65 @@ func (b *fakeBroker) fetchNow(req *pb.FetchRequest) (*wire.Fetched, bool) {
 	return resp, found
 }
 
-func (b *fakeBroker) refuseFetch(p *fakePartition, offset int64) *pb.Error {
+// cutOff lets the broker know only what is so now, and lead what it leads now, until heal.
+func (b *fakeBroker) cutOff() {
+	b.c.mu.Lock()
+	defer b.c.mu.Unlock()
+	b.past = map[TopicPartition]*fakePartition{}
+	for _, parts := range b.c.topics {
+		for _, p := range parts {
+			then := *p
+			b.past[p.tp] = &then
+		}
+	}
+}
+
+func (b *fakeBroker) heal() {
+	b.c.mu.Lock()
+	defer b.c.mu.Unlock()
+	b.past = nil
+	b.c.notify()
+}
+
+// knows is a partition as the broker knows it. The caller holds the cluster's mu.
+func (b *fakeBroker) knows(p *fakePartition) *fakePartition {
+	if then := b.past[p.tp]; then != nil {
+		return then
+	}
+	return p
+}
+
+// checkEpoch compares the leader epoch that a client names, if it does.
+func checkEpoch(p *fakePartition, epoch *int32) *pb.Error {
+	switch {
+	case epoch == nil || *epoch == p.epoch:
+		return nil
+	case *epoch < p.epoch:
+		return fakeError(pb.ErrorCode_ERROR_CODE_FENCED_LEADER_EPOCH, true, false)
+	default:
+		return fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_LEADER_EPOCH, true, false)
+	}
+}
+
+// epochEnd is where the largest epoch at or below the given one ends.
+func (p *fakePartition) epochEnd(epoch int32) *pb.EpochEnd {
+	e := &pb.EpochEnd{Epoch: -1, EndOffset: p.start}
+	for _, b := range p.batches {
+		if int32(b.info.Epoch) <= epoch {
+			e.Epoch, e.EndOffset = int32(b.info.Epoch), int64(b.info.NextOffset())
+		}
+	}
+	return e
+}
+
+// truncate drops the batches from an offset on, which must be where one begins.
+func (p *fakePartition) truncate(at int64) {
+	p.batches = slices.DeleteFunc(slices.Clone(p.batches), func(b storedBatch) bool { return int64(b.info.BaseOffset) >= at })
+	p.next = at
+}
+
+func (b *fakeBroker) refuseFetch(p *fakePartition, fp *pb.FetchPartition, r *pb.FetchPartitionResult) *pb.Error {
+	offset := fp.GetFetchOffset()
 	if p.leader != b.id {
 		e := fakeError(pb.ErrorCode_ERROR_CODE_NOT_LEADER, true, false)
 		if p.leader >= 0 {
@@ -476,6 +541,18 @@ func (b *fakeBroker) refuseFetch(p *fakePartition, offset int64) *pb.Error {
 	if b.c.onFetch != nil {
 		if e := b.c.onFetch(b, p, offset); e != nil {
 			return e
+		}
+	}
+	if e := checkEpoch(p, fp.LeaderEpoch); e != nil {
+		return e
+	}
+	if fp.LastEpoch != nil {
+		if fp.GetLastEpoch() > p.epoch {
+			return fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_LEADER_EPOCH, true, false)
+		}
+		if e := p.epochEnd(fp.GetLastEpoch()); offset >= p.start && e.GetEndOffset() < offset {
+			r.Diverging = e
+			return fakeError(pb.ErrorCode_ERROR_CODE_OFFSET_OUT_OF_RANGE, false, false)
 		}
 	}
 	if offset < p.start || offset > p.next {
@@ -494,9 +571,12 @@ func (b *fakeBroker) ListOffsets(ctx context.Context, req *pb.ListOffsetsRequest
 	for _, q := range req.GetPartitions() {
 		r := &pb.ListOffsetsResult{Topic: q.GetTopic(), Partition: q.GetPartition(), Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
 		resp.Results = append(resp.Results, r)
-		p := b.c.topics[q.GetTopic()][q.GetPartition()]
+		p := b.knows(b.c.topics[q.GetTopic()][q.GetPartition()])
 		if p.leader != b.id {
 			r.Error = fakeError(pb.ErrorCode_ERROR_CODE_NOT_LEADER, true, false)
+			continue
+		}
+		if r.Error = checkEpoch(p, q.LeaderEpoch); r.Error != nil {
 			continue
 		}
 		r.LeaderEpoch = p.epoch
@@ -538,6 +618,7 @@ func (b *fakeBroker) Metadata(ctx context.Context, req *pb.MetadataRequest) (*pb
 		}
 		t := &pb.TopicInfo{Name: name, TopicId: fmt.Appendf(nil, "%-16.16s", name)}
 		for _, p := range parts {
+			p = b.knows(p)
 			t.Partitions = append(t.Partitions, &pb.PartitionInfo{Partition: p.tp.Partition, Leader: p.leader, LeaderEpoch: p.epoch})
 		}
 		resp.Topics = append(resp.Topics, t)

@@ -24,7 +24,7 @@ func (c *Client) listOffsets(ctx context.Context, where Offset, out []FoundOffse
 		byLeader[address] = append(byLeader[address], i)
 	}
 	for address, indexes := range byLeader {
-		again = append(again, c.listOffsetsAt(ctx, address, where, out, indexes)...)
+		again = append(again, c.listOffsetsAt(ctx, snap, address, where, out, indexes)...)
 	}
 	return again
 }
@@ -33,10 +33,13 @@ func leaderless(tp TopicPartition) *Error {
 	return &Error{Code: CodeLeaderNotAvailable, Message: "the partition has no leader", Topic: tp.Topic, Partition: tp.Partition, Retriable: true}
 }
 
-func (c *Client) listOffsetsAt(ctx context.Context, address string, where Offset, out []FoundOffset, indexes []int) (again []int) {
+func (c *Client) listOffsetsAt(ctx context.Context, snap *snapshot, address string, where Offset, out []FoundOffset, indexes []int) (again []int) {
 	req := &pb.ListOffsetsRequest{}
 	for _, i := range indexes {
 		p := &pb.ListOffsetsPartition{Topic: out[i].Topic, Partition: out[i].Partition}
+		if epoch := snap.epoch(out[i].TopicPartition); epoch >= 0 {
+			p.LeaderEpoch = &epoch
+		}
 		switch where.kind {
 		case offsetEarliest:
 			p.Query = pb.OffsetQuery_OFFSET_QUERY_EARLIEST
@@ -69,7 +72,14 @@ func (c *Client) listOffsetsAt(ctx context.Context, address string, where Offset
 		if ms := r.GetTimestampMs(); ms >= 0 && where.kind == offsetTime && r.GetOffset() >= 0 {
 			out[i].Timestamp = time.UnixMilli(ms)
 		}
-		if e := fromPB(r.GetError(), address); e != nil {
+		e := fromPB(r.GetError(), address)
+		if newest := c.meta.snapshot().epoch(out[i].TopicPartition); e == nil && r.GetLeaderEpoch() >= 0 && r.GetLeaderEpoch() < newest {
+			e = &Error{
+				Code: CodeFencedLeaderEpoch, Message: "the answer is of a leader that was replaced", Topic: out[i].Topic,
+				Partition: out[i].Partition, Broker: address, Retriable: true,
+			}
+		}
+		if e != nil {
 			out[i].Err, out[i].Offset = e, -1
 			c.meta.hint(out[i].TopicPartition, e.leader)
 			if e.Retriable {

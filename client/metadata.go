@@ -41,6 +41,15 @@ func (s *snapshot) leader(tp TopicPartition) string {
 	return s.brokers[t.parts[tp.Partition].leader]
 }
 
+// epoch returns the leader epoch of a partition, -1 when it is not known.
+func (s *snapshot) epoch(tp TopicPartition) int32 {
+	t := s.topics[tp.Topic]
+	if t == nil || tp.Partition < 0 || int(tp.Partition) >= len(t.parts) {
+		return -1
+	}
+	return t.parts[tp.Partition].epoch
+}
+
 // metadata keeps the snapshot fresh. One goroutine asks; everybody else reads the
 // snapshot, wakes the goroutine and waits for news.
 type metadata struct {
@@ -298,7 +307,7 @@ func (m *metadata) merge(resp *pb.MetadataResponse) {
 		next := &topicMeta{parts: make([]partMeta, len(t.GetPartitions()))}
 		copy(next.id[:], t.GetTopicId())
 		for i := range next.parts {
-			next.parts[i].leader = -1
+			next.parts[i] = partMeta{leader: -1, epoch: -1}
 		}
 		for _, p := range t.GetPartitions() {
 			if i := p.GetPartition(); i >= 0 && int(i) < len(next.parts) {

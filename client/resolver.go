@@ -32,13 +32,15 @@ func (k *Consumer) resolve(ctx context.Context) {
 		}
 		for ctx.Err() == nil {
 			committed, others := k.questions()
-			if len(committed)+len(others) == 0 {
+			doubts := k.doubts()
+			if len(committed)+len(others)+len(doubts) == 0 {
 				failures = 0
 				break
 			}
 			again := k.resolveCommitted(ctx, committed)
 			_, others = k.questions()
 			again = k.resolveOthers(ctx, others) || again
+			again = k.settleDoubts(ctx, doubts) || again
 			k.wakeSources()
 			if !again {
 				continue
@@ -109,7 +111,11 @@ func (k *Consumer) resolveCommitted(ctx context.Context, qs []question) (again b
 			s.askCommitted = false
 			if o.Offset >= 0 {
 				s.committed = o.Offset
-				s.begin(o.Offset)
+				epoch := o.LeaderEpoch
+				if epoch == 0 { // of a client that has left the field out
+					epoch = -1
+				}
+				s.begin(o.Offset, epoch)
 			}
 		})
 		delete(byPart, o.TopicPartition)
@@ -130,7 +136,7 @@ func (k *Consumer) resolveOthers(ctx context.Context, qs []question) (again bool
 	byWant := map[Offset][]question{}
 	for _, q := range qs {
 		if q.want.kind == offsetExact {
-			k.solve(q, func(s *subscription) { s.begin(q.want.value) })
+			k.solve(q, func(s *subscription) { s.begin(q.want.value, q.want.epoch) })
 			continue
 		}
 		if q.want.kind == offsetNone {
@@ -166,7 +172,7 @@ func (k *Consumer) lookUp(ctx context.Context, want Offset, qs []question) (agai
 			k.solve(q, func(s *subscription) { s.want = Latest() })
 			again = true
 		default:
-			k.solve(q, func(s *subscription) { s.begin(f.Offset) })
+			k.solve(q, func(s *subscription) { s.begin(f.Offset, -1) })
 		}
 	}
 	return again

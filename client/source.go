@@ -63,6 +63,7 @@ type asked struct {
 	number  int64 // must equal sub.fetching for the answer to count
 	version int64
 	from    int64
+	leader  int32 // leader epoch of whom was asked; -1: unknown
 }
 
 func (k *Consumer) wakeSources() {
@@ -95,9 +96,21 @@ func (k *Consumer) led(snap *snapshot) {
 	}
 	for tp, s := range k.parts {
 		if t := snap.topics[tp.Topic]; t != nil {
+			if s.topicID != t.id && s.topicID != ([16]byte{}) {
+				s.fetchEpoch, s.doubt = -1, nil // another topic of that name
+			}
 			s.topicID = t.id
 		}
 		address := snap.leader(tp)
+		if epoch := snap.epoch(tp); epoch != s.leaderEpoch {
+			s.leaderEpoch, s.notYet = epoch, time.Time{}
+			if s.doubt != nil && s.doubt.leader != epoch {
+				s.doubt = nil
+			}
+			if address != "" && address == s.leader {
+				k.sourceOf(address).wakeAll()
+			}
+		}
 		if address == s.leader {
 			continue
 		}
@@ -199,7 +212,7 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 		if s.fetchable(l.src.address) {
 			s.fetches++
 			s.fetching = s.fetches
-			parts = append(parts, asked{sub: s, number: s.fetches, version: s.version.Load(), from: s.fetchAt})
+			parts = append(parts, asked{sub: s, number: s.fetches, version: s.version.Load(), from: s.fetchAt, leader: s.leaderEpoch})
 		}
 	}
 	if len(parts) == 0 {
@@ -225,6 +238,12 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 		if s.topicID != ([16]byte{}) {
 			id := s.topicID
 			req.Partitions[i].TopicId = id[:]
+		}
+		if s.leaderEpoch >= 0 {
+			req.Partitions[i].LeaderEpoch = new(s.leaderEpoch)
+		}
+		if s.fetchEpoch >= 0 {
+			req.Partitions[i].LastEpoch = new(s.fetchEpoch)
 		}
 	}
 	return req, parts
@@ -358,7 +377,7 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 			a.sub.highWatermark = r.GetHighWatermark()
 		}
 		if e != nil {
-			if e = k.fetchFailed(a.sub, e); e != nil {
+			if e = k.fetchFailed(a, e, r.GetDiverging()); e != nil {
 				errs = append(errs, e)
 			}
 		} else {
@@ -390,7 +409,7 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 
 // enqueue adds a chunk. The caller holds mu.
 func (k *Consumer) enqueue(ch *chunk) {
-	ch.sub.fetchAt = ch.next
+	ch.sub.fetchAt, ch.sub.fetchEpoch = ch.next, ch.epoch
 	ch.sub.chunks++
 	k.buffered += int64(ch.bytes)
 	k.queue = append(k.queue, ch)
@@ -429,13 +448,22 @@ func newChunk(a asked, slices []record.Slice, r *pb.FetchPartitionResult) (*chun
 
 // fetchFailed decides what a partition does after an error; it returns the error
 // when the application must know. The caller holds mu.
-func (k *Consumer) fetchFailed(s *subscription, e *Error) *Error {
+func (k *Consumer) fetchFailed(a asked, e *Error, diverging *pb.EpochEnd) *Error {
+	s := a.sub
 	s.failures++
 	s.notYet = time.Now().Add(k.c.backoff(s.failures))
 	switch e.Code {
 	case CodeOffsetOutOfRange:
-		return k.outOfRange(s, e)
-	case CodeNotLeader, CodeLeaderNotAvailable, CodeFencedLeaderEpoch, CodeUnknownLeaderEpoch, CodeStorageFailed, CodeShuttingDown:
+		k.suspect(a, e, diverging)
+		return nil
+	case CodeUnknownLeaderEpoch:
+		if s.fetchEpoch > a.leader {
+			k.suspect(a, e, nil)
+			return nil
+		}
+		k.c.meta.refresh()
+		return nil
+	case CodeNotLeader, CodeLeaderNotAvailable, CodeFencedLeaderEpoch, CodeStorageFailed, CodeShuttingDown:
 		k.hintLater(s.tp, e.leader)
 		return nil
 	case CodeUnknownTopic, CodeUnknownPartition:
@@ -462,20 +490,4 @@ func (k *Consumer) hintLater(tp TopicPartition, h *pb.LeaderHint) {
 		return
 	}
 	k.wg.Go(func() { k.c.meta.hint(tp, h) })
-}
-
-// outOfRange applies the reset policy. The caller holds mu.
-func (k *Consumer) outOfRange(s *subscription, e *Error) *Error {
-	switch k.cfg.reset {
-	case ResetEarliest:
-		s.restart(Earliest())
-	case ResetLatest:
-		s.restart(Latest())
-	case ResetError:
-		s.failed = true
-		return e
-	}
-	k.c.cfg.logger.Warn("offset out of range; starting anew", "topic", s.tp.Topic, "partition", s.tp.Partition, "error", e)
-	k.wakeResolver()
-	return nil
 }

@@ -30,12 +30,15 @@ type subscription struct {
 	resolved      bool // fetchAt is valid
 	want          Offset
 	fetchAt       int64 // next offset to fetch
+	fetchEpoch    int32 // leader epoch of the batch before it, as it was read; -1: unknown
+	doubt         *doubt
 	fetching      int64 // number of the fetch that is under way; 0: none
 	fetches       int64
 	chunks        int // in the queue
 	highWatermark int64
 	committed     int64 // last offset committed; -1: none
 	leader        string
+	leaderEpoch   int32 // of leader
 	topicID       [16]byte
 	failures      int
 	notYet        time.Time // back-off; zero: none
@@ -43,8 +46,7 @@ type subscription struct {
 }
 
 func newSubscription(tp TopicPartition, start Offset, askCommitted bool) *subscription {
-	s := &subscription{tp: tp, askCommitted: askCommitted, highWatermark: -1, committed: -1}
-	s.epoch.Store(-1)
+	s := &subscription{tp: tp, askCommitted: askCommitted, highWatermark: -1, committed: -1, leaderEpoch: -1}
 	s.restart(start)
 	s.askCommitted = askCommitted
 	return s
@@ -55,20 +57,24 @@ func (s *subscription) restart(at Offset) {
 	s.version.Add(1)
 	s.want, s.resolved, s.failed, s.askCommitted = at, false, false, false
 	s.fetching, s.failures, s.notYet, s.unknown = 0, 0, time.Time{}, time.Time{}
+	s.fetchEpoch, s.doubt = -1, nil
+	s.epoch.Store(-1)
 	s.taken.Store(-1)
 	s.moved.Store(-1)
 }
 
-// begin starts fetching at an offset.
-func (s *subscription) begin(offset int64) {
-	s.fetchAt, s.resolved, s.failures, s.unknown = offset, true, 0, time.Time{}
+// begin starts fetching at an offset. epoch is the leader epoch of the batch before it,
+// -1 when that is not known.
+func (s *subscription) begin(offset int64, epoch int32) {
+	s.fetchAt, s.fetchEpoch, s.resolved, s.failures, s.unknown = offset, epoch, true, 0, time.Time{}
+	s.epoch.Store(epoch)
 	s.taken.Store(offset)
 	s.moved.Store(offset)
 }
 
 // fetchable reports whether the next fetch from address may include s.
 func (s *subscription) fetchable(address string) bool {
-	return s.leader == address && s.resolved && s.fetching == 0 && s.chunks < maxChunks && s.notYet.IsZero() &&
+	return s.leader == address && s.resolved && s.doubt == nil && s.fetching == 0 && s.chunks < maxChunks && s.notYet.IsZero() &&
 		!s.paused && !s.revoking.Load() && !s.failed
 }
 

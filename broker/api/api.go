@@ -98,6 +98,10 @@ type FetchPartition struct {
 	Offset      record.Offset
 	MaxBytes    int
 	LeaderEpoch record.Epoch // -1: not checked
+	// LastEpoch, when KnowsLast, is the epoch of the batch before Offset as the client
+	// has read it.
+	LastEpoch record.Epoch
+	KnowsLast bool
 }
 
 // FetchResult is what one partition holds: either File, or Batches. The caller owns
@@ -109,6 +113,16 @@ type FetchResult struct {
 	LogStartOffset record.Offset
 	Batches        []record.Slice
 	File           FileRange // nil unless FetchRequest.Files
+	// Diverging is set beside CodeOffsetOutOfRange when the log was truncated below what
+	// the client has read: where the log ceases to be what the client knows. nil: it was not.
+	Diverging *Divergence
+}
+
+// Divergence is the largest epoch of a log at or below the one that was asked about
+// (-1: none), and where it ends.
+type Divergence struct {
+	Epoch record.Epoch
+	End   record.Offset
 }
 
 // Bytes is the size of the batches.

@@ -161,7 +161,10 @@ func (s *fetchService) ListOffsets(ctx context.Context, in *pb.ListOffsetsReques
 		if err != nil {
 			return nil, statusError(ctx, err, s.door.services.Cluster)
 		}
-		queries[i] = api.ListOffset{PartitionRef: ref, Timestamp: p.GetTimestampMs()}
+		queries[i] = api.ListOffset{
+			PartitionRef: ref, Timestamp: p.GetTimestampMs(),
+			CurrentEpoch: record.Epoch(p.GetLeaderEpoch()), Checked: p.LeaderEpoch != nil,
+		}
 		switch p.GetQuery() {
 		case pb.OffsetQuery_OFFSET_QUERY_EARLIEST:
 			queries[i].Query = api.QueryEarliest
@@ -218,6 +221,9 @@ func fetchIn(in *pb.FetchRequest) (*api.FetchRequest, error) {
 		if p.LeaderEpoch != nil {
 			fp.LeaderEpoch = record.Epoch(p.GetLeaderEpoch())
 		}
+		if p.LastEpoch != nil {
+			fp.LastEpoch, fp.KnowsLast = record.Epoch(p.GetLastEpoch()), p.GetLastEpoch() >= 0
+		}
 		req.Partitions[i] = fp
 	}
 	return req, nil
@@ -245,6 +251,9 @@ func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, result
 		}
 		r.Release()
 		v.Error = errorOut(ctx, r.Err, s.door.services.Cluster)
+		if d := r.Diverging; d != nil {
+			v.Diverging = &pb.EpochEnd{Epoch: int32(d.Epoch), EndOffset: int64(d.End)}
+		}
 		out.Results[i] = v
 	}
 	return out

@@ -37,7 +37,7 @@ type membership struct {
 	l       *Load
 	proc    *record.Process
 	closing atomic.Bool // partitions are given up because the consumer closes
-	next    map[client.TopicPartition]int64
+	next    map[client.TopicPartition]place
 }
 
 func (m *member) live(ctx context.Context) error {
@@ -45,7 +45,7 @@ func (m *member) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &membership{l: m.l, proc: m.l.rec.Process(), next: map[client.TopicPartition]int64{}}
+	s := &membership{l: m.l, proc: m.l.rec.Process(), next: map[client.TopicPartition]place{}}
 	s.proc.Append(check.Op{Type: check.OK, F: check.FSubscribe, Topics: []string{Strict, Weak}})
 	k, err := c.NewConsumer(client.WithGroup(Group), client.WithTopics(Strict, Weak), client.WithManualCommit(), client.WithReset(client.ResetError),
 		client.WithSessionTimeout(groupSession), client.WithRebalanceTimeout(groupRebalance),
@@ -87,8 +87,8 @@ func (s *membership) commit(ctx context.Context, k *client.Consumer) {
 	op.Member, op.Epoch = k.Membership()
 	records := make([]*client.Record, 0, len(s.next))
 	for tp, next := range s.next {
-		op.Keys = append(op.Keys, check.Position{Key: keyOf(tp), Offset: next})
-		records = append(records, &client.Record{Topic: tp.Topic, Partition: tp.Partition, Offset: next - 1, LeaderEpoch: -1})
+		op.Keys = append(op.Keys, check.Position{Key: keyOf(tp), Offset: next.offset})
+		records = append(records, &client.Record{Topic: tp.Topic, Partition: tp.Partition, Offset: next.offset - 1, LeaderEpoch: next.epoch})
 	}
 	s.proc.Append(op)
 	op.Type = check.OK

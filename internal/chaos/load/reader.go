@@ -21,7 +21,14 @@ type reader struct {
 	life  time.Duration
 	final bool
 	proc  *record.Process
-	next  map[client.TopicPartition]int64
+	next  map[client.TopicPartition]place
+}
+
+// place is where reading goes on: the next offset, and the leader epoch of the record
+// before it, -1 when there is none.
+type place struct {
+	offset int64
+	epoch  int32
 }
 
 func (r *reader) run(ctx context.Context) {
@@ -34,9 +41,9 @@ func (r *reader) run(ctx context.Context) {
 
 func (r *reader) begin() {
 	r.proc = r.l.rec.Process()
-	r.next = map[client.TopicPartition]int64{}
+	r.next = map[client.TopicPartition]place{}
 	for _, tp := range r.l.parts {
-		r.next[tp] = 0
+		r.next[tp] = place{0, -1}
 	}
 }
 
@@ -50,7 +57,7 @@ func (r *reader) live(ctx context.Context, done func() bool) error {
 	r.proc.Append(check.Op{Type: check.OK, F: check.FCrash})
 	keys := make([]check.Position, 0, len(r.l.parts))
 	for _, tp := range r.l.parts {
-		keys = append(keys, check.Position{Key: keyOf(tp), Offset: r.next[tp]})
+		keys = append(keys, check.Position{Key: keyOf(tp), Offset: r.next[tp].offset})
 	}
 	r.proc.Append(check.Op{Type: check.OK, F: check.FAssign, Final: r.final, Keys: keys})
 	k, err := c.NewConsumer(client.WithPartitions(r.l.parts...), client.WithReset(client.ResetError), client.OnAssigned(r.seek))
@@ -70,12 +77,12 @@ func (r *reader) live(ctx context.Context, done func() bool) error {
 
 func (r *reader) seek(k *client.Consumer, parts []client.TopicPartition) {
 	for _, tp := range parts {
-		r.l.note("seek", k.Seek(tp, client.At(r.next[tp])))
+		r.l.note("seek", k.Seek(tp, client.AtEpoch(r.next[tp].offset, r.next[tp].epoch)))
 	}
 }
 
 // poll polls once, writes down what came, and moves next past it.
-func poll(ctx context.Context, l *Load, proc *record.Process, k *client.Consumer, next map[client.TopicPartition]int64) error {
+func poll(ctx context.Context, l *Load, proc *record.Process, k *client.Consumer, next map[client.TopicPartition]place) error {
 	ctx, cancel := context.WithTimeout(ctx, pollWait)
 	defer cancel()
 	proc.Append(check.Op{Type: check.Invoke, F: check.FPoll})
@@ -90,7 +97,7 @@ func poll(ctx context.Context, l *Load, proc *record.Process, k *client.Consumer
 		p := check.Part{Key: keyOf(part.TopicPartition), Bounds: &check.Bounds{LogStart: -1, HighWatermark: part.HighWatermark, LeaderEpoch: -1}}
 		for r := range part.All() {
 			p.Reads = append(p.Reads, check.Read{Offset: r.Offset, Value: record.ValueOf(r.Value)})
-			next[part.TopicPartition] = r.Offset + 1
+			next[part.TopicPartition] = place{r.Offset + 1, r.LeaderEpoch}
 		}
 		op.Parts = append(op.Parts, p)
 	}
@@ -123,8 +130,8 @@ func (l *Load) Final(ctx context.Context) error {
 			if e.Topic == Strict {
 				e.Offset = max(e.Offset, l.Outages.logEnd(e.Partition))
 			}
-			if r.next[e.TopicPartition] < e.Offset {
-				open = append(open, fmt.Errorf("final phase: %s is read up to %d of %d", e.TopicPartition, r.next[e.TopicPartition], e.Offset))
+			if r.next[e.TopicPartition].offset < e.Offset {
+				open = append(open, fmt.Errorf("final phase: %s is read up to %d of %d", e.TopicPartition, r.next[e.TopicPartition].offset, e.Offset))
 			}
 		}
 		return open

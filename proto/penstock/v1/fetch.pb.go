@@ -171,8 +171,12 @@ type FetchPartition struct {
 	FetchOffset int64  `protobuf:"varint,4,opt,name=fetch_offset,json=fetchOffset,proto3" json:"fetch_offset,omitempty"`
 	// 0 means 1 MiB.
 	MaxBytes uint32 `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// Absent: not checked.
-	LeaderEpoch   *int32 `protobuf:"varint,6,opt,name=leader_epoch,json=leaderEpoch,proto3,oneof" json:"leader_epoch,omitempty"`
+	// The epoch of the leader that is asked, as the client knows it. Absent: not checked.
+	LeaderEpoch *int32 `protobuf:"varint,6,opt,name=leader_epoch,json=leaderEpoch,proto3,oneof" json:"leader_epoch,omitempty"`
+	// The leader epoch of the batch before fetch_offset, as the client has read it: a log
+	// that was truncated below fetch_offset since then is told in `diverging`. Absent: not
+	// checked.
+	LastEpoch     *int32 `protobuf:"varint,7,opt,name=last_epoch,json=lastEpoch,proto3,oneof" json:"last_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +249,13 @@ func (x *FetchPartition) GetMaxBytes() uint32 {
 func (x *FetchPartition) GetLeaderEpoch() int32 {
 	if x != nil && x.LeaderEpoch != nil {
 		return *x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *FetchPartition) GetLastEpoch() int32 {
+	if x != nil && x.LastEpoch != nil {
+		return *x.LastEpoch
 	}
 	return 0
 }
@@ -323,8 +334,11 @@ type FetchPartitionResult struct {
 	LogStartOffset int64     `protobuf:"varint,6,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"`
 	BatchCount     uint32    `protobuf:"varint,7,opt,name=batch_count,json=batchCount,proto3" json:"batch_count,omitempty"`
 	Records        []*Record `protobuf:"bytes,8,rep,name=records,proto3" json:"records,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Set beside OFFSET_OUT_OF_RANGE when what the client has read is no longer in the
+	// log: where the log differs.
+	Diverging     *EpochEnd `protobuf:"bytes,9,opt,name=diverging,proto3" json:"diverging,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchPartitionResult) Reset() {
@@ -413,6 +427,68 @@ func (x *FetchPartitionResult) GetRecords() []*Record {
 	return nil
 }
 
+func (x *FetchPartitionResult) GetDiverging() *EpochEnd {
+	if x != nil {
+		return x.Diverging
+	}
+	return nil
+}
+
+// EpochEnd is the largest leader epoch at or below the one that was asked about, and
+// the offset after its last record.
+type EpochEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// -1: the log holds no record of such an epoch.
+	Epoch         int32 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	EndOffset     int64 `protobuf:"varint,2,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochEnd) Reset() {
+	*x = EpochEnd{}
+	mi := &file_penstock_v1_fetch_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochEnd) ProtoMessage() {}
+
+func (x *EpochEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_fetch_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochEnd.ProtoReflect.Descriptor instead.
+func (*EpochEnd) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EpochEnd) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *EpochEnd) GetEndOffset() int64 {
+	if x != nil {
+		return x.EndOffset
+	}
+	return 0
+}
+
 type ListOffsetsRequest struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Partitions    []*ListOffsetsPartition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
@@ -422,7 +498,7 @@ type ListOffsetsRequest struct {
 
 func (x *ListOffsetsRequest) Reset() {
 	*x = ListOffsetsRequest{}
-	mi := &file_penstock_v1_fetch_proto_msgTypes[4]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +510,7 @@ func (x *ListOffsetsRequest) String() string {
 func (*ListOffsetsRequest) ProtoMessage() {}
 
 func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_fetch_proto_msgTypes[4]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +523,7 @@ func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ListOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{4}
+	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListOffsetsRequest) GetPartitions() []*ListOffsetsPartition {
@@ -458,18 +534,20 @@ func (x *ListOffsetsRequest) GetPartitions() []*ListOffsetsPartition {
 }
 
 type ListOffsetsPartition struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	Query         OffsetQuery            `protobuf:"varint,3,opt,name=query,proto3,enum=penstock.v1.OffsetQuery" json:"query,omitempty"`
-	TimestampMs   int64                  `protobuf:"varint,4,opt,name=timestamp_ms,json=timestampMs,proto3" json:"timestamp_ms,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Topic       string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition   int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Query       OffsetQuery            `protobuf:"varint,3,opt,name=query,proto3,enum=penstock.v1.OffsetQuery" json:"query,omitempty"`
+	TimestampMs int64                  `protobuf:"varint,4,opt,name=timestamp_ms,json=timestampMs,proto3" json:"timestamp_ms,omitempty"`
+	// The epoch of the leader that is asked, as the client knows it. Absent: not checked.
+	LeaderEpoch   *int32 `protobuf:"varint,5,opt,name=leader_epoch,json=leaderEpoch,proto3,oneof" json:"leader_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListOffsetsPartition) Reset() {
 	*x = ListOffsetsPartition{}
-	mi := &file_penstock_v1_fetch_proto_msgTypes[5]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +559,7 @@ func (x *ListOffsetsPartition) String() string {
 func (*ListOffsetsPartition) ProtoMessage() {}
 
 func (x *ListOffsetsPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_fetch_proto_msgTypes[5]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +572,7 @@ func (x *ListOffsetsPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsPartition.ProtoReflect.Descriptor instead.
 func (*ListOffsetsPartition) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{5}
+	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListOffsetsPartition) GetTopic() string {
@@ -525,6 +603,13 @@ func (x *ListOffsetsPartition) GetTimestampMs() int64 {
 	return 0
 }
 
+func (x *ListOffsetsPartition) GetLeaderEpoch() int32 {
+	if x != nil && x.LeaderEpoch != nil {
+		return *x.LeaderEpoch
+	}
+	return 0
+}
+
 type ListOffsetsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*ListOffsetsResult   `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
@@ -534,7 +619,7 @@ type ListOffsetsResponse struct {
 
 func (x *ListOffsetsResponse) Reset() {
 	*x = ListOffsetsResponse{}
-	mi := &file_penstock_v1_fetch_proto_msgTypes[6]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +631,7 @@ func (x *ListOffsetsResponse) String() string {
 func (*ListOffsetsResponse) ProtoMessage() {}
 
 func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_fetch_proto_msgTypes[6]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +644,7 @@ func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{6}
+	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListOffsetsResponse) GetResults() []*ListOffsetsResult {
@@ -585,7 +670,7 @@ type ListOffsetsResult struct {
 
 func (x *ListOffsetsResult) Reset() {
 	*x = ListOffsetsResult{}
-	mi := &file_penstock_v1_fetch_proto_msgTypes[7]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +682,7 @@ func (x *ListOffsetsResult) String() string {
 func (*ListOffsetsResult) ProtoMessage() {}
 
 func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_fetch_proto_msgTypes[7]
+	mi := &file_penstock_v1_fetch_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +695,7 @@ func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResult.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResult) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{7}
+	return file_penstock_v1_fetch_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListOffsetsResult) GetTopic() string {
@@ -670,19 +755,22 @@ const file_penstock_v1_fetch_proto_rawDesc = "" +
 	"\x0ecorrelation_id\x18\x05 \x01(\x04R\rcorrelationId\x12\x1e\n" +
 	"\n" +
 	"structured\x18\x06 \x01(\bR\n" +
-	"structured\"\xd8\x01\n" +
+	"structured\"\x8b\x02\n" +
 	"\x0eFetchPartition\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12!\n" +
 	"\ffetch_offset\x18\x04 \x01(\x03R\vfetchOffset\x12\x1b\n" +
 	"\tmax_bytes\x18\x05 \x01(\rR\bmaxBytes\x12&\n" +
-	"\fleader_epoch\x18\x06 \x01(\x05H\x00R\vleaderEpoch\x88\x01\x01B\x0f\n" +
-	"\r_leader_epoch\"\x8d\x01\n" +
+	"\fleader_epoch\x18\x06 \x01(\x05H\x00R\vleaderEpoch\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"last_epoch\x18\a \x01(\x05H\x01R\tlastEpoch\x88\x01\x01B\x0f\n" +
+	"\r_leader_epochB\r\n" +
+	"\v_last_epoch\"\x8d\x01\n" +
 	"\rFetchResponse\x12%\n" +
 	"\x0ecorrelation_id\x18\x01 \x01(\x04R\rcorrelationId\x12;\n" +
 	"\aresults\x18\x02 \x03(\v2!.penstock.v1.FetchPartitionResultR\aresults\x12\x18\n" +
-	"\abatches\x18\x0f \x03(\fR\abatches\"\xb0\x02\n" +
+	"\abatches\x18\x0f \x03(\fR\abatches\"\xe5\x02\n" +
 	"\x14FetchPartitionResult\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
@@ -692,16 +780,23 @@ const file_penstock_v1_fetch_proto_rawDesc = "" +
 	"\x10log_start_offset\x18\x06 \x01(\x03R\x0elogStartOffset\x12\x1f\n" +
 	"\vbatch_count\x18\a \x01(\rR\n" +
 	"batchCount\x12-\n" +
-	"\arecords\x18\b \x03(\v2\x13.penstock.v1.RecordR\arecords\"W\n" +
+	"\arecords\x18\b \x03(\v2\x13.penstock.v1.RecordR\arecords\x123\n" +
+	"\tdiverging\x18\t \x01(\v2\x15.penstock.v1.EpochEndR\tdiverging\"?\n" +
+	"\bEpochEnd\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x05R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset\"W\n" +
 	"\x12ListOffsetsRequest\x12A\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\v2!.penstock.v1.ListOffsetsPartitionR\n" +
-	"partitions\"\x9d\x01\n" +
+	"partitions\"\xd6\x01\n" +
 	"\x14ListOffsetsPartition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12.\n" +
 	"\x05query\x18\x03 \x01(\x0e2\x18.penstock.v1.OffsetQueryR\x05query\x12!\n" +
-	"\ftimestamp_ms\x18\x04 \x01(\x03R\vtimestampMs\"O\n" +
+	"\ftimestamp_ms\x18\x04 \x01(\x03R\vtimestampMs\x12&\n" +
+	"\fleader_epoch\x18\x05 \x01(\x05H\x00R\vleaderEpoch\x88\x01\x01B\x0f\n" +
+	"\r_leader_epoch\"O\n" +
 	"\x13ListOffsetsResponse\x128\n" +
 	"\aresults\x18\x01 \x03(\v2\x1e.penstock.v1.ListOffsetsResultR\aresults\"\xcf\x01\n" +
 	"\x11ListOffsetsResult\x12\x14\n" +
@@ -734,40 +829,42 @@ func file_penstock_v1_fetch_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_fetch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_fetch_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_penstock_v1_fetch_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_penstock_v1_fetch_proto_goTypes = []any{
 	(OffsetQuery)(0),             // 0: penstock.v1.OffsetQuery
 	(*FetchRequest)(nil),         // 1: penstock.v1.FetchRequest
 	(*FetchPartition)(nil),       // 2: penstock.v1.FetchPartition
 	(*FetchResponse)(nil),        // 3: penstock.v1.FetchResponse
 	(*FetchPartitionResult)(nil), // 4: penstock.v1.FetchPartitionResult
-	(*ListOffsetsRequest)(nil),   // 5: penstock.v1.ListOffsetsRequest
-	(*ListOffsetsPartition)(nil), // 6: penstock.v1.ListOffsetsPartition
-	(*ListOffsetsResponse)(nil),  // 7: penstock.v1.ListOffsetsResponse
-	(*ListOffsetsResult)(nil),    // 8: penstock.v1.ListOffsetsResult
-	(*Error)(nil),                // 9: penstock.v1.Error
-	(*Record)(nil),               // 10: penstock.v1.Record
+	(*EpochEnd)(nil),             // 5: penstock.v1.EpochEnd
+	(*ListOffsetsRequest)(nil),   // 6: penstock.v1.ListOffsetsRequest
+	(*ListOffsetsPartition)(nil), // 7: penstock.v1.ListOffsetsPartition
+	(*ListOffsetsResponse)(nil),  // 8: penstock.v1.ListOffsetsResponse
+	(*ListOffsetsResult)(nil),    // 9: penstock.v1.ListOffsetsResult
+	(*Error)(nil),                // 10: penstock.v1.Error
+	(*Record)(nil),               // 11: penstock.v1.Record
 }
 var file_penstock_v1_fetch_proto_depIdxs = []int32{
 	2,  // 0: penstock.v1.FetchRequest.partitions:type_name -> penstock.v1.FetchPartition
 	4,  // 1: penstock.v1.FetchResponse.results:type_name -> penstock.v1.FetchPartitionResult
-	9,  // 2: penstock.v1.FetchPartitionResult.error:type_name -> penstock.v1.Error
-	10, // 3: penstock.v1.FetchPartitionResult.records:type_name -> penstock.v1.Record
-	6,  // 4: penstock.v1.ListOffsetsRequest.partitions:type_name -> penstock.v1.ListOffsetsPartition
-	0,  // 5: penstock.v1.ListOffsetsPartition.query:type_name -> penstock.v1.OffsetQuery
-	8,  // 6: penstock.v1.ListOffsetsResponse.results:type_name -> penstock.v1.ListOffsetsResult
-	9,  // 7: penstock.v1.ListOffsetsResult.error:type_name -> penstock.v1.Error
-	1,  // 8: penstock.v1.FetchService.Fetch:input_type -> penstock.v1.FetchRequest
-	1,  // 9: penstock.v1.FetchService.FetchStream:input_type -> penstock.v1.FetchRequest
-	5,  // 10: penstock.v1.FetchService.ListOffsets:input_type -> penstock.v1.ListOffsetsRequest
-	3,  // 11: penstock.v1.FetchService.Fetch:output_type -> penstock.v1.FetchResponse
-	3,  // 12: penstock.v1.FetchService.FetchStream:output_type -> penstock.v1.FetchResponse
-	7,  // 13: penstock.v1.FetchService.ListOffsets:output_type -> penstock.v1.ListOffsetsResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 2: penstock.v1.FetchPartitionResult.error:type_name -> penstock.v1.Error
+	11, // 3: penstock.v1.FetchPartitionResult.records:type_name -> penstock.v1.Record
+	5,  // 4: penstock.v1.FetchPartitionResult.diverging:type_name -> penstock.v1.EpochEnd
+	7,  // 5: penstock.v1.ListOffsetsRequest.partitions:type_name -> penstock.v1.ListOffsetsPartition
+	0,  // 6: penstock.v1.ListOffsetsPartition.query:type_name -> penstock.v1.OffsetQuery
+	9,  // 7: penstock.v1.ListOffsetsResponse.results:type_name -> penstock.v1.ListOffsetsResult
+	10, // 8: penstock.v1.ListOffsetsResult.error:type_name -> penstock.v1.Error
+	1,  // 9: penstock.v1.FetchService.Fetch:input_type -> penstock.v1.FetchRequest
+	1,  // 10: penstock.v1.FetchService.FetchStream:input_type -> penstock.v1.FetchRequest
+	6,  // 11: penstock.v1.FetchService.ListOffsets:input_type -> penstock.v1.ListOffsetsRequest
+	3,  // 12: penstock.v1.FetchService.Fetch:output_type -> penstock.v1.FetchResponse
+	3,  // 13: penstock.v1.FetchService.FetchStream:output_type -> penstock.v1.FetchResponse
+	8,  // 14: penstock.v1.FetchService.ListOffsets:output_type -> penstock.v1.ListOffsetsResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_fetch_proto_init() }
@@ -777,13 +874,14 @@ func file_penstock_v1_fetch_proto_init() {
 	}
 	file_penstock_v1_common_proto_init()
 	file_penstock_v1_fetch_proto_msgTypes[1].OneofWrappers = []any{}
+	file_penstock_v1_fetch_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_fetch_proto_rawDesc), len(file_penstock_v1_fetch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
