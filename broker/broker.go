@@ -50,6 +50,8 @@ type Broker struct {
 	// startsDue wakes retain: a log start was told; of capacity one.
 	startsDue chan struct{}
 
+	// doubted is when a leader's stream last ended, in Unix nanoseconds.
+	doubted atomic.Int64
 	// stopping is closed when Shutdown or Close begins: long polls end.
 	stopping chan struct{}
 	stop     func() // closes stopping, once

@@ -61,8 +61,8 @@ func registered(node int32) []*metav1.Command {
 }
 
 // twoBrokers has the topic t with one partition led by broker 1, one by broker
-// 2, and one by nobody.
-func twoBrokers(t *testing.T) *metadata.Image {
+// 2, and one by nobody; then more happens.
+func twoBrokers(t *testing.T, more ...*metav1.Command) *metadata.Image {
 	t.Helper()
 	commands := []*metav1.Command{{Kind: &metav1.Command_SetClusterId{SetClusterId: &metav1.SetClusterId{ClusterId: "c"}}}}
 	for node := int32(1); node <= 2; node++ {
@@ -73,7 +73,7 @@ func twoBrokers(t *testing.T) *metadata.Image {
 		Name: "t", TopicId: append(make([]byte, 15), 9),
 		Partitions: []*metav1.PartitionAssignment{{Replicas: []int32{1, 2}}, {Replicas: []int32{2, 1}}},
 	}}})
-	return image(t, commands...)
+	return image(t, append(commands, more...)...)
 }
 
 func TestWhyNot(t *testing.T) {

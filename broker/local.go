@@ -42,6 +42,8 @@ type localReplica struct {
 	// damaged: the log was damaged or missing when it was opened, which the metadata was
 	// told.
 	damaged atomic.Bool
+	// gone: the stream of the leader ended, and none has answered since.
+	gone atomic.Pointer[goneLeader]
 	// hurt: damage was found since the log was opened.
 	hurt atomic.Bool
 	// compacted: the topic asks for a key in every record.

@@ -40,6 +40,7 @@ func (f followerSide) Begin(session uint64) (replica.Handshake, bool) {
 
 // Reply implements replica.FollowerPartition.
 func (f followerSide) Reply(r replica.HandshakeReply) replica.Verdict {
+	f.gone.Store(nil)
 	outcome := partition.OutcomeOK
 	if r.Err != nil {
 		// Why does not matter here: every refusal ends in another attempt.
@@ -121,6 +122,7 @@ func (l *localReplica) hurry(on bool) {
 
 // Gone implements replica.FollowerPartition.
 func (f followerSide) Gone(session uint64) {
+	f.doubtLeader()
 	f.mu.Lock()
 	todo := f.step(partition.StreamGone(session))
 	f.mu.Unlock()

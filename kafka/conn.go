@@ -45,6 +45,7 @@ type conn struct {
 	source   source
 	answers  answers
 	cancel   context.CancelFunc
+	records  bool              // Produce or Fetch was asked for
 	names    map[string]string // topics written to, so that each request need not make the string again
 
 	clientID atomic.Pointer[string]
@@ -64,6 +65,9 @@ type call struct {
 	listener string
 	clientID string
 	host     string
+	// patient: the connection has carried neither Produce nor Fetch, so that an answer
+	// which comes late holds up nothing behind it.
+	patient bool
 }
 
 func newConn(d *Door, nc net.Conn, listener string) *conn {
@@ -170,6 +174,7 @@ func (c *conn) request(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.records = c.records || h.key == keyProduce || h.key == keyFetch
 	if h.key == keyProduce && h.version >= h.entry.min {
 		return c.produce(ctx, &h)
 	}
@@ -198,7 +203,7 @@ func (c *conn) request(ctx context.Context) error {
 	if h.key == keyFetch {
 		return c.fetch(ctx, &h, req)
 	}
-	call := &call{stats: h.entry.stats, version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host}
+	call := &call{stats: h.entry.stats, version: h.version, listener: c.listener, clientID: *c.clientID.Load(), host: c.host, patient: !c.records}
 	if h.key != keyJoinGroup && h.key != keySyncGroup { // these wait for other members
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, adminTimeout)

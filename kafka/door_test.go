@@ -59,6 +59,8 @@ func (stub) Metadata(context.Context, []string, bool, string) (*api.Metadata, er
 	return &api.Metadata{ClusterID: "c", Controller: 1, Brokers: []api.Broker{{NodeID: 1}}}, nil
 }
 
+func (stub) AwaitLeaders(context.Context, []string) {}
+
 func (stub) KafkaAddress(int32, string) string    { return "localhost:9092" }
 func (stub) TopicName(api.TopicID) (string, bool) { return "t", true }
 func (stub) NodeID() int32                        { return 1 }

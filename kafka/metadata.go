@@ -34,6 +34,9 @@ func metadata(ctx context.Context, d *Door, c *call, req *kmsg.MetadataRequest) 
 	if req.AllowAutoTopicCreation || c.version < 4 {
 		d.autoCreate(ctx, names)
 	}
+	if c.patient {
+		d.services.Cluster.AwaitLeaders(ctx, d.wanted(all, names))
+	}
 	md, err := d.services.Cluster.Metadata(ctx, d.wanted(all, names), true, c.listener)
 	if err != nil {
 		return nil, err

@@ -61,6 +61,43 @@ func (c *creating) TopicName(id api.TopicID) (string, bool) {
 
 // A topic is made on first use when the broker does so and the client lets it, with
 // the numbers of the configuration, and for no other reason.
+// waiting notes for which topics leaders were awaited.
+type waiting struct {
+	stub
+
+	mu     sync.Mutex // guards topics
+	topics [][]string
+}
+
+func (w *waiting) AwaitLeaders(_ context.Context, topics []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.topics = append(w.topics, topics)
+}
+
+// Metadata waits for leaders where nothing is held up behind it: on a connection that
+// has carried no records.
+func TestMetadataWaitsWhereNobodyIsHeldUp(t *testing.T) {
+	w := &waiting{}
+	d := New(Options{Arena: record.NewArena(1 << 20), Logger: slog.New(slog.DiscardHandler)}, Services{Fetcher: w, Cluster: w, Topics: w})
+	t.Cleanup(d.Close)
+	client, _ := observed(t, d)
+	req := kmsg.NewPtrMetadataRequest()
+	req.SetVersion(12)
+	named := kmsg.NewMetadataRequestTopic()
+	named.Topic = new("t")
+	req.Topics = append(req.Topics, named)
+	ask(t, client, req)
+	require.Equal(t, [][]string{{"t"}}, w.topics)
+	req.Topics = nil // all
+	ask(t, client, req)
+	require.Len(t, w.topics, 2)
+	require.Empty(t, w.topics[1])
+	ask(t, client, fetchRequest(12, 1))
+	ask(t, client, req)
+	require.Len(t, w.topics, 2)
+}
+
 func TestAutoCreation(t *testing.T) {
 	named := func(version int16, allow bool, names ...string) *kmsg.MetadataRequest {
 		req := kmsg.NewPtrMetadataRequest()

@@ -41,6 +41,9 @@ type Topics interface {
 type Cluster interface {
 	// Metadata returns the brokers and topics: those named that exist, or all.
 	Metadata(ctx context.Context, topics []string, includeInternal bool, listener string) (*api.Metadata, error)
+	// AwaitLeaders waits, some seconds at most, while Metadata would name a leader of the
+	// topics (none: of all) that is probably dead.
+	AwaitLeaders(ctx context.Context, topics []string)
 	// KafkaAddress is where clients of a listener reach a broker; empty when it has
 	// no Kafka door or is not known.
 	KafkaAddress(nodeID int32, listener string) string
