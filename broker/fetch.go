@@ -119,8 +119,7 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	if r.Err, r.Diverging = b.misplaced(l, fp, start); r.Err != nil {
 		return false
 	}
-	switch {
-	case fp.Offset >= hw || room <= 0 && !must:
+	if fp.Offset >= hw || room <= 0 && !must {
 		return false
 	}
 	o := commitlog.ReadOptions{From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true}
@@ -161,11 +160,13 @@ func (b *Broker) readInto(r *api.FetchResult, l *localReplica, o commitlog.ReadO
 // runsKept is how many batches of an answer the list of runs is kept for.
 const runsKept = 4096
 
-// mayRead checks the leader epoch and that this broker still has its session.
+// mayRead checks the leader epoch and that this broker still has its session. The session
+// is asked, not only what the last tick found: a process that stood still answers what
+// has arrived meanwhile before its next tick.
 func (b *Broker) mayRead(l *localReplica, fp *api.FetchPartition) *api.Error {
 	epoch := l.epoch()
 	switch {
-	case b.suspended.Load():
+	case b.suspended.Load() || !b.cfg.Membership.SessionValid(b.cfg.Now()):
 		return api.Errorf(api.CodeNotLeader, "this broker has lost its controller and does not act as leader").At(l.topic, l.partition)
 	case fp.LeaderEpoch >= 0 && fp.LeaderEpoch < epoch:
 		e := api.Errorf(api.CodeFencedLeaderEpoch, "leader epoch %d is old, the current one is %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)

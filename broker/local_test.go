@@ -55,7 +55,7 @@ func newLocalOn(t *testing.T, fsys vfs.FS, path string, reserve int64, settings 
 		t.Fatal(err)
 	}
 	b := &Broker{
-		cfg: Config{NodeID: 1, Dir: dir, Arena: arena, Logger: logger, Now: time.Now}, logger: logger, table: newTable(),
+		cfg: Config{NodeID: 1, Dir: dir, Arena: arena, Logger: logger, Now: time.Now, Membership: session{until: time.Now().Add(time.Hour)}}, logger: logger, table: newTable(),
 		kick: make(chan struct{}, 1), startsDue: make(chan struct{}, 1),
 	}
 	b.proposer = newProposer(b)

@@ -191,6 +191,19 @@ func TestATruncationThatMeetsDamage(t *testing.T) {
 	require.NoError(t, l.Reset(0), "it may start over")
 }
 
+// So is a file that has become shorter than it must be.
+func TestATruncationThatMeetsTheEndOfAFile(t *testing.T) {
+	mem := vfs.NewMem()
+	_, l, _, _ := coldLog(t, mem, Config{Synced: true, SegmentBytes: 1 << 20}, 10)
+	f, err := mem.Open(l.active().path + logExt)
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(l.active().size/2))
+	require.NoError(t, f.Close())
+	require.ErrorIs(t, l.TruncateTo(7), ErrCorrupt)
+	require.Equal(t, DamageCorrupt, l.Damage())
+	require.NoError(t, l.Reset(0), "it may start over")
+}
+
 // nextOf is the offset after the last batch.
 func nextOf(t *testing.T, batches []byte) (next record.Offset) {
 	t.Helper()

@@ -212,7 +212,8 @@ func (r *recoverer) finishReset() error {
 
 // begin decides where the log starts. A start or a reset is in the checkpoint
 // before files are deleted, so segments wholly below the start are leftovers; a
-// first segment above it, on a log with flushed bytes, means that files are gone.
+// first segment above it means that files are gone: damage on a log with flushed bytes,
+// else its end, and what is behind it is set aside like every other torn end.
 func (r *recoverer) begin() error {
 	l := r.l
 	if !r.known {
@@ -228,7 +229,7 @@ func (r *recoverer) begin() error {
 	l.start = r.promised.start
 	if len(r.bases) > 0 && r.bases[0] > l.start {
 		if !r.holds() && l.damage == DamageNone {
-			return r.remove(len(r.bases))
+			return r.setAside(0)
 		}
 		r.hurt(DamageMissing, fmt.Errorf("first segment begins at offset %d, the log at %d", r.bases[0], l.start))
 		l.start = r.bases[0]
@@ -318,21 +319,27 @@ func (r *recoverer) gap(i int, last *segment) error {
 // damaged log, else set aside as *.torn.
 func (r *recoverer) drop(from int) error {
 	if r.l.damage == DamageNone {
-		for _, base := range r.bases[from:] {
-			path := segmentPath(r.l.path, base)
-			if err := r.cut(path, 0); err != nil {
-				return err
-			}
-			s := segment{path: path}
-			if err := s.removeFiles(r.l.fs); err != nil {
-				return err
-			}
-		}
-		if err := r.l.fs.SyncFolder(r.l.path); err != nil {
+		if err := r.setAside(from); err != nil {
 			return err
 		}
 	}
 	return r.activate()
+}
+
+// setAside keeps what is in the segments from one on as *.torn, and removes them.
+func (r *recoverer) setAside(from int) error {
+	for _, base := range r.bases[from:] {
+		path := segmentPath(r.l.path, base)
+		if err := r.cut(path, 0); err != nil {
+			return err
+		}
+		s := segment{path: path}
+		if err := s.removeFiles(r.l.fs); err != nil {
+			return err
+		}
+	}
+	r.bases = r.bases[:from]
+	return r.l.fs.SyncFolder(r.l.path)
 }
 
 // activate makes sure that there is an active segment that can be appended to

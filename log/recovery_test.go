@@ -100,6 +100,33 @@ func TestCleanStopAndStart(t *testing.T) {
 	require.NoError(t, d.Close(-1))
 }
 
+// A crash may leave later segments of a log of which nothing was flushed, and not the
+// first: they are not the log's, but they are kept.
+func TestSegmentsAboveTheStartAreSetAside(t *testing.T) {
+	mem := vfs.NewMem()
+	d := openTestDir(t, testOptions(mem))
+	ear := newListener()
+	l, err := d.Open(testSpec(Config{Synced: true, SegmentBytes: 1}, ear))
+	require.NoError(t, err)
+	ear.listen(l)
+	fill(t, l, ear, 3)
+	second := readAt(t, l, 1, 2, 1)
+	require.NoError(t, d.Close(3))
+	setPromise(t, mem, logState{})
+	require.NoError(t, mem.Remove(logFile))
+
+	d = openTestDir(t, testOptions(mem))
+	l, err = d.Open(testSpec(Config{Synced: true}, nil))
+	require.NoError(t, err)
+	require.Equal(t, DamageNone, l.Damage())
+	require.Equal(t, record.Offset(0), l.End())
+	require.Equal(t, []string{"00000000000000000001.log.0.torn", "00000000000000000002.log.0.torn"}, tornFiles(t, mem))
+	kept, err := readFile(mem, testPath+"/orders-0/00000000000000000001.log.0.torn")
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(second, kept))
+	require.NoError(t, d.Close(-1))
+}
+
 // A tail cut at every byte of the last two batches, with the checkpoint before
 // them: what is whole stays, the rest goes to *.torn.
 func TestTornTailAtEveryByte(t *testing.T) {

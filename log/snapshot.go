@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -143,6 +144,9 @@ func (l *Log) walkFrom(s *segment, from record.Offset, visit func(info *record.B
 	for sc.at < s.size {
 		position := sc.at
 		info, err := sc.step()
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = sc.torn(fmt.Sprintf("the file ends before byte %d", s.size))
+		}
 		if err != nil {
 			return l.corruption(s.path, sc.next, err)
 		}

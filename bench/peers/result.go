@@ -91,6 +91,17 @@ func values(turns map[int]*turn, of func(*load.Outcome) float64) (all []float64)
 	return all
 }
 
+// residents are the most MiB that a node had resident, of each round in which that was
+// seen.
+func residents(turns map[int]*turn) (all []float64) {
+	for _, round := range slices.Sorted(maps.Keys(turns)) {
+		if rss := turns[round].Outcome.RSS; len(rss) > 0 {
+			all = append(all, float64(slices.Max(rss))/(1<<20))
+		}
+	}
+	return all
+}
+
 // ratios says, for each round in which both had a turn, how many times as good ours
 // was as theirs.
 func ratios(ours, theirs map[int]*turn, m *measure) (all []float64) {
@@ -145,7 +156,6 @@ func number(v float64) string {
 // The processor time and memory of a turn.
 func serversPerMillion(o *load.Outcome) float64 { return o.ServerCPU / float64(o.Records) * 1e6 }
 func clientPerMillion(o *load.Outcome) float64  { return o.ClientCPU / float64(o.Records) * 1e6 }
-func residentMiB(o *load.Outcome) float64       { return float64(slices.Max(o.RSS)) / (1 << 20) }
 func othersShare(o *load.Outcome) float64       { return 100 * o.OthersCPU / o.Seconds }
 
 func (r *result) writeMarkdown(w io.Writer) error {
@@ -162,7 +172,7 @@ func (r *result) writeMarkdown(w io.Writer) error {
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %d | %s | %s | %s | %s | %s |\n", first.What, first.Durability, contender, m.unit,
 			summary(values(theirs, m.of)), len(theirs), summary(values(theirs, serversPerMillion)), summary(values(theirs, clientPerMillion)),
-			summary(values(theirs, residentMiB)), against(penstockGRPC), against(penstockKafka))
+			summary(residents(theirs)), against(penstockGRPC), against(penstockKafka))
 	})
 	r.writeNotes(b)
 	return b.Flush()

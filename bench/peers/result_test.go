@@ -54,6 +54,12 @@ func TestTheTableNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestMemoryThatNobodySaw: a turn whose nodes' memory was not seen leaves the cell empty.
+func TestMemoryThatNobodySaw(t *testing.T) {
+	require.Equal(t, []float64{3}, residents(map[int]*turn{0: {Outcome: rate(1)}, 1: {}}))
+	require.Empty(t, summary(residents(map[int]*turn{0: {}})))
+}
+
 func TestGroupsShareTopics(t *testing.T) {
 	names := func(rows ...string) (all [][]string) {
 		l := &lab{options: &options{rows: rows, durabilities: []string{"synced", "replicated"}}}

@@ -43,17 +43,23 @@ func (l *lab) groupsOf(ctx context.Context, n int) (names []string, node int32, 
 	return names, node, conn, err
 }
 
+// findCoordinator asks until there is one, for as long as a cluster may take to make the
+// topic of the offsets.
 func findCoordinator(ctx context.Context, conn *grpc.ClientConn, group string) (*pb.FindCoordinatorResponse, error) {
+	bounded, cancel := context.WithTimeout(ctx, coordinatorWait)
+	defer cancel()
 	for {
-		found, err := pb.NewGroupServiceClient(conn).FindCoordinator(ctx, &pb.FindCoordinatorRequest{Group: group})
+		found, err := pb.NewGroupServiceClient(conn).FindCoordinator(bounded, &pb.FindCoordinatorRequest{Group: group})
 		if err == nil {
 			return found, nil
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return nil, err
+		if over := sleep(bounded, 100*time.Millisecond); over != nil {
+			return nil, fmt.Errorf("no coordinator of %s within %s: %w", group, coordinatorWait, errors.Join(ctx.Err(), err))
 		}
 	}
 }
+
+const coordinatorWait = 30 * time.Second
 
 const (
 	// commitPartitions is how many partitions the topic of the commits has, and
