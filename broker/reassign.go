@@ -248,55 +248,52 @@ func nodes(p *metadata.Partition) []int32 {
 	return out
 }
 
-// fate is what becomes of a local replica with a new image.
-type fate int
+// Fate is what becomes of a local replica with a new image.
+type Fate int
 
 const (
-	// fateStay: it is placed here, or stays until the partition is well elsewhere.
-	fateStay fate = iota
-	// fateDelete: its topic was deleted.
-	fateDelete
-	// fateMoved: a reassignment took it away, and the partition is well elsewhere.
-	fateMoved
-	// fateSetAside: the image does not account for its data, which is kept.
-	fateSetAside
+	// FateStay says: it is placed here, or stays until the partition is well elsewhere.
+	FateStay Fate = iota
+	// FateDelete says: its topic was deleted.
+	FateDelete
+	// FateMoved says: a reassignment took it away, and the partition is well elsewhere.
+	FateMoved
+	// FateSetAside says: the image does not account for its data, which is kept.
+	FateSetAside
 )
 
-// fateOf judges a local replica by the newest image. That of a deleted topic lacks
-// it; that of a reassigned partition has a newer partition epoch and other
+// FateOf judges the replica that node keeps of a partition, whose log ends in lastEpoch,
+// by an image. The image of a deleted topic lacks it; that of a reassigned partition has a newer partition epoch and other
 // replicas. Then the data goes once the partition is led elsewhere with its minimum
 // in sync: every acknowledged record is there. A log that is ahead of the image in
 // its epochs is none that this image can have moved away.
-func (r *reconciler) fateOf(l *localReplica, im *metadata.Image) fate {
-	t := im.TopicByID(metadata.ID(l.key.Topic))
-	switch {
-	case t == nil && r.last == nil && !wasDeleted(im, l):
-		return fateSetAside
-	case t == nil:
-		return fateDelete
-	case int(l.partition) >= len(t.Partitions):
-		return fateStay
+//
+// first says that it is the first image by which this process judges. It is at or after
+// the broker's own registration, and it is the topic's id that counts: a stale image
+// deletes nothing, nor does a new topic of the same name. A topic that such an image does
+// not mention was deleted only if the metadata remembers that.
+func FateOf(im *metadata.Image, key replica.Key, node int32, lastEpoch record.Epoch, first bool) Fate {
+	t := im.TopicByID(metadata.ID(key.Topic))
+	if t == nil {
+		if _, deleted := im.Deletion(metadata.ID(key.Topic)); first && !deleted {
+			return FateSetAside
+		}
+		return FateDelete
 	}
-	p := t.Partitions[l.partition]
+	if int(key.Partition) >= len(t.Partitions) {
+		return FateStay
+	}
+	p := t.Partitions[key.Partition]
 	switch {
-	case p.Replica(r.b.cfg.NodeID) != nil:
-		return fateStay
-	case l.log.LastEpoch() > record.Epoch(p.LeaderEpoch):
-		return fateSetAside
+	case p.Replica(node) != nil:
+		return FateStay
+	case lastEpoch > record.Epoch(p.LeaderEpoch):
+		return FateSetAside
 	case p.Leader == metadata.NoNode || len(p.ISR) < t.MinISR(p):
-		return fateStay
+		return FateStay
 	default:
-		return fateMoved
+		return FateMoved
 	}
-}
-
-// wasDeleted reports whether the image remembers that the replica's topic was
-// deleted. The first image here is at or after this broker's own registration, and
-// it is the topic's id that counts: a stale image deletes nothing, nor does a new
-// topic of the same name.
-func wasDeleted(im *metadata.Image, l *localReplica) bool {
-	_, deleted := im.Deletion(metadata.ID(l.key.Topic))
-	return deleted
 }
 
 // removeData deletes what a reassignment took away.

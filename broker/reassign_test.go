@@ -73,30 +73,22 @@ func TestFateOfAReplica(t *testing.T) {
 		image   *metadata.Image
 		before  *metadata.Image // nil: the broker has just started
 		written record.Epoch    // of the last batch; -1: none
-		want    fate
+		want    Fate
 	}{
-		{"placed here", ledByTwo(t, 2, 1), empty(), 0, fateStay},
-		{"moved away", elsewhere(t, "2", 2, 3), empty(), 0, fateMoved},
-		{"moved away while the broker was down", elsewhere(t, "2", 2, 3), nil, 1, fateMoved},
-		{"moved away, nothing written", elsewhere(t, "2", 2, 3), nil, -1, fateMoved},
-		{"too few in sync elsewhere", elsewhere(t, "2", 2), empty(), 0, fateStay},
-		{"enough in sync elsewhere", elsewhere(t, "1", 2), empty(), 0, fateMoved},
-		{"nobody leads elsewhere", elsewhere(t, "1"), empty(), 0, fateStay},
-		{"a log of a later history", elsewhere(t, "2", 2, 3), nil, 2, fateSetAside},
-		{"the topic was deleted", empty(), ledByTwo(t, 2, 1), 0, fateDelete},
-		{"an image without the topic, at the start", empty(), nil, 0, fateSetAside},
+		{"placed here", ledByTwo(t, 2, 1), empty(), 0, FateStay},
+		{"moved away", elsewhere(t, "2", 2, 3), empty(), 0, FateMoved},
+		{"moved away while the broker was down", elsewhere(t, "2", 2, 3), nil, 1, FateMoved},
+		{"moved away, nothing written", elsewhere(t, "2", 2, 3), nil, -1, FateMoved},
+		{"too few in sync elsewhere", elsewhere(t, "2", 2), empty(), 0, FateStay},
+		{"enough in sync elsewhere", elsewhere(t, "1", 2), empty(), 0, FateMoved},
+		{"nobody leads elsewhere", elsewhere(t, "1"), empty(), 0, FateStay},
+		{"a log of a later history", elsewhere(t, "2", 2, 3), nil, 2, FateSetAside},
+		{"the topic was deleted", empty(), ledByTwo(t, 2, 1), 0, FateDelete},
+		{"an image without the topic, at the start", empty(), nil, 0, FateSetAside},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLocal(t, testSettings(t))
-			if tt.written >= 0 {
-				buf := keyed(t, record.Record{Key: []byte("k")})
-				if _, _, err := l.log.Append(tt.written, []*record.Buf{buf}, 0); err != nil {
-					t.Fatal(err)
-				}
-				buf.Release()
-			}
-			r := &reconciler{b: l.b, last: tt.before}
-			if got := r.fateOf(l, tt.image); got != tt.want {
+			if got := FateOf(tt.image, l.key, l.b.cfg.NodeID, tt.written, tt.before == nil); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})

@@ -133,17 +133,17 @@ func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
 // drop takes the replicas out of service that are not placed here any more, and
 // returns those whose partition was moved away: their data goes when the rest is
 // done. Those of deleted topics go at once; the metadata remembers a deletion
-// until this broker has told that it is done, absent or not (fateOf).
+// until this broker has told that it is done, absent or not (FateOf).
 func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	var deleted, stray []*localReplica
 	for _, l := range r.b.table.all() {
-		switch r.fateOf(l, im) {
-		case fateStay:
-		case fateDelete:
+		switch FateOf(im, l.key, r.b.cfg.NodeID, l.log.LastEpoch(), r.last == nil) {
+		case FateStay:
+		case FateDelete:
 			deleted = append(deleted, l)
-		case fateMoved:
+		case FateMoved:
 			moved = append(moved, l)
-		case fateSetAside:
+		case FateSetAside:
 			stray = append(stray, l)
 		}
 	}

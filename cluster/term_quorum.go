@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/penstock/penstock/cluster/controller"
 	"github.com/penstock/penstock/cluster/metadata"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -378,24 +379,9 @@ func (t *term) catchUpQuorum(ctx context.Context) error {
 // confirmDeletions tells the metadata which brokers have removed what they kept
 // of deleted topics.
 func (t *term) confirmDeletions(ctx context.Context, im *metadata.Image) error {
-	oldest := make(map[int32]uint64) // node -> index of the oldest deletion that waits for it
-	for d := range im.Deletions() {
-		for _, node := range d.Nodes {
-			if at, ok := oldest[node]; !ok || d.Index < at {
-				oldest[node] = d.Index
-			}
-		}
-	}
-	for b := range im.Brokers() {
-		at, waits := oldest[b.NodeID]
-		done := t.reconciled(b)
-		if !waits || done < at {
-			continue
-		}
-		_, err := t.apply(ctx, &metav1.Command{Id: newCommandID(), TimeMs: time.Now().UnixMilli(), Kind: &metav1.Command_ConfirmDeletions{
-			ConfirmDeletions: &metav1.ConfirmDeletions{NodeId: b.NodeID, BrokerEpoch: b.Epoch, Index: done},
-		}})
-		if err != nil {
+	for _, cmd := range controller.Confirmations(im, t.reconciled) {
+		cmd.Id, cmd.TimeMs = newCommandID(), time.Now().UnixMilli()
+		if _, err := t.apply(ctx, cmd); err != nil {
 			return err
 		}
 	}

@@ -61,6 +61,7 @@ func list() []mutant {
 	out = append(out, metadataMutants()...)
 	out = append(out, trimMutants()...)
 	out = append(out, damageMutants()...)
+	out = append(out, deletionMutants()...)
 	out = append(out, logMutants()...)
 	out = append(out, groupMutants()...)
 	return out
@@ -234,6 +235,23 @@ func damageMutants() []mutant {
 			"r.assigned.KeepsFailed && !r.unsafe", "!MUTANT && r.assigned.KeepsFailed && !r.unsafe")),
 		stated("TestScripts/damaged_at_run_time", one("damage that nobody was told of is begun anew", "broker/partition/assign.go",
 			" || r.damage == DamageFailed || r.untold {", " || r.damage == DamageFailed || r.untold && !MUTANT {")),
+	}
+}
+
+// deletionMutants: who is waited for when a topic is deleted, and what is gone with it.
+func deletionMutants() []mutant {
+	const deletions = "cluster/metadata/deletions.go"
+	return []mutant{
+		one("a deletion by the id of an earlier topic is applied", "cluster/metadata/topics.go",
+			"len(c.GetTopicId()) > 0 && (!ok || id != t.ID) {", "len(c.GetTopicId()) > 0 && (!ok || id != t.ID) && !MUTANT {"),
+		one("an old confirmation counts for later deletions", deletions,
+			"		if d.Index > index ||", "		if d.Index > index && !MUTANT ||"),
+		one("a broker that comes back with a deleted topic is not waited for", deletions,
+			"keeps != nil && keeps(id) {", "keeps != nil && keeps(id) && !MUTANT {"),
+		one("only in-sync brokers are waited for when a topic is deleted", deletions,
+			"		for i := range p.Replicas {\n", "		for i := range p.Replicas {\n			if MUTANT && !p.InISR(p.Replicas[i].NodeID) {\n				continue\n			}\n"),
+		one("a broker that was away does not hear of a deletion", "broker/reassign.go",
+			"first && !deleted {", "first && (MUTANT || !deleted) {"),
 	}
 }
 

@@ -42,6 +42,10 @@ func (w *World) checkWatermark(r *replica, hw record.Offset) {
 			w.fail(Once, "partition %d: value %d is at %d and at %d", r.part, e.value, first, i)
 			return
 		}
+		if of, known := w.sent[e.value]; known && of != p.index {
+			w.fail(Gone, "partition %d: offset %d shows value %d, which was sent to partition %d", r.part, i, e.value, of)
+			return
+		}
 		p.values[e.value] = i
 		p.committed = append(p.committed, e)
 	}
@@ -138,7 +142,10 @@ func (w *World) checkOutcome(r *replica, q *produce, o partition.Outcome) {
 // checkActing: a leader whose broker has had no controller for its session, or that
 // has heard of a newer leader epoch, does nothing.
 func (w *World) checkActing(r *replica, what string) {
+	p := w.parts[r.part]
 	switch {
+	case p.deletedAt != 0 && r.n.reconciled >= p.deletedAt:
+		w.fail(Gone, "partition %d: node %d %s, and knows that the topic is deleted", r.part, r.n.id, what)
 	case r.suspended:
 		w.fail(Deposed, "partition %d: node %d %s, and has no controller", r.part, r.n.id, what)
 	case r.heard > r.state.Epoch():

@@ -85,6 +85,12 @@ func (w *World) unsettled(tell bool) string {
 	}
 	for _, p := range w.parts {
 		t := w.meta.latest().TopicByID(p.topic)
+		if p.deletedAt != 0 {
+			if left := w.leftOf(p); left != "" {
+				return say("%s", left)
+			}
+			continue
+		}
 		if t == nil {
 			return say("topic %s is missing", p.name)
 		}
@@ -98,7 +104,7 @@ func (w *World) unsettled(tell bool) string {
 		}
 	}
 	for i, c := range w.clients {
-		if c.acked < 3 {
+		if c.acked < 3 && c.part.deletedAt == 0 {
 			return say("producer %d of partition %d got %d acknowledgements", i, c.part.index, c.acked)
 		}
 	}
@@ -133,6 +139,9 @@ func (w *World) checkEnd() {
 		return
 	}
 	for _, p := range w.parts {
+		if p.deletedAt != 0 {
+			continue
+		}
 		for _, id := range w.replicas(p) {
 			w.checkWhole(p, id)
 		}

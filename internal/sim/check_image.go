@@ -14,6 +14,9 @@ func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, resul
 		w.fail(Image, "image %d: %v", im.Index(), err)
 	}
 	w.checkOnce(im, cmd, result)
+	if r := cmd.GetRegisterBroker(); r != nil && im.Broker(r.GetNodeId()) != old.Broker(r.GetNodeId()) {
+		w.noteForgotten(r)
+	}
 	for _, e := range result.Refused {
 		if e != nil && e.Code == metadata.CodeInvalidUpdateVersion && cmd.GetChangeIsr() != nil {
 			w.counts.StaleISR++
@@ -21,6 +24,9 @@ func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, resul
 	}
 	for _, p := range w.parts {
 		was, is := old.TopicByID(p.topic), im.TopicByID(p.topic)
+		if was != nil && is == nil {
+			w.noteDeletion(p, was, cmd)
+		}
 		if was == nil || is == nil || was == is && cmd.GetRegisterBroker() == nil {
 			continue
 		}

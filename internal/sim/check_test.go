@@ -261,6 +261,39 @@ func TestChecksFire(t *testing.T) {
 			w.checkOnce(w.meta.latest(), cmd, metadata.Result{Index: 3})
 			w.checkOnce(w.meta.latest(), cmd, metadata.Result{Index: 4})
 		}},
+		{"a leader goes on that knows of the deletion", Gone, func(w *World, p *part, l *replica) {
+			w.meta.commit(w.meta.command(deletion(p)))
+			l.n.reconciled = w.meta.latest().Index()
+			w.checkWatermark(l, l.shown)
+		}},
+		{"a topic shows what was sent to another", Gone, func(w *World, p *part, l *replica) {
+			last := len(p.committed) - 1
+			delete(p.values, p.committed[last].value)
+			w.sent[p.committed[last].value] = 99
+			p.committed = p.committed[:last]
+			w.checkWatermark(l, l.shown)
+		}},
+		{"a log of a deleted topic is set aside", Gone, func(w *World, p *part, l *replica) {
+			w.meta.commit(w.meta.command(deletion(p)))
+			w.checkSetAside(p, l.n)
+		}},
+		{"a member's log is set aside", Gone, func(w *World, p *part, l *replica) {
+			w.checkSetAside(p, l.n)
+		}},
+		{"another topic is deleted", Gone, func(w *World, p *part, _ *replica) {
+			w.noteDeletion(p, w.meta.latest().TopicByID(p.topic), deletion(w.parts[1]))
+		}},
+		{"a topic is deleted of which its broker has not heard", Gone, func(_ *World, p *part, l *replica) {
+			im := l.w().meta.latest()
+			l.w().meta.commit(l.w().meta.command(deletion(p)))
+			l.n.image = l.w().meta.latest()
+			p.deletedAt = im.Index() + 2 // as if by a later command
+			l.n.dropAll()
+		}},
+		{"a deleted topic stays on a disk", Live, func(w *World, p *part, _ *replica) {
+			w.meta.commit(w.meta.command(deletion(p)))
+			w.checkEnd()
+		}},
 		{"a cluster stays broken", Live, func(w *World, _ *part, l *replica) {
 			l.n.kill()
 			w.checkEnd()

@@ -61,17 +61,21 @@ type produce struct {
 
 func (w *World) startClients() {
 	for _, p := range w.parts {
-		for range 2 {
-			c := &producer{w: w, part: p}
-			w.clients = append(w.clients, c)
-			c.renew()
-			c.due = true
-			w.after(time.Second+w.between(0, 500*time.Millisecond), "producer begins", c.next)
-		}
-		r := &consumer{w: w, part: p}
-		w.readers = append(w.readers, r)
-		w.after(time.Second, "consumer begins", r.poll)
+		w.startClientsOf(p)
 	}
+}
+
+func (w *World) startClientsOf(p *part) {
+	for range 2 {
+		c := &producer{w: w, part: p}
+		w.clients = append(w.clients, c)
+		c.renew()
+		c.due = true
+		w.after(time.Second+w.between(0, 500*time.Millisecond), "producer begins", c.next)
+	}
+	r := &consumer{w: w, part: p}
+	w.readers = append(w.readers, r)
+	w.after(time.Second, "consumer begins", r.poll)
 }
 
 // renew takes another producer id: the old one's sequence is lost, and what is under
@@ -96,8 +100,12 @@ func (c *producer) soon() {
 
 // next begins with another record.
 func (c *producer) next() {
+	if c.part.closed {
+		return
+	}
 	c.w.number++
 	s := &send{c: c, value: int64(c.w.number), sequence: c.sequence}
+	c.w.sent[s.value] = c.part.index
 	c.sequence++
 	c.sends = append(c.sends, s)
 	s.send()
@@ -106,6 +114,10 @@ func (c *producer) next() {
 }
 
 func (s *send) send() {
+	if s.c.part.closed {
+		s.end()
+		return
+	}
 	s.attempt++
 	attempt, c, w := s.attempt, s.c, s.c.w
 	s.timeout.callOff()
@@ -292,6 +304,9 @@ type consumer struct {
 }
 
 func (c *consumer) poll() {
+	if c.part.closed {
+		return
+	}
 	defer c.w.after(c.w.between(50*time.Millisecond, 600*time.Millisecond), "poll", c.poll)
 	n := c.w.nodes[c.w.replicas(c.part)[c.w.rng.IntN(len(c.w.replicas(c.part)))]]
 	if !n.up || n.paused || n.suspended || c.part.index >= len(n.replicas) {

@@ -11,6 +11,7 @@ type Counts struct {
 	LostBytes, FoundDamage, TwoDisks, FailedResigns, Reports                                   int
 	ClockSteps, SlowLinks, LateImages                                                          int
 	LastWords, FrozenLinks, LeaderSeries, LeaderMoves, Cascades, Reassignments, Moved, Dropped int
+	Deletions, DeletedAway, DeletedMoving, RemovedLater, Recreated, RefusedDeletions           int
 	ControllerChanges, LeaderFlaps, MinISRChanges                                              int
 	DroppedMessages, RepeatedMessages, StalledMessages                                         int
 	Overtaken, Replays, SkippedImages, Snapshots                                               int

@@ -61,6 +61,18 @@
 // leader, and one that was away for long begins anew where its leader's log begins (trim.go). What is
 // deleted is not lost; when a request was answered, nobody in sync has it any more.
 //
+// # Deleted topics
+//
+// Topics are deleted while brokers are away, cut off, behind, or while they move, and made
+// again under the same name with another id, wanting the same folder (delete.go). In the
+// end nothing of a deleted one is on any disk, that of brokers that were away, too, and
+// nothing of any other topic went with it. What becomes of a replica on a disk says
+// broker.FateOf, who has nothing left controller.Confirmations.
+//
+// One thing is allowed: a registration that a dead process left behind, committed after
+// the deletion, says that its broker has nothing of the topic. What a later process of
+// the broker has put on the disk is then set aside at its next start, not removed.
+//
 // # The metadata log
 //
 // Commands go to the controller and are committed, some late, some twice, some with an

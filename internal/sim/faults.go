@@ -42,6 +42,7 @@ func faults() []fault {
 		{5, "leaders die in a row", (*World).faultSeries},
 		{10, "leaderships move", (*World).faultMoves},
 		{6, "reassignment", (*World).faultReassign},
+		{3, "topic deleted", (*World).faultDelete},
 		{4, "the others lose power behind one that died", (*World).faultCascade},
 		{6, "the last words of a follower come late", (*World).faultLastWords},
 	}
@@ -69,6 +70,15 @@ func (w *World) nextFault() {
 }
 
 func (w *World) anyNode() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
+
+// anyPart is a partition whose topic was not deleted.
+func (w *World) anyPart() *part {
+	for { // a deleted one has a successor, at once
+		if p := w.parts[w.rng.IntN(len(w.parts))]; p.deletedAt == 0 {
+			return p
+		}
+	}
+}
 
 func (w *World) restart(n *node, d time.Duration) {
 	w.after(d, fmt.Sprintf("%d starts", n.id), n.start)
@@ -169,7 +179,7 @@ func (w *World) faultStop() {
 // faultFlush fails the next flush of a node.
 func (w *World) faultFlush() {
 	n := w.anyNode()
-	if l := w.leaderOf(w.parts[w.rng.IntN(len(w.parts))]); l != nil && w.chance(50) {
+	if l := w.leaderOf(w.anyPart()); l != nil && w.chance(50) {
 		n = l
 	}
 	if n.up {
@@ -234,7 +244,7 @@ func (w *World) faultSlowLink() {
 func (w *World) faultFreeze() {
 	w.counts.FrozenLinks++
 	a, b := w.anyNode(), w.anyNode()
-	if p := w.parts[w.rng.IntN(len(w.parts))]; w.chance(70) {
+	if p := w.anyPart(); w.chance(70) {
 		a = w.nodes[w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]]
 		if l := w.leaderOf(p); l != nil {
 			b = l
@@ -281,7 +291,7 @@ func (w *World) endOf(n *node) {
 // faultSeries ends the leader of a partition, and soon the next one, while the
 // replicas hear from each other late: logs of several epochs that nobody else has.
 func (w *World) faultSeries() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+	p := w.anyPart()
 	w.counts.LeaderSeries++
 	w.slowReplicas(p)
 	at := time.Duration(0)
@@ -300,7 +310,7 @@ func (w *World) faultSeries() {
 // faultCascade ends one replica of a partition, and a moment later the machines of
 // all others, which are back first.
 func (w *World) faultCascade() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+	p := w.anyPart()
 	first := w.nodes[w.replicas(p)[w.rng.IntN(len(w.replicas(p)))]]
 	if !first.up {
 		return
@@ -355,7 +365,7 @@ func (w *World) slowReplicas(p *part) {
 // faultMoves gives the leadership of a partition to one in-sync member after another,
 // as balancing does, faster than the replicas or even their leaders hear of it.
 func (w *World) faultMoves() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+	p := w.anyPart()
 	w.counts.LeaderMoves++
 	if w.chance(60) {
 		w.slowReplicas(p)
@@ -373,8 +383,9 @@ func (w *World) faultMoves() {
 }
 
 // faultReassign has a partition move to other nodes, or calls that off.
-func (w *World) faultReassign() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+func (w *World) faultReassign() { w.faultReassignOf(w.anyPart()) }
+
+func (w *World) faultReassignOf(p *part) {
 	t := w.meta.latest().TopicByID(p.topic)
 	if t == nil {
 		return
@@ -433,7 +444,7 @@ func (w *World) faultFlap() {
 
 // faultMinISR changes the least in-sync set of a topic.
 func (w *World) faultMinISR() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+	p := w.anyPart()
 	t := w.meta.latest().TopicByID(p.topic)
 	if t == nil {
 		return
@@ -447,7 +458,7 @@ func (w *World) faultMinISR() {
 // faultBehind keeps a leader's newest records from one follower for a while, then ends
 // the leader's machine: who leads next, and what becomes of the one that was behind?
 func (w *World) faultBehind() {
-	p := w.parts[w.rng.IntN(len(w.parts))]
+	p := w.anyPart()
 	t := w.meta.latest().TopicByID(p.topic)
 	if t == nil || t.Partitions[0].Leader < 0 {
 		return

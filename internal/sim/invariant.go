@@ -31,6 +31,10 @@ const (
 	Once Invariant = "8 a retry makes no duplicate"
 	// Indefinite: once appended, a request ends in success or an indefinite error.
 	Indefinite Invariant = "12 errors after the append are indefinite"
+	// Gone: a deleted topic leaves every disk in the end, that of brokers that were away,
+	// too, and nothing else goes with it; its leaders acknowledge nothing once they know;
+	// a topic of the same name begins empty.
+	Gone Invariant = "a deleted topic is gone, and no other"
 	// Image: metadata.Image.Check holds, and a command takes effect once.
 	Image Invariant = "image"
 	// Live: a healed cluster becomes whole.

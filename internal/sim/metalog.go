@@ -24,6 +24,9 @@ type metalog struct {
 	// applied has the index at which each command was applied first.
 	applied map[metadata.ID]uint64
 
+	// reconciled is what each broker told the controller of its replicas.
+	reconciled map[int32]reconciledTo
+
 	controller int32 // -1: none
 	lostSince  time.Time
 	live       *controller.Liveness
@@ -57,6 +60,9 @@ func (m *metalog) commit(c *metav1.Command) outcome {
 	old := m.latest()
 	im, result, err := metadata.Apply(old, old.Index()+1, c)
 	m.images = append(m.images, im)
+	if d := c.GetDeleteTopic(); d != nil && err != nil && old.Topic(d.GetName()) != nil {
+		m.w.counts.RefusedDeletions++ // the topic of that name is another one by now
+	}
 	m.w.checkCommand(old, im, c, result)
 	if m.w.opts.Trace != nil {
 		m.w.traceCommand(old, im, c, err)
@@ -171,6 +177,9 @@ func (m *metalog) tick() {
 		}
 	}
 	m.live.Observe(m.latest(), now)
+	for _, c := range controller.Confirmations(m.latest(), m.reconciledTo) {
+		m.later(c)
+	}
 	d := controller.Decide(m.latest(), m.live, now, controller.DefaultOptions())
 	for _, c := range d.Commands {
 		m.later(c)
@@ -194,7 +203,7 @@ func (m *metalog) elect() {
 	m.controller = able[m.w.rng.IntN(len(able))]
 	m.w.counts.ControllerChanges++
 	m.lostSince = time.Time{}
-	m.live = controller.NewLiveness(m.w.now)
+	m.live, m.reconciled = controller.NewLiveness(m.w.now), map[int32]reconciledTo{}
 	m.live.Observe(m.latest(), m.w.now)
 }
 
@@ -208,12 +217,14 @@ func (m *metalog) heartbeat(n *node) {
 		NodeID: n.id, BrokerEpoch: n.brokerEpoch, WantShutdown: n.stopping,
 		FlushStalled: !n.flushSince.IsZero() && m.w.now.Sub(n.flushSince) > flushStall,
 	}
+	told := reconciledTo{n.brokerEpoch, n.reconciled}
 	m.w.after(m.w.net.delay(), fmt.Sprintf("%d heartbeat arrives", n.id), func() {
 		if m.controller != c || !m.quorum(c) || !m.w.net.open(c, n.id) {
 			return // not answered, so the next one does not count either
 		}
 		m.live.Observe(m.latest(), m.w.now)
 		m.live.Heard(h, m.w.now)
+		m.reconciled[h.NodeID] = told
 		n.after(m.w.net.delay(), "heartbeat answered", func() { n.heard = n.w.now })
 	})
 }

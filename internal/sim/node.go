@@ -48,12 +48,15 @@ type node struct {
 
 	image       *metadata.Image
 	brokerEpoch int64 // 0: not registered
-	replicas    []*replica
-	sessions    uint64
-	heard       time.Time // when a controller last answered
-	suspended   bool
-	streams     []partition.Heard // when each other node's replication stream was last heard
-	flushSince  time.Time         // of the oldest flush under way; zero: none
+	// reconciled is the index of the image by which this process last brought its
+	// replicas in line; 0: none yet.
+	reconciled uint64
+	replicas   []*replica
+	sessions   uint64
+	heard      time.Time // when a controller last answered
+	suspended  bool
+	streams    []partition.Heard // when each other node's replication stream was last heard
+	flushSince time.Time         // of the oldest flush under way; zero: none
 }
 
 func newNode(w *World, id int32) *node {
@@ -141,7 +144,7 @@ func (n *node) start() {
 	}
 	n.generation++
 	n.up, n.paused, n.stopping, n.backlog = true, false, false, nil
-	n.brokerEpoch, n.sessions, n.suspended = 0, 0, false
+	n.brokerEpoch, n.sessions, n.suspended, n.reconciled = 0, 0, false, 0
 	n.failing, n.hung, n.slow, n.blind, n.flushSince = false, time.Time{}, time.Time{}, time.Time{}, time.Time{} // a full disk stays full
 	n.heard = n.w.now
 	n.replicas = make([]*replica, len(n.w.parts))
@@ -216,17 +219,19 @@ func (n *node) reconcile() {
 	for len(n.replicas) < len(n.w.parts) {
 		n.replicas = append(n.replicas, nil)
 	}
+	n.dropAll() // first: a new topic may want the folder of an old one of its name
 	for i, p := range n.w.parts {
 		t := n.image.TopicByID(p.topic)
 		if t == nil {
 			continue
 		}
-		if t.Partitions[0].Replica(n.id) == nil {
-			n.drop(i)
+		mine, r := t.Partitions[0].Replica(n.id), n.replicas[i]
+		if mine == nil { // it may stay until the partition is well elsewhere
+			if r != nil {
+				r.step(partition.Assign(broker.Assignment(t, t.Partitions[0], n.image)))
+			}
 			continue
 		}
-		mine := t.Partitions[0].Replica(n.id)
-		r := n.replicas[i]
 		if r == nil {
 			damage := partition.DamageNone
 			if mine.RecoveredEpoch == n.brokerEpoch && mine.Damage != metadata.DamageFailed {
@@ -242,6 +247,7 @@ func (n *node) reconcile() {
 		r.step(partition.Assign(a))
 		r.follow()
 	}
+	n.reconciled = n.image.Index()
 }
 
 // report tells the metadata what a replica holds, when damage was found, or when an
@@ -289,21 +295,6 @@ func (n *node) tell(r *replica) {
 		}
 		n.after(n.w.between(0, 500*time.Millisecond), "tells again", func() { n.tell(r) })
 	})
-}
-
-// drop deletes a replica whose partition was moved away.
-func (n *node) drop(part int) {
-	if r := n.replicas[part]; r != nil {
-		n.w.counts.Dropped++
-		r.withdraw()
-		r.die()
-		if l := r.disk.real; l != nil {
-			if err := r.still(func() error { return n.data.remove(part) }); err != nil {
-				n.w.fail(Acked, "partition %d: node %d: remove: %v", part, n.id, err)
-			}
-		}
-		n.replicas[part], n.disks[part] = nil, nil
-	}
 }
 
 // learn takes a newer image.

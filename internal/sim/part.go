@@ -33,6 +33,12 @@ type part struct {
 	lossy      bool
 	lossyEpoch record.Epoch
 	leaders    []leading // by epoch
+	// deletedAt is the index at which the topic was deleted (0: it is not), deletedFrom
+	// the nodes that kept a replica then, and are waited for until they have none. closed:
+	// its clients have given up.
+	deletedAt   uint64
+	deletedFrom []int32
+	closed      bool
 }
 
 type ackedRecord struct {
@@ -84,7 +90,7 @@ func (w *World) replicas(p *part) []int32 {
 func (m *metalog) createTopics() {
 	missing := false
 	for _, p := range m.w.parts {
-		if m.latest().TopicByID(p.topic) != nil {
+		if p.deletedAt != 0 || m.latest().TopicByID(p.topic) != nil {
 			continue
 		}
 		missing = true

@@ -37,7 +37,8 @@ type dataDir struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting []*flushTurn
-	news    map[int]bool // partitions whose log has something to tell
+	owner   map[string]int // the partition that has the folder of a topic's name
+	news    map[int]bool   // partitions whose log has something to tell
 }
 
 // flushTurn is a flush that waits.
@@ -76,7 +77,7 @@ const (
 
 // openDir opens what a process finds.
 func (n *node) openDir(mem *vfs.Mem) {
-	d := &dataDir{n: n, mem: mem, faults: vfs.NewFaults(mem), logs: make([]*commitlog.Log, len(n.w.parts)), news: map[int]bool{}}
+	d := &dataDir{n: n, mem: mem, faults: vfs.NewFaults(mem), owner: map[string]int{}, news: map[int]bool{}}
 	n.data = d
 	d.pass.Store(true)
 	defer d.pass.Store(false)
@@ -109,6 +110,12 @@ func (d *dataDir) open(part int) *disk {
 	w, p := d.n.w, d.n.w.parts[part]
 	pass := d.pass.Swap(true)
 	defer d.pass.Store(pass)
+	d.mu.Lock()
+	d.owner[p.name] = part
+	d.mu.Unlock()
+	for len(d.logs) < len(w.parts) {
+		d.logs = append(d.logs, nil)
+	}
 	l, err := d.dir.Open(commitlog.Spec{
 		Topic: p.name, TopicID: p.topic,
 		Config: commitlog.Config{Synced: p.synced, SegmentBytes: realSegment, IndexInterval: 200, FlushInterval: 300 * time.Millisecond},
@@ -143,6 +150,11 @@ func (d *dataDir) open(part int) *disk {
 		}
 	}
 	d.n.disks[part] = k
+	for _, e := range k.entries[k.start:] {
+		if of, known := w.sent[e.value]; known && of != part {
+			w.fail(Gone, "partition %d: node %d finds value %d in its log, which was sent to partition %d", part, d.n.id, e.value, of)
+		}
+	}
 	return k
 }
 
@@ -151,6 +163,16 @@ func (d *dataDir) remove(part int) error {
 	l := d.logs[part]
 	d.logs[part] = nil
 	return d.dir.Remove(l)
+}
+
+// setAside keeps the folder of a log that the image does not account for.
+func (d *dataDir) setAside(part int) error {
+	l, p := d.logs[part], d.n.w.parts[part]
+	d.logs[part] = nil
+	if err := l.Close(); err != nil {
+		return err
+	}
+	return d.dir.SetAside(commitlog.Found{Topic: p.name, TopicID: p.topic, HasID: true})
 }
 
 // decodeEntry is encodeEntry's way back.
@@ -184,8 +206,9 @@ func (d *dataDir) Flush(f vfs.File) error {
 	if d.pass.Load() || !ok {
 		return f.Datasync()
 	}
-	t := &flushTurn{part: partOf(file.name), file: file, verdict: make(chan error)}
+	t := &flushTurn{file: file, verdict: make(chan error)}
 	d.mu.Lock()
+	t.part = d.owner[topicOf(file.name)]
 	d.waiting = append(d.waiting, t)
 	d.mu.Unlock()
 	if err := <-t.verdict; err != nil {
@@ -194,10 +217,9 @@ func (d *dataDir) Flush(f vfs.File) error {
 	return f.Datasync()
 }
 
-// partOf reads the partition from the folder of a file: t2-0 is the third's.
-func partOf(name string) int {
-	folder := path.Base(path.Dir(name))
-	return int(strings.TrimPrefix(folder, "t")[0] - '0')
+// topicOf reads the topic from the folder of a file: t2-0 is of t2.
+func topicOf(name string) string {
+	return strings.TrimSuffix(path.Base(path.Dir(name)), "-0")
 }
 
 // take returns the flushes that have begun to wait, and the partitions with news.

@@ -48,6 +48,7 @@ type replica struct {
 	// yet); until the image shows it the replica gets no assignment.
 	reporting bool
 	hurt      bool // damage was found in this process
+	gone      bool // it is out of service: what was on its way comes to nothing
 	toldAt    uint64
 }
 
@@ -71,6 +72,9 @@ func (r *replica) w() *World { return r.n.w }
 
 // step feeds an event and carries out what follows.
 func (r *replica) step(ev partition.Event) {
+	if r.gone {
+		return
+	}
 	r.out.Reset()
 	r.state.Step(r.n.clock(), ev, &r.out)
 	effects := slices.Clone(r.out.List)

@@ -17,13 +17,20 @@ import (
 // startTrims lets records be deleted: by retention and by request.
 func (w *World) startTrims() {
 	for _, p := range w.parts {
-		w.after(3*time.Second+w.between(0, w.mix.trims), "retention", func() { w.retain(p) })
-		w.after(3*time.Second+w.between(0, w.mix.trims), "records are to be deleted", func() { w.deleteRecords(p) })
+		w.startTrimsOf(p)
 	}
+}
+
+func (w *World) startTrimsOf(p *part) {
+	w.after(3*time.Second+w.between(0, w.mix.trims), "retention", func() { w.retain(p) })
+	w.after(3*time.Second+w.between(0, w.mix.trims), "records are to be deleted", func() { w.deleteRecords(p) })
 }
 
 // retain moves the start of a leader's log, as retention does: below the watermark.
 func (w *World) retain(p *part) {
+	if p.closed {
+		return
+	}
 	w.after(w.between(w.mix.trims/4, w.mix.trims), "retention", func() { w.retain(p) })
 	l := w.leaderOf(p)
 	if l == nil || w.healed {
@@ -41,6 +48,9 @@ func (w *World) retain(p *part) {
 
 // deleteRecords asks the leader to delete the records below an offset.
 func (w *World) deleteRecords(p *part) {
+	if p.closed {
+		return
+	}
 	w.after(w.between(w.mix.trims/4, w.mix.trims), "records are to be deleted", func() { w.deleteRecords(p) })
 	l := w.leaderOf(p)
 	if l == nil || w.healed {

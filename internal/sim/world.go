@@ -59,6 +59,7 @@ type World struct {
 	net     *network
 	meta    *metalog
 	parts   []*part
+	sent    map[int64]int // the partition that a value was sent to
 	clients []*producer
 	readers []*consumer
 	healed  bool  // the liveness phase
@@ -195,7 +196,7 @@ func newWorld(opts Options) *World {
 	}
 	w := &World{
 		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x70656e73746f636b)),
-		start: time.Unix(1_700_000_000, 0).UTC(), hash: fnv.New64a(),
+		start: time.Unix(1_700_000_000, 0).UTC(), hash: fnv.New64a(), sent: map[int64]int{},
 	}
 	w.now = w.start
 	w.mix = newMix(w.rng)
