@@ -226,6 +226,12 @@ func (c *Classic) forget(m *classicMember, code Code, message string, out *Class
 	c.answerWaiting(m, code, message, out)
 }
 
+// evict forgets m against its will, and says so.
+func (c *Classic) evict(m *classicMember, why string, out *ClassicEffects) {
+	out.Expired = append(out.Expired, Expired{MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, Why: why})
+	c.forget(m, CodeUnknownMember, "", out)
+}
+
 func (c *Classic) answerWaiting(m *classicMember, code Code, message string, out *ClassicEffects) {
 	for _, call := range []uint64{m.join, m.sync} {
 		if call != 0 {
@@ -414,7 +420,7 @@ func (c *Classic) expire(now time.Time, out *ClassicEffects) {
 	gone := false
 	for _, id := range slices.Clone(c.order) {
 		if m := c.members[id]; !m.waits() && !m.expires.After(now) {
-			c.forget(m, CodeUnknownMember, "", out)
+			c.evict(m, "no heartbeat within the session timeout of "+m.SessionTimeout.String(), out)
 			gone = true
 		}
 	}
@@ -439,8 +445,10 @@ func (c *Classic) late(now time.Time, out *ClassicEffects) {
 		case m.waits():
 			came++
 		case joining && m.InstanceID != "":
+		case joining:
+			c.evict(m, "it did not join within the rebalance timeout", out)
 		default:
-			c.forget(m, CodeUnknownMember, "", out)
+			c.evict(m, "it did not sync within the rebalance timeout", out)
 		}
 	}
 	switch {

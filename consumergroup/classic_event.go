@@ -96,11 +96,13 @@ type ClassicListed struct {
 // ClassicEffects is the output of Classic.Step. The caller owns and reuses it.
 type ClassicEffects struct {
 	List     []ClassicEffect
+	Expired  []Expired
 	Deadline time.Time // when ClassicTimer is wanted, or a little earlier than needed; zero: never
 }
 
 // Reset empties e for the next Step.
 func (e *ClassicEffects) Reset() {
 	clear(e.List)
-	*e = ClassicEffects{List: e.List[:0]}
+	clear(e.Expired)
+	*e = ClassicEffects{List: e.List[:0], Expired: e.Expired[:0]}
 }

@@ -118,6 +118,9 @@ func (s *classicScript) step(ev ClassicEvent) {
 	before := s.c.State()
 	s.out.Reset()
 	s.c.Step(s.now, ev, &s.out)
+	for _, m := range s.out.Expired {
+		fmt.Fprintf(&s.b, "removed %s: %s\n", m.MemberID, m.Why)
+	}
 	for _, e := range s.out.List {
 		if e.Kind == ClassicPersist {
 			s.stored = s.c.Stored()

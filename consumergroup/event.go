@@ -147,6 +147,7 @@ type Effect struct {
 // Effects is the output of a Step. The caller owns and reuses it.
 type Effects struct {
 	List     []Effect
+	Expired  []Expired
 	Assign   bool      // an EventAssign is wanted, once the events that wait are through
 	Deadline time.Time // when EventTimer is wanted, or a little earlier than needed; zero: never
 }
@@ -154,7 +155,14 @@ type Effects struct {
 // Reset empties e for the next Step.
 func (e *Effects) Reset() {
 	clear(e.List)
-	*e = Effects{List: e.List[:0]}
+	clear(e.Expired)
+	*e = Effects{List: e.List[:0], Expired: e.Expired[:0]}
+}
+
+// Expired is a member that was removed against its will, for whoever asks why.
+type Expired struct {
+	MemberID, InstanceID, ClientID, Host string
+	Why                                  string
 }
 
 // Code says why a member or a commit was refused.

@@ -61,8 +61,10 @@ type member struct {
 	acked  bool                        // it listed exactly told since
 
 	expires time.Time // session
-	ackBy   time.Time // rebalance; while not acked
-	queued  bool      // is in Group.wake
+	// detached: the stream was lost, and expires may be the end of the grace.
+	detached bool
+	ackBy    time.Time // rebalance; while not acked
+	queued   bool      // is in Group.wake
 }
 
 // New makes a group that has never been.
@@ -228,6 +230,17 @@ func (g *Group) drop(m *member, code Code, message string, out *Effects) {
 	}
 }
 
+func expired(m *Member, why string) Expired {
+	return Expired{MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, Why: why}
+}
+
+// evict removes m against its will, and says so.
+func (g *Group) evict(m *member, code Code, why string, out *Effects) {
+	out.Expired = append(out.Expired, expired(&m.Member, why))
+	g.drop(m, code, why, out)
+	g.remove(m, out)
+}
+
 // expire removes the members whose session or rebalance timeout has passed.
 func (g *Group) expire(now time.Time, out *Effects) {
 	for _, id := range slices.Clone(g.order) {
@@ -235,11 +248,13 @@ func (g *Group) expire(now time.Time, out *Effects) {
 		switch {
 		case m.join != 0: // it waits for us
 		case !m.expires.After(now):
-			g.drop(m, CodeUnknownMember, "no heartbeat within the session timeout of "+m.SessionTimeout.String(), out)
-			g.remove(m, out)
+			why := "no heartbeat within the session timeout of " + m.SessionTimeout.String()
+			if m.detached {
+				why = "it lost its connection and did not come back in time"
+			}
+			g.evict(m, CodeUnknownMember, why, out)
 		case !m.acked && !m.ackBy.After(now):
-			g.drop(m, CodeFencedEpoch, "assignment not acknowledged within the rebalance timeout of "+m.RebalanceTimeout.String(), out)
-			g.remove(m, out)
+			g.evict(m, CodeFencedEpoch, "assignment not acknowledged within the rebalance timeout of "+m.RebalanceTimeout.String(), out)
 		}
 	}
 	g.next = time.Time{}

@@ -97,6 +97,7 @@ func (g *Group) admit(now time.Time, m *member, ev Event, out *Effects) {
 // rejoin brings back a member that kept its identity and what it owns.
 func (g *Group) rejoin(now time.Time, m *member, ev Event, out *Effects) {
 	if !g.claimsHold(m, ev) {
+		out.Expired = append(out.Expired, expired(&m.Member, "it came back claiming what it was not given"))
 		g.drop(m, CodeFencedEpoch, "another stream of the member claimed what it was not given", out)
 		refuse(ev, CodeFencedEpoch, "the member epoch or a partition claimed was not given to the member: join with epoch 0", out)
 		g.remove(m, out)
@@ -170,7 +171,7 @@ func (g *Group) keepOnly(m *member, listed []TopicPartition) {
 // attach gives m its stream and a full session. What was told on an older
 // stream counts no more: the join said what is owned.
 func (g *Group) attach(now time.Time, m *member, ev Event) {
-	m.stream, m.attach = ev.Stream, ev.Attach
+	m.stream, m.attach, m.detached = ev.Stream, ev.Attach, false
 	m.acked, m.ackBy = true, time.Time{}
 	m.expires = now.Add(m.SessionTimeout)
 	g.due(m.expires)
@@ -187,8 +188,7 @@ func (g *Group) heartbeat(now time.Time, ev Event, out *Effects) {
 		refuse(ev, CodeFencedEpoch, "a newer stream of the member is attached", out)
 		return
 	case ev.Epoch > m.epoch || ev.Epoch < 0:
-		g.drop(m, CodeFencedEpoch, "the member epoch was not given to the member", out)
-		g.remove(m, out)
+		g.evict(m, CodeFencedEpoch, "the member epoch was not given to the member", out)
 		return
 	}
 	m.expires = now.Add(m.SessionTimeout) // never earlier than before: next stays a lower bound
@@ -201,8 +201,7 @@ func (g *Group) heartbeat(now time.Time, ev Event, out *Effects) {
 func (g *Group) acknowledge(now time.Time, m *member, listed []TopicPartition, out *Effects) {
 	for _, p := range listed {
 		if _, given := m.owned[p]; !given {
-			g.drop(m, CodeFencedEpoch, "the member lists "+p.String()+", which it was not given", out)
-			g.remove(m, out)
+			g.evict(m, CodeFencedEpoch, "the member lists "+p.String()+", which it was not given", out)
 			return
 		}
 	}
@@ -242,7 +241,7 @@ func (g *Group) detach(now time.Time, ev Event) {
 	if m == nil || m.stream != ev.Stream {
 		return
 	}
-	m.stream = 0
+	m.stream, m.detached = 0, true
 	if until := now.Add(ev.Grace); ev.Grace > 0 && until.Before(m.expires) {
 		m.expires = until
 		g.due(until)

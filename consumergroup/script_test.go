@@ -197,6 +197,9 @@ func (s *script) step(ev Event) {
 }
 
 func (s *script) print() {
+	for _, m := range s.out.Expired {
+		fmt.Fprintf(&s.b, "removed %s: %s\n", m.MemberID, m.Why)
+	}
 	for _, e := range s.out.List {
 		switch e.Kind {
 		case EffectUpdate:

@@ -153,6 +153,7 @@ func (s *shard) classicRequest(g *group, ev consumergroup.ClassicEvent, answer c
 func (s *shard) stepClassic(now time.Time, g *group, ev consumergroup.ClassicEvent) {
 	g.classicEffects.Reset()
 	g.classic.Step(now, ev, &g.classicEffects)
+	s.logExpired(g.id, g.classicEffects.Expired)
 	s.carryOutClassic(now, g)
 }
 

@@ -184,6 +184,47 @@ func TestSilentMemberIsFenced(t *testing.T) {
 	})
 }
 
+// A coordinator that was held up for longer than a session finds the heartbeats
+// that came in time, and its timer: nobody is late.
+func TestWhoWasHeardWhileTheCoordinatorStoodStillStays(t *testing.T) {
+	for range 20 { // which of the two is looked at first is chance
+		synctest.Test(t, func(t *testing.T) {
+			b := newBed(t)
+			synctest.Wait()
+			m := b.member(api.JoinGroup{})
+			m.every = 4 * time.Second
+			m.start()
+			synctest.Wait()
+			time.Sleep(time.Second)
+			held := make(chan struct{})
+			b.log.set(func() {
+				b.log.outcome = func() (bool, error) {
+					<-held
+					return true, nil
+				}
+			})
+			committed := make(chan error, 1)
+			go func() {
+				_, err := b.c.CommitOffsets(context.Background(), adminCommit("another", 0, 1))
+				committed <- err
+			}()
+			time.Sleep(15 * time.Second) // its session is 10 s, and it beats every 4 s
+			close(held)
+			if err := <-committed; err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			select {
+			case <-m.done:
+				t.Fatal(m.err)
+			default:
+			}
+			m.cut()
+			b.close()
+		})
+	}
+}
+
 func TestMemberThatKeepsWhatItMustGiveUpIsFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)

@@ -134,6 +134,7 @@ func (s *shard) groupFor(join *api.JoinGroup, m *consumergroup.Member) (*group, 
 func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 	g.effects.Reset()
 	g.machine.Step(now, ev, &g.effects)
+	s.logExpired(g.id, g.effects.Expired)
 	gone := false
 	for i := range g.effects.List {
 		s.carryOut(g, g.effects.List[i])
@@ -153,6 +154,14 @@ func (s *shard) step(now time.Time, g *group, ev consumergroup.Event) {
 		s.release(now, g)
 	default:
 		s.deadlines.set(g, g.effects.Deadline)
+	}
+}
+
+// logExpired tells the operator who was removed against his will.
+func (s *shard) logExpired(group string, list []consumergroup.Expired) {
+	for _, m := range list {
+		s.logger.Info("group member removed", "group", group, "member", m.MemberID, "instance", m.InstanceID,
+			"client", m.ClientID, "host", m.Host, "why", m.Why)
 	}
 }
 

@@ -124,6 +124,9 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 		case r := <-s.appended:
 			s.finishAppend(r)
 		case <-timer.C:
+			// Who was heard meanwhile is not late: a coordinator that was held up finds
+			// heartbeats waiting, and its timer.
+			s.drain()
 			s.fire(time.Now())
 		case <-sweep.C:
 			sweep.Reset(s.sweep(time.Now()))
