@@ -79,14 +79,14 @@ type broker struct {
 // fileRange is one in memory, which ends early if it is told to.
 type fileRange struct {
 	bytes    []byte
-	failAt   int
+	failAt   atomic.Int64
 	released atomic.Int64
 }
 
 func (f *fileRange) Len() int { return len(f.bytes) }
 
 func (f *fileRange) SendTo(c *net.TCPConn, at, n int) (int, error) {
-	if f.failAt > 0 && at >= f.failAt {
+	if end := f.failAt.Load(); end > 0 && int64(at) >= end {
 		return 0, io.ErrUnexpectedEOF
 	}
 	return c.Write(f.bytes[at : at+n])
@@ -280,7 +280,8 @@ func TestRangesOfFilesAreSent(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, lis.Close())
 	d.admit(server, "")
-	between, _ := observed(t, d) // what stands between may be TLS
+	apart := &broker{records: b.records, file: b.file}
+	between, _ := observed(t, serve(t, apart, arena)) // what stands between may be TLS
 	for _, tt := range []struct {
 		version int16
 		client  net.Conn
@@ -303,9 +304,7 @@ func TestRangesOfFilesAreSent(t *testing.T) {
 	}
 
 	// What cannot be sent whole ends the connection, which tells the client so.
-	b.mu.Lock()
-	b.file.failAt = 300 << 10
-	b.mu.Unlock()
+	b.file.failAt.Store(300 << 10)
 	_, err = client.Write(frame(fetchRequest(16, 1), 7))
 	require.NoError(t, err)
 	got, err := io.ReadAll(client)
