@@ -12,6 +12,7 @@
 //	            (sync_file_range), then syncs all with 16 workers
 //	journal     one flusher writes what is dirty into a journal with one call and
 //	            syncs that; the files are synced when the journal reaches 64 MiB
+//	filled      the same, with a journal file that was filled with zeros before
 //
 // Run it on a file system on a real disk and on an otherwise quiet machine:
 //
@@ -44,6 +45,7 @@ type options struct {
 	dir      string
 	total    time.Duration
 	size     int
+	pause    time.Duration
 	files    string
 	strategy string
 	worker   int // >= 0: this process is a worker
@@ -63,6 +65,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "where to make the files; a real disk, not tmpfs")
 	flag.DurationVar(&o.total, "total", 4*time.Minute, "time for the whole table")
 	flag.IntVar(&o.size, "size", 1024, "bytes of an append")
+	flag.DurationVar(&o.pause, "pause", 0, "how long an appender waits before its next append")
 	flag.StringVar(&o.files, "files", "1,6,16,256,1000,10000", "numbers of files, over all processes")
 	flag.StringVar(&o.strategy, "strategy", "", "only this one")
 	flag.IntVar(&o.worker, "worker", -1, "internal: number of the worker process")
@@ -98,8 +101,8 @@ func table(o options) error {
 	}
 	// A third of the time goes into making and removing files.
 	o.duration = o.total * 2 / 3 / time.Duration(len(counts)*len(names))
-	fmt.Printf("%s on %s, %d processes, appends of %d bytes, %s a cell, %s\n\n",
-		o.dir, fsName, processes, o.size, o.duration.Round(time.Millisecond), time.Now().Format(time.RFC3339))
+	fmt.Printf("%s on %s, %d processes, appends of %d bytes, %s apart, %s a cell, %s\n\n",
+		o.dir, fsName, processes, o.size, o.pause, o.duration.Round(time.Millisecond), time.Now().Format(time.RFC3339))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.Debug)
 	fmt.Fprintln(w, "files\tstrategy\tp50 ms\tp99 ms\tmax ms\tappends/s\tsyncs/s\tCPU us/append\t")
 	for _, count := range counts {
@@ -211,7 +214,7 @@ func start(o options, dir string, i, share int) (*process, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, "-worker", strconv.Itoa(i), "-dir", filepath.Join(dir, strconv.Itoa(i)), //nolint:noctx // ends by itself
-		"-count", strconv.Itoa(share), "-strategy", o.strategy, "-duration", o.duration.String(), "-size", strconv.Itoa(o.size))
+		"-count", strconv.Itoa(share), "-strategy", o.strategy, "-duration", o.duration.String(), "-size", strconv.Itoa(o.size), "-pause", o.pause.String())
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -17,7 +17,9 @@ const (
 	journalBytes = 64 << 20
 )
 
-func strategyNames() []string { return []string{"fdatasync", "syncfs", "writeback", "journal"} }
+func strategyNames() []string {
+	return []string{"fdatasync", "syncfs", "writeback", "journal", "filled"}
+}
 
 // appender owns one file: it has at most one append outstanding.
 type appender struct {
@@ -51,7 +53,7 @@ func measure(o options, files []*os.File) (result, error) {
 	)
 	for _, a := range appenders {
 		loops.Go(func() {
-			latencies, err := a.loop(e.queue, end)
+			latencies, err := a.loop(e.queue, end, o.pause)
 			mu.Lock()
 			defer mu.Unlock()
 			for _, l := range latencies {
@@ -68,7 +70,7 @@ func measure(o options, files []*os.File) (result, error) {
 	return result{Histogram: sum.Export(), Syncs: e.syncs.Load(), CPU: cpuTime() - before}, fail
 }
 
-func (a *appender) loop(queue chan<- *appender, end time.Time) ([]time.Duration, error) {
+func (a *appender) loop(queue chan<- *appender, end time.Time, pause time.Duration) ([]time.Duration, error) {
 	var latencies []time.Duration
 	for {
 		begin := time.Now()
@@ -80,6 +82,7 @@ func (a *appender) loop(queue chan<- *appender, end time.Time) ([]time.Duration,
 			return latencies, err
 		}
 		latencies = append(latencies, time.Since(begin))
+		time.Sleep(pause)
 	}
 }
 
@@ -114,10 +117,15 @@ func (e *engine) start(o options) (*sync.WaitGroup, error) {
 	case "syncfs":
 	case "writeback":
 		round = e.writeback
-	case "journal":
+	case "journal", "filled":
 		f, err := os.Create(filepath.Join(o.dir, "journal"))
 		if err != nil {
 			return nil, err
+		}
+		if o.strategy == "filled" {
+			if err := fill(f); err != nil {
+				return nil, err
+			}
 		}
 		e.journal, e.dirty = f, map[*appender]bool{}
 		round = e.journaled
@@ -126,6 +134,17 @@ func (e *engine) start(o options) (*sync.WaitGroup, error) {
 	}
 	wg.Go(func() { e.gather(round) })
 	return &wg, nil
+}
+
+// fill gives the journal its blocks.
+func fill(f *os.File) error {
+	zeros := make([]byte, 1<<20)
+	for at := int64(0); at < journalBytes+int64(len(zeros)); at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros, at); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
 }
 
 // gather hands what has arrived to one round at a time.
