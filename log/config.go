@@ -50,7 +50,7 @@ type FlusherOptions struct {
 	// Flusher syncs a file; nil: Fdatasync.
 	Flusher Flusher
 	// JournalAt is how many logs must wait for a flush at the same moment for a
-	// group of them to go through the flush journal; 0: 32.
+	// group of them to go through the flush journal; 0: 4.
 	JournalAt int
 	// JournalBytes is the size of each of the journal's two files, which are made
 	// when they are first needed; 0: 64 MiB; -1: no journal.

@@ -49,6 +49,7 @@ type Dir struct {
 
 	collected map[logKey]logState // belongs to collect
 	vectors   sync.Pool           // of *[][]byte, for writeGroup
+	group     groupScratch        // belongs to commitGroup
 
 	marker sync.Mutex // held while the clean-stop marker is read and removed
 

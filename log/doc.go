@@ -33,7 +33,7 @@
 // the cost of a sync per record falls as load grows. No file waits for another:
 // a barrier over all dirty files cost a prototype 15 %.
 //
-// When tens of logs and more wait at the same moment, a sync for each is what the
+// When four logs or more wait at the same moment, a sync for each is what the
 // disk cannot keep up with. One worker then takes them all and makes what is small
 // durable with one write and one sync of the flush journal, while it writes the
 // segments, which are synced later. Opening the directory replays the journal into

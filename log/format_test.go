@@ -38,6 +38,7 @@ func TestFormat(t *testing.T) {
 	mem := vfs.NewMem()
 	opts := testOptions(mem)
 	opts.CheckpointInterval = time.Hour
+	opts.Flusher.JournalBytes = -1 // its salts are random
 	opts.Now = func() time.Time { return time.UnixMilli(1_800_000_000_000) }
 	d := openTestDir(t, opts)
 	n := newListener()

@@ -10,9 +10,11 @@ const (
 	smallAppend = 64 << 10
 	// groupLogs bounds the logs of one group.
 	groupLogs = 4096
+	// fewLogs is how many segments are written before the journal, and not beside it.
+	fewLogs = 16
 	// defaultJournalAt is how many logs must wait for a flush at the same moment
 	// (docs/decisions/0001-flush.md).
-	defaultJournalAt = 32
+	defaultJournalAt = 4
 )
 
 // stagedLog is a log whose pending entries go through the journal. Its io is held.
@@ -25,83 +27,111 @@ type stagedLog struct {
 	err     error
 }
 
-// commitGroup makes small appends of many logs durable at once: the journal is
-// synced while the segments are written. It returns the logs that want a turn of
-// their own, and those that did not fit into the group.
+// groupScratch is what a group needs while it is made; only one is under way.
+type groupScratch struct {
+	staged      []stagedLog
+	alone, rest []*Log
+	bufs        [][]byte
+	group       group
+}
+
+// clear lets go of what it holds; what it returned stays valid until the next group.
+func (s *groupScratch) clear() {
+	clear(s.staged)
+	clear(s.bufs)
+	s.staged, s.bufs = s.staged[:0], s.bufs[:0]
+}
+
+// commitGroup makes small appends of the logs durable at once: the journal is
+// synced instead of the segments. It returns the logs that want a turn of
+// their own, and those that did not fit into the group; both are valid until the
+// next call. One call is under way at a time.
 func (d *Dir) commitGroup(logs []*Log) (alone, rest []*Log) {
-	var staged []stagedLog
+	g := &d.group
+	defer g.clear()
+	g.alone, g.rest = g.alone[:0], g.rest[:0]
 	size, room := int64(groupHeader), d.files.room()
 	for i, l := range logs {
 		if size >= journalGroupMax {
-			rest = logs[i:]
+			g.rest = append(g.rest, logs[i:]...)
 			break
 		}
-		if len(staged) >= room {
-			alone = append(alone, logs[i:]...)
+		if len(g.staged) >= room {
+			g.alone = append(g.alone, logs[i:]...)
 			break
 		}
 		s, ok := l.stage()
 		if !ok {
-			alone = append(alone, l)
+			g.alone = append(g.alone, l)
 			continue
 		}
-		staged = append(staged, s)
+		g.staged = append(g.staged, s)
 		size += entrySize(l.folder, s.bytes)
 	}
-	if len(staged) < max(d.pool.journalAt/4, 1) {
-		for _, s := range staged {
+	if len(g.staged) < max(d.pool.journalAt/4, 1) {
+		for i := range g.staged {
+			s := &g.staged[i]
 			s.log.io.Unlock()
-			alone = append(alone, s.log)
+			g.alone = append(g.alone, s.log)
 		}
-		return alone, rest
+		return g.alone, g.rest
 	}
-	if err := d.writeStaged(staged, size); err != nil {
-		for i := range staged { // written, not flushed: a turn of their own does the rest
-			s := &staged[i]
+	if err := d.writeStaged(size); err != nil {
+		for i := range g.staged { // written, not flushed: a turn of their own does the rest
+			s := &g.staged[i]
 			s.log.finish(s.before, s.bytes)
 			if s.err == nil {
-				alone = append(alone, s.log)
+				g.alone = append(g.alone, s.log)
 			}
 		}
-		return alone, rest
+		return g.alone, g.rest
 	}
-	for i := range staged {
-		s := &staged[i]
+	for i := range g.staged {
+		s := &g.staged[i]
 		if s.err == nil {
 			s.log.flushedByJournal()
 		}
 		s.log.finish(s.before, s.bytes)
 	}
-	return alone, rest
+	return g.alone, g.rest
 }
 
-// writeStaged writes the journal and, while it is synced, the segments. Its error
-// is the journal's; those of the segments are in staged.
-func (d *Dir) writeStaged(staged []stagedLog, size int64) error {
+// writeStaged writes the segments and the journal; when there are many segments,
+// while the journal is synced. Its error is the journal's; those of the segments are in staged.
+func (d *Dir) writeStaged(size int64) error {
+	staged := d.group.staged
 	buf := d.arena.Get(int(size))
 	defer buf.Release()
-	g := newGroup(buf.Bytes())
-	logs := make(map[logKey]*Log, len(staged))
-	var bufs [][]byte
+	g := &d.group.group
+	g.begin(buf.Bytes())
+	defer g.end()
 	for i := range staged {
 		s := &staged[i]
-		bufs = bufs[:0]
+		bufs := d.group.bufs[:0]
 		for _, e := range s.entries {
 			bufs = append(bufs, e.buf.Bytes())
 		}
 		active := s.log.active()
 		g.add(s.log.key, s.log.folder, active.base, active.size, bufs)
-		logs[s.log.key] = s.log
+		d.group.bufs = bufs
+	}
+	if len(staged) <= fewLogs { // another goroutine costs more than the writes
+		writeSegments(staged)
+		return d.journal.write(g, staged)
 	}
 	durable := make(chan error, 1)
-	go func() { durable <- d.journal.write(g, logs) }() // awaited below
+	go func() { durable <- d.journal.write(g, staged) }() // awaited below
+	writeSegments(staged)
+	return <-durable
+}
+
+func writeSegments(staged []stagedLog) {
 	for i := range staged {
 		s := &staged[i]
 		if _, err := s.log.writeGroup(s.entries, s.cfg); err != nil {
 			s.err, s.bytes = s.log.latch("write", err), 0
 		}
 	}
-	return <-durable
 }
 
 // stage takes a log into a group if that is right for it: all it has waiting is
@@ -114,7 +144,7 @@ func (l *Log) stage() (stagedLog, bool) {
 	s := stagedLog{log: l}
 	l.mu.Lock()
 	s.entries, s.before = l.tail.pending(), l.flushed
-	ok := len(s.entries) > 0 && l.usable() == nil && l.cfg.Synced && !l.epochsDirty && l.cleaned <= l.onDisk && l.flushed == l.written
+	ok := len(s.entries) > 0 && l.usable() == nil && l.cfg.Synced && !l.unhurried && !l.epochsDirty && l.cleaned <= l.onDisk && l.flushed == l.written
 	s.cfg = l.cfg
 	l.mu.Unlock()
 	if ok {

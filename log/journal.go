@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,6 +28,8 @@ const (
 	journalGroupMax = 8 << 20
 
 	defaultJournalBytes = 64 << 20
+	// journalFill is how far the files are filled ahead of the groups.
+	journalFill = 1 << 20
 	// journalSyncers is how many segments are synced at once to free a journal
 	// file. Each sync alone is a commit of the file system's own journal, which holds
 	// up the groups; syncs at the same moment share one.
@@ -85,6 +86,9 @@ type journalSlot struct {
 	generation uint64
 	salt       uint64
 	at         int64 // end of the groups
+	// filled is the end of what the file system has blocks for: below it a sync
+	// writes nothing but the bytes of the group.
+	filled int64
 	// logs have entries in this file, or may have: of a group whose sync failed.
 	logs map[logKey]*Log
 	// releasing: it is full; its groups hold until release is done.
@@ -108,7 +112,11 @@ type group struct {
 	count int
 }
 
-func newGroup(b []byte) *group { return &group{b: append(b[:0], make([]byte, groupHeader)...)} }
+// begin makes the group anew, in b.
+func (g *group) begin(b []byte) { g.b, g.count = append(b[:0], make([]byte, groupHeader)...), 0 }
+
+// end lets go of the bytes.
+func (g *group) end() { g.b = nil }
 
 // entrySize is what a log's bytes take in a group.
 func entrySize(folder string, bytes int64) int64 { return int64(entryHeader+len(folder)) + bytes }
@@ -162,7 +170,7 @@ func newSalt() uint64 {
 
 // write makes a group durable. On an error it is not, and nothing of it will be
 // believed; the caller syncs the segments instead. errJournalBusy: no room yet.
-func (j *journal) write(g *group, logs map[logKey]*Log) error {
+func (j *journal) write(g *group, staged []stagedLog) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.failed != nil {
@@ -182,7 +190,9 @@ func (j *journal) write(g *group, logs map[logKey]*Log) error {
 	if slot.logs == nil {
 		slot.logs = map[logKey]*Log{}
 	}
-	maps.Copy(slot.logs, logs)
+	for i := range staged {
+		slot.logs[staged[i].log.key] = staged[i].log
+	}
 	return j.put(g)
 }
 
@@ -190,6 +200,7 @@ func (j *journal) write(g *group, logs map[logKey]*Log) error {
 func (j *journal) put(g *group) error {
 	slot := &j.slots[j.current]
 	b := g.seal(slot.salt)
+	j.fill(slot, slot.at+int64(len(b)))
 	if _, err := slot.file.WriteAt(b, slot.at); err != nil {
 		return j.lack(err)
 	}
@@ -205,6 +216,23 @@ func (j *journal) put(g *group) error {
 	j.grown.Broadcast()
 	j.lacking = false
 	return nil
+}
+
+// fill writes zeros ahead of groups that reach to end, in steps. A sync of a file
+// that has grown is a commit of the file system's journal, which takes longer than
+// writing the bytes; in a file that has its blocks, a sync is that of the bytes.
+// When there is no space the groups grow the file themselves. The caller holds mu.
+func (j *journal) fill(slot *journalSlot, end int64) {
+	if end <= slot.filled {
+		return
+	}
+	to := min(end+journalFill, max(j.limit, end))
+	if to > end {
+		if _, err := slot.file.WriteAt(make([]byte, to-end), end); err != nil {
+			to = end
+		}
+	}
+	slot.filled = to
 }
 
 // lack logs the first of several failed writes.
@@ -232,6 +260,9 @@ func (j *journal) start() error {
 			return err
 		}
 		if err := j.renew(slot, f); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		if slot.filled, err = f.Size(); err != nil {
 			return errors.Join(err, f.Close())
 		}
 		slot.file = f
@@ -359,9 +390,10 @@ func (j *journal) void(key logKey) error {
 	if j.failed != nil {
 		return j.failed
 	}
-	g := newGroup(nil)
+	var g group
+	g.begin(nil)
 	g.void(key)
-	if err := j.put(g); err != nil { // a little over the limit does not matter
+	if err := j.put(&g); err != nil { // a little over the limit does not matter
 		return err
 	}
 	delete(j.slots[0].logs, key)

@@ -217,6 +217,40 @@ func TestTheJournalTurns(t *testing.T) {
 	}
 }
 
+// Groups are written where the file has its blocks already; without space for
+// zeros ahead they are written all the same.
+func TestTheJournalIsFilledAhead(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		mem := vfs.NewMem()
+		faults := vfs.NewFaults(mem)
+		opts := journalOptions(faults)
+		c := openCrowd(t, opts, 1)
+		c.append(0, "the epoch")
+		if full { // the headers of both files come first
+			faults.Inject(vfs.Fault{Op: vfs.OpWrite, Pattern: "flush-journal.*", After: 2, Count: 1, Err: syscall.ENOSPC})
+		}
+		size := func() int64 {
+			b, err := readFile(mem, filepath.Join(testPath, journalNames()[0]))
+			require.NoError(t, err)
+			return int64(len(b))
+		}
+		c.append(0, "first")
+		at := c.d.journal.slots[0].at
+		want := at
+		if !full {
+			want += journalFill
+		}
+		require.Equal(t, want, size())
+		c.append(0, "second")
+		if full {
+			want = c.d.journal.slots[0].at + journalFill
+		}
+		require.Equal(t, want, size())
+		after := openCrowd(t, journalOptions(mem.CrashClone(nil)), 1)
+		require.Equal(t, []string{"the epoch", "first", "second"}, after.values(0))
+	}
+}
+
 func withFS(o DirOptions, fsys vfs.FS) DirOptions {
 	o.FS = fsys
 	return o
@@ -415,7 +449,8 @@ func TestForgedGroups(t *testing.T) {
 	name := filepath.Join(testPath, journalNames()[0])
 	whole, err := readFile(mem, name)
 	require.NoError(t, err)
-	forge := newGroup(nil)
+	forge := &group{}
+	forge.begin(nil)
 	forge.add(c.logs[0].key, c.logs[0].folder, 0, 0, [][]byte{bytes.Repeat([]byte("X"), 100)})
 	for what, tail := range map[string][]byte{
 		"another salt":     forge.seal(1),
@@ -435,13 +470,15 @@ func TestForgedGroups(t *testing.T) {
 
 func TestJournalEntriesStayInTheirFolder(t *testing.T) {
 	for _, folder := range []string{"../orders-0", "orders", "a/b-0", "..", "", "/orders-0"} {
-		g := newGroup(nil)
+		g := &group{}
+		g.begin(nil)
 		g.add(logKey{}, folder, 0, 0, [][]byte{[]byte("x")})
 		_, err := decodeGroup(g.seal(7), 7)
 		require.Error(t, err, folder)
 	}
 	for _, at := range []int64{-1, 1 << 40} {
-		g := newGroup(nil)
+		g := &group{}
+		g.begin(nil)
 		g.add(logKey{}, "orders-0", 0, at, [][]byte{[]byte("x")})
 		_, err := decodeGroup(g.seal(7), 7)
 		require.Error(t, err)
@@ -449,7 +486,8 @@ func TestJournalEntriesStayInTheirFolder(t *testing.T) {
 }
 
 func FuzzJournal(f *testing.F) {
-	g := newGroup(nil)
+	g := &group{}
+	g.begin(nil)
 	g.add(logKey{partition: 3}, "orders-3", 5, 6, [][]byte{[]byte("some bytes")})
 	g.void(logKey{partition: 3})
 	f.Add(g.seal(7))
@@ -465,7 +503,8 @@ func FuzzJournal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again := newGroup(nil)
+		again := &group{}
+		again.begin(nil)
 		for _, e := range entries {
 			if e.kind == entryVoid {
 				again.void(e.key)

@@ -36,6 +36,7 @@ type flushPool struct {
 	queue    ring[*Log]
 	alone    ring[*Log] // want a turn of their own
 	grouping bool
+	taken    []*Log // of the group under way; kept for the next one
 	workers  int
 	running  map[*Log]time.Time
 	done     sync.WaitGroup
@@ -121,9 +122,9 @@ func (p *flushPool) single(l *Log) {
 
 // many is the turn of all that wait, up to a bound. The caller holds mu.
 func (p *flushPool) many() {
-	logs := make([]*Log, min(p.queue.len(), groupLogs))
-	for i := range logs {
-		logs[i] = *p.queue.at(i)
+	logs := p.taken[:0]
+	for i := range min(p.queue.len(), groupLogs) {
+		logs = append(logs, *p.queue.at(i))
 		p.begin(logs[i])
 	}
 	p.queue.dropFront(len(logs))
@@ -143,6 +144,8 @@ func (p *flushPool) many() {
 			p.end(l)
 		}
 	}
+	clear(logs)
+	p.taken = logs[:0]
 	p.hire(p.alone.len() + p.queue.len() - 1) // this worker goes on
 }
 
