@@ -19,6 +19,7 @@ const (
 	plotWidth  = 18 * vg.Centimeter
 	plotHeight = 10 * vg.Centimeter
 	barWidth   = 18 * vg.Millimeter
+	plotMargin = 4 * vg.Millimeter // the last label of an axis stands half outside of the plot
 )
 
 func colors() []color.Color {
@@ -54,7 +55,7 @@ func (c *curve) draw(file string) (err error) {
 		p.Y.Max *= 1.3 // likewise
 	}
 	canvas := vgsvg.New(plotWidth, plotHeight)
-	p.Draw(draw.New(canvas))
+	p.Draw(draw.Crop(draw.New(canvas), plotMargin, -plotMargin, plotMargin, -plotMargin))
 	var svg bytes.Buffer
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
