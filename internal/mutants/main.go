@@ -30,7 +30,7 @@ import (
 )
 
 func main() {
-	seeds := flag.Int("seeds", 400, "how many seeds a mutant may survive")
+	seeds := flag.Int("seeds", 800, "how many seeds a mutant may survive")
 	only := flag.String("only", "", "only mutants whose name contains this, or of this package")
 	flag.Parse()
 	if err := run(context.Background(), os.Stdout, *seeds, *only); err != nil {

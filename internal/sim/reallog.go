@@ -72,7 +72,9 @@ const (
 	realFolder = "/data"
 	// realTail holds the records of a run, realSegment few of them.
 	realTail    = 1 << 20
-	realSegment = 900
+	realSegment = 2700
+	// realKey makes a batch larger than half a sector, so that a power cut often tears one.
+	realKey = 200
 )
 
 // openDir opens what a process finds.
@@ -190,7 +192,7 @@ func decodeEntry(b []byte, info *record.BatchInfo) entry {
 func encodeEntry(e entry) *record.Buf {
 	b := record.NewBuilder(record.BuilderOptions{})
 	b.SetProducer(e.producer, 0, e.sequence)
-	if err := b.Append(&record.Record{Timestamp: 1, Value: binary.BigEndian.AppendUint64(nil, uint64(e.value))}); err != nil {
+	if err := b.Append(&record.Record{Timestamp: 1, Key: make([]byte, realKey), Value: binary.BigEndian.AppendUint64(nil, uint64(e.value))}); err != nil {
 		panic(err) // eight bytes fit
 	}
 	raw, err := b.Build(nil)
