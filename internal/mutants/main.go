@@ -7,7 +7,7 @@
 // a test that brings it about has to fail. The table says which; a mutant that survives
 // fails the command.
 //
-//	go run ./internal/mutants [-seeds 400] [-only TEXT]
+//	go run ./internal/mutants [-seeds 800] [-only TEXT]
 package main
 
 import (
