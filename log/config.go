@@ -40,6 +40,7 @@ type DirOptions struct {
 	Now func() time.Time
 
 	resumeBytes int64 // for tests; 0: defaultResumeBytes
+	journalFill int64 // for tests; 0: defaultJournalFill
 	removePiece int64 // for tests; 0: removePiece
 }
 

@@ -28,8 +28,11 @@ type tester interface {
 	Cleanup(func())
 }
 
+// testFill keeps the files small of which every power cut takes a copy.
+const testFill = 200
+
 func testOptions(fsys vfs.FS) DirOptions {
-	return DirOptions{FS: fsys, Path: testPath, Logger: slog.New(slog.DiscardHandler), CheckpointInterval: time.Millisecond}
+	return DirOptions{FS: fsys, Path: testPath, Logger: slog.New(slog.DiscardHandler), CheckpointInterval: time.Millisecond, journalFill: testFill}
 }
 
 // openTestDir opens a directory. Once the test has closed it, no buffer may be

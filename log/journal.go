@@ -28,8 +28,8 @@ const (
 	journalGroupMax = 8 << 20
 
 	defaultJournalBytes = 64 << 20
-	// journalFill is how far the files are filled ahead of the groups.
-	journalFill = 1 << 20
+	// defaultJournalFill is how far the files are filled ahead of the groups.
+	defaultJournalFill = 1 << 20
 	// journalSyncers is how many segments are synced at once to free a journal
 	// file. Each sync alone is a commit of the file system's own journal, which holds
 	// up the groups; syncs at the same moment share one.
@@ -65,6 +65,7 @@ type journal struct {
 	folder  string
 	files   *openFiles
 	limit   int64 // bytes of one file; <= 0: no journal
+	ahead   int64 // how far the files are filled ahead of the groups
 	flusher Flusher
 	logger  *slog.Logger
 	done    sync.WaitGroup // of releases
@@ -101,6 +102,9 @@ func newJournal(opts DirOptions, files *openFiles, flusher Flusher) *journal {
 	}
 	if j.limit == 0 {
 		j.limit = defaultJournalBytes
+	}
+	if j.ahead = opts.journalFill; j.ahead <= 0 {
+		j.ahead = defaultJournalFill
 	}
 	j.grown = sync.NewCond(&j.mu)
 	return j
@@ -226,7 +230,7 @@ func (j *journal) fill(slot *journalSlot, end int64) {
 	if end <= slot.filled {
 		return
 	}
-	to := min(end+journalFill, max(j.limit, end))
+	to := min(end+j.ahead, max(j.limit, end))
 	if to > end {
 		if _, err := slot.file.WriteAt(make([]byte, to-end), end); err != nil {
 			to = end

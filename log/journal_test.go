@@ -238,12 +238,12 @@ func TestTheJournalIsFilledAhead(t *testing.T) {
 		at := c.d.journal.slots[0].at
 		want := at
 		if !full {
-			want += journalFill
+			want += testFill
 		}
 		require.Equal(t, want, size())
 		c.append(0, "second")
 		if full {
-			want = c.d.journal.slots[0].at + journalFill
+			want = c.d.journal.slots[0].at + testFill
 		}
 		require.Equal(t, want, size())
 		after := openCrowd(t, journalOptions(mem.CrashClone(nil)), 1)
@@ -588,7 +588,9 @@ func clonesDuring(mem *vfs.Mem, do func()) (out []endings) {
 		defer mu.Unlock()
 		out = append(out, endings{cut: mem.CrashClone(nil), killed: mem.KillClone()})
 	})
-	defer mem.Watch(nil)
 	do()
+	mem.Watch(nil)
+	mu.Lock() // a checkpoint that is being written may still tell of it
+	defer mu.Unlock()
 	return out
 }
