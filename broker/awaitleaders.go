@@ -37,9 +37,10 @@ func (l *localReplica) doubtLeader() {
 // is told so finds nobody there, and some ask again only after seconds (franz-go: five).
 func (b *Broker) AwaitLeaders(ctx context.Context, topics []string) {
 	var timer *time.Timer
-	for {
-		im := b.cfg.Images.Image()
-		if !b.doubtful(im, topics, b.cfg.Now()) {
+	// A leader whose streams begin and end again and again is in doubt for longer.
+	for began := b.cfg.Now(); ; {
+		im, now := b.cfg.Images.Image(), b.cfg.Now()
+		if now.Sub(began) >= leaderDoubt || !b.doubtful(im, topics, now) {
 			return
 		}
 		if timer == nil {

@@ -79,6 +79,12 @@ func TestAwaitLeaders(t *testing.T) {
 			time.Sleep(10*leaderLook - time.Millisecond)
 			l.gone.Store(nil)
 		}, 10 * leaderLook},
+		{"it goes again and again", []string{"t"}, true, epoch, func(_ *movingImages, l *localReplica) {
+			for range 5 {
+				time.Sleep(time.Second)
+				l.doubtLeader()
+			}
+		}, leaderDoubt},
 		{"of another topic", []string{"other"}, true, epoch, nil, 0},
 		{"of an earlier epoch", []string{"t"}, true, epoch - 1, nil, 0},
 		{"long ago", []string{"t"}, true, epoch, func(_ *movingImages, l *localReplica) {

@@ -44,7 +44,9 @@ type FileRange struct {
 // Len is its size in bytes.
 func (r *FileRange) Len() int { return int(r.to - r.from) }
 
-// SendTo sends n bytes from the place at on, and says how many it has sent.
+// SendTo sends n bytes from the place at on, and says how many it has sent. The rest
+// cannot be had after an error: the log was truncated or failed, the bytes are damaged
+// (ErrCorrupt), or had to be checked and there is no memory for that (ErrReadMemory).
 func (r *FileRange) SendTo(c *net.TCPConn, at, n int) (int, error) {
 	l := r.log
 	l.mu.Lock()
@@ -70,9 +72,14 @@ func (r *FileRange) SendTo(c *net.TCPConn, at, n int) (int, error) {
 }
 
 // load reads and checks all of it: its client took so long that pages may have left the
-// page cache.
+// page cache. The memory is that of the readers: without any of it left, ErrReadMemory.
 func (r *FileRange) load() error {
-	buf := r.log.dir.arena.Get(r.Len())
+	arena, size := r.log.dir.arena, int64(r.Len())
+	if !arena.TryReserve(size, arena.ReadLimit()) {
+		return ErrReadMemory
+	}
+	defer arena.Unreserve(size) // by then it is pinned
+	buf := arena.Get(r.Len())
 	defer buf.Release()
 	if err := readFull(r.open, buf.Bytes(), r.from); err != nil {
 		return fmt.Errorf("%s: %w", r.file.name, err)

@@ -225,6 +225,27 @@ func TestARangeIsCheckedOnceItsPagesMayHaveGone(t *testing.T) {
 	require.Equal(t, DamageCorrupt, l.Damage())
 }
 
+// Clients that take long hold no more memory than all readers may.
+func TestARangeIsCheckedInTheMemoryOfReaders(t *testing.T) {
+	d, l, _, age := rangedLog(t, Config{SegmentBytes: 1 << 20})
+	r := rangeOf(l, 0, 30, 1<<20)
+	require.NotNil(t, r)
+	age(soundFor)
+	rest := d.arena.ReadLimit() - d.arena.Pinned() - int64(r.Len())
+	require.True(t, d.arena.TryReserve(rest+1, d.arena.ReadLimit()))
+	got, err := sent(t, r)
+	require.ErrorIs(t, err, ErrReadMemory)
+	require.Empty(t, got)
+	d.arena.Unreserve(1)
+	got, err = sent(t, r)
+	require.NoError(t, err)
+	require.Len(t, got, r.Len())
+	require.Positive(t, d.arena.Pinned()-rest, "what is sent from memory counts as the readers'")
+	r.Release()
+	require.Equal(t, rest, d.arena.Pinned())
+	d.arena.Unreserve(rest)
+}
+
 // Nothing of another history follows what was sent of one.
 func TestARangeEndsWithItsHistory(t *testing.T) {
 	d, l, n, _ := rangedLog(t, Config{SegmentBytes: 1 << 20})
