@@ -75,6 +75,13 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		ev.Kind = EventHeartbeat
 	case "detach":
 		ev.Kind = EventDetach
+		if d.MaybeScanArgs(t, "grace", &by) {
+			grace, err := time.ParseDuration(by)
+			if err != nil {
+				d.Fatalf(t, "%v", err)
+			}
+			ev.Grace = grace
+		}
 	case "leave":
 		ev.Kind = EventLeave
 	case "advance":

@@ -16,13 +16,13 @@ import (
 
 // openAllocLog opens a log on a real disk, with an arena and no checkpoints, whose
 // few allocations are by time and not by append.
-func openAllocLog(t *testing.T, arenaBytes int64, cfg Config) (*Log, *record.Arena) {
+func openAllocLog(t *testing.T, arenaBytes int64, cfg Config, journalAt int) (*Log, *record.Arena) {
 	t.Helper()
 	arena := record.NewArena(arenaBytes)
 	d := openTestDir(t, DirOptions{
 		FS: vfs.OS{}, Path: t.TempDir(), Arena: arena, DiskReserve: -1,
 		Logger: slog.New(slog.DiscardHandler), CheckpointInterval: time.Hour,
-		Flusher: FlusherOptions{Flusher: noSync{}}, // what the disk takes is not asked here
+		Flusher: FlusherOptions{Flusher: noSync{}, JournalAt: journalAt}, // what the disk takes is not asked here
 	})
 	t.Cleanup(func() {
 		require.NoError(t, d.Close(-1))
@@ -49,42 +49,46 @@ const allocRuns = 2000
 
 func TestAppendAllocatesNothing(t *testing.T) {
 	skipUnderRace(t)
-	for _, batches := range []int{1, 4} {
-		for _, lag := range []record.Offset{0, 200} {
-			t.Run(fmt.Sprintf("batches=%d/lag=%d", batches, lag), func(t *testing.T) {
-				l, arena := openAllocLog(t, 1<<20, Config{Synced: true})
-				raw := idempotent(t, 7, 0, 0, "a value", "another")
-				sequence := int32(0)
-				bufs := make([]*record.Buf, batches)
-				appendOnce := func() {
-					for i := range bufs {
-						bufs[i] = arena.Get(len(raw))
-						copy(bufs[i].Bytes(), raw)
-						record.SetProducer(bufs[i].Bytes(), 7, 0, sequence)
-						sequence += 2
-					}
-					if _, _, err := l.Append(0, bufs, 0); err != nil {
-						t.Fatal(err)
-					}
-					for _, b := range bufs {
-						b.Release()
-					}
-					awaitFlushed(l, lag)
+	for _, tt := range []struct {
+		batches   int
+		lag       record.Offset
+		journalAt int // 1: each append goes through the journal
+	}{{1, 0, 2}, {1, 200, 2}, {4, 0, 2}, {4, 200, 2}, {1, 0, 1}, {4, 200, 1}} {
+		batches, lag := tt.batches, tt.lag
+		t.Run(fmt.Sprintf("batches=%d/lag=%d/journal=%d", batches, lag, tt.journalAt), func(t *testing.T) {
+			l, arena := openAllocLog(t, 1<<20, Config{Synced: true}, tt.journalAt)
+			raw := idempotent(t, 7, 0, 0, "a value", "another")
+			sequence := int32(0)
+			bufs := make([]*record.Buf, batches)
+			appendOnce := func() {
+				for i := range bufs {
+					bufs[i] = arena.Get(len(raw))
+					copy(bufs[i].Bytes(), raw)
+					record.SetProducer(bufs[i].Bytes(), 7, 0, sequence)
+					sequence += 2
 				}
-				for range 5000 { // until the tail is full: from then on it gives way
-					appendOnce()
+				if _, _, err := l.Append(0, bufs, 0); err != nil {
+					t.Fatal(err)
 				}
-				awaitFlushed(l, 0)
-				require.Zero(t, testing.AllocsPerRun(allocRuns, appendOnce))
-				awaitFlushed(l, 0)
-			})
-		}
+				for _, b := range bufs {
+					b.Release()
+				}
+				awaitFlushed(l, lag)
+			}
+			for range 5000 { // until the tail is full: from then on it gives way
+				appendOnce()
+			}
+			awaitFlushed(l, 0)
+			require.Zero(t, testing.AllocsPerRun(allocRuns, appendOnce))
+			awaitFlushed(l, 0)
+			require.Equal(t, tt.journalAt == 1, l.dir.journal.live(l.key), "the journal was used")
+		})
 	}
 }
 
 func TestFollowerAppendAllocatesNothing(t *testing.T) {
 	skipUnderRace(t)
-	l, arena := openAllocLog(t, 1<<20, Config{Synced: true})
+	l, arena := openAllocLog(t, 1<<20, Config{Synced: true}, 2)
 	raw := batch(t, 1, "a value", "another")
 	bufs := make([]*record.Buf, 3)
 	appendOnce := func() {
