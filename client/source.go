@@ -104,9 +104,6 @@ func (k *Consumer) led(snap *snapshot) {
 		address := snap.leader(tp)
 		if epoch := snap.epoch(tp); epoch != s.leaderEpoch {
 			s.leaderEpoch, s.notYet = epoch, time.Time{}
-			if s.doubt != nil && s.doubt.leader != epoch {
-				s.doubt = nil
-			}
 			if address != "" && address == s.leader {
 				k.sourceOf(address).wakeAll()
 			}
