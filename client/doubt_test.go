@@ -198,12 +198,7 @@ func TestTruncationBetweenMembers(t *testing.T) {
 
 // Ends are not taken from a broker that has yet to hear that it leads anew.
 func TestListOffsetsNamesTheEpoch(t *testing.T) {
-	c := newFakeCluster(t, 3)
-	c.create("t", 1)
-	c.fill(tp("t", 0), "a", 10, 5)
-	c.brokers[0].cutOff()
-	c.move(tp("t", 0), 1)
-	c.fill(tp("t", 0), "b", 10, 5)
+	c := deposed(t)
 	c.move(tp("t", 0), 0) // it has not heard of that
 	cl := startedAt(t, c.brokers[1])
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

@@ -265,6 +265,19 @@ func TestRecordsAreSentFromWhereTheyLie(t *testing.T) {
 	b.records.Release()
 }
 
+// onTCP is a client of a door, with nothing between it and the door's end of TCP.
+func onTCP(t *testing.T, d *Door) net.Conn {
+	t.Helper()
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	client := dial(t, lis.Addr().String())
+	server, err := lis.Accept()
+	require.NoError(t, err)
+	require.NoError(t, lis.Close())
+	d.admit(server, "")
+	return client
+}
+
 // Ranges of files go out among what is in memory, in their places, to clients of versions
 // whose records nobody has to look into, and that are on TCP itself.
 func TestRangesOfFilesAreSent(t *testing.T) {
@@ -273,13 +286,7 @@ func TestRangesOfFilesAreSent(t *testing.T) {
 	b := &broker{records: arena.Get(len(batch)), file: &fileRange{bytes: other}}
 	copy(b.records.Bytes(), batch)
 	d := serve(t, b, arena)
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	client := dial(t, lis.Addr().String())
-	server, err := lis.Accept()
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
-	d.admit(server, "")
+	client := onTCP(t, d)
 	apart := &broker{records: b.records, file: b.file}
 	between, _ := observed(t, serve(t, apart, arena)) // what stands between may be TLS
 	for _, tt := range []struct {
@@ -305,7 +312,7 @@ func TestRangesOfFilesAreSent(t *testing.T) {
 
 	// What cannot be sent whole ends the connection, which tells the client so.
 	b.file.failAt.Store(300 << 10)
-	_, err = client.Write(frame(fetchRequest(16, 1), 7))
+	_, err := client.Write(frame(fetchRequest(16, 1), 7))
 	require.NoError(t, err)
 	got, err := io.ReadAll(client)
 	require.NoError(t, err)
@@ -324,13 +331,7 @@ func TestDoorAllocations(t *testing.T) {
 	b := &broker{records: arena.Get(len(batch))}
 	copy(b.records.Bytes(), batch)
 	d := serve(t, b, arena)
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	client := dial(t, lis.Addr().String())
-	server, err := lis.Accept()
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
-	d.admit(server, "")
+	client := onTCP(t, d)
 	for _, tt := range []struct {
 		name string
 		req  kmsg.Request

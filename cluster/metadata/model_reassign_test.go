@@ -32,16 +32,8 @@ func runReassign(t *testing.T, rt *rapid.T, first, level uint32) *model {
 	}
 	m.level = level
 	m.create(rt)
-	rt.Repeat(map[string]func(*rapid.T){
-		"ack":          m.ack,
-		"create":       m.create,
-		"register":     m.register,
-		"fence":        m.fence,
-		"unfence":      m.unfence,
-		"isr":          m.changeISR,
+	m.repeat(rt, map[string]func(*rapid.T){
 		"catch up":     m.catchUp,
-		"elect":        m.elect,
-		"alter":        m.alter,
 		"reassign":     m.from(2, m.reassign),
 		"cancel":       m.from(2, m.cancel),
 		"finish":       m.from(2, m.finish),

@@ -3,6 +3,7 @@ package metadata_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -38,7 +39,14 @@ func runModel(t *testing.T, rt *rapid.T, first, level uint32) *model {
 	}
 	m.level = level
 	m.create(rt)
-	rt.Repeat(map[string]func(*rapid.T){
+	m.repeat(rt, map[string]func(*rapid.T){"delete": m.delete})
+	m.replay(rt)
+	return m
+}
+
+// repeat does what every cluster does, and more, in any order.
+func (m *model) repeat(rt *rapid.T, more map[string]func(*rapid.T)) {
+	all := map[string]func(*rapid.T){
 		"ack":      m.ack,
 		"create":   m.create,
 		"register": m.register,
@@ -47,10 +55,9 @@ func runModel(t *testing.T, rt *rapid.T, first, level uint32) *model {
 		"isr":      m.changeISR,
 		"elect":    m.elect,
 		"alter":    m.alter,
-		"delete":   m.delete,
-	})
-	m.replay(rt)
-	return m
+	}
+	maps.Copy(all, more)
+	rt.Repeat(all)
 }
 
 func newModel(t *testing.T, nodes int32, level uint32) *model {
