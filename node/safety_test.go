@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,8 +27,15 @@ func TestNothingIsReadAboveTheHighWatermark(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The followers lose their streams, but are in the in-sync set for a while.
+	// The followers lose their streams, but are in the in-sync set for a while. Somebody
+	// listens where the leader was: it is not taken for dead.
+	address := w.node(leader).listeners.peer.Addr().String()
 	w.node(leader).peer.Stop()
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
 	for range 2 {
 		out, err := wire.CallProduce(t.Context(), conn, &wire.Produce{ProduceRequest: &pb.ProduceRequest{
 			Acks: pb.Acks_ACKS_LEADER, Partitions: []*pb.ProducePartition{{Topic: "t", Records: []*pb.Record{{Value: []byte("alone")}}}},
