@@ -205,14 +205,15 @@ func (m *compactModel) crashInPass(t *rapid.T) {
 	did, err := m.cleaner.Compact(context.Background(), m.l)
 	m.mem.Watch(nil)
 	mu.Lock()
-	defer mu.Unlock()
+	left := clone
+	mu.Unlock() // Close waits for a checkpoint, which may still be telling of a change
 	require.NoError(t, err)
 	m.noteTombstones(t, did.To)
-	if clone == nil {
+	if left == nil {
 		return
 	}
 	require.NoError(t, m.d.Close(-1))
-	m.mem = clone
+	m.mem = left
 	m.open(t)
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,12 +107,20 @@ func TestKillOnAFrozenDisk(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, healthy.Unmount(ctx)) }()
 	l := &Lab{Disks: []*Disk{healthy, d}}
+	file, err := os.Create(filepath.Join(d.Path(), "file"))
+	require.NoError(t, err)
 	require.NoError(t, d.Freeze())
-	writer := exec.CommandContext(ctx, "dd", "if=/dev/zero", "of="+filepath.Join(d.Path(), "file"), "bs=4096", "conv=fsync")
+	writer := exec.CommandContext(ctx, "dd", "if=/dev/zero", "bs=4096")
+	writer.Stdout = file
 	require.NoError(t, writer.Start())
+	require.NoError(t, file.Close())
+	// A process that is loaded from a slow disk is in state D too: it must be the write
+	// to its standard output.
+	writes := regexp.MustCompile(`^\d+ 0x1 `)
 	require.Eventually(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", writer.Process.Pid))
-		return err == nil && strings.Contains(string(stat), "(dd) D ")
+		call, callErr := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", writer.Process.Pid))
+		return err == nil && callErr == nil && strings.Contains(string(stat), "(dd) D ") && writes.Match(call)
 	}, 10*time.Second, 5*time.Millisecond, "the writer does not hang")
 	require.NoError(t, l.thawing(func() error {
 		var ended *exec.ExitError
