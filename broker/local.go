@@ -228,7 +228,7 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 	case partition.EffectFollowerDamaged:
 		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "end", e.Offset)
 	case partition.EffectLostCommitted:
-		l.logger.Error("the log lost committed records that an in-sync follower holds: the replica hands over its leadership",
+		l.logger.Error("the log lost committed records that an in-sync or eligible follower holds: the replica hands over its leadership",
 			"follower", e.Node, "same_up_to", e.Offset, "committed", e.HW)
 	case partition.EffectDrained:
 		l.drained()

@@ -35,7 +35,7 @@ const (
 	// EffectFollowerDamaged: in-sync follower Node came back with a log that ends
 	// at Offset, below HW: it lost acknowledged bytes, and is being proposed out.
 	EffectFollowerDamaged
-	// EffectLostCommitted: an in-sync follower (Node) holds committed records up to HW
+	// EffectLostCommitted: an in-sync or eligible follower (Node) holds committed records up to HW
 	// that this leader's log, the same only up to Offset, has lost. Report it. It
 	// resigns.
 	EffectLostCommitted

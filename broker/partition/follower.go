@@ -91,6 +91,10 @@ func (r *Replica) cutPoint(ev Event) record.Offset {
 		return min(ev.AnswerEnd, r.end)
 	case ev.LocalEpoch == ev.AnswerEpoch:
 		return min(ev.AnswerEnd, ev.LocalEnd)
+	case ev.LocalEpoch == record.UnknownEpoch && ev.AnswerEnd < ev.LocalEnd:
+		// Every epoch here is newer, and what the leader has of older ones ends below
+		// where this log begins: there is nothing to compare any more.
+		return ev.AnswerEnd
 	default:
 		// The leader's epoch is unknown here: everything after the next lower one
 		// goes, and the next session compares that.

@@ -15,7 +15,7 @@ type leader struct {
 	suspended bool
 	draining  bool
 	drained   bool // said so
-	// lost: an in-sync follower holds committed records that the log lacks.
+	// lost: an in-sync or eligible follower holds committed records that the log lacks.
 	lost bool
 
 	all waiterQueue // acks=all: until HW
@@ -33,6 +33,7 @@ type peer struct {
 	brokerEpoch int64 // by the image
 	fenced      bool
 	inSync      bool // in the committed ISR
+	eligible    bool // in the ELR, and its log has not failed
 	proposed    bool // in an expansion proposal that may be committed
 
 	session   uint64 // newest heard of in this broker epoch; 0: none
@@ -126,7 +127,7 @@ func (r *Replica) syncFollowers(now time.Time, out *Effects) {
 				f.proposed = old.proposed
 			}
 		}
-		f.fenced, f.inSync = a.Fenced, a.ISR
+		f.fenced, f.inSync, f.eligible = a.Fenced, a.ISR, a.ELR && !a.Failed
 		f.damaged = f.damaged && a.ISR
 		next = append(next, f)
 	}
@@ -229,9 +230,10 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 }
 
 // refused takes the word of a follower that holds committed records which this log
-// lacks. In the in-sync set it holds everything committed, so it is this leader that
+// lacks. In sync or eligible it holds everything committed, so it is this leader that
 // has lost something, below what it had counted as flushed: a disk that lied. It hands
-// over to those who have it, and follows.
+// over to those who have it, and follows. An eligible follower would else stay out for
+// ever: it cannot follow, and the set that it could replace is below its minimum.
 func (r *Replica) refused(now time.Time, ev Event, out *Effects) {
 	f := r.lead.find(ev.Node)
 	reply := Effect{Kind: EffectHandshakeReply, Node: ev.Node, Epoch: ev.Epoch, Session: ev.Session, Outcome: OutcomeNotLeader}
@@ -242,7 +244,7 @@ func (r *Replica) refused(now time.Time, ev Event, out *Effects) {
 	}
 	out.add(reply)
 	f.heard = now
-	if !f.inSync || f.damaged || ev.HW <= ev.AnswerEnd {
+	if !f.inSync && !f.eligible || f.damaged || ev.HW <= ev.AnswerEnd {
 		return
 	}
 	if !r.lead.lost {

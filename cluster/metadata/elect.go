@@ -57,9 +57,11 @@ type ElectOptions struct {
 // Elect chooses a leader for p. It is a function of its arguments alone:
 //
 //  1. in-sync members that ran without interruption, in the order of Replicas;
-//  2. re-registered in-sync members, the greatest (last epoch, log end) first;
-//  3. unfenced eligible leaders, uninterrupted ones first;
-//  4. if allowed, of LastISR once all of them are there, one that ran without
+//  2. where a leader goes that was in office until now, other in-sync members: they followed;
+//  3. eligible leaders that ran without interruption;
+//  4. of the re-registered members of both sets together, the one that told the
+//     greatest (last epoch, log end), of equal ones an in-sync one;
+//  5. if allowed, of LastISR once all of them are there, one that ran without
 //     interruption (from level 2 on), else the greatest. The former never lost what it held when it
 //     left, and what was acknowledged after that only those had who came back
 //     without it. Where all of them are damaged (from level 3 on) records are lost for
@@ -67,22 +69,43 @@ type ElectOptions struct {
 //     all replicas, once all are there and have told what they hold.
 //
 // A replica whose log failed is passed over until it has told what it recovered.
-// While an in-sync member is absent, 2 and 3 are passed over until it was
-// waited for, for it may hold the longer log.
+// While an in-sync member is absent, 2 to 4 are passed over until it was
+// waited for, for it may hold the longer log; while an eligible one is, 4.
+//
+// # Why both sets together
+//
+// Each member of either set holds every acknowledged record: who is in sync was waited
+// for, who is eligible left below the minimum, when nothing more was acknowledged. As long
+// as disks keep what they confirm any of them may lead, and the order among them decides
+// only what becomes of records that nobody was promised.
+//
+// A drive that forgets what it confirmed, and the checkpoint with it, breaks that for its
+// replica, and no recovery can tell. What it kept is a beginning of what it had. If that
+// lacks an acknowledged record, its last epoch and its end are below those of a member
+// that has them all: so the greatest of those that came back has them all if any of them
+// does. One that never went away has lost nothing to a power cut, and need not be
+// compared. Before level 4 in-sync members that came back were compared with each
+// other alone, before eligible ones: the only one of them led, with whatever it had left.
+//
+// What a replica told is exact as long as there is no leader to follow, and old when it has
+// followed since. So nothing is compared, and nobody waited for, where a leader goes while
+// in-sync followers are there (2). Where an old word loses an election all the same, its
+// replica refuses the shorter log (broker/partition), and is heard.
+//
+// The wait for eligible members costs no acknowledgement with acks=all: as long as there are
+// any, the in-sync set is below its minimum, and its leader could only refuse.
 func (im *Image) Elect(p *Partition, opts ElectOptions) Choice {
 	e := election{im: im, p: p, avoid: opts.Avoid}
 	if node, ok := e.uninterrupted(p.ISR); ok {
 		return Choice{Leader: node, Source: FromISR}
 	}
 	if opts.Waited || e.allPresent(p.ISR) {
-		if node, ok := e.longest(p.ISR); ok {
-			return Choice{Leader: node, Source: FromRestarted}
+		choose := e.ofBothSets
+		if im.featureLevel < levelCompare {
+			choose = e.ofEachSet
 		}
-		if node, ok := e.uninterrupted(p.ELR); ok {
-			return Choice{Leader: node, Source: FromELR}
-		}
-		if node, ok := e.longest(p.ELR); ok {
-			return Choice{Leader: node, Source: FromELR}
+		if c := choose(opts.Waited); c.Leader != NoNode {
+			return c
 		}
 	}
 	if opts.LastISR && e.allPresent(p.LastISR) {
@@ -110,6 +133,69 @@ type election struct {
 	im    *Image
 	p     *Partition
 	avoid func(int32) bool
+}
+
+// ofBothSets chooses from the in-sync and the eligible members, of which no in-sync one ran
+// without interruption.
+func (e *election) ofBothSets(waited bool) Choice {
+	if e.succeeds() {
+		if node, ok := e.longest(e.p.ISR); ok {
+			return Choice{Leader: node, Source: FromRestarted}
+		}
+	}
+	if node, ok := e.uninterrupted(e.p.ELR); ok {
+		return Choice{Leader: node, Source: FromELR}
+	}
+	if !waited && e.awaits(e.p.ELR) {
+		return Choice{Leader: NoNode}
+	}
+	best, ok := e.longest(e.p.ISR)
+	source := FromRestarted
+	if other, eligible := e.longest(e.p.ELR); eligible && (!ok || e.p.Replica(other).longer(e.p.Replica(best))) {
+		best, ok, source = other, true, FromELR
+	}
+	if !ok {
+		return Choice{Leader: NoNode}
+	}
+	return Choice{Leader: best, Source: source}
+}
+
+// succeeds reports whether a leader was in office until now and goes: it is fenced, avoided
+// or leaves the set. One that came back is a candidate like others.
+func (e *election) succeeds() bool {
+	if e.p.Leader == NoNode {
+		return false
+	}
+	_, ok := e.usable(e.p.Leader)
+	return !ok || !e.p.InISR(e.p.Leader)
+}
+
+// ofEachSet is what ofBothSets was before level 4.
+func (e *election) ofEachSet(bool) Choice {
+	if node, ok := e.longest(e.p.ISR); ok {
+		return Choice{Leader: node, Source: FromRestarted}
+	}
+	if node, ok := e.uninterrupted(e.p.ELR); ok {
+		return Choice{Leader: node, Source: FromELR}
+	}
+	if node, ok := e.longest(e.p.ELR); ok {
+		return Choice{Leader: node, Source: FromELR}
+	}
+	return Choice{Leader: NoNode}
+}
+
+// awaits reports whether somebody of set is absent. A member whose log failed comes back
+// with its process alone, and is not waited for.
+func (e *election) awaits(set []int32) bool {
+	return slices.ContainsFunc(set, func(node int32) bool {
+		_, ok := e.usable(node)
+		return !ok && e.p.Replica(node).Damage != DamageFailed
+	})
+}
+
+// longer reports whether r told a greater (last epoch, log end offset) than o.
+func (r *Replica) longer(o *Replica) bool {
+	return r.LastEpoch > o.LastEpoch || r.LastEpoch == o.LastEpoch && r.LogEndOffset > o.LogEndOffset
 }
 
 // usable returns the broker when it may lead.
@@ -150,8 +236,7 @@ func (e *election) longest(set []int32) (int32, bool) {
 		if b, ok := e.usable(r.NodeID); !ok || !restarted(r, b) {
 			continue
 		}
-		if best == nil || r.LastEpoch > best.LastEpoch ||
-			r.LastEpoch == best.LastEpoch && r.LogEndOffset > best.LogEndOffset {
+		if best == nil || r.longer(best) {
 			best = r
 		}
 	}
@@ -185,8 +270,7 @@ func (e *election) bestCopy() (int32, bool) {
 			}
 			return NoNode, false
 		}
-		if best == nil || r.LastEpoch > best.LastEpoch || r.LastEpoch == best.LastEpoch &&
-			(r.LogEndOffset > best.LogEndOffset || r.LogEndOffset == best.LogEndOffset && best.Damage.lost() && !r.Damage.lost()) {
+		if best == nil || r.longer(best) || !best.longer(r) && best.Damage.lost() && !r.Damage.lost() {
 			best = r
 		}
 	}

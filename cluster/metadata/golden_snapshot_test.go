@@ -28,6 +28,9 @@ func goldenImage(tb testing.TB, level uint32) *metadata.Image {
 	if level >= 3 {
 		g.damage()
 	}
+	if level >= 4 {
+		g.compare()
+	}
 	return g.im
 }
 
@@ -148,6 +151,20 @@ func (g *goldenBuilder) operate() {
 func (g *goldenBuilder) damage() {
 	g.create("failed", nil, 5, 6)
 	g.change("failed", []int32{6}, []int32{5})
+}
+
+// compare is what level 4 added: who came back is compared with the eligible ones.
+func (g *goldenBuilder) compare() {
+	for node := int32(9); node < 11; node++ {
+		g.register(&metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(node), Version: "0.4.0"})
+	}
+	g.create("forgotten", nil, 9, 10)
+	g.fence(10)
+	for i, node := range []int32{9, 10} {
+		g.register(&metav1.RegisterBroker{NodeId: node, StorageId: nodeStorage(node), Version: "0.4.0", Replicas: []*metav1.RecoveredReplica{
+			{TopicId: topicID("forgotten"), LastEpoch: 0, LogEndOffset: 90 + int64(i)},
+		}})
+	}
 }
 
 // goldenRest is what happens after the snapshot was read, and what that came to.

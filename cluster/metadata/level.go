@@ -24,15 +24,17 @@ import (
 // resignation to eligible leaders by an empty set, and the election from LastISR of a
 // member that never stopped. Level 3 keeps a replica whose log failed among the eligible
 // leaders (IsrChange.failed), and where everyone in LastISR is damaged it elects the
-// best copy of all.
+// best copy of all. Level 4 compares in-sync members that came back with the eligible
+// leaders, for a drive may have forgotten what it confirmed.
 const (
 	// Version is the feature level of this build: the highest Command.version
 	// that it applies.
-	Version = 3
+	Version = 4
 
 	levelBase    = 1 // what Apply knew before there were levels
 	levelOperate = 2 // commands for operators: kinds 30 to 49
 	levelDamage  = 3 // failed logs, and the best of damaged ones
+	levelCompare = 4 // in-sync and eligible members that came back are compared
 )
 
 // CommandLevel is the feature level that a command needs. Whoever puts a command

@@ -69,13 +69,14 @@ func (w *World) checkMembers(p *part) {
 
 func (w *World) checkMember(p *part, q *metadata.Partition, id int32, inSync bool) {
 	n := w.nodes[id]
-	if p.index >= len(n.disks) || n.disks[p.index] == nil {
+	d := n.disk(p)
+	if d == nil {
 		if len(p.committed) > 0 {
 			w.fail(StrongISR, "partition %d: member %d has no log", p.index, id)
 		}
 		return
 	}
-	d := n.disks[p.index]
+	d.heal(p.committed)
 	// A process that is gone may have lost what was in memory: until it is back the
 	// metadata does not know.
 	if d.wounded || !p.synced && (!n.up || n.brokerEpoch != w.meta.latest().Broker(id).Epoch) {
@@ -85,6 +86,10 @@ func (w *World) checkMember(p *part, q *metadata.Partition, id int32, inSync boo
 	have, all := len(d.entries), len(p.committed)
 	if p.synced {
 		have = d.durable
+	}
+	if l := w.leaderOf(p); have < all && l != nil && l != n && l.disk(p) != nil && l.disk(p).forgot {
+		d.wounded, d.forgot, d.had = true, true, all // its leader took it in, and knows no better
+		return
 	}
 	if have < all {
 		w.fail(StrongISR, "partition %d: %d is committed, node %d (in sync %v, eligible %v) holds %d (durable %d)",
@@ -157,7 +162,7 @@ func (w *World) checkActing(r *replica, what string) {
 // its producer is missing that was not acknowledged, or may be lost.
 func (w *World) checkSequence(r *replica, q *produce, last int32) {
 	p := w.parts[r.part]
-	if p.lossy || p.acksOne || q.done || q.e.producer != q.c.id {
+	if p.lossy || p.acksOne || q.done || q.e.producer != q.c.id || r.disk.forgot {
 		return
 	}
 	switch {
@@ -229,6 +234,10 @@ func (w *World) checkCut(r *replica, to int) {
 		return
 	}
 	if to < len(p.committed) && r.disk.entries[to] == p.committed[to] {
+		if l := r.leader(); l != nil && l.disk.forgot { // it was not compared with this one, see checkForgotten
+			w.loseUnseen(p, t.Partitions[0])
+			return
+		}
 		w.fail(ByEpoch, "partition %d: node %d cuts its log to %d, %d is committed and the same there", r.part, r.n.id, to, len(p.committed))
 	}
 }
@@ -270,7 +279,7 @@ type leading struct {
 // checkRefused: a leader that was elected cleanly holds everything that anybody
 // ever showed.
 func (w *World) checkRefused(r *replica, e *partition.Effect) {
-	if p := w.parts[r.part]; p.synced && !p.lossy && !r.disk.wounded {
+	if p := w.parts[r.part]; p.synced && !p.lossy && !w.wounded(p) {
 		w.fail(ByEpoch, "partition %d: node %d should truncate to %d, below its watermark %d", r.part, r.n.id, e.Offset, e.HW)
 	}
 }

@@ -30,7 +30,7 @@ func (w *World) unable(tell bool) string {
 	}
 	for _, p := range w.parts {
 		t := w.meta.latest().TopicByID(p.topic)
-		if t == nil {
+		if t == nil || p.unseen {
 			continue
 		}
 		q := t.Partitions[0]
@@ -94,6 +94,9 @@ func (w *World) unsettled(tell bool) string {
 		if t == nil {
 			return say("topic %s is missing", p.name)
 		}
+		if p.unseen {
+			continue
+		}
 		if q := t.Partitions[0]; q.Leader < 0 || len(q.ISR) != len(q.Replicas) || q.Moving() {
 			return say("partition %d: leader %d, in sync %v, eligible %v, last %v; %s", p.index, q.Leader, q.ISR, q.ELR, q.LastISR, w.describe(p))
 		}
@@ -104,7 +107,7 @@ func (w *World) unsettled(tell bool) string {
 		}
 	}
 	for i, c := range w.clients {
-		if c.acked < 3 && c.part.deletedAt == 0 {
+		if c.acked < 3 && c.part.deletedAt == 0 && !c.part.unseen {
 			return say("producer %d of partition %d got %d acknowledgements", i, c.part.index, c.acked)
 		}
 	}
@@ -139,7 +142,7 @@ func (w *World) checkEnd() {
 		return
 	}
 	for _, p := range w.parts {
-		if p.deletedAt != 0 {
+		if p.deletedAt != 0 || p.unseen {
 			continue
 		}
 		for _, id := range w.replicas(p) {

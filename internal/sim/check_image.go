@@ -49,6 +49,7 @@ func (w *World) checkCommand(old, im *metadata.Image, cmd *metav1.Command, resul
 		if cmd.GetFinishReassignments() != nil && a != b {
 			w.counts.Moved++
 		}
+		w.checkAnyWhole(p, b)
 		w.checkMembers(p)
 	}
 }
@@ -124,9 +125,88 @@ func (w *World) checkElection(p *part, a, b *metadata.Partition, im *metadata.Im
 		w.fail(Unclean, "partition %d: leader %d was neither in sync %v nor eligible %v", p.index, b.Leader, a.ISR, a.ELR)
 	case a.InELR(b.Leader):
 		w.counts.ELRElections++
+		w.noteCompared(a, b)
+		w.checkForgotten(p, a, b, im, cmd)
 	case a.Replica(b.Leader).RecoveredEpoch == im.Broker(b.Leader).Epoch:
 		w.counts.RestartElections++
+		w.checkForgotten(p, a, b, im, cmd)
 	}
+}
+
+// noteCompared counts the elections in which an eligible leader held more than an in-sync
+// member that is there.
+func (w *World) noteCompared(a, b *metadata.Partition) {
+	led := b.Replica(b.Leader)
+	for _, id := range a.ISR {
+		if r := b.Replica(id); b.InELR(id) && w.meta.latest().Broker(id).Epoch == r.RecoveredEpoch && !w.meta.latest().Broker(id).Fenced &&
+			(led.LastEpoch > r.LastEpoch || led.LastEpoch == r.LastEpoch && led.LogEndOffset > r.LogEndOffset) {
+			w.counts.Compared++
+			return
+		}
+	}
+}
+
+// checkForgotten: a replica that came back with less than its drive had confirmed leads only
+// where nobody is there who told more and has everything, or who never went away. Then
+// records may be lost. One that told little when it came back and has followed since
+// refuses the shorter log, as everyone does when a leadership moves that somebody holds.
+func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.Image, cmd *metav1.Command) {
+	d, led := w.nodes[b.Leader].disk(p), b.Replica(b.Leader)
+	if d == nil || led.RecoveredEpoch != im.Broker(b.Leader).Epoch {
+		return
+	}
+	if d.heal(p.committed); !d.forgot {
+		return
+	}
+	// Nothing is compared where the leader goes and others followed it, where somebody moves the
+	// leadership, and where the leader goes on with what it leads.
+	compared := a.Leader < 0 || cmd.GetRegisterBroker() != nil
+	whole := false
+	for i := range b.Replicas {
+		r := &b.Replicas[i]
+		if !a.InISR(r.NodeID) && !a.InELR(r.NodeID) || im.Broker(r.NodeID).Fenced || r.Damage != metadata.DamageNone || !w.hasAll(p, r.NodeID) {
+			continue
+		}
+		whole = true
+		if compared && (r.RecoveredEpoch != im.Broker(r.NodeID).Epoch || r.LastEpoch > led.LastEpoch || r.LastEpoch == led.LastEpoch && r.LogEndOffset > led.LogEndOffset) {
+			w.fail(Unclean, "partition %d: node %d is elected, whose drive forgot what it confirmed, and node %d has everything: %+v", p.index, b.Leader, r.NodeID, b.Replicas)
+		}
+	}
+	if !whole {
+		w.loseUnseen(p, b)
+	}
+}
+
+// checkAnyWhole notes that a replica leads whose drive forgot what it confirmed, when
+// whoever had it has left: with a minimum of one, nobody who leaves stays eligible.
+func (w *World) checkAnyWhole(p *part, b *metadata.Partition) {
+	if b.Leader < 0 || !p.synced {
+		return
+	}
+	if d := w.nodes[b.Leader].disk(p); d == nil || !d.forgot {
+		return
+	}
+	for _, id := range slices.Concat(b.ISR, b.ELR) {
+		if w.hasAll(p, id) {
+			return
+		}
+	}
+	w.loseUnseen(p, b)
+}
+
+// loseUnseen makes the log of a leader whose drive forgot records the truth.
+func (w *World) loseUnseen(p *part, b *metadata.Partition) {
+	if !p.unseen {
+		w.counts.LostUnseen++
+	}
+	p.beyond, p.unseen = true, true
+	d := w.nodes[b.Leader].disk(p)
+	d.had = 0
+	kept := d.entries[:min(len(d.entries), len(p.committed))]
+	if at := differ(kept, p.committed[:len(kept)], d.start); at >= 0 {
+		kept = kept[:at]
+	}
+	w.adoptLog(p, b, kept, d.start)
 }
 
 // checkLongest: the last in-sync set elects when all of it are there: one that never
@@ -171,6 +251,10 @@ func (w *World) adopt(p *part, b *metadata.Partition) {
 	if r := w.healthy(b.Leader, p); r != nil && r.cutting { // it leads with what is left
 		kept = kept[:min(len(kept), r.cutTo)]
 	}
+	w.adoptLog(p, b, kept, start)
+}
+
+func (w *World) adoptLog(p *part, b *metadata.Partition, kept []entry, start int) {
 	lost := func(r ackedRecord) bool { return r.offset >= start && (r.offset >= len(kept) || kept[r.offset] != r.e) }
 	if p.synced && !p.beyond {
 		if slices.ContainsFunc(p.acked, lost) {

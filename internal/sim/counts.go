@@ -8,7 +8,7 @@ type Counts struct {
 	Kills, PowerCuts, AllDown, Pauses, Cuts, OneWayCuts                                        int
 	FullDisks, RefusedFull, PausedFull                                                         int
 	CleanStops, FailedFlushes, HungFlushes, SlowDisks                                          int
-	LostBytes, FoundDamage, TwoDisks, FailedResigns, Reports                                   int
+	LostBytes, LyingDisks, FoundDamage, TwoDisks, FailedResigns, Reports                       int
 	ClockSteps, SlowLinks, LateImages                                                          int
 	LastWords, FrozenLinks, LeaderSeries, LeaderMoves, Cascades, Reassignments, Moved, Dropped int
 	Deletions, DeletedAway, DeletedMoving, RemovedLater, Recreated, RefusedDeletions           int
@@ -20,7 +20,7 @@ type Counts struct {
 	Truncations, Rebuilds                                                                      int
 	ISRChanges, UnknownISR, StaleISR                                                           int
 	ELRElections, LastISRElections, RestartElections                                           int
-	LossyElections, BestCopyElections                                                          int
+	LossyElections, BestCopyElections, LostUnseen, Compared                                    int
 	Duplicates, OutOfOrder, Failovers, Superseded                                              int
 	TimedOut, Suspensions                                                                      int
 	// RefusedTruncations must not happen where no records may be lost; replicas of

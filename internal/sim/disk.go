@@ -25,12 +25,23 @@ type disk struct {
 	// promised and watermark are what the checkpoint says.
 	promised, watermark int
 	damage              partition.Damage
-	// wounded: bytes that were durable were taken away, by a fault.
-	wounded bool
+	// wounded: bytes that were durable were taken away, by a fault. forgot: the checkpoint
+	// does not know, so that nobody does, of what went up to had; it ends with the wound
+	// when so much is there again.
+	wounded, forgot bool
+	had             int
 	// real is the log itself, if logs are real.
 	real *commitlog.Log
 	// version changes with every truncation: a flush that began before counts for nothing.
 	version int
+}
+
+// disk is what a node's disk holds of a partition; nil: nothing.
+func (n *node) disk(p *part) *disk {
+	if p.index >= len(n.disks) {
+		return nil
+	}
+	return n.disks[p.index]
 }
 
 // epochEnd is what a log answers for an epoch: its largest one at or below, and
@@ -93,6 +104,20 @@ func (d *disk) wound(to int) {
 	d.entries = d.entries[:to:to]
 	d.durable, d.wounded = min(d.durable, to), true
 	d.version++
+}
+
+// forgetTo is a wound of a drive that lied: the checkpoint of what is gone is gone with it.
+func (d *disk) forgetTo(to int) {
+	d.forgot, d.had = true, d.durable
+	d.wound(to)
+	d.promised, d.watermark = min(d.promised, to), min(d.watermark, to)
+}
+
+// heal ends the wound of a drive that lied when all that is committed is there again.
+func (d *disk) heal(committed []entry) {
+	if n := len(committed); d.forgot && d.durable >= max(n, d.had) && differ(d.entries[:n], committed, d.start) < 0 {
+		d.wounded, d.forgot = false, false
+	}
 }
 
 // powerCut keeps some of what was not durable.

@@ -31,6 +31,7 @@ func faults() []fault {
 		{4, "full disk", (*World).faultFull},
 		{6, "lost bytes", (*World).faultBytes},
 		{5, "damage found", (*World).faultFound},
+		{8, "lying disk", (*World).faultLies},
 		{4, "clock step", (*World).faultClock},
 		{8, "slow link", (*World).faultSlowLink},
 		{10, "frozen link", (*World).faultFreeze},
@@ -520,6 +521,57 @@ func (w *World) faultFound() {
 	}
 }
 
+// faultLies cuts the power of a node whose drive has confirmed what it kept in a cache of its
+// own: what it forgets the checkpoint forgets, too, so that no recovery can tell. Often it is
+// the last in sync of a partition whose others died a moment before.
+func (w *World) faultLies() {
+	parts := slices.DeleteFunc(w.woundable(), func(p *part) bool {
+		l := w.leaderOf(p)
+		return l == nil || !l.up || !w.mayWound(p, l.id)
+	})
+	if len(parts) == 0 || w.chance(30) {
+		w.forget(w.anyNode())
+		return
+	}
+	l := w.leaderOf(parts[0])
+	for _, id := range w.replicas(parts[0]) {
+		if o := w.nodes[id]; o != l && o.up {
+			w.endOf(o)
+			w.restart(o, w.between(time.Second, 3*time.Second))
+		}
+	}
+	w.after(w.between(200*time.Millisecond, 1200*time.Millisecond), "the last in sync loses power", func() {
+		if !w.healed {
+			w.forget(l)
+		}
+	})
+}
+
+// forget cuts the power of a node, whose disk forgets something of every partition of which
+// another has everything.
+func (w *World) forget(n *node) {
+	if !n.up {
+		return
+	}
+	var lost []*part
+	for _, p := range w.woundable() {
+		if w.mayWound(p, n.id) {
+			lost = append(lost, p)
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	w.counts.LyingDisks++
+	n.powerCut()
+	w.restart(n, w.downTime())
+	for _, p := range lost {
+		d := n.disks[p.index]
+		w.noteWound(p, n.id)
+		d.forgetTo(d.start + w.rng.IntN(d.promised-d.start))
+	}
+}
+
 // woundable are the partitions whose promise outlives lost bytes, in any order.
 func (w *World) woundable() []*part {
 	var out []*part
@@ -544,9 +596,8 @@ func (w *World) noteWound(p *part, id int32) {
 // and unhurt, keeps all that anybody was ever shown, whether that one's log takes records
 // or not. In some runs no other need be: then the loss must not be a silent one.
 func (w *World) mayWound(p *part, id int32) bool {
-	n := w.nodes[id]
-	if w.opts.Quiet != nil || p.index >= len(n.disks) || n.disks[p.index] == nil || n.disks[p.index].promised <= n.disks[p.index].start ||
-		n.disks[p.index].wounded || n.disks[p.index].damage != partition.DamageNone {
+	d := w.nodes[id].disk(p)
+	if w.opts.Quiet != nil || d == nil || d.promised <= d.start || d.wounded || d.damage != partition.DamageNone {
 		return false
 	}
 	return w.mix.beyond || w.keeps(p, id)
@@ -555,7 +606,8 @@ func (w *World) mayWound(p *part, id int32) bool {
 // wounded reports whether a disk has lost bytes of a partition.
 func (w *World) wounded(p *part) bool {
 	return slices.ContainsFunc(w.nodes, func(n *node) bool {
-		return p.index < len(n.disks) && n.disks[p.index] != nil && n.disks[p.index].wounded
+		d := n.disk(p)
+		return d != nil && d.wounded
 	})
 }
 
@@ -563,13 +615,14 @@ func (w *World) wounded(p *part) bool {
 func (w *World) keeps(p *part, but int32) bool {
 	q := w.meta.latest().TopicByID(p.topic).Partitions[0]
 	return !q.Moving() && slices.ContainsFunc(w.replicas(p), func(id int32) bool {
-		n := w.nodes[id]
-		if id == but || !q.InISR(id) && !q.InELR(id) || p.index >= len(n.disks) || n.disks[p.index] == nil {
-			return false
-		}
-		d := n.disks[p.index]
-		return !d.wounded && d.damage == partition.DamageNone && d.durable >= len(p.committed)
+		return id != but && (q.InISR(id) || q.InELR(id)) && w.hasAll(p, id)
 	})
+}
+
+// hasAll: the disk of a node holds all that anybody was ever shown, unhurt.
+func (w *World) hasAll(p *part, id int32) bool {
+	d := w.nodes[id].disk(p)
+	return d != nil && !d.wounded && d.damage == partition.DamageNone && d.durable >= len(p.committed)
 }
 
 func (w *World) faultClock() {

@@ -29,6 +29,9 @@ type part struct {
 	started, deleted int
 	// beyond: at some time nobody kept everything.
 	beyond bool
+	// unseen: records were lost that nobody knows of but those who still have them and
+	// refuse to follow without. An operator has to look.
+	unseen bool
 	// lossy: an election was allowed to lose records, in that epoch.
 	lossy      bool
 	lossyEpoch record.Epoch

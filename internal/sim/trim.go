@@ -172,7 +172,10 @@ func (r *replica) beginAnew(at int) {
 		for i := range entries {
 			entries[i].epoch = record.UnknownEpoch
 		}
-		*r.disk = disk{entries: entries, start: at, durable: at, promised: at, watermark: at, version: r.disk.version + 1, real: r.disk.real}
+		*r.disk = disk{
+			entries: entries, start: at, durable: at, promised: at, watermark: at, version: r.disk.version + 1, real: r.disk.real,
+			wounded: r.disk.forgot, forgot: r.disk.forgot, had: r.disk.had,
+		}
 		if l := r.disk.real; l != nil {
 			err := r.still(func() error {
 				if at > 0 {
