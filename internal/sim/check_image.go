@@ -164,7 +164,13 @@ func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.I
 	whole := false
 	for i := range b.Replicas {
 		r := &b.Replicas[i]
-		if !a.InISR(r.NodeID) && !a.InELR(r.NodeID) || im.Broker(r.NodeID).Fenced || r.Damage != metadata.DamageNone || !w.hasAll(p, r.NodeID) {
+		if !a.InISR(r.NodeID) && !a.InELR(r.NodeID) || r.Damage != metadata.DamageNone || !w.hasAll(p, r.NodeID) {
+			continue
+		}
+		if im.Broker(r.NodeID).Fenced {
+			if compared && cmd.GetElectLeaders() == nil { // only the controller knows how long somebody was away
+				w.fail(Unclean, "partition %d: node %d is elected, whose drive forgot what it confirmed, and nobody waited for node %d: %+v", p.index, b.Leader, r.NodeID, b.Replicas)
+			}
 			continue
 		}
 		whole = true

@@ -527,9 +527,9 @@ func (w *World) faultFound() {
 func (w *World) faultLies() {
 	parts := slices.DeleteFunc(w.woundable(), func(p *part) bool {
 		l := w.leaderOf(p)
-		return l == nil || !l.up || !w.mayWound(p, l.id)
+		return l == nil || !l.up || !w.mayWound(p, l.id) || !w.quorumWithout(p, l)
 	})
-	if len(parts) == 0 || w.chance(30) {
+	if len(parts) == 0 || w.chance(20) {
 		w.forget(w.anyNode())
 		return
 	}
@@ -545,6 +545,18 @@ func (w *World) faultLies() {
 			w.forget(l)
 		}
 	})
+}
+
+// quorumWithout: with all replicas of a partition down but one, the metadata goes on, so that
+// they are fenced.
+func (w *World) quorumWithout(p *part, but *node) bool {
+	votes := 0
+	for _, n := range w.nodes[:voters] {
+		if n.up && !n.paused && (n == but || !slices.Contains(w.replicas(p), n.id)) {
+			votes++
+		}
+	}
+	return votes > voters/2
 }
 
 // forget cuts the power of a node, whose disk forgets something of every partition of which
