@@ -41,6 +41,7 @@ func (m *movingImages) Changed(after uint64) <-chan struct{} {
 }
 
 func (m *movingImages) WaitApplied(context.Context, uint64) error { return nil }
+func (m *movingImages) ReadBarrier(context.Context) error         { return nil }
 
 func (m *movingImages) move(im *metadata.Image) {
 	m.mu.Lock()

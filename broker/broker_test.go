@@ -34,6 +34,7 @@ type fixedImage struct{ im *metadata.Image }
 func (f fixedImage) Image() *metadata.Image                    { return f.im }
 func (f fixedImage) Changed(uint64) <-chan struct{}            { return nil }
 func (f fixedImage) WaitApplied(context.Context, uint64) error { return nil }
+func (f fixedImage) ReadBarrier(context.Context) error         { return nil }
 
 // image applies commands to an empty image.
 func image(t *testing.T, commands ...*metav1.Command) *metadata.Image {

@@ -23,6 +23,9 @@ type Images interface {
 	// Changed is closed once the image's index is beyond after.
 	Changed(after uint64) <-chan struct{}
 	WaitApplied(ctx context.Context, index uint64) error
+	// ReadBarrier returns once Image holds all that was committed anywhere when it was
+	// called; cluster.ErrCannotAsk: the controller's release does not tell.
+	ReadBarrier(ctx context.Context) error
 }
 
 // Controller is the way to the controller, wherever it runs.

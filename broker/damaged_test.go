@@ -67,7 +67,7 @@ func TestADamagedLeaderEndsAtItsLimit(t *testing.T) {
 		code api.Code
 	}{{10, api.CodeNone}, {11, api.CodeOffsetOutOfRange}, {30, api.CodeOffsetOutOfRange}} {
 		var r api.FetchResult
-		l.b.readOne(&r, &api.FetchPartition{PartitionRef: ref, Offset: tt.from, MaxBytes: 1 << 20, LeaderEpoch: -1}, 1<<20, true, false)
+		l.b.readFrom(l, &r, &api.FetchPartition{PartitionRef: ref, Offset: tt.from, MaxBytes: 1 << 20, LeaderEpoch: -1}, reading{room: 1 << 20, must: true})
 		require.Equal(t, tt.code, api.CodeOf(asError(r.Err)), "fetch from %d: %v", tt.from, r.Err)
 		require.Equal(t, record.Offset(10), r.HighWatermark)
 	}

@@ -33,28 +33,53 @@ func (b *Broker) TopicName(id api.TopicID) (string, bool) {
 // EpochEnds says where leader epochs of partitions led here end. A consumer asks
 // after a change of leader, to find out whether what it has read is still there
 // (KIP-320).
-func (b *Broker) EpochEnds(_ context.Context, queries []api.EpochQuery) ([]api.EpochEnd, error) {
+func (b *Broker) EpochEnds(ctx context.Context, queries []api.EpochQuery) ([]api.EpochEnd, error) {
 	results := make([]api.EpochEnd, len(queries))
+	if !b.epochEnds(queries, results, false) {
+		return results, nil
+	}
+	asked := b.askMetadata(ctx, 0)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b.epochEnds(queries, results, asked)
+	return results, nil
+}
+
+// epochEnds fills results; asked: the metadata is as new as the queries. doubt: as in look.
+func (b *Broker) epochEnds(queries []api.EpochQuery, results []api.EpochEnd, asked bool) (doubt bool) {
 	for i := range queries {
-		q, r := &queries[i], &results[i]
-		*r = api.EpochEnd{PartitionRef: q.PartitionRef, Epoch: record.UnknownEpoch, End: record.UnknownOffset}
-		l, err := b.serving(&r.PartitionRef)
-		if err == nil {
-			err = b.mayRead(l, &api.FetchPartition{LeaderEpoch: q.LeaderEpoch})
-		}
-		switch {
-		case err != nil:
-			r.Err = err
-		case q.Epoch == l.epoch():
-			// The current one has not ended: what may be read of it does.
-			r.Epoch, r.End = q.Epoch, l.logEnd()
-		case q.Epoch >= 0 && q.Epoch < l.epoch():
-			if epoch, end := l.epochEnd(q.Epoch); epoch >= 0 {
-				r.Epoch, r.End = epoch, end
-			}
+		doubt = b.epochEndsAt(&queries[i], &results[i], asked) || doubt
+	}
+	return doubt
+}
+
+func (b *Broker) epochEndsAt(q *api.EpochQuery, r *api.EpochEnd, asked bool) (doubt bool) {
+	*r = api.EpochEnd{PartitionRef: q.PartitionRef, Epoch: record.UnknownEpoch, End: record.UnknownOffset}
+	l, err := b.serving(&r.PartitionRef)
+	if err != nil {
+		r.Err = err
+		return false
+	}
+	leads := l.epoch()
+	if r.Err = b.mayRead(l, &api.FetchPartition{LeaderEpoch: q.LeaderEpoch}); r.Err != nil || q.Epoch < 0 {
+		return false
+	}
+	if q.Epoch == leads {
+		// The current one has not ended: what may be read of it does.
+		r.Epoch, r.End = q.Epoch, l.logEnd()
+		return false
+	}
+	if q.Epoch < leads {
+		if epoch, end := l.epochEnd(q.Epoch); epoch >= 0 {
+			r.Epoch, r.End = epoch, end
+			return false
 		}
 	}
-	return results, nil
+	// A consumer starts anew that hears of an epoch which nobody knows: one of a newer
+	// leader, or of records that only this broker has removed.
+	doubt, r.Err = b.mayJudge(l, leads, asked)
+	return doubt
 }
 
 // Logs lists the partitions that lie here.

@@ -27,7 +27,10 @@ func (b *Broker) Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchR
 
 func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
 	results := make([]api.FetchResult, len(req.Partitions))
-	if done, _ := b.read(req, results); done || req.MaxWait <= 0 {
+	switch at := b.read(req, results, false); {
+	case at.doubt:
+		return b.settle(ctx, req, results)
+	case at.done || req.MaxWait <= 0:
 		return results, nil
 	}
 	p := newPoll()
@@ -45,11 +48,14 @@ func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchRe
 		// The first look after joining the readers closes the gap before it. While
 		// it waits a fetch holds no memory.
 		releaseResults(results)
-		done, short := b.read(req, results)
-		if done || last {
+		at := b.read(req, results, false)
+		if at.doubt {
+			return b.settle(ctx, req, results)
+		}
+		if at.done || last {
 			return results, nil
 		}
-		if short && !inLine {
+		if at.short && !inLine {
 			inLine = true
 			b.short.add(p)
 			defer b.leaveLine(p)
@@ -77,31 +83,50 @@ func (b *Broker) leaveLine(p *poll) {
 	b.short.wake()
 }
 
-// read fills results with what is there now, and reports whether that is an
-// answer: enough bytes, or an error. short: there is more, but no memory for it;
-// with anything at all that is an answer too.
-func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult) (done, short bool) {
+// look is what one look at the partitions of a fetch found.
+type look struct {
+	// done: it is an answer, for there are enough bytes or an error.
+	done bool
+	// short: there is more, but no memory for it; with anything at all that is an
+	// answer too.
+	short bool
+	// doubt: a client would be sent elsewhere, and nobody was asked whether this broker
+	// still leads.
+	doubt bool
+}
+
+// read fills results with what is there now. asked: the metadata is as new as the
+// request (settle).
+func (b *Broker) read(req *api.FetchRequest, results []api.FetchResult, asked bool) (at look) {
 	most := min(req.MaxBytes, b.maxAnswer())
 	room, got, failed := most, 0, false
 	for i := range req.Partitions {
 		r := &results[i]
-		short = b.readOne(r, &req.Partitions[i], room, got == 0, req.Files) || short
+		short, doubt := b.readOne(r, &req.Partitions[i], reading{room: room, must: got == 0, files: req.Files, asked: asked})
+		at.short, at.doubt = at.short || short, at.doubt || doubt
 		failed = failed || r.Err != nil
 		got += r.Bytes()
 		room = most - got
 	}
-	return failed || got >= min(req.MinBytes, most) || short && got > 0, short
+	at.done = failed || got >= min(req.MinBytes, most) || at.short && got > 0
+	return at
 }
 
 // maxAnswer bounds what one client is sent at once: what it does not take stays
 // in memory.
 func (b *Broker) maxAnswer() int { return int(b.cfg.Arena.Limit() / 8) }
 
-// readOne reads one partition into r, whose memory it uses again. Below a room of
-// zero bytes it reads only when it must, so that the first batch gets through
-// whatever its size. files: a range of a file will do. short: there is no memory for
-// what could be read.
-func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, must, files bool) (short bool) {
+// reading is how a partition is read. Below a room of zero bytes that is done only when
+// it must, so that the first batch gets through whatever its size. files: a range of a
+// file will do. asked: as in read.
+type reading struct {
+	room               int
+	must, files, asked bool
+}
+
+// readOne reads one partition into r, whose memory it uses again. short: there is no
+// memory for what could be read. doubt: as in look.
+func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, how reading) (short, doubt bool) {
 	*r = api.FetchResult{
 		PartitionRef: fp.PartitionRef, HighWatermark: record.UnknownOffset, LogStartOffset: record.UnknownOffset,
 		Batches: r.Batches[:0],
@@ -109,8 +134,22 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	l, err := b.serving(&r.PartitionRef)
 	if err != nil {
 		r.Err = err
-		return false
+		return false, false
 	}
+	epoch := l.epoch()
+	short = b.readFrom(l, r, fp, how)
+	if r.Err == nil || r.Err.Code != api.CodeOffsetOutOfRange {
+		return short, false
+	}
+	doubt, err = b.mayJudge(l, epoch, how.asked)
+	if err != nil {
+		r.Err, r.Diverging = err, nil
+	}
+	return short, doubt
+}
+
+// readFrom is readOne for a replica that leads as far as it knows.
+func (b *Broker) readFrom(l *localReplica, r *api.FetchResult, fp *api.FetchPartition, how reading) (short bool) {
 	if r.Err = b.mayRead(l, fp); r.Err != nil {
 		return false
 	}
@@ -119,11 +158,11 @@ func (b *Broker) readOne(r *api.FetchResult, fp *api.FetchPartition, room int, m
 	if r.Err, r.Diverging = b.misplaced(l, fp, start); r.Err != nil {
 		return false
 	}
-	if fp.Offset >= hw || room <= 0 && !must {
+	if fp.Offset >= hw || how.room <= 0 && !how.must {
 		return false
 	}
-	o := commitlog.ReadOptions{From: fp.Offset, Limit: hw, MaxBytes: min(max(room, 0), fp.MaxBytes), Bounded: true}
-	if files {
+	o := commitlog.ReadOptions{From: fp.Offset, Limit: hw, MaxBytes: min(max(how.room, 0), fp.MaxBytes), Bounded: true}
+	if how.files {
 		if file := l.log.ReadRange(o); file != nil {
 			r.File = file
 			return false

@@ -463,6 +463,9 @@ func (k *Consumer) fetchFailed(a asked, e *Error, diverging *pb.EpochEnd) *Error
 	case CodeNotLeader, CodeLeaderNotAvailable, CodeFencedLeaderEpoch, CodeStorageFailed, CodeShuttingDown:
 		k.hintLater(s.tp, e.leader)
 		return nil
+	case CodeOffsetNotAvailable:
+		k.c.meta.refresh() // it may have been replaced as the leader
+		return nil
 	case CodeUnknownTopic, CodeUnknownPartition:
 		k.c.meta.refresh()
 		if s.unknown.IsZero() {

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type peerServer struct {
 	pb.UnimplementedClusterServiceServer
 	node *Node
-	// old: of a release without framed streams.
+	// old: of a release without framed streams and ReadIndex.
 	old bool
 }
 
@@ -51,6 +51,13 @@ func (s peerServer) Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatReques
 
 func (s peerServer) Propose(ctx context.Context, r *pb.ProposeRequest) (*pb.ProposeResponse, error) {
 	return s.node.HandlePropose(ctx, r)
+}
+
+func (s peerServer) ReadIndex(ctx context.Context, r *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
+	if s.old {
+		return s.UnimplementedClusterServiceServer.ReadIndex(ctx, r)
+	}
+	return s.node.HandleReadIndex(ctx, r)
 }
 
 // testNode is a node with its peer listener. It keeps its addresses and its

@@ -18,6 +18,7 @@
 //	peers.go                connections to other brokers
 //	propose.go              asking for a change, registering
 //	heartbeat.go            the broker's side of its session
+//	readbarrier.go          knowing all that was committed before one asked
 //	term.go                 a term as controller: barrier, decisions
 //	term_propose.go         answering proposals: placing topics, Join
 //	term_heartbeat.go       the controller's side of sessions; dialling suspects
@@ -54,6 +55,11 @@
 // newest one that was answered, which is before the time the controller counts
 // from: it stops to lead before another may.
 //
+// Until then it may have been relieved of a partition and not know it: acks do not depend
+// on that, for they need the followers. What would be wrong if it were so (that an offset
+// is not in the log) it says after ReadBarrier, which shows what the metadata was at some
+// time after it was asked.
+//
 // # Goroutines
 //
 //	task                    started by      ends with
@@ -66,6 +72,7 @@
 //	term.probeLoop          the term        the end of the term
 //	term.spreadLoop         the term        the end of the term
 //	session.run             Register        Close; waits for its receiver
+//	readBarrier.run         ReadBarrier     nobody waits any more, or Close
 //	streamLayer.acceptLoop  Start           streamLayer.Close
 //	streamLayer.welcome     acceptLoop      its hello, or streamLayer.Close
 //	Node.await              its caller      the answer of Raft; one that Raft forgets is left behind
@@ -76,7 +83,7 @@
 // are waited for, then peers, Raft and the store are closed. Raft's own wait is
 // bounded: a goroutine of it that hangs in a write to a dead disk never ends.
 //
-// Locks: fsm.mu, leaderWatch.mu, controllerFinder.mu, session.mu, Peers.mu,
+// Locks: fsm.mu, leaderWatch.mu, controllerFinder.mu, session.mu, readBarrier.mu, Peers.mu,
 // streamLayer.mu and term.mu are leaves: nothing is called under one that takes
 // another, and nothing is waited for.
 package cluster

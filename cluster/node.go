@@ -49,6 +49,7 @@ type Node struct {
 	leaders *leaderWatch
 	finder  *controllerFinder
 	session *session
+	reads   *readBarrier
 	term    atomic.Pointer[term] // nil unless this node is the controller
 
 	tasks   waits // goroutines that end with stop
@@ -146,6 +147,7 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 	n.peers = newPeers(n)
 	n.finder = &controllerFinder{node: n}
 	n.session = newSession(n)
+	n.reads = &readBarrier{node: n}
 	return n, nil
 }
 

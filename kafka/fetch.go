@@ -19,6 +19,8 @@ const (
 	maxFetchWait      = 5 * time.Minute
 	// zstdFetch is the first version of the request whose clients know zstd (KIP-110).
 	zstdFetch = 10
+	// notAvailableFetch is the first one whose clients know OFFSET_NOT_AVAILABLE (KIP-392).
+	notAvailableFetch = 11
 )
 
 // fetch reads and sends the answer, its records by reference. One connection
@@ -41,6 +43,7 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 	}
 	defer a.release()
 	a.refuseZstd()
+	a.sayOlder()
 	return a.send(c)
 }
 
@@ -118,6 +121,19 @@ func (a *fetchAnswer) refuseZstd() {
 		if r := &a.results[i]; usesZstd(r.Batches) {
 			r.Release()
 			r.Err = kafkaError(kerr.UnsupportedCompressionType, "zstd needs Fetch version 10, this is %d", a.header.version).At(r.Topic, r.Partition)
+		}
+	}
+}
+
+// sayOlder tells clients that would not know the code that they should look for the
+// leader, and ask again.
+func (a *fetchAnswer) sayOlder() {
+	if a.header.version >= notAvailableFetch {
+		return
+	}
+	for i := range a.results {
+		if r := &a.results[i]; r.Err != nil && r.Err.Code == api.CodeOffsetNotAvailable {
+			r.Err = kafkaError(kerr.NotLeaderForPartition, "%s", r.Err.Message).At(r.Topic, r.Partition)
 		}
 	}
 }

@@ -19,6 +19,10 @@ const (
 	timestampLastTiered    = -5
 )
 
+// notAvailableList is the first version whose clients know OFFSET_NOT_AVAILABLE (KIP-207).
+// Those before it look for the leader, and ask again.
+const notAvailableList = 5
+
 func listOffsets(ctx context.Context, d *Door, c *call, req *kmsg.ListOffsetsRequest) (*kmsg.ListOffsetsResponse, error) {
 	var queries []api.ListOffset
 	var refused []*api.Error
@@ -44,6 +48,8 @@ func listOffsets(ctx context.Context, d *Door, c *call, req *kmsg.ListOffsetsReq
 			r, refusal := &results[0], refused[0]
 			results, refused = results[1:], refused[1:]
 			switch {
+			case r.Err != nil && r.Err.Code == api.CodeOffsetNotAvailable && c.version < notAvailableList:
+				out.ErrorCode = c.fail(kerr.LeaderNotAvailable)
 			case r.Err != nil:
 				out.ErrorCode = c.code(r.Err)
 			case refusal != nil:

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -92,6 +93,9 @@ type Config struct {
 	// LogLevel is the least level that is logged; LogJSON is log.format=json.
 	LogLevel slog.Level
 	LogJSON  bool
+
+	// dial opens connections to other nodes in place of a net.Dialer: tests cut them.
+	dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Voter is a member of the metadata quorum.

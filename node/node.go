@@ -223,7 +223,7 @@ func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec, registry *pro
 		AdvertiseRaft: n.cfg.AdvertiseRaft, AdvertisePeer: n.cfg.AdvertisePeer,
 		DialOptions: append(wire.DialOptions(codec), grpc.WithTransportCredentials(insecure.NewCredentials())),
 		Logger:      n.logger, SessionTimeout: n.cfg.SessionTimeout, HeartbeatInterval: n.cfg.HeartbeatInterval,
-		ElectionTimeout: n.cfg.RaftElection,
+		ElectionTimeout: n.cfg.RaftElection, Dial: n.cfg.dial,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ type Members interface {
 	Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinResponse, error)
 	Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error
 	HandlePropose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error)
+	HandleReadIndex(ctx context.Context, req *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error)
 }
 
 // Replicas is the broker's side of what brokers tell each other about partitions.
@@ -74,6 +75,14 @@ func (d *PeerDoor) Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatRequest
 func (d *PeerDoor) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
 	if m := d.members.Load(); m != nil {
 		return (*m).HandlePropose(ctx, req)
+	}
+	return nil, starting()
+}
+
+// ReadIndex implements ClusterService.
+func (d *PeerDoor) ReadIndex(ctx context.Context, req *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
+	if m := d.members.Load(); m != nil {
+		return (*m).HandleReadIndex(ctx, req)
 	}
 	return nil, starting()
 }

@@ -483,6 +483,9 @@ func TestPeerDoorBeforeOpen(t *testing.T) {
 	if _, err := d.Propose(t.Context(), nil); status.Code(err) != codes.Unavailable {
 		t.Errorf("propose: %v", err)
 	}
+	if _, err := d.ReadIndex(t.Context(), nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("read index: %v", err)
+	}
 	if err := d.Replicate(nil); status.Code(err) != codes.Unavailable {
 		t.Errorf("replicate: %v", err)
 	}

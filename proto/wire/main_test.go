@@ -209,6 +209,10 @@ func (s *services) Propose(context.Context, *pb.ProposeRequest) (*pb.ProposeResp
 	return &pb.ProposeResponse{Index: 9}, nil
 }
 
+func (s *services) ReadIndex(context.Context, *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
+	return &pb.ReadIndexResponse{Index: 11}, nil
+}
+
 func (s *services) Heartbeat(stream grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error {
 	in, err := stream.Recv()
 	if err != nil {

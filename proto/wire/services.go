@@ -34,6 +34,7 @@ type ClusterServer interface {
 	Join(context.Context, *pb.JoinRequest) (*pb.JoinResponse, error)
 	Heartbeat(grpc.BidiStreamingServer[pb.HeartbeatRequest, pb.HeartbeatResponse]) error
 	Propose(context.Context, *pb.ProposeRequest) (*pb.ProposeResponse, error)
+	ReadIndex(context.Context, *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error)
 	Progress(context.Context, *pb.ProgressRequest) (*pb.ProgressResponse, error)
 	Replicate(grpc.BidiStreamingServer[pb.ReplicateRequest, Replicated]) error
 }
@@ -85,6 +86,7 @@ func RegisterCluster(s grpc.ServiceRegistrar, impl ClusterServer) {
 			{MethodName: "Join", Handler: unary(pb.ClusterService_Join_FullMethodName, ClusterServer.Join)},
 			{MethodName: "Progress", Handler: unary(pb.ClusterService_Progress_FullMethodName, ClusterServer.Progress)},
 			{MethodName: "Propose", Handler: unary(pb.ClusterService_Propose_FullMethodName, ClusterServer.Propose)},
+			{MethodName: "ReadIndex", Handler: unary(pb.ClusterService_ReadIndex_FullMethodName, ClusterServer.ReadIndex)},
 		},
 		Streams: []grpc.StreamDesc{
 			bidi("Heartbeat", ClusterServer.Heartbeat),

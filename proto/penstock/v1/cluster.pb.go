@@ -701,6 +701,86 @@ func (x *HeartbeatResponse) GetImageIndex() uint64 {
 	return 0
 }
 
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+type ReadIndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type ProposeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -730,7 +810,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +822,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[9]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +835,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProposeRequest) GetKind() isProposeRequest_Kind {
@@ -1031,7 +1111,7 @@ type CreateTopicProposal struct {
 
 func (x *CreateTopicProposal) Reset() {
 	*x = CreateTopicProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1123,7 @@ func (x *CreateTopicProposal) String() string {
 func (*CreateTopicProposal) ProtoMessage() {}
 
 func (x *CreateTopicProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[10]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1136,7 @@ func (x *CreateTopicProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicProposal.ProtoReflect.Descriptor instead.
 func (*CreateTopicProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateTopicProposal) GetName() string {
@@ -1112,7 +1192,7 @@ type ReplaceBrokerProposal struct {
 
 func (x *ReplaceBrokerProposal) Reset() {
 	*x = ReplaceBrokerProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1204,7 @@ func (x *ReplaceBrokerProposal) String() string {
 func (*ReplaceBrokerProposal) ProtoMessage() {}
 
 func (x *ReplaceBrokerProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[11]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1217,7 @@ func (x *ReplaceBrokerProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceBrokerProposal.ProtoReflect.Descriptor instead.
 func (*ReplaceBrokerProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReplaceBrokerProposal) GetNodeId() int32 {
@@ -1163,7 +1243,7 @@ type RemoveBrokerProposal struct {
 
 func (x *RemoveBrokerProposal) Reset() {
 	*x = RemoveBrokerProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1255,7 @@ func (x *RemoveBrokerProposal) String() string {
 func (*RemoveBrokerProposal) ProtoMessage() {}
 
 func (x *RemoveBrokerProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[12]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1268,7 @@ func (x *RemoveBrokerProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBrokerProposal.ProtoReflect.Descriptor instead.
 func (*RemoveBrokerProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RemoveBrokerProposal) GetNodeId() int32 {
@@ -1210,7 +1290,7 @@ type VoterProposal struct {
 
 func (x *VoterProposal) Reset() {
 	*x = VoterProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1302,7 @@ func (x *VoterProposal) String() string {
 func (*VoterProposal) ProtoMessage() {}
 
 func (x *VoterProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[13]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1315,7 @@ func (x *VoterProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoterProposal.ProtoReflect.Descriptor instead.
 func (*VoterProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VoterProposal) GetNodeId() int32 {
@@ -1265,7 +1345,7 @@ type AddPartitionsProposal struct {
 
 func (x *AddPartitionsProposal) Reset() {
 	*x = AddPartitionsProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1357,7 @@ func (x *AddPartitionsProposal) String() string {
 func (*AddPartitionsProposal) ProtoMessage() {}
 
 func (x *AddPartitionsProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[14]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1370,7 @@ func (x *AddPartitionsProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsProposal.ProtoReflect.Descriptor instead.
 func (*AddPartitionsProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddPartitionsProposal) GetName() string {
@@ -1327,7 +1407,7 @@ type ElectUncleanProposal struct {
 
 func (x *ElectUncleanProposal) Reset() {
 	*x = ElectUncleanProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1419,7 @@ func (x *ElectUncleanProposal) String() string {
 func (*ElectUncleanProposal) ProtoMessage() {}
 
 func (x *ElectUncleanProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[15]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1432,7 @@ func (x *ElectUncleanProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectUncleanProposal.ProtoReflect.Descriptor instead.
 func (*ElectUncleanProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ElectUncleanProposal) GetTopic() string {
@@ -1395,7 +1475,7 @@ type DecommissionProposal struct {
 
 func (x *DecommissionProposal) Reset() {
 	*x = DecommissionProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1487,7 @@ func (x *DecommissionProposal) String() string {
 func (*DecommissionProposal) ProtoMessage() {}
 
 func (x *DecommissionProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[16]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1500,7 @@ func (x *DecommissionProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionProposal.ProtoReflect.Descriptor instead.
 func (*DecommissionProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DecommissionProposal) GetDecommission() *v1.DecommissionBroker {
@@ -1451,7 +1531,7 @@ type RebalanceProposal struct {
 
 func (x *RebalanceProposal) Reset() {
 	*x = RebalanceProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1543,7 @@ func (x *RebalanceProposal) String() string {
 func (*RebalanceProposal) ProtoMessage() {}
 
 func (x *RebalanceProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[17]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1556,7 @@ func (x *RebalanceProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceProposal.ProtoReflect.Descriptor instead.
 func (*RebalanceProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RebalanceProposal) GetTopicIds() [][]byte {
@@ -1510,7 +1590,7 @@ type ElectPreferredProposal struct {
 
 func (x *ElectPreferredProposal) Reset() {
 	*x = ElectPreferredProposal{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1602,7 @@ func (x *ElectPreferredProposal) String() string {
 func (*ElectPreferredProposal) ProtoMessage() {}
 
 func (x *ElectPreferredProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[18]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1615,7 @@ func (x *ElectPreferredProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectPreferredProposal.ProtoReflect.Descriptor instead.
 func (*ElectPreferredProposal) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ElectPreferredProposal) GetPartitions() []*PartitionRef {
@@ -1555,7 +1635,7 @@ type PartitionRef struct {
 
 func (x *PartitionRef) Reset() {
 	*x = PartitionRef{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1647,7 @@ func (x *PartitionRef) String() string {
 func (*PartitionRef) ProtoMessage() {}
 
 func (x *PartitionRef) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[19]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1660,7 @@ func (x *PartitionRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
 func (*PartitionRef) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PartitionRef) GetTopicId() []byte {
@@ -1610,7 +1690,7 @@ type PlannedMove struct {
 
 func (x *PlannedMove) Reset() {
 	*x = PlannedMove{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1702,7 @@ func (x *PlannedMove) String() string {
 func (*PlannedMove) ProtoMessage() {}
 
 func (x *PlannedMove) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[20]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1715,7 @@ func (x *PlannedMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedMove.ProtoReflect.Descriptor instead.
 func (*PlannedMove) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PlannedMove) GetTopicId() []byte {
@@ -1689,7 +1769,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1781,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[21]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1794,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -1797,7 +1877,7 @@ type ReplicateRequest struct {
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1889,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[22]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1902,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplicateRequest) GetOpen() *StreamOpen {
@@ -1874,7 +1954,7 @@ type StreamOpen struct {
 
 func (x *StreamOpen) Reset() {
 	*x = StreamOpen{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1966,7 @@ func (x *StreamOpen) String() string {
 func (*StreamOpen) ProtoMessage() {}
 
 func (x *StreamOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[23]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1979,7 @@ func (x *StreamOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOpen.ProtoReflect.Descriptor instead.
 func (*StreamOpen) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StreamOpen) GetFollower() int32 {
@@ -1960,7 +2040,7 @@ type ReplicaHandshake struct {
 
 func (x *ReplicaHandshake) Reset() {
 	*x = ReplicaHandshake{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2052,7 @@ func (x *ReplicaHandshake) String() string {
 func (*ReplicaHandshake) ProtoMessage() {}
 
 func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[24]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2065,7 @@ func (x *ReplicaHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshake.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshake) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReplicaHandshake) GetTopicId() []byte {
@@ -2069,7 +2149,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2161,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[25]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2174,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplicaAck) GetTopicId() []byte {
@@ -2157,7 +2237,7 @@ type ReplicaStop struct {
 
 func (x *ReplicaStop) Reset() {
 	*x = ReplicaStop{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2249,7 @@ func (x *ReplicaStop) String() string {
 func (*ReplicaStop) ProtoMessage() {}
 
 func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[26]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2262,7 @@ func (x *ReplicaStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStop.ProtoReflect.Descriptor instead.
 func (*ReplicaStop) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReplicaStop) GetTopicId() []byte {
@@ -2219,7 +2299,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2311,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[27]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2324,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplicateResponse) GetHandshakes() []*ReplicaHandshakeReply {
@@ -2295,7 +2375,7 @@ type ReplicaHandshakeReply struct {
 
 func (x *ReplicaHandshakeReply) Reset() {
 	*x = ReplicaHandshakeReply{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2387,7 @@ func (x *ReplicaHandshakeReply) String() string {
 func (*ReplicaHandshakeReply) ProtoMessage() {}
 
 func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[28]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2400,7 @@ func (x *ReplicaHandshakeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHandshakeReply.ProtoReflect.Descriptor instead.
 func (*ReplicaHandshakeReply) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReplicaHandshakeReply) GetTopicId() []byte {
@@ -2429,7 +2509,7 @@ type ReplicaPush struct {
 
 func (x *ReplicaPush) Reset() {
 	*x = ReplicaPush{}
-	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2521,7 @@ func (x *ReplicaPush) String() string {
 func (*ReplicaPush) ProtoMessage() {}
 
 func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_cluster_proto_msgTypes[29]
+	mi := &file_penstock_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2534,7 @@ func (x *ReplicaPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaPush.ProtoReflect.Descriptor instead.
 func (*ReplicaPush) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_penstock_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReplicaPush) GetTopicId() []byte {
@@ -2589,7 +2669,10 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"\fmay_shutdown\x18\x03 \x01(\bR\vmayShutdown\x12\x14\n" +
 	"\x05stale\x18\x04 \x01(\bR\x05stale\x12\x1f\n" +
 	"\vimage_index\x18\x05 \x01(\x04R\n" +
-	"imageIndex\"\xa1\t\n" +
+	"imageIndex\"\x12\n" +
+	"\x10ReadIndexRequest\")\n" +
+	"\x11ReadIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xa1\t\n" +
 	"\x0eProposeRequest\x12>\n" +
 	"\bregister\x18\x01 \x01(\v2 .penstock.meta.v1.RegisterBrokerH\x00R\bregister\x12<\n" +
 	"\n" +
@@ -2755,12 +2838,13 @@ const file_penstock_v1_cluster_proto_rawDesc = "" +
 	"StreamKind\x12\x1b\n" +
 	"\x17STREAM_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13STREAM_KIND_IN_SYNC\x10\x01\x12\x18\n" +
-	"\x14STREAM_KIND_CATCH_UP\x10\x022\xbc\x03\n" +
+	"\x14STREAM_KIND_CATCH_UP\x10\x022\x88\x04\n" +
 	"\x0eClusterService\x12>\n" +
 	"\x05Hello\x12\x19.penstock.v1.HelloRequest\x1a\x1a.penstock.v1.HelloResponse\x12;\n" +
 	"\x04Join\x12\x18.penstock.v1.JoinRequest\x1a\x19.penstock.v1.JoinResponse\x12N\n" +
 	"\tHeartbeat\x12\x1d.penstock.v1.HeartbeatRequest\x1a\x1e.penstock.v1.HeartbeatResponse(\x010\x01\x12D\n" +
-	"\aPropose\x12\x1b.penstock.v1.ProposeRequest\x1a\x1c.penstock.v1.ProposeResponse\x12N\n" +
+	"\aPropose\x12\x1b.penstock.v1.ProposeRequest\x1a\x1c.penstock.v1.ProposeResponse\x12J\n" +
+	"\tReadIndex\x12\x1d.penstock.v1.ReadIndexRequest\x1a\x1e.penstock.v1.ReadIndexResponse\x12N\n" +
 	"\tReplicate\x12\x1d.penstock.v1.ReplicateRequest\x1a\x1e.penstock.v1.ReplicateResponse(\x010\x01\x12G\n" +
 	"\bProgress\x12\x1c.penstock.v1.ProgressRequest\x1a\x1d.penstock.v1.ProgressResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
@@ -2777,7 +2861,7 @@ func file_penstock_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_penstock_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_penstock_v1_cluster_proto_goTypes = []any{
 	(StreamKind)(0),                // 0: penstock.v1.StreamKind
 	(*HelloRequest)(nil),           // 1: penstock.v1.HelloRequest
@@ -2789,83 +2873,87 @@ var file_penstock_v1_cluster_proto_goTypes = []any{
 	(*JoinResponse)(nil),           // 7: penstock.v1.JoinResponse
 	(*HeartbeatRequest)(nil),       // 8: penstock.v1.HeartbeatRequest
 	(*HeartbeatResponse)(nil),      // 9: penstock.v1.HeartbeatResponse
-	(*ProposeRequest)(nil),         // 10: penstock.v1.ProposeRequest
-	(*CreateTopicProposal)(nil),    // 11: penstock.v1.CreateTopicProposal
-	(*ReplaceBrokerProposal)(nil),  // 12: penstock.v1.ReplaceBrokerProposal
-	(*RemoveBrokerProposal)(nil),   // 13: penstock.v1.RemoveBrokerProposal
-	(*VoterProposal)(nil),          // 14: penstock.v1.VoterProposal
-	(*AddPartitionsProposal)(nil),  // 15: penstock.v1.AddPartitionsProposal
-	(*ElectUncleanProposal)(nil),   // 16: penstock.v1.ElectUncleanProposal
-	(*DecommissionProposal)(nil),   // 17: penstock.v1.DecommissionProposal
-	(*RebalanceProposal)(nil),      // 18: penstock.v1.RebalanceProposal
-	(*ElectPreferredProposal)(nil), // 19: penstock.v1.ElectPreferredProposal
-	(*PartitionRef)(nil),           // 20: penstock.v1.PartitionRef
-	(*PlannedMove)(nil),            // 21: penstock.v1.PlannedMove
-	(*ProposeResponse)(nil),        // 22: penstock.v1.ProposeResponse
-	(*ReplicateRequest)(nil),       // 23: penstock.v1.ReplicateRequest
-	(*StreamOpen)(nil),             // 24: penstock.v1.StreamOpen
-	(*ReplicaHandshake)(nil),       // 25: penstock.v1.ReplicaHandshake
-	(*ReplicaAck)(nil),             // 26: penstock.v1.ReplicaAck
-	(*ReplicaStop)(nil),            // 27: penstock.v1.ReplicaStop
-	(*ReplicateResponse)(nil),      // 28: penstock.v1.ReplicateResponse
-	(*ReplicaHandshakeReply)(nil),  // 29: penstock.v1.ReplicaHandshakeReply
-	(*ReplicaPush)(nil),            // 30: penstock.v1.ReplicaPush
-	nil,                            // 31: penstock.v1.CreateTopicProposal.ConfigsEntry
-	(*v1.RegisterBroker)(nil),      // 32: penstock.meta.v1.RegisterBroker
-	(*v1.ChangeIsr)(nil),           // 33: penstock.meta.v1.ChangeIsr
-	(*v1.DeleteTopic)(nil),         // 34: penstock.meta.v1.DeleteTopic
-	(*v1.AlterTopicConfig)(nil),    // 35: penstock.meta.v1.AlterTopicConfig
-	(*v1.AllocateProducerIds)(nil), // 36: penstock.meta.v1.AllocateProducerIds
-	(*v1.ReassignPartitions)(nil),  // 37: penstock.meta.v1.ReassignPartitions
-	(*v1.RecoverReplica)(nil),      // 38: penstock.meta.v1.RecoverReplica
-	(*v1.DecommissionBroker)(nil),  // 39: penstock.meta.v1.DecommissionBroker
-	(*Error)(nil),                  // 40: penstock.v1.Error
+	(*ReadIndexRequest)(nil),       // 10: penstock.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),      // 11: penstock.v1.ReadIndexResponse
+	(*ProposeRequest)(nil),         // 12: penstock.v1.ProposeRequest
+	(*CreateTopicProposal)(nil),    // 13: penstock.v1.CreateTopicProposal
+	(*ReplaceBrokerProposal)(nil),  // 14: penstock.v1.ReplaceBrokerProposal
+	(*RemoveBrokerProposal)(nil),   // 15: penstock.v1.RemoveBrokerProposal
+	(*VoterProposal)(nil),          // 16: penstock.v1.VoterProposal
+	(*AddPartitionsProposal)(nil),  // 17: penstock.v1.AddPartitionsProposal
+	(*ElectUncleanProposal)(nil),   // 18: penstock.v1.ElectUncleanProposal
+	(*DecommissionProposal)(nil),   // 19: penstock.v1.DecommissionProposal
+	(*RebalanceProposal)(nil),      // 20: penstock.v1.RebalanceProposal
+	(*ElectPreferredProposal)(nil), // 21: penstock.v1.ElectPreferredProposal
+	(*PartitionRef)(nil),           // 22: penstock.v1.PartitionRef
+	(*PlannedMove)(nil),            // 23: penstock.v1.PlannedMove
+	(*ProposeResponse)(nil),        // 24: penstock.v1.ProposeResponse
+	(*ReplicateRequest)(nil),       // 25: penstock.v1.ReplicateRequest
+	(*StreamOpen)(nil),             // 26: penstock.v1.StreamOpen
+	(*ReplicaHandshake)(nil),       // 27: penstock.v1.ReplicaHandshake
+	(*ReplicaAck)(nil),             // 28: penstock.v1.ReplicaAck
+	(*ReplicaStop)(nil),            // 29: penstock.v1.ReplicaStop
+	(*ReplicateResponse)(nil),      // 30: penstock.v1.ReplicateResponse
+	(*ReplicaHandshakeReply)(nil),  // 31: penstock.v1.ReplicaHandshakeReply
+	(*ReplicaPush)(nil),            // 32: penstock.v1.ReplicaPush
+	nil,                            // 33: penstock.v1.CreateTopicProposal.ConfigsEntry
+	(*v1.RegisterBroker)(nil),      // 34: penstock.meta.v1.RegisterBroker
+	(*v1.ChangeIsr)(nil),           // 35: penstock.meta.v1.ChangeIsr
+	(*v1.DeleteTopic)(nil),         // 36: penstock.meta.v1.DeleteTopic
+	(*v1.AlterTopicConfig)(nil),    // 37: penstock.meta.v1.AlterTopicConfig
+	(*v1.AllocateProducerIds)(nil), // 38: penstock.meta.v1.AllocateProducerIds
+	(*v1.ReassignPartitions)(nil),  // 39: penstock.meta.v1.ReassignPartitions
+	(*v1.RecoverReplica)(nil),      // 40: penstock.meta.v1.RecoverReplica
+	(*v1.DecommissionBroker)(nil),  // 41: penstock.meta.v1.DecommissionBroker
+	(*Error)(nil),                  // 42: penstock.v1.Error
 }
 var file_penstock_v1_cluster_proto_depIdxs = []int32{
 	4,  // 0: penstock.v1.ProgressRequest.partitions:type_name -> penstock.v1.PartitionProgress
-	32, // 1: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
-	33, // 2: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
-	11, // 3: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
-	34, // 4: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
-	35, // 5: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
-	36, // 6: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
-	37, // 7: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
-	17, // 8: penstock.v1.ProposeRequest.decommission:type_name -> penstock.v1.DecommissionProposal
-	18, // 9: penstock.v1.ProposeRequest.rebalance:type_name -> penstock.v1.RebalanceProposal
-	19, // 10: penstock.v1.ProposeRequest.elect_preferred:type_name -> penstock.v1.ElectPreferredProposal
-	12, // 11: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
-	13, // 12: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
-	14, // 13: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
-	15, // 14: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
-	16, // 15: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
-	38, // 16: penstock.v1.ProposeRequest.recover:type_name -> penstock.meta.v1.RecoverReplica
-	31, // 17: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
-	39, // 18: penstock.v1.DecommissionProposal.decommission:type_name -> penstock.meta.v1.DecommissionBroker
-	20, // 19: penstock.v1.ElectPreferredProposal.partitions:type_name -> penstock.v1.PartitionRef
-	40, // 20: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
-	21, // 21: penstock.v1.ProposeResponse.moves:type_name -> penstock.v1.PlannedMove
-	24, // 22: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
-	25, // 23: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
-	26, // 24: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
-	27, // 25: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
+	34, // 1: penstock.v1.ProposeRequest.register:type_name -> penstock.meta.v1.RegisterBroker
+	35, // 2: penstock.v1.ProposeRequest.change_isr:type_name -> penstock.meta.v1.ChangeIsr
+	13, // 3: penstock.v1.ProposeRequest.create_topic:type_name -> penstock.v1.CreateTopicProposal
+	36, // 4: penstock.v1.ProposeRequest.delete_topic:type_name -> penstock.meta.v1.DeleteTopic
+	37, // 5: penstock.v1.ProposeRequest.alter_topic:type_name -> penstock.meta.v1.AlterTopicConfig
+	38, // 6: penstock.v1.ProposeRequest.allocate_producer_ids:type_name -> penstock.meta.v1.AllocateProducerIds
+	39, // 7: penstock.v1.ProposeRequest.reassign:type_name -> penstock.meta.v1.ReassignPartitions
+	19, // 8: penstock.v1.ProposeRequest.decommission:type_name -> penstock.v1.DecommissionProposal
+	20, // 9: penstock.v1.ProposeRequest.rebalance:type_name -> penstock.v1.RebalanceProposal
+	21, // 10: penstock.v1.ProposeRequest.elect_preferred:type_name -> penstock.v1.ElectPreferredProposal
+	14, // 11: penstock.v1.ProposeRequest.replace_broker:type_name -> penstock.v1.ReplaceBrokerProposal
+	15, // 12: penstock.v1.ProposeRequest.remove_broker:type_name -> penstock.v1.RemoveBrokerProposal
+	16, // 13: penstock.v1.ProposeRequest.voter:type_name -> penstock.v1.VoterProposal
+	17, // 14: penstock.v1.ProposeRequest.add_partitions:type_name -> penstock.v1.AddPartitionsProposal
+	18, // 15: penstock.v1.ProposeRequest.elect_unclean:type_name -> penstock.v1.ElectUncleanProposal
+	40, // 16: penstock.v1.ProposeRequest.recover:type_name -> penstock.meta.v1.RecoverReplica
+	33, // 17: penstock.v1.CreateTopicProposal.configs:type_name -> penstock.v1.CreateTopicProposal.ConfigsEntry
+	41, // 18: penstock.v1.DecommissionProposal.decommission:type_name -> penstock.meta.v1.DecommissionBroker
+	22, // 19: penstock.v1.ElectPreferredProposal.partitions:type_name -> penstock.v1.PartitionRef
+	42, // 20: penstock.v1.ProposeResponse.results:type_name -> penstock.v1.Error
+	23, // 21: penstock.v1.ProposeResponse.moves:type_name -> penstock.v1.PlannedMove
+	26, // 22: penstock.v1.ReplicateRequest.open:type_name -> penstock.v1.StreamOpen
+	27, // 23: penstock.v1.ReplicateRequest.handshakes:type_name -> penstock.v1.ReplicaHandshake
+	28, // 24: penstock.v1.ReplicateRequest.acks:type_name -> penstock.v1.ReplicaAck
+	29, // 25: penstock.v1.ReplicateRequest.stops:type_name -> penstock.v1.ReplicaStop
 	0,  // 26: penstock.v1.StreamOpen.kind:type_name -> penstock.v1.StreamKind
-	29, // 27: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
-	30, // 28: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
-	40, // 29: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
+	31, // 27: penstock.v1.ReplicateResponse.handshakes:type_name -> penstock.v1.ReplicaHandshakeReply
+	32, // 28: penstock.v1.ReplicateResponse.pushes:type_name -> penstock.v1.ReplicaPush
+	42, // 29: penstock.v1.ReplicaHandshakeReply.error:type_name -> penstock.v1.Error
 	1,  // 30: penstock.v1.ClusterService.Hello:input_type -> penstock.v1.HelloRequest
 	6,  // 31: penstock.v1.ClusterService.Join:input_type -> penstock.v1.JoinRequest
 	8,  // 32: penstock.v1.ClusterService.Heartbeat:input_type -> penstock.v1.HeartbeatRequest
-	10, // 33: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
-	23, // 34: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
-	3,  // 35: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
-	2,  // 36: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
-	7,  // 37: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
-	9,  // 38: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
-	22, // 39: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
-	28, // 40: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
-	5,  // 41: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
-	36, // [36:42] is the sub-list for method output_type
-	30, // [30:36] is the sub-list for method input_type
+	12, // 33: penstock.v1.ClusterService.Propose:input_type -> penstock.v1.ProposeRequest
+	10, // 34: penstock.v1.ClusterService.ReadIndex:input_type -> penstock.v1.ReadIndexRequest
+	25, // 35: penstock.v1.ClusterService.Replicate:input_type -> penstock.v1.ReplicateRequest
+	3,  // 36: penstock.v1.ClusterService.Progress:input_type -> penstock.v1.ProgressRequest
+	2,  // 37: penstock.v1.ClusterService.Hello:output_type -> penstock.v1.HelloResponse
+	7,  // 38: penstock.v1.ClusterService.Join:output_type -> penstock.v1.JoinResponse
+	9,  // 39: penstock.v1.ClusterService.Heartbeat:output_type -> penstock.v1.HeartbeatResponse
+	24, // 40: penstock.v1.ClusterService.Propose:output_type -> penstock.v1.ProposeResponse
+	11, // 41: penstock.v1.ClusterService.ReadIndex:output_type -> penstock.v1.ReadIndexResponse
+	30, // 42: penstock.v1.ClusterService.Replicate:output_type -> penstock.v1.ReplicateResponse
+	5,  // 43: penstock.v1.ClusterService.Progress:output_type -> penstock.v1.ProgressResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -2877,7 +2965,7 @@ func file_penstock_v1_cluster_proto_init() {
 		return
 	}
 	file_penstock_v1_common_proto_init()
-	file_penstock_v1_cluster_proto_msgTypes[9].OneofWrappers = []any{
+	file_penstock_v1_cluster_proto_msgTypes[11].OneofWrappers = []any{
 		(*ProposeRequest_Register)(nil),
 		(*ProposeRequest_ChangeIsr)(nil),
 		(*ProposeRequest_CreateTopic)(nil),
@@ -2901,7 +2989,7 @@ func file_penstock_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_cluster_proto_rawDesc), len(file_penstock_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	ClusterService_Join_FullMethodName      = "/penstock.v1.ClusterService/Join"
 	ClusterService_Heartbeat_FullMethodName = "/penstock.v1.ClusterService/Heartbeat"
 	ClusterService_Propose_FullMethodName   = "/penstock.v1.ClusterService/Propose"
+	ClusterService_ReadIndex_FullMethodName = "/penstock.v1.ClusterService/ReadIndex"
 	ClusterService_Replicate_FullMethodName = "/penstock.v1.ClusterService/Replicate"
 	ClusterService_Progress_FullMethodName  = "/penstock.v1.ClusterService/Progress"
 )
@@ -41,6 +42,10 @@ type ClusterServiceClient interface {
 	Heartbeat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HeartbeatRequest, HeartbeatResponse], error)
 	// A request to change metadata. Only the controller answers; it decides and proposes.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
+	// How far the metadata log must be applied by whoever wants to know all that was
+	// committed before it asked. Only the controller answers, when it has found that it
+	// still is: a majority stored an entry of its own after the question.
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// The follower dials the leader and opens one stream for each kind; without gRPC
 	// where the leader's hello says that it takes them so.
 	Replicate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReplicateRequest, ReplicateResponse], error)
@@ -100,6 +105,16 @@ func (c *clusterServiceClient) Propose(ctx context.Context, in *ProposeRequest, 
 	return out, nil
 }
 
+func (c *clusterServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexResponse)
+	err := c.cc.Invoke(ctx, ClusterService_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterServiceClient) Replicate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReplicateRequest, ReplicateResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ClusterService_ServiceDesc.Streams[1], ClusterService_Replicate_FullMethodName, cOpts...)
@@ -137,6 +152,10 @@ type ClusterServiceServer interface {
 	Heartbeat(grpc.BidiStreamingServer[HeartbeatRequest, HeartbeatResponse]) error
 	// A request to change metadata. Only the controller answers; it decides and proposes.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
+	// How far the metadata log must be applied by whoever wants to know all that was
+	// committed before it asked. Only the controller answers, when it has found that it
+	// still is: a majority stored an entry of its own after the question.
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// The follower dials the leader and opens one stream for each kind; without gRPC
 	// where the leader's hello says that it takes them so.
 	Replicate(grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]) error
@@ -164,6 +183,9 @@ func (UnimplementedClusterServiceServer) Heartbeat(grpc.BidiStreamingServer[Hear
 }
 func (UnimplementedClusterServiceServer) Propose(context.Context, *ProposeRequest) (*ProposeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
+}
+func (UnimplementedClusterServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
 }
 func (UnimplementedClusterServiceServer) Replicate(grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]) error {
 	return status.Error(codes.Unimplemented, "method Replicate not implemented")
@@ -253,6 +275,24 @@ func _ClusterService_Propose_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_Replicate_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ClusterServiceServer).Replicate(&grpc.GenericServerStream[ReplicateRequest, ReplicateResponse]{ServerStream: stream})
 }
@@ -296,6 +336,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Propose",
 			Handler:    _ClusterService_Propose_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _ClusterService_ReadIndex_Handler,
 		},
 		{
 			MethodName: "Progress",

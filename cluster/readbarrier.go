@@ -1,0 +1,169 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+const (
+	// readTry bounds one question to the controller.
+	readTry = time.Second
+	// readPause is between two of them: each is an entry of the metadata log, and clients
+	// may ask without end.
+	readPause = 20 * time.Millisecond
+)
+
+// readBarrier is what all read barriers of a node share: they wait for the next question
+// to the controller, so that whatever their number one is under way and one is waited for.
+type readBarrier struct {
+	node *Node
+
+	mu      sync.Mutex // guards what follows
+	next    *readRound // begins after it was asked for; nil: nobody waits for it
+	running bool       // the goroutine that asks is there
+}
+
+// readRound is one question to the controller.
+type readRound struct {
+	done chan struct{} // closed when there is an answer
+	err  error         // set before
+}
+
+// ReadBarrier returns once Image holds all that was committed to the metadata log when
+// ReadBarrier was called, wherever (what Raft calls a linearizable read). A heartbeat that
+// is answered does not show that: the controller may be one that was replaced, and its
+// answer may be an old one. It takes a write of the log on a majority of the voters.
+//
+// Errors: ctx's, with what kept the answer away; ErrCannotAsk; ErrClosed.
+func (n *Node) ReadBarrier(ctx context.Context) error {
+	var last error
+	for {
+		r := n.reads.join()
+		select {
+		case <-r.done:
+			if r.err == nil || errors.Is(r.err, ErrCannotAsk) {
+				return r.err
+			}
+			last = r.err // the next round is a pause away
+		case <-n.stopped:
+			return ErrClosed
+		case <-n.failed:
+			return n.failure
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a controller that still is one: %w", errors.Join(ctx.Err(), last))
+		}
+	}
+}
+
+// join returns a round that has not begun.
+func (b *readBarrier) join() *readRound {
+	b.mu.Lock()
+	if b.next == nil {
+		b.next = &readRound{done: make(chan struct{})}
+	}
+	r, start := b.next, !b.running
+	b.running = true
+	b.mu.Unlock()
+	if start {
+		b.node.background(b.run)
+	}
+	return r
+}
+
+// begin takes the round that is waited for; nil: none is, and the goroutine ends.
+func (b *readBarrier) begin() *readRound {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.next
+	b.next = nil
+	b.running = r != nil
+	return r
+}
+
+// run asks as long as somebody waits for an answer.
+func (b *readBarrier) run(ctx context.Context) {
+	for r := b.begin(); r != nil; r = b.begin() {
+		r.err = b.node.catchUp(ctx)
+		close(r.done)
+		select {
+		case <-time.After(readPause):
+		case <-ctx.Done():
+			return // who waits hears that the node is closed
+		}
+	}
+}
+
+// catchUp asks once, and applies what it is told of.
+func (n *Node) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTry)
+	defer cancel()
+	index, err := n.askReadIndex(ctx)
+	if err != nil {
+		return err
+	}
+	return n.WaitApplied(ctx, index)
+}
+
+func (n *Node) askReadIndex(ctx context.Context) (uint64, error) {
+	if t := n.term.Load(); t != nil {
+		return t.readIndex(ctx)
+	}
+	ref, err := n.finder.find(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if ref.nodeID == n.cfg.NodeID {
+		return 0, ErrNoController // the term has just ended, or is about to begin
+	}
+	conn, err := n.peers.conn(ctx, ref)
+	if err != nil {
+		n.finder.forget(ref)
+		return 0, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer n.cancelWhenDeposed(ctx, cancel, ref)()
+	resp, err := pb.NewClusterServiceClient(conn).ReadIndex(ctx, &pb.ReadIndexRequest{})
+	if status.Code(err) == codes.Unimplemented {
+		return 0, fmt.Errorf("%w: node %d", ErrCannotAsk, ref.nodeID)
+	}
+	if err != nil {
+		n.finder.forget(ref)
+		return 0, FromStatus(err)
+	}
+	return resp.GetIndex(), nil
+}
+
+// HandleReadIndex answers ReadIndex. Only the controller does.
+func (n *Node) HandleReadIndex(ctx context.Context, _ *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
+	t := n.term.Load()
+	if t == nil {
+		return nil, Status(n.notController())
+	}
+	index, err := t.readIndex(ctx)
+	if err != nil {
+		return nil, Status(err)
+	}
+	return &pb.ReadIndexResponse{Index: index}, nil
+}
+
+// readIndex is an index up to which everything was committed that was when it was called.
+// The barrier is stored by a majority in this term, so no later one had begun. Raft's
+// VerifyLeader would do without a write, but counts answers to messages that were sent
+// before it was called.
+func (t *term) readIndex(ctx context.Context) (uint64, error) {
+	if err := t.awaitReady(ctx); err != nil {
+		return 0, err
+	}
+	if err := t.barrier(ctx); err != nil {
+		return 0, newError(pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER, "node %d does not know whether it is the controller: %v", t.node.cfg.NodeID, err)
+	}
+	return t.node.Image().Index(), nil
+}
