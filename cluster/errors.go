@@ -22,7 +22,7 @@ var (
 	ErrOutcomeUnknown = errors.New("cluster: outcome unknown")
 	// ErrUnknownNode says that the metadata image has no broker of that id.
 	ErrUnknownNode = errors.New("cluster: unknown node")
-	// ErrCannotAsk: the controller is of an earlier release, which does not answer it.
+	// ErrCannotAsk says that the controller is of an earlier release, which does not answer.
 	ErrCannotAsk = errors.New("cluster: the controller is of an earlier release")
 	// ErrDataLost says that the directory holds Raft state but no identity, or the
 	// reverse of what the identity promises.
