@@ -354,8 +354,10 @@ func (cut) inject(ctx context.Context, lab *chaos.Lab, node int) (time.Time, err
 			c.Peers = append(c.Peers, id)
 		}
 	}
-	from := time.Now()
-	return from, lab.Network.Cut(ctx, c)
+	// From when it is whole: what still gets through while its rules are made is no
+	// write after it.
+	err := lab.Network.Cut(ctx, c)
+	return time.Now(), err
 }
 
 func (cut) heal(ctx context.Context, lab *chaos.Lab, node int) error {
