@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -43,7 +44,16 @@ func (b *Broker) settle(ctx context.Context, req *api.FetchRequest, results []ap
 // what is asked.
 func (b *Broker) askMetadata(ctx context.Context, wait time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, min(max(wait, judgeWait), judgeWaitMost))
+	var ending sync.WaitGroup
+	defer ending.Wait()
 	defer cancel()
+	ending.Go(func() {
+		select {
+		case <-b.stopping: // a stopping broker keeps nobody waiting
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	err := b.cfg.Images.ReadBarrier(ctx)
 	// A controller of an earlier release cannot be asked: while the cluster is being
 	// upgraded things are as they were.
