@@ -181,12 +181,7 @@ func serve(t *testing.T, b *broker, arena *record.Arena) *Door {
 // observed is a client of d and the other end as the door has it.
 func observed(t *testing.T, d *Door) (net.Conn, *seen) {
 	t.Helper()
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	client := dial(t, lis.Addr().String())
-	server, err := lis.Accept()
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
+	client, server := connected(t)
 	s := &seen{Conn: server}
 	d.admit(s, "")
 	return client, s
@@ -268,14 +263,21 @@ func TestRecordsAreSentFromWhereTheyLie(t *testing.T) {
 // onTCP is a client of a door, with nothing between it and the door's end of TCP.
 func onTCP(t *testing.T, d *Door) net.Conn {
 	t.Helper()
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	client := dial(t, lis.Addr().String())
-	server, err := lis.Accept()
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
+	client, server := connected(t)
 	d.admit(server, "")
 	return client
+}
+
+// connected are the two ends of a TCP connection.
+func connected(t *testing.T) (client, server net.Conn) {
+	t.Helper()
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	client = dial(t, lis.Addr().String())
+	server, err = lis.Accept()
+	require.NoError(t, err)
+	require.NoError(t, lis.Close())
+	return client, server
 }
 
 // Ranges of files go out among what is in memory, in their places, to clients of versions
