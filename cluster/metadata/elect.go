@@ -90,7 +90,8 @@ type ElectOptions struct {
 // What a replica told is exact as long as there is no leader to follow, and old when it has
 // followed since. So nothing is compared, and nobody waited for, where a leader goes while
 // in-sync followers are there (2). Where an old word loses an election all the same, its
-// replica refuses the shorter log (broker/partition), and is heard.
+// replica refuses the shorter log (broker/partition), and is heard, if it knows by then
+// that what it holds was committed (docs/decisions/0013-forgotten.md, "What stays").
 //
 // The wait for eligible members costs no acknowledgement with acks=all: as long as there are
 // any, the in-sync set is below its minimum, and its leader could only refuse.

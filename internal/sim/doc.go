@@ -53,9 +53,9 @@
 // Disks fail together: lost bytes, found at a start or while the process runs, beside
 // flushes that fail. As long as one replica that was in sync keeps what it was told to,
 // nothing may be lost; in some runs (mix.beyond) all may lose bytes, and then it is the best copy
-// that leads. Drives lie: at a power cut they
-// forget what they confirmed, checkpoint included. Nothing may be lost then as long as
-// somebody who has everything is compared. Disks fill up: leaders refuse, followers pause.
+// that leads. Drives lie: at a power cut they forget what they confirmed, checkpoint
+// included. Nothing may be lost then as long as somebody who has everything is compared.
+// Disks fill up: leaders refuse, followers pause.
 //
 // # Log starts
 //
