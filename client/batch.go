@@ -37,7 +37,7 @@ const (
 	batchOpen   batchState = iota // takes records
 	batchQueued                   // to be sent, or sent again
 	batchAway                     // sent, no answer yet
-	batchDone                     // settled; an answer may still come
+	batchDone                     // outcome known; an answer may still come
 )
 
 type pending struct {

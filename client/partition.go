@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,8 @@ type partition struct {
 	sink     *sink
 	marked   *sink    // whose ready list has the partition
 	open     *batch   // takes records; nil: none
-	queue    []*batch // sealed, not settled, oldest first
+	queue    []*batch // sealed, outcome not known, oldest first
+	settling []*batch // outcome known, promises and hooks not called yet
 	inflight int      // answers owed
 	draining bool
 	failures int       // retriable ones since the last success
@@ -157,9 +159,11 @@ func (pt *partition) ready() {
 func (pt *partition) flush(w *flushWait) {
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
-	for _, b := range pt.queue {
-		w.left.Add(1)
-		b.waits = append(b.waits, w)
+	for _, unsettled := range [...][]*batch{pt.settling, pt.queue} {
+		for _, b := range unsettled {
+			w.left.Add(1)
+			b.waits = append(b.waits, w)
+		}
 	}
 	if pt.open != nil {
 		w.left.Add(1)
@@ -355,17 +359,26 @@ func (pt *partition) final(b *batch, err *Error) *Error {
 	return &e
 }
 
-// remove takes b out of the queue. The caller holds mu.
+// remove takes b, whose outcome is known, out of the queue for settle. The caller holds mu.
 func (pt *partition) remove(b *batch) {
-	for i := range pt.queue {
-		if pt.queue[i] == b {
-			copy(pt.queue[i:], pt.queue[i+1:])
-			pt.queue[len(pt.queue)-1] = nil
-			pt.queue = pt.queue[:len(pt.queue)-1]
-			break
-		}
-	}
+	pt.queue = without(pt.queue, b)
+	pt.settling = append(pt.settling, b)
 	b.state = batchDone
+}
+
+// settled takes b, of which everybody has heard, from those that flushes wait for.
+func (pt *partition) settled(b *batch) (waits []*flushWait) {
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	pt.settling = without(pt.settling, b)
+	return b.waits
+}
+
+func without(list []*batch, b *batch) []*batch {
+	if i := slices.Index(list, b); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
 }
 
 // moveTo gives the partition to the sink of its leader, nil when there is none;
@@ -496,7 +509,7 @@ func (pt *partition) settle(b *batch, err error, a answer, drop bool) {
 			h.OnBatch(info)
 		}
 	}
-	for _, w := range b.waits {
+	for _, w := range pt.settled(b) {
 		w.sub(1)
 	}
 }

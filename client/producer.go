@@ -207,7 +207,7 @@ func (p *Producer) ProduceSync(ctx context.Context, records ...*Record) error {
 }
 
 // Flush sends what waits and returns once all records given to Produce before it
-// are settled, or ctx ends. The error is the context's, or the first failure since
+// are settled, their promises and hooks called, or ctx ends. The error is the context's, or the first failure since
 // the last Flush among records without a promise.
 func (p *Producer) Flush(ctx context.Context) error {
 	p.flushing.Add(1)

@@ -454,6 +454,26 @@ func TestHooksSeeEveryBatch(t *testing.T) {
 	require.Zero(t, h.errs)
 }
 
+// A batch whose outcome is known is not settled before the application has heard of it.
+func TestFlushWaitsForPromises(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	p := newTestProducer(t, newTestClient(t, c))
+	called, hear := make(chan struct{}), make(chan struct{})
+	heard := sync.OnceFunc(func() { close(hear) })
+	t.Cleanup(heard) // before the client's own cleanup, also when the test has failed
+	p.Produce(t.Context(), &Record{Topic: "t", Value: []byte("v")}, func(*Record, error) {
+		close(called)
+		<-hear
+	})
+	<-called
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, p.Flush(ctx), context.DeadlineExceeded)
+	heard()
+	require.NoError(t, p.Flush(t.Context()))
+}
+
 // BenchmarkProduce is the application's side: partitioning and encoding.
 func BenchmarkProduce(b *testing.B) {
 	value := make([]byte, 100)
