@@ -148,8 +148,9 @@ func (w *World) noteCompared(a, b *metadata.Partition) {
 
 // checkForgotten: a replica that came back with less than its drive had confirmed leads only
 // where nobody is there who told more and has everything, or who never went away. Then
-// records may be lost. One that told little when it came back and has followed since
-// refuses the shorter log, as everyone does when a leadership moves that somebody holds.
+// records may be lost. Where nothing was compared, one that told little when it came back and
+// has followed since refuses the shorter log, if it knows that what it holds was
+// committed; if nobody does, it is beyond what can be noticed.
 func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.Image, cmd *metav1.Command) {
 	d, led := w.nodes[b.Leader].disk(p), b.Replica(b.Leader)
 	if d == nil || led.RecoveredEpoch != im.Broker(b.Leader).Epoch {
@@ -173,7 +174,7 @@ func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.I
 			}
 			continue
 		}
-		whole = true
+		whole = whole || compared || w.refuses(p, r.NodeID)
 		if compared && (r.RecoveredEpoch != im.Broker(r.NodeID).Epoch || r.LastEpoch > led.LastEpoch || r.LastEpoch == led.LastEpoch && r.LogEndOffset > led.LogEndOffset) {
 			w.fail(Unclean, "partition %d: node %d is elected, whose drive forgot what it confirmed, and node %d has everything: %+v", p.index, b.Leader, r.NodeID, b.Replicas)
 		}
@@ -181,6 +182,18 @@ func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.I
 	if !whole {
 		w.loseUnseen(p, b)
 	}
+}
+
+// refuses reports whether a node knows that all that is committed is.
+func (w *World) refuses(p *part, id int32) bool {
+	known := 0
+	if d := w.nodes[id].disk(p); d != nil {
+		known = d.watermark
+	}
+	if r := w.healthy(id, p); r != nil {
+		known = max(known, int(r.state.HighWatermark()))
+	}
+	return known >= len(p.committed)
 }
 
 // checkAnyWhole notes that a replica leads whose drive forgot what it confirmed, when
