@@ -170,12 +170,17 @@ func addressIn(endpoints []metadata.Endpoint, listener string) string {
 	return ""
 }
 
-// Health counts what is amiss in the cluster, as this broker knows it. A voter
+// Health counts what is amiss in the cluster, as this broker knows it; to confirm is to
+// ask the controller first, for a broker that was cut off knows that all is well. A voter
 // that never registered is shown as fenced: a cluster of three with one broker
 // up is not well because nobody has heard of the others yet.
-func (b *Broker) Health(_ context.Context, listener string) (*api.ClusterHealth, error) {
+func (b *Broker) Health(ctx context.Context, listener string, confirm bool) (*api.ClusterHealth, error) {
+	unconfirmed := confirm && !b.askMetadata(ctx, 0)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	im := b.cfg.Images.Image()
-	h := &api.ClusterHealth{Metadata: b.cluster(im, listener), TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), FeatureLevel: im.FeatureLevel()}
+	h := &api.ClusterHealth{Metadata: b.cluster(im, listener), TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), FeatureLevel: im.FeatureLevel(), Unconfirmed: unconfirmed}
 	for _, id := range b.cfg.Controller.Voters() {
 		if im.Broker(id) == nil {
 			h.Brokers = append(h.Brokers, api.Broker{NodeID: id, Fenced: true, Voter: true})

@@ -153,10 +153,12 @@ func (a *Admin) ListTopics(ctx context.Context, internal bool) ([]Topic, error) 
 	return out, nil
 }
 
-// Cluster returns brokers, controller, and what is amiss in numbers.
+// Cluster returns brokers, controller, and what is amiss in numbers, as the controller
+// knows it. Where no controller answers within a second it is what some broker heard last,
+// and Unconfirmed.
 func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
 	resp, err := askAdmin(ctx, a.c, func(ctx context.Context, s pb.AdminServiceClient) (*pb.DescribeClusterResponse, error) {
-		return s.DescribeCluster(ctx, &pb.DescribeClusterRequest{})
+		return s.DescribeCluster(ctx, &pb.DescribeClusterRequest{Confirm: true})
 	})
 	if err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
 		Topics: int(resp.GetTopics()), Partitions: int(resp.GetPartitions()),
 		Leaderless: int(resp.GetLeaderlessPartitions()), UnderReplicated: int(resp.GetUnderReplicatedPartitions()),
 		UnderMinISR: int(resp.GetUnderMinIsrPartitions()), ImageIndex: resp.GetImageIndex(),
-		FeatureLevel: resp.GetFeatureLevel(),
+		FeatureLevel: resp.GetFeatureLevel(), Unconfirmed: resp.GetUnconfirmed(),
 	}, nil
 }
 

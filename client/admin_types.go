@@ -92,17 +92,18 @@ type Cluster struct {
 	UnderMinISR     int
 	ImageIndex      uint64 // Raft index of the answer
 	FeatureLevel    uint32 // that every registered broker knows
+	Unconfirmed     bool   // no controller confirmed it: what a broker heard last
 }
 
 // Healthy reports whether every partition has a leader and a full ISR, there is a
-// controller, and no broker is fenced.
+// controller that confirmed it, and no broker is fenced.
 func (c *Cluster) Healthy() bool {
 	for _, b := range c.Brokers {
 		if b.Fenced {
 			return false
 		}
 	}
-	return c.Controller >= 0 && c.Leaderless == 0 && c.UnderReplicated == 0 && c.UnderMinISR == 0
+	return !c.Unconfirmed && c.Controller >= 0 && c.Leaderless == 0 && c.UnderReplicated == 0 && c.UnderMinISR == 0
 }
 
 // FoundOffset is the answer of ListOffsets for one partition.

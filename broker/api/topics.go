@@ -102,6 +102,7 @@ type ClusterHealth struct {
 	UnderReplicated int
 	UnderMinISR     int
 	FeatureLevel    uint32 // that every registered broker knows
+	Unconfirmed     bool   // asked to, no controller confirmed it in time
 }
 
 // DeleteRecords lets partitions begin at a later offset.

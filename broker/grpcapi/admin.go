@@ -24,7 +24,7 @@ type Cluster interface {
 	Addresses
 
 	Metadata(ctx context.Context, topics []string, includeInternal bool, listener string) (*api.Metadata, error)
-	Health(ctx context.Context, listener string) (*api.ClusterHealth, error)
+	Health(ctx context.Context, listener string, confirm bool) (*api.ClusterHealth, error)
 }
 
 type adminService struct {
@@ -120,8 +120,8 @@ func (s *adminService) Metadata(ctx context.Context, req *pb.MetadataRequest) (*
 	return out, nil
 }
 
-func (s *adminService) DescribeCluster(ctx context.Context, _ *pb.DescribeClusterRequest) (*pb.DescribeClusterResponse, error) {
-	h, err := s.door.services.Cluster.Health(ctx, listenerOf(ctx))
+func (s *adminService) DescribeCluster(ctx context.Context, req *pb.DescribeClusterRequest) (*pb.DescribeClusterResponse, error) {
+	h, err := s.door.services.Cluster.Health(ctx, listenerOf(ctx), req.GetConfirm())
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
@@ -129,7 +129,7 @@ func (s *adminService) DescribeCluster(ctx context.Context, _ *pb.DescribeCluste
 		ClusterId: h.ClusterID, Controller: h.Controller, Brokers: brokersOut(h.Brokers), ImageIndex: h.ImageIndex,
 		Topics: int32(h.TopicCount), Partitions: int32(h.PartitionCount), LeaderlessPartitions: int32(h.Leaderless),
 		UnderReplicatedPartitions: int32(h.UnderReplicated), UnderMinIsrPartitions: int32(h.UnderMinISR),
-		FeatureLevel: h.FeatureLevel,
+		FeatureLevel: h.FeatureLevel, Unconfirmed: h.Unconfirmed,
 	}, nil
 }
 

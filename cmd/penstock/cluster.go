@@ -22,6 +22,7 @@ type clusterJSON struct {
 	ClusterID       string       `json:"cluster_id"`
 	Controller      int32        `json:"controller"`
 	Healthy         bool         `json:"healthy"`
+	Unconfirmed     bool         `json:"unconfirmed"`
 	Topics          int          `json:"topics"`
 	Partitions      int          `json:"partitions"`
 	Leaderless      int          `json:"leaderless_partitions"`
@@ -48,7 +49,7 @@ type brokerJSON struct {
 
 func describeCluster(c *client.Cluster) clusterJSON {
 	out := clusterJSON{
-		ClusterID: c.ID, Controller: c.Controller, Healthy: c.Healthy(), Topics: c.Topics, Partitions: c.Partitions,
+		ClusterID: c.ID, Controller: c.Controller, Healthy: c.Healthy(), Unconfirmed: c.Unconfirmed, Topics: c.Topics, Partitions: c.Partitions,
 		Leaderless: c.Leaderless, UnderReplicated: c.UnderReplicated, UnderMinISR: c.UnderMinISR,
 		FeatureLevel: c.FeatureLevel,
 	}
@@ -93,8 +94,12 @@ func healthLine(c *client.Cluster) string {
 			fenced++
 		}
 	}
-	return fmt.Sprintf("%d topics, %d partitions: %d without a leader, %d under-replicated, %d below min.insync.replicas; %d of %d brokers fenced",
+	line := fmt.Sprintf("%d topics, %d partitions: %d without a leader, %d under-replicated, %d below min.insync.replicas; %d of %d brokers fenced",
 		c.Topics, c.Partitions, c.Leaderless, c.UnderReplicated, c.UnderMinISR, fenced, len(c.Brokers))
+	if c.Unconfirmed {
+		line += "; no controller confirms it, this is what a broker heard last"
+	}
+	return line
 }
 
 const healthPoll = 100 * time.Millisecond
@@ -103,8 +108,8 @@ func newClusterHealth(s *shared) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: "health", Short: "Exit 0 if every partition has a leader and a full in-sync set", Args: exactArgs(),
-		Long: "Exit 0 if there is a controller, no broker is fenced, and every partition has a\n" +
-			"leader and a full in-sync set; 1 otherwise.",
+		Long: "Exit 0 if there is a controller that confirms it, no broker is fenced, and every\n" +
+			"partition has a leader and a full in-sync set; 1 otherwise.",
 		Example: "  penstock cluster health --wait 30s",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.withAdmin(func(a *client.Admin) error {

@@ -1242,7 +1242,11 @@ func (x *PartitionInfo) GetLost() bool {
 }
 
 type DescribeClusterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Answer from metadata that a controller confirmed after the request came, waiting for
+	// it up to 1 s. Without it the answer is what the broker happens to know; one that was
+	// cut off knows that all is well.
+	Confirm       bool `protobuf:"varint,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1277,6 +1281,13 @@ func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
 	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
+func (x *DescribeClusterRequest) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
 type DescribeClusterResponse struct {
 	state                     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId                 string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1290,7 +1301,9 @@ type DescribeClusterResponse struct {
 	ImageIndex                uint64                 `protobuf:"varint,9,opt,name=image_index,json=imageIndex,proto3" json:"image_index,omitempty"`
 	// The feature level that every registered broker knows; commands of a higher one
 	// are refused.
-	FeatureLevel  uint32 `protobuf:"varint,40,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,40,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// confirm was asked for, and no controller confirmed it: the answer may be old.
+	Unconfirmed   bool `protobuf:"varint,41,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1393,6 +1406,13 @@ func (x *DescribeClusterResponse) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *DescribeClusterResponse) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
 }
 
 type AlterPartitionReassignmentsRequest struct {
@@ -2901,8 +2921,9 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x06adding\x18\b \x03(\x05R\x06adding\x12\x1a\n" +
 	"\bremoving\x18\t \x03(\x05R\bremoving\x12\x19\n" +
 	"\blast_isr\x18\r \x03(\x05R\alastIsr\x12\x12\n" +
-	"\x04lost\x18\x0e \x01(\bR\x04lost\"\x18\n" +
-	"\x16DescribeClusterRequest\"\xb7\x03\n" +
+	"\x04lost\x18\x0e \x01(\bR\x04lost\"2\n" +
+	"\x16DescribeClusterRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\bR\aconfirm\"\xd9\x03\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -2919,7 +2940,8 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x18under_min_isr_partitions\x18\b \x01(\x05R\x15underMinIsrPartitions\x12\x1f\n" +
 	"\vimage_index\x18\t \x01(\x04R\n" +
 	"imageIndex\x12#\n" +
-	"\rfeature_level\x18( \x01(\rR\ffeatureLevel\"\x84\x01\n" +
+	"\rfeature_level\x18( \x01(\rR\ffeatureLevel\x12 \n" +
+	"\vunconfirmed\x18) \x01(\bR\vunconfirmed\"\x84\x01\n" +
 	"\"AlterPartitionReassignmentsRequest\x12B\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\v2\".penstock.v1.PartitionReassignmentR\n" +
