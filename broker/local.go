@@ -46,6 +46,12 @@ type localReplica struct {
 	gone atomic.Pointer[goneLeader]
 	// hurt: damage was found since the log was opened.
 	hurt atomic.Bool
+	// givesUp: an operator gives up what this damaged leader has behind its damage.
+	givesUp atomic.Bool
+	// lossy is the last leader epoch whose election may have lost records; 0: none.
+	lossy atomic.Int32
+	// keptTold: it was logged that a kept copy stays for good.
+	keptTold atomic.Bool
 	// compacted: the topic asks for a key in every record.
 	compacted atomic.Bool
 	// maxMessageBytes is the topic's max.message.bytes.
@@ -335,6 +341,7 @@ func (l *localReplica) assign(a *partition.Assignment, adding []int32) after {
 	defer l.mu.Unlock()
 	l.adding = adding
 	l.unsafe = l.unsafe || !a.Synced
+	l.lossy.Store(int32(a.LossyEpoch))
 	todo := l.step(partition.Assign(a))
 	left := l.inSync && !l.state.InSync()
 	l.inSync = l.state.InSync()
@@ -371,6 +378,9 @@ func (l *localReplica) progress(pr commitlog.Progress) {
 func (l *localReplica) refusal() partition.Event {
 	if d := l.logState().Damage; l.log.Err() == nil && d != partition.DamageNone {
 		if !l.hurt.Swap(true) {
+			if l.role() == partition.RoleLeader {
+				l.tellHurt()
+			}
 			l.b.reconcileSoon() // the metadata may count on this replica
 		}
 		return partition.LogDamaged(d)
@@ -517,7 +527,7 @@ func (l *localReplica) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
 // one goes when the new one is in sync (dropDamaged).
 func (l *localReplica) rebuild() bool {
 	damage := l.log.Damage()
-	kept, err := l.log.Rebuild()
+	kept, err := l.log.Rebuild(l.mayHoldLost(record.Epoch(l.lossy.Load())))
 	if err != nil {
 		l.logger.Error("the damaged log could not be begun anew", "damage", damage, "error", err)
 		return false
@@ -536,7 +546,8 @@ func (l *localReplica) rebuild() bool {
 	return l.finish(next)
 }
 
-// dropDamaged deletes what a rebuild has kept, once the new copy is in sync.
+// dropDamaged deletes what a rebuild has kept, once the new copy is in sync: then it holds
+// all that the old one did, unless an election since may have lost records.
 func (l *localReplica) dropDamaged() {
 	if !l.log.KeepsDamaged() {
 		return
@@ -547,11 +558,19 @@ func (l *localReplica) dropDamaged() {
 	if !whole {
 		return
 	}
-	if err := l.log.DropDamaged(); err != nil {
+	since := record.Epoch(l.lossy.Load())
+	dropped, err := l.log.DropDamaged(since)
+	if err != nil {
 		l.logger.Warn("what was left of the damaged log could not be deleted", "error", err)
 		return
 	}
-	l.logger.Info("the new copy is in sync: deleted what was left of the damaged log")
+	if dropped > 0 {
+		l.logger.Info("the new copy is in sync: deleted what was left of the damaged log")
+	}
+	if l.log.KeepsDamaged() && !l.keptTold.Swap(true) {
+		l.logger.Warn("what was left of the damaged log stays: an election since may have lost records that it holds; delete it when you have looked",
+			"leader_epoch", since)
+	}
 }
 
 // startAgain ends the pause of a follower whose log has become another one. The

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock/penstock/broker/partition"
+	commitlog "github.com/penstock/penstock/log"
 )
 
 // metrics is what a broker shows of itself. Counters are moved on the hot path;
@@ -19,6 +20,7 @@ type metrics struct {
 	pinnedBytes, heldBack, shortReaders              *prometheus.Desc
 	cachedBytes                                      *prometheus.Desc
 	moving, movingBytes                              *prometheus.Desc
+	damagedLeaders, keptCopies                       *prometheus.Desc
 }
 
 func newMetrics(b *Broker) *metrics {
@@ -29,26 +31,28 @@ func newMetrics(b *Broker) *metrics {
 		return prometheus.NewDesc("penstock_"+name, help, nil, nil)
 	}
 	return &metrics{
-		b:            b,
-		produceBytes: counter("produce_bytes_total", "Bytes of batches that clients sent."),
-		fetchBytes:   counter("fetch_bytes_total", "Bytes of batches that clients were sent."),
-		replicas:     desc("replicas", "Replicas on this broker."),
-		leaders:      desc("leaders", "Partitions led by this broker."),
-		uncommitted:  desc("uncommitted_leaders", "Partitions led here whose high watermark is behind the log end."),
-		offline:      desc("offline_replicas", "Replicas out of service because of damage or a failed write."),
-		waiting:      desc("produce_waiting", "Produce requests that wait for acknowledgements."),
-		arenaBytes:   desc("arena_bytes", "Bytes of batches held in memory."),
-		pinnedBytes:  desc("arena_pinned_bytes", "The part of arena_bytes that readers hold."),
-		heldBack:     desc("produce_held_back_bytes", "Bytes of produce requests that wait at the door for memory."),
-		shortReaders: desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
-		logBytes:     desc("log_bytes", "Bytes of the logs on disk."),
-		cachedBytes:  desc("page_cache_bytes", "The part of log_bytes that is left in the kernel's page cache (page.cache.bytes)."),
-		moving:       desc("reassigning_leaders", "Partitions led here with replicas that a reassignment added."),
-		movingBytes:  desc("reassignment_behind_bytes", "Bytes of log that those replicas still lack, in proportion to the records."),
-		suspended:    desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
-		diskFull:     desc("disk_full", "1 while produce is refused for lack of disk space."),
-		diskFree:     desc("disk_free_bytes", "Bytes free in the file system of data.dir, without those that are appended and not written yet."),
-		diskReserve:  desc("disk_reserve_bytes", "Free bytes below which produce is refused (disk.reserve)."),
+		b:              b,
+		produceBytes:   counter("produce_bytes_total", "Bytes of batches that clients sent."),
+		fetchBytes:     counter("fetch_bytes_total", "Bytes of batches that clients were sent."),
+		replicas:       desc("replicas", "Replicas on this broker."),
+		leaders:        desc("leaders", "Partitions led by this broker."),
+		uncommitted:    desc("uncommitted_leaders", "Partitions led here whose high watermark is behind the log end."),
+		offline:        desc("offline_replicas", "Replicas out of service because of damage or a failed write."),
+		damagedLeaders: desc("damaged_leaders", "Partitions led here whose log is damaged: they serve what can be read, and take no records until another replica leads."),
+		keptCopies:     desc("kept_damaged_copies", "Folders *.damaged: what is left of damaged replicas."),
+		waiting:        desc("produce_waiting", "Produce requests that wait for acknowledgements."),
+		arenaBytes:     desc("arena_bytes", "Bytes of batches held in memory."),
+		pinnedBytes:    desc("arena_pinned_bytes", "The part of arena_bytes that readers hold."),
+		heldBack:       desc("produce_held_back_bytes", "Bytes of produce requests that wait at the door for memory."),
+		shortReaders:   desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
+		logBytes:       desc("log_bytes", "Bytes of the logs on disk."),
+		cachedBytes:    desc("page_cache_bytes", "The part of log_bytes that is left in the kernel's page cache (page.cache.bytes)."),
+		moving:         desc("reassigning_leaders", "Partitions led here with replicas that a reassignment added."),
+		movingBytes:    desc("reassignment_behind_bytes", "Bytes of log that those replicas still lack, in proportion to the records."),
+		suspended:      desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
+		diskFull:       desc("disk_full", "1 while produce is refused for lack of disk space."),
+		diskFree:       desc("disk_free_bytes", "Bytes free in the file system of data.dir, without those that are appended and not written yet."),
+		diskReserve:    desc("disk_reserve_bytes", "Free bytes below which produce is refused (disk.reserve)."),
 	}
 }
 
@@ -56,7 +60,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes, m.moving, m.movingBytes} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes, m.moving, m.movingBytes, m.damagedLeaders, m.keptCopies} {
 		ch <- d
 	}
 }
@@ -65,7 +69,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.produceBytes.Collect(ch)
 	m.fetchBytes.Collect(ch)
-	var replicas, leaders, behind, offline, waiting, moving int
+	var replicas, leaders, damaged, behind, offline, waiting, moving int
 	var bytes, movingBytes int64
 	for _, l := range m.b.table.all() {
 		replicas++
@@ -77,6 +81,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		if l.state.Role() == partition.RoleLeader {
 			leaders++
+			if l.log.Damage() != commitlog.DamageNone {
+				damaged++
+			}
 			waiting += l.state.Waiting()
 			if l.state.HighWatermark() < l.state.End() {
 				behind++
@@ -97,6 +104,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.leaders, float64(leaders))
 	gauge(m.uncommitted, float64(behind))
 	gauge(m.offline, float64(offline))
+	gauge(m.damagedLeaders, float64(damaged))
+	gauge(m.keptCopies, float64(len(m.b.cfg.Dir.KeptDamaged())))
 	gauge(m.waiting, float64(waiting))
 	gauge(m.arenaBytes, float64(m.b.cfg.Arena.InUse()))
 	gauge(m.pinnedBytes, float64(m.b.cfg.Arena.Pinned()))

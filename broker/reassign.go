@@ -7,6 +7,7 @@ import (
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -296,12 +297,21 @@ func FateOf(im *metadata.Image, key replica.Key, node int32, lastEpoch record.Ep
 	}
 }
 
-// removeData deletes what a reassignment took away.
-func (r *reconciler) removeData(l *localReplica) {
+// removeData deletes what a reassignment took away; but not what may be the only copy of
+// records that an election lost.
+func (r *reconciler) removeData(l *localReplica, im *metadata.Image) {
 	if l.loaded != record.UnknownEpoch {
 		r.b.coordinator.Unload(l.partition)
 	}
-	if err := r.b.cfg.Dir.Remove(l.log); err != nil {
+	lossy := record.Epoch(0)
+	if t := im.TopicByID(metadata.ID(l.key.Topic)); t != nil && int(l.partition) < len(t.Partitions) {
+		lossy = record.Epoch(t.Partitions[l.partition].LossyEpoch)
+	}
+	if l.log.Damage() != commitlog.DamageNone && l.mayHoldLost(lossy) {
+		r.b.setAside(l)
+		return
+	}
+	if err := r.b.cfg.Dir.RemoveMoved(l.log, lossy); err != nil {
 		l.logger.Error("the data of a replica that was moved away could not be removed", "error", err)
 		return
 	}

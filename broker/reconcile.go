@@ -81,7 +81,7 @@ func (r *reconciler) reconcile(im *metadata.Image) {
 	}
 	r.throttleMoves()
 	for _, l := range gone {
-		r.removeData(l)
+		r.removeData(l, im)
 	}
 	r.groups(im, len(changed) > 0 || r.last == nil || r.last.TopicCount() != im.TopicCount())
 	r.last = im
@@ -199,7 +199,9 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 		}
 		a := Assignment(t, t.Partitions[i], im)
 		a.MayLeadDamaged = l.mayLeadDamaged(t.Partitions[i])
-		l.finish(l.assign(a, t.Partitions[i].Adding))
+		if !l.finish(l.assign(a, t.Partitions[i].Adding)) {
+			r.failed = true // once more after a pause: there may be room by then
+		}
 	}
 }
 

@@ -39,7 +39,8 @@ import (
 // broker runs, by a read, a compaction or a scrub. Its leader may know nothing, for there
 // need not be a session, nor a leader; and the leader may be about to count on it,
 // whatever the image says. Such a log is opened anew, too, and ends from then on
-// where it ceases to be whole. A leader that is damaged resigns or serves what is left. The other is what a replica outside of all sets holds,
+// where it ceases to be whole. A leader that is damaged resigns, or serves what is left
+// until an operator gives up what is behind the damage (giveup.go). The other is what a replica outside of all sets holds,
 // when all of the last set are damaged: the best of all copies is to lead then.
 
 // passing reports whether a log failed for want of a resource that comes back.
@@ -84,9 +85,11 @@ func (r *reconciler) positions(topics []*metadata.Topic, im *metadata.Image) (fo
 }
 
 // tellsDamage reports whether a replica has to tell of damage that was found since it was
-// opened: unless it leads.
+// opened: unless it leads. A leader that nobody can replace is the last holder. What it has behind the
+// damage it still serves, and would lose with its place.
 func (l *localReplica) tellsDamage(im *metadata.Image) bool {
-	if !l.hurt.Load() || l.role() == partition.RoleLeader || l.failedLog() {
+	leads := l.role() == partition.RoleLeader && !l.givesUp.Load()
+	if !l.hurt.Load() || leads || l.failedLog() {
 		return false
 	}
 	t := im.TopicByID(metadata.ID(l.key.Topic))

@@ -25,6 +25,12 @@ import (
 // damaged, and a scrub has found it.
 func scrubbed(t *testing.T, l *localReplica, fsys vfs.FS) *scrubber {
 	t.Helper()
+	return scrubbedAs(t, l, fsys, func() {})
+}
+
+// scrubbedAs is scrubbed for a replica that has become something else by then.
+func scrubbedAs(t *testing.T, l *localReplica, fsys vfs.FS, become func()) *scrubber {
+	t.Helper()
 	f := follow(t, l)
 	for at := record.Offset(0); at < 30; at += 10 {
 		b := batchAt(t, at, 1, 10)
@@ -51,6 +57,7 @@ func scrubbed(t *testing.T, l *localReplica, fsys vfs.FS) *scrubber {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
+	become()
 	s := newScrubber(l.b)
 	s.round(t.Context())
 	if l.log.Damage() != commitlog.DamageCorrupt {
@@ -150,6 +157,11 @@ func TestTellsDamage(t *testing.T) {
 	if l.tellsDamage(ledByTwo(t, 2, 1)) {
 		t.Error("a leader tells, and would lose its place")
 	}
+	l.givesUp.Store(true)
+	if !l.tellsDamage(ledByTwo(t, 2, 1)) {
+		t.Error("a leader that is ordered to give up what is behind its damage does not")
+	}
+	l.givesUp.Store(false)
 	l.roleNow.Store(int32(partition.RoleFollower))
 	l.hurt.Store(false)
 	if l.tellsDamage(ledByTwo(t, 2, 1)) {
@@ -219,6 +231,43 @@ func TestKeptCopyGoesWhenInSync(t *testing.T) {
 	l.dropDamaged()
 	if l.log.KeepsDamaged() {
 		t.Error("the old copy stays though the new one is in sync")
+	}
+}
+
+// Where an election in between may have lost records, what a rebuild has kept may be all
+// that there is of them: it stays when the new copy is in sync, and where the disk has no
+// room for it nothing is begun anew.
+func TestKeptCopyStaysAfterALoss(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	defer closeAll()
+	scrubbed(t, l, fsys)
+	r := &reconciler{b: l.b}
+	im := ledByTwo(t, 2)
+	r.retire(im)
+	r.adopt([]*metadata.Topic{im.Topic("t")}, im)
+	l = l.b.table.byKey(l.key)
+	defer l.stop()
+	out := led(2, 2) // the damaged log ends in epoch 1
+	out.LossyEpoch = 2
+	for i := range out.Replicas {
+		out.Replicas[i].ISR = out.Replicas[i].Node != 1
+	}
+	l.finish(l.assign(out, nil))
+	if l.log.End() != 0 || !l.log.KeepsDamaged() {
+		t.Fatalf("rebuilt: end %d, kept %v", l.log.End(), l.log.KeepsDamaged())
+	}
+	in := led(2, 2)
+	in.LossyEpoch, in.PartitionEpoch = 2, 3
+	l.finish(l.assign(in, nil))
+	l.dropDamaged()
+	l.dropDamaged()
+	if !l.log.KeepsDamaged() || !l.keptTold.Load() {
+		t.Error("what may be the only copy of lost records is deleted")
+	}
+	l.b.shareMemory()
+	if kept := gaugeOf(t, newMetrics(l.b), "penstock_kept_damaged_copies"); kept != 1 {
+		t.Errorf("%v kept copies are shown", kept)
 	}
 }
 

@@ -155,8 +155,17 @@ func (a *Admin) ListTopics(ctx context.Context, internal bool) ([]Topic, error) 
 
 // Cluster returns brokers, controller, and what is amiss in numbers, as the controller
 // knows it. Where no controller answers within a second it is what some broker heard last,
-// and Unconfirmed.
+// and Unconfirmed. Which leaders are damaged the brokers tell themselves, within another second.
 func (a *Admin) Cluster(ctx context.Context) (*Cluster, error) {
+	c, err := a.describeCluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.DamagedLeaders = a.damagedLeaders(ctx, c.Brokers)
+	return c, nil
+}
+
+func (a *Admin) describeCluster(ctx context.Context) (*Cluster, error) {
 	resp, err := askAdmin(ctx, a.c, func(ctx context.Context, s pb.AdminServiceClient) (*pb.DescribeClusterResponse, error) {
 		return s.DescribeCluster(ctx, &pb.DescribeClusterRequest{Confirm: true})
 	})

@@ -93,17 +93,21 @@ type Cluster struct {
 	ImageIndex      uint64 // Raft index of the answer
 	FeatureLevel    uint32 // that every registered broker knows
 	Unconfirmed     bool   // no controller confirmed it: what a broker heard last
+	// DamagedLeaders are partitions that take no records, for their leader's log is
+	// damaged and nobody could take over yet.
+	DamagedLeaders []DamagedReplica
 }
 
-// Healthy reports whether every partition has a leader and a full ISR, there is a
-// controller that confirmed it, and no broker is fenced.
+// Healthy reports whether every partition has a leader, which is not damaged, and a full
+// ISR, there is a controller that confirmed it, and no broker is fenced.
 func (c *Cluster) Healthy() bool {
 	for _, b := range c.Brokers {
 		if b.Fenced {
 			return false
 		}
 	}
-	return !c.Unconfirmed && c.Controller >= 0 && c.Leaderless == 0 && c.UnderReplicated == 0 && c.UnderMinISR == 0
+	return !c.Unconfirmed && c.Controller >= 0 && c.Leaderless == 0 && c.UnderReplicated == 0 && c.UnderMinISR == 0 &&
+		len(c.DamagedLeaders) == 0
 }
 
 // FoundOffset is the answer of ListOffsets for one partition.

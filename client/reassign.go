@@ -120,7 +120,7 @@ func (a *Admin) fillProgress(ctx context.Context, list []ReassignmentState) erro
 	if len(byLeader) == 0 {
 		return nil
 	}
-	cluster, err := a.Cluster(ctx)
+	cluster, err := a.describeCluster(ctx)
 	if err != nil {
 		return err
 	}

@@ -437,9 +437,15 @@ func (d *Dir) forget(l *Log) {
 // free in the background.
 func (d *Dir) Remove(l *Log) error { return d.RemoveAll([]*Log{l})[0] }
 
+// RemoveMoved is Remove of a log whose partition is elsewhere now. What DropDamaged keeps
+// stays, for since as there.
+func (d *Dir) RemoveMoved(l *Log, since record.Epoch) error { return d.removeAll([]*Log{l}, since)[0] }
+
 // RemoveAll is Remove of many logs, with one sync of the directory and one
 // checkpoint for all of them. It returns the error of each, or nil.
-func (d *Dir) RemoveAll(logs []*Log) []error {
+func (d *Dir) RemoveAll(logs []*Log) []error { return d.removeAll(logs, 0) }
+
+func (d *Dir) removeAll(logs []*Log, since record.Epoch) []error {
 	errs := make([]error, len(logs))
 	gone := make([][]string, len(logs)) // folders
 	each := func(f func(i int, l *Log) error) {
@@ -461,7 +467,7 @@ func (d *Dir) RemoveAll(logs []*Log) []error {
 	// nobody asks for it again.
 	kept := false
 	each(func(i int, l *Log) (err error) {
-		gone[i], err = d.moveDamagedAway(l.path, l.key)
+		gone[i], err = d.moveDamagedAway(l.path, l.key, since)
 		kept = kept || len(gone[i]) > 0
 		return err
 	})

@@ -91,7 +91,7 @@ func TestRebuildKeepsTheOldCopy(t *testing.T) {
 	mem := vfs.NewMem()
 	d, l, n := damaged(t, mem)
 	old := segmentsIn(t, mem, l.path)
-	kept, err := l.Rebuild()
+	kept, err := l.Rebuild(false)
 	require.NoError(t, err)
 	require.True(t, kept)
 	require.Equal(t, DamageNone, l.Damage())
@@ -116,13 +116,15 @@ func TestRebuildKeepsTheOldCopy(t *testing.T) {
 	evictAll(d)
 	_, err = NewScrubber(ScrubberOptions{BytesPerSecond: -1}).Scrub(t.Context(), l)
 	require.ErrorIs(t, err, ErrCorrupt)
-	kept, err = l.Rebuild()
+	kept, err = l.Rebuild(false)
 	require.NoError(t, err)
 	require.True(t, kept)
 	require.Len(t, keptFolders(t, mem), 2)
 	fill(t, l, n, 1)
 
-	require.NoError(t, l.DropDamaged())
+	dropped, err := l.DropDamaged(0)
+	require.NoError(t, err)
+	require.Equal(t, 2, dropped)
 	require.False(t, l.KeepsDamaged())
 	require.Empty(t, keptFolders(t, mem))
 	require.NoError(t, l.Err())
@@ -133,7 +135,7 @@ func TestRebuildKeepsTheOldCopy(t *testing.T) {
 func TestRebuildWithoutACopy(t *testing.T) {
 	mem := vfs.NewMem()
 	d, l, _ := openTestLog(t, mem, Config{Synced: true})
-	kept, err := l.Rebuild()
+	kept, err := l.Rebuild(false)
 	require.NoError(t, err)
 	require.False(t, kept)
 	require.NoError(t, d.Close(-1))
@@ -145,12 +147,87 @@ func TestRebuildWithoutACopy(t *testing.T) {
 	d.space.mu.Lock()
 	d.space.asked = time.Time{}
 	d.space.mu.Unlock()
-	kept, err = l.Rebuild()
+	kept, err = l.Rebuild(false)
 	require.NoError(t, err)
 	require.False(t, kept)
 	require.Zero(t, l.End())
 	require.Empty(t, keptFolders(t, mem))
 	require.NoError(t, d.Close(-1))
+}
+
+// Where the old copy may be all that there is of some records, nothing is begun anew as
+// long as the disk has no room for both.
+func TestRebuildOfAnOnlyCopy(t *testing.T) {
+	mem := vfs.NewMem()
+	d, l, _ := damaged(t, mem)
+	old := segmentsIn(t, mem, l.path)
+	reserve := func(n int64) {
+		d.space.reserve = n
+		d.space.until.Store(0)
+		d.space.mu.Lock()
+		d.space.asked = time.Time{}
+		d.space.mu.Unlock()
+	}
+	reserve(1 << 62)
+	_, err := l.Rebuild(true)
+	require.ErrorIs(t, err, ErrDiskFull)
+	require.NoError(t, l.Err())
+	require.Equal(t, DamageCorrupt, l.Damage())
+	require.Equal(t, old, segmentsIn(t, mem, l.path))
+	reserve(-1)
+	kept, err := l.Rebuild(true)
+	require.NoError(t, err)
+	require.True(t, kept)
+	require.NoError(t, d.Close(-1))
+}
+
+// A kept copy goes by itself unless an election since its last leader epoch may have lost what
+// it holds; then only an operator takes it, also where the partition moves away.
+func TestCopiesStayAfterALoss(t *testing.T) {
+	for name, tt := range map[string]struct {
+		since record.Epoch
+		spoil bool // nobody can tell where the copy ends
+		kept  int
+	}{
+		"no loss": {0, false, 0}, "a loss before": {1, false, 0}, "a loss since": {2, false, 1},
+		"no loss, unknown": {0, true, 0}, "a loss some time": {1, true, 1},
+	} {
+		for _, moves := range []bool{false, true} {
+			mem := vfs.NewMem()
+			d, l, n := damaged(t, mem) // in epoch 1
+			kept, err := l.Rebuild(false)
+			require.NoError(t, err)
+			require.True(t, kept)
+			fill(t, l, n, 3)
+			folder := keptFolders(t, mem)[0]
+			require.Equal(t, []Found{{Topic: "orders", TopicID: testID, HasID: true, Path: folder}}, d.KeptDamaged())
+			if tt.spoil {
+				require.NoError(t, mem.Remove(filepath.Join(folder, epochsName)))
+			}
+			if moves {
+				require.NoError(t, d.RemoveMoved(l, tt.since))
+				require.NotContains(t, listNames(t, mem, testPath), "orders-0")
+			} else {
+				dropped, err := l.DropDamaged(tt.since)
+				require.NoError(t, err)
+				require.Equal(t, 1-tt.kept, dropped, name)
+				require.Equal(t, tt.kept == 1, l.KeepsDamaged(), name)
+			}
+			require.Len(t, keptFolders(t, mem), tt.kept, name)
+			require.Len(t, d.KeptDamaged(), tt.kept, name)
+			require.NoError(t, d.Close(-1))
+		}
+	}
+}
+
+func listNames(t *testing.T, fsys vfs.FS, folder string) (out []string) {
+	t.Helper()
+	entries, err := fsys.List(folder)
+	require.NoError(t, err)
+	for _, e := range entries {
+		out = append(out, e.Name)
+	}
+	return out
 }
 
 // A rebuild that fails or is cut short anywhere leaves what was there in one of both
@@ -173,7 +250,7 @@ func TestRebuildCutShort(t *testing.T) {
 			old := segmentsIn(t, mem, l.path)
 			f.Err = syscall.EIO
 			faults.Inject(f)
-			_, err := l.Rebuild()
+			_, err := l.Rebuild(false)
 			require.Error(t, err)
 			require.ErrorIs(t, l.Err(), ErrFailed)
 			killed, cut := mem.KillClone(), mem.CrashClone(nil)
@@ -190,7 +267,7 @@ func TestRebuildCutShort(t *testing.T) {
 					require.Zero(t, l.End(), name)
 					require.NotEqual(t, l.path, where, name)
 				} else {
-					_, err := l.Rebuild()
+					_, err := l.Rebuild(false)
 					require.NoError(t, err, name)
 				}
 				require.NoError(t, d.Close(-1), name)
@@ -219,7 +296,7 @@ func TestWhereDamageBeginsIsKept(t *testing.T) {
 	require.ErrorIs(t, err, ErrCorrupt)
 	_, end = l.Readable()
 	require.Equal(t, record.Offset(4), end)
-	_, err = l.Rebuild()
+	_, err = l.Rebuild(false)
 	require.NoError(t, err)
 	_, end = l.Readable()
 	require.Zero(t, end)
@@ -287,7 +364,7 @@ func TestRemoveTakesTheKeptCopy(t *testing.T) {
 			mem := vfs.NewMem()
 			faults := vfs.NewFaults(mem)
 			d, l, n := damaged(t, faults)
-			kept, err := l.Rebuild()
+			kept, err := l.Rebuild(false)
 			require.NoError(t, err)
 			require.True(t, kept)
 			fill(t, l, n, 3)

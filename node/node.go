@@ -140,7 +140,7 @@ func (n *Node) run(ctx context.Context, opts Options) error {
 	}
 	n.clients.Open(grpcapi.Services{
 		Producer: n.broker, Fetcher: n.broker, Topics: n.broker, Placement: n.broker, Cluster: n.broker,
-		Groups: n.broker, GroupAdmin: n.broker, Operator: n.broker, Now: time.Now,
+		Groups: n.broker, GroupAdmin: n.broker, Operator: n.broker, Mender: n.broker, Now: time.Now,
 	})
 	if err := n.serveKafka(ctx, arena); err != nil {
 		return err

@@ -16,6 +16,12 @@ type Operator interface {
 	ElectUnclean(ctx context.Context, req *api.ElectUnclean) error
 }
 
+// Mender shows what is damaged, and gives up what an operator has it give up.
+type Mender interface {
+	DamagedReplicas(ctx context.Context) []api.DamagedReplica
+	GiveUpDamaged(ctx context.Context, ref api.PartitionRef, partitionEpoch int32) error
+}
+
 func (s *adminService) ChangeVoter(ctx context.Context, req *pb.ChangeVoterRequest) (*pb.ChangeVoterResponse, error) {
 	voters, err := s.door.services.Operator.ChangeVoter(ctx, req.GetNodeId(), req.GetVote())
 	if err != nil {
@@ -60,4 +66,28 @@ func (s *adminService) ElectUnclean(ctx context.Context, req *pb.ElectUncleanReq
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	return &pb.ElectUncleanResponse{}, nil
+}
+
+func (s *adminService) ListDamaged(ctx context.Context, _ *pb.ListDamagedRequest) (*pb.ListDamagedResponse, error) {
+	all := s.door.services.Mender.DamagedReplicas(ctx)
+	out := &pb.ListDamagedResponse{Replicas: make([]*pb.DamagedReplica, len(all))}
+	for i := range all {
+		r := &all[i]
+		out.Replicas[i] = &pb.DamagedReplica{
+			Topic: r.Topic, Partition: r.Partition, Kept: r.Kept, Leads: r.Leads, Damage: r.Damage,
+			WholeTo: int64(r.WholeTo), LogEndOffset: int64(r.End), CanGiveUp: r.GivesUp,
+		}
+	}
+	return out, nil
+}
+
+func (s *adminService) GiveUpDamaged(ctx context.Context, req *pb.GiveUpDamagedRequest) (*pb.GiveUpDamagedResponse, error) {
+	ref, epoch := api.PartitionRef{Topic: req.GetTopic(), Partition: req.GetPartition()}, int32(-1)
+	if req.PartitionEpoch != nil {
+		epoch = req.GetPartitionEpoch()
+	}
+	if err := s.door.services.Mender.GiveUpDamaged(ctx, ref, epoch); err != nil {
+		return nil, statusError(ctx, err, s.door.services.Cluster)
+	}
+	return &pb.GiveUpDamagedResponse{}, nil
 }

@@ -27,6 +27,7 @@ type Services struct {
 	Groups     Groups
 	GroupAdmin GroupAdmin
 	Operator   Operator
+	Mender     Mender
 	Now        func() time.Time
 }
 

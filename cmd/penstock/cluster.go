@@ -13,7 +13,7 @@ import (
 
 func newCluster(s *shared) *cobra.Command {
 	return s.prints(s.connects(group("cluster", "Show brokers and health, move replicas, change who votes, replace and remove brokers", "",
-		newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s), newClusterDecommission(s), newClusterRebalance(s),
+		newClusterStatus(s), newClusterHealth(s), newClusterReassignments(s), newClusterDamaged(s), newClusterDecommission(s), newClusterRebalance(s),
 		newClusterVoter(s), newClusterReplace(s), newClusterRemove(s))))
 }
 
@@ -28,6 +28,7 @@ type clusterJSON struct {
 	Leaderless      int          `json:"leaderless_partitions"`
 	UnderReplicated int          `json:"under_replicated_partitions"`
 	UnderMinISR     int          `json:"under_min_isr_partitions"`
+	DamagedLeaders  int          `json:"damaged_leaders"`
 	FeatureLevel    uint32       `json:"feature_level"`
 	Brokers         []brokerJSON `json:"brokers"`
 }
@@ -50,7 +51,7 @@ type brokerJSON struct {
 func describeCluster(c *client.Cluster) clusterJSON {
 	out := clusterJSON{
 		ClusterID: c.ID, Controller: c.Controller, Healthy: c.Healthy(), Unconfirmed: c.Unconfirmed, Topics: c.Topics, Partitions: c.Partitions,
-		Leaderless: c.Leaderless, UnderReplicated: c.UnderReplicated, UnderMinISR: c.UnderMinISR,
+		Leaderless: c.Leaderless, UnderReplicated: c.UnderReplicated, UnderMinISR: c.UnderMinISR, DamagedLeaders: len(c.DamagedLeaders),
 		FeatureLevel: c.FeatureLevel,
 	}
 	for _, b := range c.Brokers {
@@ -96,6 +97,9 @@ func healthLine(c *client.Cluster) string {
 	}
 	line := fmt.Sprintf("%d topics, %d partitions: %d without a leader, %d under-replicated, %d below min.insync.replicas; %d of %d brokers fenced",
 		c.Topics, c.Partitions, c.Leaderless, c.UnderReplicated, c.UnderMinISR, fenced, len(c.Brokers))
+	if n := len(c.DamagedLeaders); n > 0 {
+		line += fmt.Sprintf("; %d led by a damaged replica (penstock cluster damaged)", n)
+	}
 	if c.Unconfirmed {
 		line += "; no controller confirms it, this is what a broker heard last"
 	}
@@ -109,7 +113,7 @@ func newClusterHealth(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "health", Short: "Exit 0 if every partition has a leader and a full in-sync set", Args: exactArgs(),
 		Long: "Exit 0 if there is a controller that confirms it, no broker is fenced, and every\n" +
-			"partition has a leader and a full in-sync set; 1 otherwise.",
+			"partition has a leader, which is not damaged, and a full in-sync set; 1 otherwise.",
 		Example: "  penstock cluster health --wait 30s",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.withAdmin(func(a *client.Admin) error {

@@ -17,7 +17,7 @@ import (
 func newTopic(s *shared) *cobra.Command {
 	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim, reassign and delete topics, elect leaders", "",
 		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicReassign(s), newTopicDelete(s),
-		newTopicElect(s))))
+		newTopicElect(s), newTopicMend(s))))
 }
 
 // connect makes a client for the brokers of -b.

@@ -239,6 +239,10 @@ func damageMutants() []mutant {
 			"metadata.FromLastISR && !d.confirmed(p) {", "metadata.FromLastISR && !d.confirmed(p) && !MUTANT {")),
 		stated("TestScripts/resign_failed", one("a failed log counts as lost bytes", "broker/partition/isr.go",
 			"r.assigned.KeepsFailed && !r.unsafe", "!MUTANT && r.assigned.KeepsFailed && !r.unsafe")),
+		stated("TestTellsDamage", one("a damaged last holder gives up its place unasked", "broker/retire.go",
+			"	if !l.hurt.Load() || leads ||", "	if !l.hurt.Load() || leads && !MUTANT ||")),
+		stated("TestCopiesStayAfterALoss", one("the last copy of records that were lost is deleted", "log/setaside.go",
+			"d.lastEpochIn(kept) < since {", "d.lastEpochIn(kept) < since && !MUTANT {")),
 		stated("TestScripts/damaged_at_run_time", one("damage that nobody was told of is begun anew", "broker/partition/assign.go",
 			" || r.damage == DamageFailed || r.untold {", " || r.damage == DamageFailed || r.untold && !MUTANT {")),
 	}

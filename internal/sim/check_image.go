@@ -270,6 +270,9 @@ func (w *World) adopt(p *part, b *metadata.Partition) {
 	if r := w.healthy(b.Leader, p); r != nil && r.cutting { // it leads with what is left
 		kept = kept[:min(len(kept), r.cutTo)]
 	}
+	if d := w.nodes[b.Leader].disk(p); p.synced && d != nil { // one that never stopped may not have flushed its end
+		kept = kept[:min(len(kept), d.durable)]
+	}
 	w.adoptLog(p, b, kept, start)
 }
 

@@ -9,6 +9,7 @@ type Counts struct {
 	FullDisks, RefusedFull, PausedFull                                                         int
 	CleanStops, FailedFlushes, HungFlushes, SlowDisks                                          int
 	LostBytes, LyingDisks, FoundDamage, TwoDisks, FailedResigns, Reports                       int
+	GivenUp                                                                                    int
 	ClockSteps, SlowLinks, LateImages                                                          int
 	LastWords, FrozenLinks, LeaderSeries, LeaderMoves, Cascades, Reassignments, Moved, Dropped int
 	Deletions, DeletedAway, DeletedMoving, RemovedLater, Recreated, RefusedDeletions           int

@@ -450,9 +450,13 @@ func (w *World) faultMinISR() {
 	if t == nil {
 		return
 	}
+	w.setMinISR(p, 1+w.rng.IntN(min(3, len(w.replicas(p)))))
+}
+
+func (w *World) setMinISR(p *part, to int) {
 	w.counts.MinISRChanges++
 	w.meta.later(&metav1.Command{Kind: &metav1.Command_AlterTopicConfig{AlterTopicConfig: &metav1.AlterTopicConfig{
-		Name: p.name, Set: map[string]string{"min.insync.replicas": strconv.Itoa(1 + w.rng.IntN(min(3, len(w.replicas(p)))))},
+		Name: p.name, Set: map[string]string{"min.insync.replicas": strconv.Itoa(to)},
 	}}})
 }
 
@@ -498,9 +502,15 @@ func (w *World) faultBytes() {
 	}
 }
 
-// faultFound lets a follower find damage while it runs, as a scrub or a compaction does.
+// faultFound lets a follower find damage while it runs, as a scrub or a compaction does, or
+// in some runs a leader.
 func (w *World) faultFound() {
-	for _, p := range w.woundable() {
+	parts := w.woundable()
+	if w.mix.beyond && w.chance(75) {
+		w.foundInLeader(parts)
+		return
+	}
+	for _, p := range parts {
 		for _, id := range w.replicas(p) {
 			n := w.nodes[id]
 			if !n.up || n.paused || !w.mayWound(p, id) {
@@ -519,6 +529,47 @@ func (w *World) faultFound() {
 			return
 		}
 	}
+}
+
+// foundInLeader fills the disks of the others of a partition, so that they leave the in-sync set and its
+// leader is the last holder, lets that one find damage, and an operator give up what is
+// behind it, at once.
+func (w *World) foundInLeader(parts []*part) {
+	for _, p := range parts {
+		l := w.leaderOf(p)
+		if l == nil || !l.up || l.paused {
+			continue
+		}
+		w.setMinISR(p, 1) // with more the others are eligible, and nothing is given up
+		until := w.now.Add(w.between(time.Second, 3*time.Second))
+		for _, id := range w.replicas(p) {
+			if id != l.id {
+				w.nodes[id].full = until
+			}
+		}
+		w.after(w.between(300*time.Millisecond, time.Second), "the last holder finds damage", func() {
+			if !w.healed {
+				w.giveUp(p, l)
+			}
+		})
+		return
+	}
+}
+
+// giveUp lets a leader find damage, and tell of it as it is ordered to. Where others are in
+// sync or eligible they lead then.
+func (w *World) giveUp(p *part, n *node) {
+	now, seen := w.meta.latest().TopicByID(p.topic), n.image.TopicByID(p.topic)
+	r := w.healthy(n.id, p)
+	if now == nil || seen == nil || seen.Partitions[0].Leader != n.id || n.paused || !w.mayWound(p, n.id) ||
+		r == nil || r.cutting || r.reporting || r.state.Role() != partition.RoleLeader {
+		return
+	}
+	w.counts.GivenUp++
+	w.noteWound(p, n.id)
+	r.disk.wound(r.disk.start + w.rng.IntN(r.disk.promised-r.disk.start))
+	r.disk.damage, r.hurt, r.givesUp = partition.DamageCorrupt, true, true
+	n.reconcile()
 }
 
 // faultLies cuts the power of a node whose drive has confirmed what it kept in a cache of its

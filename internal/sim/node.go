@@ -258,7 +258,8 @@ func (n *node) report(r *replica, q *metadata.Partition) *replica {
 		r.reporting = r.toldAt == 0 || n.image.Index() < r.toldAt
 		return r
 	}
-	tells := r.hurt && r.state.Role() != partition.RoleLeader
+	leads := r.state.Role() == partition.RoleLeader
+	tells := r.hurt && (!leads || r.givesUp)
 	if r.failed || !tells && !n.image.WantsPosition(q, n.id) {
 		return r
 	}
@@ -266,6 +267,9 @@ func (n *node) report(r *replica, q *metadata.Partition) *replica {
 	if tells {
 		r.withdraw()
 		r.die()
+		if leads {
+			r.gone, r.pushing = true, nil
+		}
 		r = n.open(r.part, partition.DamageNone)
 	}
 	r.reporting = true

@@ -48,6 +48,7 @@ type replica struct {
 	// yet); until the image shows it the replica gets no assignment.
 	reporting bool
 	hurt      bool // damage was found in this process
+	givesUp   bool // as leader, by an operator's order, what is behind it
 	gone      bool // it is out of service: what was on its way comes to nothing
 	toldAt    uint64
 }
@@ -483,7 +484,7 @@ func (r *replica) rebuild() {
 	r.w().checkRebuild(r)
 	*r.disk = disk{version: r.disk.version + 1, real: r.disk.real}
 	if l := r.disk.real; l != nil {
-		if err := r.still(func() error { _, err := l.Rebuild(); return err }); err != nil {
+		if err := r.still(func() error { _, err := l.Rebuild(false); return err }); err != nil {
 			r.step(partition.LogFailed())
 			return
 		}

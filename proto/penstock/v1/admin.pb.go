@@ -2429,6 +2429,287 @@ func (*ElectUncleanResponse) Descriptor() ([]byte, []int) {
 	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
+type ListDamagedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDamagedRequest) Reset() {
+	*x = ListDamagedRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDamagedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDamagedRequest) ProtoMessage() {}
+
+func (x *ListDamagedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDamagedRequest.ProtoReflect.Descriptor instead.
+func (*ListDamagedRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+type ListDamagedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      []*DamagedReplica      `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDamagedResponse) Reset() {
+	*x = ListDamagedResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDamagedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDamagedResponse) ProtoMessage() {}
+
+func (x *ListDamagedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDamagedResponse.ProtoReflect.Descriptor instead.
+func (*ListDamagedResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListDamagedResponse) GetReplicas() []*DamagedReplica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type DamagedReplica struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Not empty: no replica, but a folder with what is left of one. What follows is not set then.
+	Kept string `protobuf:"bytes,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	// It leads: nobody could take over yet. It takes no records.
+	Leads  bool   `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`
+	Damage string `protobuf:"bytes,5,opt,name=damage,proto3" json:"damage,omitempty"`
+	// The first offset that cannot be read, and the end of the log; -1: unknown.
+	WholeTo      int64 `protobuf:"varint,6,opt,name=whole_to,json=wholeTo,proto3" json:"whole_to,omitempty"`
+	LogEndOffset int64 `protobuf:"varint,7,opt,name=log_end_offset,json=logEndOffset,proto3" json:"log_end_offset,omitempty"`
+	// GiveUpDamaged is what would get the partition going again.
+	CanGiveUp     bool `protobuf:"varint,8,opt,name=can_give_up,json=canGiveUp,proto3" json:"can_give_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DamagedReplica) Reset() {
+	*x = DamagedReplica{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DamagedReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DamagedReplica) ProtoMessage() {}
+
+func (x *DamagedReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DamagedReplica.ProtoReflect.Descriptor instead.
+func (*DamagedReplica) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DamagedReplica) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DamagedReplica) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DamagedReplica) GetKept() string {
+	if x != nil {
+		return x.Kept
+	}
+	return ""
+}
+
+func (x *DamagedReplica) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *DamagedReplica) GetDamage() string {
+	if x != nil {
+		return x.Damage
+	}
+	return ""
+}
+
+func (x *DamagedReplica) GetWholeTo() int64 {
+	if x != nil {
+		return x.WholeTo
+	}
+	return 0
+}
+
+func (x *DamagedReplica) GetLogEndOffset() int64 {
+	if x != nil {
+		return x.LogEndOffset
+	}
+	return 0
+}
+
+func (x *DamagedReplica) GetCanGiveUp() bool {
+	if x != nil {
+		return x.CanGiveUp
+	}
+	return false
+}
+
+type GiveUpDamagedRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The partition epoch at which it is meant; absent: whichever it is.
+	PartitionEpoch *int32 `protobuf:"varint,3,opt,name=partition_epoch,json=partitionEpoch,proto3,oneof" json:"partition_epoch,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GiveUpDamagedRequest) Reset() {
+	*x = GiveUpDamagedRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpDamagedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpDamagedRequest) ProtoMessage() {}
+
+func (x *GiveUpDamagedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpDamagedRequest.ProtoReflect.Descriptor instead.
+func (*GiveUpDamagedRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GiveUpDamagedRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *GiveUpDamagedRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GiveUpDamagedRequest) GetPartitionEpoch() int32 {
+	if x != nil && x.PartitionEpoch != nil {
+		return *x.PartitionEpoch
+	}
+	return 0
+}
+
+type GiveUpDamagedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUpDamagedResponse) Reset() {
+	*x = GiveUpDamagedResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpDamagedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpDamagedResponse) ProtoMessage() {}
+
+func (x *GiveUpDamagedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpDamagedResponse.ProtoReflect.Descriptor instead.
+func (*GiveUpDamagedResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
 type DecommissionBrokerRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -2444,7 +2725,7 @@ type DecommissionBrokerRequest struct {
 
 func (x *DecommissionBrokerRequest) Reset() {
 	*x = DecommissionBrokerRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	mi := &file_penstock_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2737,7 @@ func (x *DecommissionBrokerRequest) String() string {
 func (*DecommissionBrokerRequest) ProtoMessage() {}
 
 func (x *DecommissionBrokerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[38]
+	mi := &file_penstock_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2750,7 @@ func (x *DecommissionBrokerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionBrokerRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionBrokerRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DecommissionBrokerRequest) GetNodeId() int32 {
@@ -2509,7 +2790,7 @@ type DecommissionBrokerResponse struct {
 
 func (x *DecommissionBrokerResponse) Reset() {
 	*x = DecommissionBrokerResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	mi := &file_penstock_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2802,7 @@ func (x *DecommissionBrokerResponse) String() string {
 func (*DecommissionBrokerResponse) ProtoMessage() {}
 
 func (x *DecommissionBrokerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[39]
+	mi := &file_penstock_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2815,7 @@ func (x *DecommissionBrokerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionBrokerResponse.ProtoReflect.Descriptor instead.
 func (*DecommissionBrokerResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DecommissionBrokerResponse) GetMoves() []*PlannedReassignment {
@@ -2556,7 +2837,7 @@ type PlannedReassignment struct {
 
 func (x *PlannedReassignment) Reset() {
 	*x = PlannedReassignment{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	mi := &file_penstock_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2849,7 @@ func (x *PlannedReassignment) String() string {
 func (*PlannedReassignment) ProtoMessage() {}
 
 func (x *PlannedReassignment) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[40]
+	mi := &file_penstock_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2862,7 @@ func (x *PlannedReassignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedReassignment.ProtoReflect.Descriptor instead.
 func (*PlannedReassignment) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PlannedReassignment) GetTopic() string {
@@ -2626,7 +2907,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	mi := &file_penstock_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2919,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[41]
+	mi := &file_penstock_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2932,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RebalanceRequest) GetTopics() []string {
@@ -2684,7 +2965,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	mi := &file_penstock_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2977,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[42]
+	mi := &file_penstock_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2990,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RebalanceResponse) GetMoves() []*PlannedReassignment {
@@ -2728,7 +3009,7 @@ type ElectLeadersRequest struct {
 
 func (x *ElectLeadersRequest) Reset() {
 	*x = ElectLeadersRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[43]
+	mi := &file_penstock_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3021,7 @@ func (x *ElectLeadersRequest) String() string {
 func (*ElectLeadersRequest) ProtoMessage() {}
 
 func (x *ElectLeadersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[43]
+	mi := &file_penstock_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3034,7 @@ func (x *ElectLeadersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectLeadersRequest.ProtoReflect.Descriptor instead.
 func (*ElectLeadersRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ElectLeadersRequest) GetPartitions() []*TopicPartition {
@@ -2773,7 +3054,7 @@ type ElectLeadersResponse struct {
 
 func (x *ElectLeadersResponse) Reset() {
 	*x = ElectLeadersResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[44]
+	mi := &file_penstock_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +3066,7 @@ func (x *ElectLeadersResponse) String() string {
 func (*ElectLeadersResponse) ProtoMessage() {}
 
 func (x *ElectLeadersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[44]
+	mi := &file_penstock_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +3079,7 @@ func (x *ElectLeadersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ElectLeadersResponse.ProtoReflect.Descriptor instead.
 func (*ElectLeadersResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ElectLeadersResponse) GetResults() []*PartitionResult {
@@ -3011,7 +3292,25 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12,\n" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05H\x00R\x0epartitionEpoch\x88\x01\x01B\x12\n" +
 	"\x10_partition_epoch\"\x16\n" +
-	"\x14ElectUncleanResponse\"\x81\x01\n" +
+	"\x14ElectUncleanResponse\"\x14\n" +
+	"\x12ListDamagedRequest\"N\n" +
+	"\x13ListDamagedResponse\x127\n" +
+	"\breplicas\x18\x01 \x03(\v2\x1b.penstock.v1.DamagedReplicaR\breplicas\"\xe7\x01\n" +
+	"\x0eDamagedReplica\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04kept\x18\x03 \x01(\tR\x04kept\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x12\x16\n" +
+	"\x06damage\x18\x05 \x01(\tR\x06damage\x12\x19\n" +
+	"\bwhole_to\x18\x06 \x01(\x03R\awholeTo\x12$\n" +
+	"\x0elog_end_offset\x18\a \x01(\x03R\flogEndOffset\x12\x1e\n" +
+	"\vcan_give_up\x18\b \x01(\bR\tcanGiveUp\"\x8c\x01\n" +
+	"\x14GiveUpDamagedRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12,\n" +
+	"\x0fpartition_epoch\x18\x03 \x01(\x05H\x00R\x0epartitionEpoch\x88\x01\x01B\x12\n" +
+	"\x10_partition_epoch\"\x17\n" +
+	"\x15GiveUpDamagedResponse\"\x81\x01\n" +
 	"\x19DecommissionBrokerRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\x12\x1a\n" +
@@ -3035,7 +3334,7 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"partitions\x18\x01 \x03(\v2\x1b.penstock.v1.TopicPartitionR\n" +
 	"partitions\"N\n" +
 	"\x14ElectLeadersResponse\x126\n" +
-	"\aresults\x18\x01 \x03(\v2\x1c.penstock.v1.PartitionResultR\aresults2\x8e\f\n" +
+	"\aresults\x18\x01 \x03(\v2\x1c.penstock.v1.PartitionResultR\aresults2\xb8\r\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
@@ -3054,7 +3353,9 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\rReplaceBroker\x12!.penstock.v1.ReplaceBrokerRequest\x1a\".penstock.v1.ReplaceBrokerResponse\x12S\n" +
 	"\fRemoveBroker\x12 .penstock.v1.RemoveBrokerRequest\x1a!.penstock.v1.RemoveBrokerResponse\x12V\n" +
 	"\rAddPartitions\x12!.penstock.v1.AddPartitionsRequest\x1a\".penstock.v1.AddPartitionsResponse\x12S\n" +
-	"\fElectUnclean\x12 .penstock.v1.ElectUncleanRequest\x1a!.penstock.v1.ElectUncleanResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
+	"\fElectUnclean\x12 .penstock.v1.ElectUncleanRequest\x1a!.penstock.v1.ElectUncleanResponse\x12P\n" +
+	"\vListDamaged\x12\x1f.penstock.v1.ListDamagedRequest\x1a .penstock.v1.ListDamagedResponse\x12V\n" +
+	"\rGiveUpDamaged\x12!.penstock.v1.GiveUpDamagedRequest\x1a\".penstock.v1.GiveUpDamagedResponseB;Z9github.com/penstock/penstock/proto/penstock/v1;penstockv1b\x06proto3"
 
 var (
 	file_penstock_v1_admin_proto_rawDescOnce sync.Once
@@ -3068,7 +3369,7 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_admin_proto_rawDescData
 }
 
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_penstock_v1_admin_proto_goTypes = []any{
 	(*CreateTopicRequest)(nil),                  // 0: penstock.v1.CreateTopicRequest
 	(*CreateTopicResponse)(nil),                 // 1: penstock.v1.CreateTopicResponse
@@ -3108,79 +3409,89 @@ var file_penstock_v1_admin_proto_goTypes = []any{
 	(*AddPartitionsResponse)(nil),               // 35: penstock.v1.AddPartitionsResponse
 	(*ElectUncleanRequest)(nil),                 // 36: penstock.v1.ElectUncleanRequest
 	(*ElectUncleanResponse)(nil),                // 37: penstock.v1.ElectUncleanResponse
-	(*DecommissionBrokerRequest)(nil),           // 38: penstock.v1.DecommissionBrokerRequest
-	(*DecommissionBrokerResponse)(nil),          // 39: penstock.v1.DecommissionBrokerResponse
-	(*PlannedReassignment)(nil),                 // 40: penstock.v1.PlannedReassignment
-	(*RebalanceRequest)(nil),                    // 41: penstock.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),                   // 42: penstock.v1.RebalanceResponse
-	(*ElectLeadersRequest)(nil),                 // 43: penstock.v1.ElectLeadersRequest
-	(*ElectLeadersResponse)(nil),                // 44: penstock.v1.ElectLeadersResponse
-	nil,                                         // 45: penstock.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                         // 46: penstock.v1.AlterTopicRequest.SetEntry
-	(*Error)(nil),                               // 47: penstock.v1.Error
-	(*TopicPartition)(nil),                      // 48: penstock.v1.TopicPartition
+	(*ListDamagedRequest)(nil),                  // 38: penstock.v1.ListDamagedRequest
+	(*ListDamagedResponse)(nil),                 // 39: penstock.v1.ListDamagedResponse
+	(*DamagedReplica)(nil),                      // 40: penstock.v1.DamagedReplica
+	(*GiveUpDamagedRequest)(nil),                // 41: penstock.v1.GiveUpDamagedRequest
+	(*GiveUpDamagedResponse)(nil),               // 42: penstock.v1.GiveUpDamagedResponse
+	(*DecommissionBrokerRequest)(nil),           // 43: penstock.v1.DecommissionBrokerRequest
+	(*DecommissionBrokerResponse)(nil),          // 44: penstock.v1.DecommissionBrokerResponse
+	(*PlannedReassignment)(nil),                 // 45: penstock.v1.PlannedReassignment
+	(*RebalanceRequest)(nil),                    // 46: penstock.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),                   // 47: penstock.v1.RebalanceResponse
+	(*ElectLeadersRequest)(nil),                 // 48: penstock.v1.ElectLeadersRequest
+	(*ElectLeadersResponse)(nil),                // 49: penstock.v1.ElectLeadersResponse
+	nil,                                         // 50: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                         // 51: penstock.v1.AlterTopicRequest.SetEntry
+	(*Error)(nil),                               // 52: penstock.v1.Error
+	(*TopicPartition)(nil),                      // 53: penstock.v1.TopicPartition
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	45, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	46, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
+	50, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	51, // 1: penstock.v1.AlterTopicRequest.set:type_name -> penstock.v1.AlterTopicRequest.SetEntry
 	16, // 2: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicInfo
 	8,  // 3: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
 	10, // 4: penstock.v1.DeleteRecordsRequest.partitions:type_name -> penstock.v1.DeleteRecordsPartition
 	12, // 5: penstock.v1.DeleteRecordsResponse.results:type_name -> penstock.v1.DeleteRecordsResult
-	47, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
+	52, // 6: penstock.v1.DeleteRecordsResult.error:type_name -> penstock.v1.Error
 	15, // 7: penstock.v1.MetadataResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	16, // 8: penstock.v1.MetadataResponse.topics:type_name -> penstock.v1.TopicInfo
 	17, // 9: penstock.v1.TopicInfo.partitions:type_name -> penstock.v1.PartitionInfo
 	15, // 10: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.BrokerInfo
 	21, // 11: penstock.v1.AlterPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.PartitionReassignment
 	23, // 12: penstock.v1.AlterPartitionReassignmentsResponse.results:type_name -> penstock.v1.PartitionResult
-	47, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
-	48, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
+	52, // 13: penstock.v1.PartitionResult.error:type_name -> penstock.v1.Error
+	53, // 14: penstock.v1.ListPartitionReassignmentsRequest.partitions:type_name -> penstock.v1.TopicPartition
 	26, // 15: penstock.v1.ListPartitionReassignmentsResponse.reassignments:type_name -> penstock.v1.PartitionReassignmentState
 	27, // 16: penstock.v1.PartitionReassignmentState.progress:type_name -> penstock.v1.CatchUp
-	40, // 17: penstock.v1.DecommissionBrokerResponse.moves:type_name -> penstock.v1.PlannedReassignment
-	40, // 18: penstock.v1.RebalanceResponse.moves:type_name -> penstock.v1.PlannedReassignment
-	48, // 19: penstock.v1.ElectLeadersRequest.partitions:type_name -> penstock.v1.TopicPartition
-	23, // 20: penstock.v1.ElectLeadersResponse.results:type_name -> penstock.v1.PartitionResult
-	0,  // 21: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
-	2,  // 22: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
-	4,  // 23: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
-	6,  // 24: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
-	9,  // 25: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
-	13, // 26: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
-	18, // 27: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
-	20, // 28: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
-	24, // 29: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
-	38, // 30: penstock.v1.AdminService.DecommissionBroker:input_type -> penstock.v1.DecommissionBrokerRequest
-	41, // 31: penstock.v1.AdminService.Rebalance:input_type -> penstock.v1.RebalanceRequest
-	43, // 32: penstock.v1.AdminService.ElectLeaders:input_type -> penstock.v1.ElectLeadersRequest
-	28, // 33: penstock.v1.AdminService.ChangeVoter:input_type -> penstock.v1.ChangeVoterRequest
-	30, // 34: penstock.v1.AdminService.ReplaceBroker:input_type -> penstock.v1.ReplaceBrokerRequest
-	32, // 35: penstock.v1.AdminService.RemoveBroker:input_type -> penstock.v1.RemoveBrokerRequest
-	34, // 36: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
-	36, // 37: penstock.v1.AdminService.ElectUnclean:input_type -> penstock.v1.ElectUncleanRequest
-	1,  // 38: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	3,  // 39: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	5,  // 40: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
-	7,  // 41: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	11, // 42: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
-	14, // 43: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
-	19, // 44: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	22, // 45: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
-	25, // 46: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
-	39, // 47: penstock.v1.AdminService.DecommissionBroker:output_type -> penstock.v1.DecommissionBrokerResponse
-	42, // 48: penstock.v1.AdminService.Rebalance:output_type -> penstock.v1.RebalanceResponse
-	44, // 49: penstock.v1.AdminService.ElectLeaders:output_type -> penstock.v1.ElectLeadersResponse
-	29, // 50: penstock.v1.AdminService.ChangeVoter:output_type -> penstock.v1.ChangeVoterResponse
-	31, // 51: penstock.v1.AdminService.ReplaceBroker:output_type -> penstock.v1.ReplaceBrokerResponse
-	33, // 52: penstock.v1.AdminService.RemoveBroker:output_type -> penstock.v1.RemoveBrokerResponse
-	35, // 53: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
-	37, // 54: penstock.v1.AdminService.ElectUnclean:output_type -> penstock.v1.ElectUncleanResponse
-	38, // [38:55] is the sub-list for method output_type
-	21, // [21:38] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	40, // 17: penstock.v1.ListDamagedResponse.replicas:type_name -> penstock.v1.DamagedReplica
+	45, // 18: penstock.v1.DecommissionBrokerResponse.moves:type_name -> penstock.v1.PlannedReassignment
+	45, // 19: penstock.v1.RebalanceResponse.moves:type_name -> penstock.v1.PlannedReassignment
+	53, // 20: penstock.v1.ElectLeadersRequest.partitions:type_name -> penstock.v1.TopicPartition
+	23, // 21: penstock.v1.ElectLeadersResponse.results:type_name -> penstock.v1.PartitionResult
+	0,  // 22: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
+	2,  // 23: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
+	4,  // 24: penstock.v1.AdminService.AlterTopic:input_type -> penstock.v1.AlterTopicRequest
+	6,  // 25: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
+	9,  // 26: penstock.v1.AdminService.DeleteRecords:input_type -> penstock.v1.DeleteRecordsRequest
+	13, // 27: penstock.v1.AdminService.Metadata:input_type -> penstock.v1.MetadataRequest
+	18, // 28: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
+	20, // 29: penstock.v1.AdminService.AlterPartitionReassignments:input_type -> penstock.v1.AlterPartitionReassignmentsRequest
+	24, // 30: penstock.v1.AdminService.ListPartitionReassignments:input_type -> penstock.v1.ListPartitionReassignmentsRequest
+	43, // 31: penstock.v1.AdminService.DecommissionBroker:input_type -> penstock.v1.DecommissionBrokerRequest
+	46, // 32: penstock.v1.AdminService.Rebalance:input_type -> penstock.v1.RebalanceRequest
+	48, // 33: penstock.v1.AdminService.ElectLeaders:input_type -> penstock.v1.ElectLeadersRequest
+	28, // 34: penstock.v1.AdminService.ChangeVoter:input_type -> penstock.v1.ChangeVoterRequest
+	30, // 35: penstock.v1.AdminService.ReplaceBroker:input_type -> penstock.v1.ReplaceBrokerRequest
+	32, // 36: penstock.v1.AdminService.RemoveBroker:input_type -> penstock.v1.RemoveBrokerRequest
+	34, // 37: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
+	36, // 38: penstock.v1.AdminService.ElectUnclean:input_type -> penstock.v1.ElectUncleanRequest
+	38, // 39: penstock.v1.AdminService.ListDamaged:input_type -> penstock.v1.ListDamagedRequest
+	41, // 40: penstock.v1.AdminService.GiveUpDamaged:input_type -> penstock.v1.GiveUpDamagedRequest
+	1,  // 41: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	3,  // 42: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	5,  // 43: penstock.v1.AdminService.AlterTopic:output_type -> penstock.v1.AlterTopicResponse
+	7,  // 44: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	11, // 45: penstock.v1.AdminService.DeleteRecords:output_type -> penstock.v1.DeleteRecordsResponse
+	14, // 46: penstock.v1.AdminService.Metadata:output_type -> penstock.v1.MetadataResponse
+	19, // 47: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	22, // 48: penstock.v1.AdminService.AlterPartitionReassignments:output_type -> penstock.v1.AlterPartitionReassignmentsResponse
+	25, // 49: penstock.v1.AdminService.ListPartitionReassignments:output_type -> penstock.v1.ListPartitionReassignmentsResponse
+	44, // 50: penstock.v1.AdminService.DecommissionBroker:output_type -> penstock.v1.DecommissionBrokerResponse
+	47, // 51: penstock.v1.AdminService.Rebalance:output_type -> penstock.v1.RebalanceResponse
+	49, // 52: penstock.v1.AdminService.ElectLeaders:output_type -> penstock.v1.ElectLeadersResponse
+	29, // 53: penstock.v1.AdminService.ChangeVoter:output_type -> penstock.v1.ChangeVoterResponse
+	31, // 54: penstock.v1.AdminService.ReplaceBroker:output_type -> penstock.v1.ReplaceBrokerResponse
+	33, // 55: penstock.v1.AdminService.RemoveBroker:output_type -> penstock.v1.RemoveBrokerResponse
+	35, // 56: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
+	37, // 57: penstock.v1.AdminService.ElectUnclean:output_type -> penstock.v1.ElectUncleanResponse
+	39, // 58: penstock.v1.AdminService.ListDamaged:output_type -> penstock.v1.ListDamagedResponse
+	42, // 59: penstock.v1.AdminService.GiveUpDamaged:output_type -> penstock.v1.GiveUpDamagedResponse
+	41, // [41:60] is the sub-list for method output_type
+	22, // [22:41] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_admin_proto_init() }
@@ -3190,13 +3501,14 @@ func file_penstock_v1_admin_proto_init() {
 	}
 	file_penstock_v1_common_proto_init()
 	file_penstock_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
+	file_penstock_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,8 @@ const (
 	AdminService_RemoveBroker_FullMethodName                = "/penstock.v1.AdminService/RemoveBroker"
 	AdminService_AddPartitions_FullMethodName               = "/penstock.v1.AdminService/AddPartitions"
 	AdminService_ElectUnclean_FullMethodName                = "/penstock.v1.AdminService/ElectUnclean"
+	AdminService_ListDamaged_FullMethodName                 = "/penstock.v1.AdminService/ListDamaged"
+	AdminService_GiveUpDamaged_FullMethodName               = "/penstock.v1.AdminService/GiveUpDamaged"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -81,6 +83,11 @@ type AdminServiceClient interface {
 	// Makes a replica lead that may lack acknowledged records, where nobody can lead
 	// without loss.
 	ElectUnclean(ctx context.Context, in *ElectUncleanRequest, opts ...grpc.CallOption) (*ElectUncleanResponse, error)
+	// The damaged replicas of the broker that is asked, and what is kept of earlier ones.
+	ListDamaged(ctx context.Context, in *ListDamagedRequest, opts ...grpc.CallOption) (*ListDamagedResponse, error)
+	// Lets a partition go on from where the damage of its last holder begins; the records
+	// behind it are lost. Only the leader does it; others answer NOT_LEADER with a hint.
+	GiveUpDamaged(ctx context.Context, in *GiveUpDamagedRequest, opts ...grpc.CallOption) (*GiveUpDamagedResponse, error)
 }
 
 type adminServiceClient struct {
@@ -261,6 +268,26 @@ func (c *adminServiceClient) ElectUnclean(ctx context.Context, in *ElectUncleanR
 	return out, nil
 }
 
+func (c *adminServiceClient) ListDamaged(ctx context.Context, in *ListDamagedRequest, opts ...grpc.CallOption) (*ListDamagedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDamagedResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListDamaged_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GiveUpDamaged(ctx context.Context, in *GiveUpDamagedRequest, opts ...grpc.CallOption) (*GiveUpDamagedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GiveUpDamagedResponse)
+	err := c.cc.Invoke(ctx, AdminService_GiveUpDamaged_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -304,6 +331,11 @@ type AdminServiceServer interface {
 	// Makes a replica lead that may lack acknowledged records, where nobody can lead
 	// without loss.
 	ElectUnclean(context.Context, *ElectUncleanRequest) (*ElectUncleanResponse, error)
+	// The damaged replicas of the broker that is asked, and what is kept of earlier ones.
+	ListDamaged(context.Context, *ListDamagedRequest) (*ListDamagedResponse, error)
+	// Lets a partition go on from where the damage of its last holder begins; the records
+	// behind it are lost. Only the leader does it; others answer NOT_LEADER with a hint.
+	GiveUpDamaged(context.Context, *GiveUpDamagedRequest) (*GiveUpDamagedResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -364,6 +396,12 @@ func (UnimplementedAdminServiceServer) AddPartitions(context.Context, *AddPartit
 }
 func (UnimplementedAdminServiceServer) ElectUnclean(context.Context, *ElectUncleanRequest) (*ElectUncleanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ElectUnclean not implemented")
+}
+func (UnimplementedAdminServiceServer) ListDamaged(context.Context, *ListDamagedRequest) (*ListDamagedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDamaged not implemented")
+}
+func (UnimplementedAdminServiceServer) GiveUpDamaged(context.Context, *GiveUpDamagedRequest) (*GiveUpDamagedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GiveUpDamaged not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -692,6 +730,42 @@ func _AdminService_ElectUnclean_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListDamaged_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDamagedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListDamaged(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListDamaged_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListDamaged(ctx, req.(*ListDamagedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GiveUpDamaged_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GiveUpDamagedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GiveUpDamaged(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GiveUpDamaged_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GiveUpDamaged(ctx, req.(*GiveUpDamagedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -766,6 +840,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ElectUnclean",
 			Handler:    _AdminService_ElectUnclean_Handler,
+		},
+		{
+			MethodName: "ListDamaged",
+			Handler:    _AdminService_ListDamaged_Handler,
+		},
+		{
+			MethodName: "GiveUpDamaged",
+			Handler:    _AdminService_GiveUpDamaged_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

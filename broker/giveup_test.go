@@ -1,0 +1,176 @@
+package broker
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/internal/vfs"
+	"github.com/penstock/penstock/log/record"
+)
+
+func gaugeOf(t *testing.T, c prometheus.Collector, name string) float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	require.NoError(t, r.Register(c))
+	families, err := r.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// lastHolder leads alone, with 30 records, and has just found that [10, 20) cannot be read.
+func lastHolder(t *testing.T) (*localReplica, *metadata.Image) {
+	t.Helper()
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	t.Cleanup(closeAll)
+	l.b.shareMemory()
+	scrubbedAs(t, l, fsys, func() { l.finish(l.assign(behindOne(2, 3), nil)) })
+	require.Equal(t, partition.RoleLeader, l.role())
+	require.Equal(t, record.Offset(30), l.watermark())
+	return l, ledByOne(t, 1)
+}
+
+// changingImage is metadata that changes when a test says so.
+type changingImage struct {
+	fixedImage
+
+	mu      sync.Mutex // guards im of fixedImage
+	changed chan struct{}
+}
+
+func (c *changingImage) Image() *metadata.Image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.im
+}
+
+func (c *changingImage) Changed(uint64) <-chan struct{} { return c.changed }
+
+func (c *changingImage) set(im *metadata.Image) {
+	c.mu.Lock()
+	c.im = im
+	c.mu.Unlock()
+	close(c.changed)
+}
+
+// ledByOne is ledByTwo where 1 leads.
+func ledByOne(t *testing.T, isr ...int32) *metadata.Image {
+	t.Helper()
+	im := ledByTwo(t, 2, 1)
+	p := im.Topic("t").Partitions[0]
+	p.Leader, p.ISR = 1, isr
+	return im
+}
+
+// The last holder of a partition that comes upon damage goes on to serve what it can read,
+// on both sides, tells the metadata nothing by itself, and shows.
+func TestADamagedLastHolderStays(t *testing.T) {
+	l, im := lastHolder(t)
+	l.b.cfg.Images = fixedImage{im}
+	r := &reconciler{b: l.b, proposing: t.Context()}
+	require.False(t, r.retire(im), "it gives up its place, and what is behind the damage")
+	require.Equal(t, partition.RoleLeader, l.role())
+	ref := api.PartitionRef{Topic: "t"}
+	for _, tt := range []struct {
+		from record.Offset
+		code api.Code
+	}{{0, api.CodeNone}, {20, api.CodeNone}} {
+		var got api.FetchResult
+		l.b.readFrom(l, &got, &api.FetchPartition{PartitionRef: ref, Offset: tt.from, MaxBytes: 1, LeaderEpoch: -1}, reading{room: 1 << 20, must: true})
+		require.Equal(t, tt.code, api.CodeOf(asError(got.Err)), "fetch from %d: %v", tt.from, got.Err)
+		require.Len(t, got.Batches, 1)
+		got.Release()
+	}
+	require.Equal(t, 1, int(gaugeOf(t, newMetrics(l.b), "penstock_damaged_leaders")))
+	require.Equal(t, []api.DamagedReplica{{
+		TopicPartition: api.TopicPartition{Topic: "t"}, Leads: true, Damage: "durable data is corrupt", WholeTo: 10, End: 30, GivesUp: true,
+	}}, l.b.DamagedReplicas(t.Context()))
+}
+
+// Nothing is given up where it gains nothing, or where somebody may come who holds more.
+func TestWhatMayNotBeGivenUp(t *testing.T) {
+	l, im := lastHolder(t)
+	require.Nil(t, l.mayGiveUp(im))
+	refused := func(name, message string, im *metadata.Image) {
+		t.Helper()
+		l.b.cfg.Images = fixedImage{im}
+		err := l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, -1)
+		require.ErrorContains(t, err, message, name)
+		require.False(t, l.givesUp.Load(), name)
+	}
+	refused("in sync", "others hold every acknowledged record", ledByOne(t, 1, 2))
+	im = ledByOne(t, 1)
+	im.Topic("t").Partitions[0].ELR = []int32{2}
+	refused("eligible", "others hold every acknowledged record", im)
+	refused("deposed", "does not lead the partition any more", ledByTwo(t, 2))
+	refused("deleted", "deleted", image(t))
+	im = ledByOne(t, 1)
+	im.Broker(2).Fenced = true
+	refused("away", "broker 2 is away, and may hold more", im)
+
+	l.b.cfg.Images = fixedImage{ledByOne(t, 1)}
+	err := l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, 77)
+	require.Equal(t, api.CodeInvalidUpdateVersion, api.CodeOf(err))
+	l.limit.Store(10)
+	refused("nothing behind", "has nothing behind the damage", ledByOne(t, 1))
+	whole := newLocal(t, testSettings(t))
+	whole.b.cfg.Images = fixedImage{ledByOne(t, 1)}
+	require.ErrorContains(t, asError(whole.mayGiveUp(ledByOne(t, 1))), "knows of no damage")
+	l.b.cfg.Images = fixedImage{ledByTwo(t, 2)}
+	l.roleNow.Store(int32(partition.RoleFollower))
+	require.Equal(t, api.CodeNotLeader, api.CodeOf(l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, -1)))
+}
+
+// An order to give up lets the replica tell of its damage, and returns when the metadata
+// shows that it does not lead as it did.
+func TestGiveUpDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, im := lastHolder(t)
+		next := ledByOne(t)
+		p := next.Topic("t").Partitions[0]
+		p.Leader, p.LeaderEpoch, p.LastISR = metadata.NoNode, 1, []int32{1}
+		images := &changingImage{fixedImage: fixedImage{im}, changed: make(chan struct{})}
+		l.b.cfg.Images = images
+		done := make(chan error, 1)
+		go func() {
+			done <- l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, im.Topic("t").Partitions[0].PartitionEpoch)
+		}()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("it returned before the metadata has heard: %v", err)
+		default:
+		}
+		select {
+		case <-l.b.kick:
+		default:
+			t.Error("the reconciler sleeps on")
+		}
+		controller := &recorder{index: im.Index()}
+		l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
+		r := &reconciler{b: l.b, proposing: t.Context()}
+		require.True(t, r.retire(im))
+		r.adopt([]*metadata.Topic{im.Topic("t")}, im)
+		r.recover(im)
+		r.proposals.Wait()
+		rep := controller.requests[0].GetRecover().GetReplica()
+		require.Equal(t, int64(10), rep.GetLogEndOffset())
+		l.b.table.byKey(l.key).stop()
+		images.set(next)
+		require.NoError(t, <-done)
+	})
+}

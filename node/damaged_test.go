@@ -1,0 +1,103 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/client"
+	pb "github.com/penstock/penstock/proto/penstock/v1"
+)
+
+// hurtAlone is a cluster in which the only in-sync replica of t-0 has come upon a batch that it
+// cannot read, at offset 4 of 7, and the other ends in front of it.
+func hurtAlone(t *testing.T) (w *world, c *client.Client, leader, follower int32) {
+	t.Helper()
+	w = startWorld(t, 3, freePorts(t, 3))
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 2, Configs: map[string]string{"min.insync.replicas": "1"}})
+	w.until("two in sync", 15*time.Second, func() error { return w.inSync("t", 2) })
+	w.mustProduce("t", 0, "record 0")
+	c = w.connect(w.d.Brokers()...)
+	described, err := c.Admin().DescribeTopic(t.Context(), "t")
+	require.NoError(t, err)
+	p := described.Partitions[0]
+	leader, follower = p.Leader, p.Replicas[0]+p.Replicas[1]-p.Leader
+	w.stopNode(follower, true)
+	for i := 1; i < 7; i++ {
+		require.EqualValues(t, i, w.mustProduce("t", 0, fmt.Sprint("record ", i)))
+	}
+	w.stop()
+	segments, err := filepath.Glob(filepath.Join(w.dir, fmt.Sprintf("node-%d", leader), "t-0", "*.log"))
+	require.NoError(t, err)
+	require.Len(t, segments, 1)
+	b, err := os.ReadFile(segments[0])
+	require.NoError(t, err)
+	at := bytes.Index(b, []byte("record 4"))
+	require.Positive(t, at)
+	b[at] ^= 1
+	require.NoError(t, os.WriteFile(segments[0], b, 0o600))
+	w.start(3)
+	w.until("the damage is found", 30*time.Second, func() error {
+		all, err := c.Admin().Damaged(t.Context())
+		if err == nil && (len(all) != 1 || !all[0].CanGiveUp) {
+			err = fmt.Errorf("%+v", all)
+		}
+		return err
+	})
+	return w, c, leader, follower
+}
+
+// A leader that is the last holder of its partition, damaged, with a follower that cannot get past
+// that: it stays so, serves both sides, and everybody can see it. When an operator gives up
+// what is behind the damage, the partition has its leader, its replicas and its writers
+// again, and the damaged copy is kept.
+func TestDamagedLastHolder(t *testing.T) {
+	w, c, leader, follower := hurtAlone(t)
+	tp := client.TopicPartition{Topic: "t"}
+	all, err := c.Admin().Damaged(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []client.DamagedReplica{{
+		TopicPartition: tp, NodeID: leader, Leads: true, Damage: "durable data is corrupt", WholeTo: 4, End: 7, CanGiveUp: true,
+	}}, all)
+	cluster, err := c.Admin().Cluster(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, all, cluster.DamagedLeaders)
+	w.until("the follower has all that it can get", 20*time.Second, func() error {
+		b, err := os.ReadFile(filepath.Join(w.dir, fmt.Sprintf("node-%d", follower), "t-0", "00000000000000000000.log"))
+		if err == nil && !bytes.Contains(b, []byte("record 3")) {
+			err = fmt.Errorf("%d bytes", len(b))
+		}
+		return err
+	})
+	require.NoError(t, w.inSync("t", 1))
+	require.False(t, cluster.Healthy())
+	r, err := w.fetch("t", 0, 5, 0)
+	require.NoError(t, err)
+	require.Equal(t, "record 5", string(r.GetRecords()[0].GetValue()))
+	_, err = w.produce("t", 0, "refused", pb.Acks_ACKS_LEADER)
+	require.ErrorContains(t, err, "STORAGE_FAILED")
+
+	w.until("the order is taken", 20*time.Second, func() error { return c.Admin().GiveUpDamaged(t.Context(), tp, -1) })
+	require.EqualValues(t, 4, w.mustProduce("t", 0, "new"))
+	w.until("two in sync", 30*time.Second, func() error { return w.inSync("t", 2) })
+	require.Equal(t, []string{"record 0", "record 1", "record 2", "record 3", "new"}, w.readAll("t", 0, 5))
+	w.until("well", 20*time.Second, func() error {
+		cluster, err := c.Admin().Cluster(t.Context())
+		if err == nil && !cluster.Healthy() {
+			err = fmt.Errorf("%+v", cluster)
+		}
+		return err
+	})
+	all, err = c.Admin().Damaged(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, leader, all[0].NodeID)
+	kept, err := os.ReadFile(filepath.Join(all[0].Kept, "00000000000000000000.log"))
+	require.NoError(t, err)
+	require.Contains(t, string(kept), "record 6")
+}
