@@ -41,6 +41,7 @@ type Consumer struct {
 	inHand   map[*subscription]int
 	sources  map[string]*source
 	errs     []error // for Poll
+	refused  error   // why the consumer is out of its group for good; nil: it is not
 	closing  bool
 }
 
@@ -203,7 +204,9 @@ func (k *Consumer) Err() error { return k.ended }
 // Poll returns records that were fetched, waiting for the first until ctx ends. It
 // releases what the Poll before it returned: the application has moved past that.
 // The result is valid until Release or the next Poll. An error that is not the
-// context's or ErrClosed is about some partition; polling on is possible.
+// context's or ErrClosed is about some partition, and polling on is possible; or, for
+// a member of a group, it says that the group refuses it for good: then OnLost was
+// called, and every Poll from now on returns that error.
 func (k *Consumer) Poll(ctx context.Context) (*Polled, error) {
 	k.polled.Release()
 	for {
@@ -218,11 +221,14 @@ func (k *Consumer) Poll(ctx context.Context) (*Polled, error) {
 			k.mu.Unlock()
 			return nil, err
 		}
-		ok := k.take(&k.polled)
+		ok, refused := k.take(&k.polled), k.refused
 		k.mu.Unlock()
-		if ok {
+		switch {
+		case ok:
 			k.wakeSources()
 			return &k.polled, nil
+		case refused != nil:
+			return nil, refused
 		}
 		select {
 		case <-k.arrived:
@@ -329,9 +335,18 @@ func (k *Consumer) report(err error) {
 	k.wakePoll()
 }
 
+// refuse has every Poll return err from now on.
+func (k *Consumer) refuse(err error) {
+	k.mu.Lock()
+	k.refused = err
+	k.mu.Unlock()
+	k.wakePoll()
+}
+
 // Subscribe changes the topics that a member of a group subscribes to, by name.
 // What it owns of topics that stay it keeps, without a pause; what goes is
-// revoked, what comes is assigned.
+// revoked, what comes is assigned. A consumer that its group has refused for good
+// stays out of it: the error is what it was refused for.
 func (k *Consumer) Subscribe(topics ...string) error {
 	switch {
 	case k.member == nil:
@@ -340,6 +355,9 @@ func (k *Consumer) Subscribe(topics ...string) error {
 		return errors.New("client: a consumer of a topic pattern does not subscribe by name")
 	case len(topics) == 0 || slices.Contains(topics, ""):
 		return fmt.Errorf("client: %q: a subscription names at least one topic, none of them empty", topics)
+	}
+	if err := k.member.refusal(); err != nil {
+		return err
 	}
 	k.member.mu.Lock()
 	k.member.topics = slices.Clone(topics)

@@ -381,13 +381,15 @@ type events struct {
 
 func (e *events) opts(name string) []ConsumerOpt {
 	note := func(what string) func(*Consumer, []TopicPartition) {
-		return func(_ *Consumer, parts []TopicPartition) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.log = append(e.log, fmt.Sprint(name, " ", what, " ", parts))
-		}
+		return func(_ *Consumer, parts []TopicPartition) { e.note(name+" "+what, parts) }
 	}
 	return []ConsumerOpt{OnAssigned(note("assigned")), OnRevoked(note("revoked")), OnLost(note("lost"))}
+}
+
+func (e *events) note(what string, parts []TopicPartition) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.log = append(e.log, fmt.Sprint(what, " ", parts))
 }
 
 func (e *events) all() []string {

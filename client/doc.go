@@ -50,7 +50,8 @@
 // second, so a crash repeats records and never skips any; [Consumer.Commit] stores
 // the first. A partition that goes to another member is given up only after the
 // application moved past what it had taken of it, OnRevoked has run, and the
-// offsets are committed.
+// offsets are committed. A member that its group refuses for good loses all it had
+// (OnLost), and every Poll from then on says why.
 //
 // An offset is out of range only when the newest leader says so: a broker that was
 // replaced and has not heard of it says so too. The consumer asks a majority of the

@@ -30,6 +30,7 @@ type fakeGroup struct {
 	joins       []*pb.JoinGroup
 	leaves      int
 	onCommit    func(*pb.OffsetCommit) *pb.Error
+	onJoin      func(*pb.JoinGroup) *pb.Error
 	inUse       bool    // resets are refused
 	unaryOnly   bool    // sessions take no commits
 	calls       int     // commits that came as calls
@@ -57,6 +58,15 @@ func (g *fakeGroup) fence(id string) {
 	delete(g.members, id)
 	m.end <- withDetail(fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_MEMBER, false, false))
 	g.rebalance()
+}
+
+// refuse ends a member's session with a code.
+func (g *fakeGroup) refuse(id string, code pb.ErrorCode) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.members[id]
+	delete(g.members, id)
+	m.end <- withDetail(fakeError(code, false, false))
 }
 
 func withDetail(e *pb.Error) error {
@@ -199,6 +209,11 @@ func (g *fakeGroup) join(b *fakeBroker, j *pb.JoinGroup) (*fakeMember, error) {
 		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
 	}
 	g.joins = append(g.joins, j)
+	if g.onJoin != nil {
+		if e := g.onJoin(j); e != nil {
+			return nil, withDetail(e)
+		}
+	}
 	id := j.GetMemberId()
 	if j.GetMemberEpoch() > 0 && g.members[id] == nil {
 		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_MEMBER, false, false))

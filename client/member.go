@@ -38,6 +38,8 @@ type member struct {
 	settled  chan struct{}
 	stopMove context.CancelFunc // ends the wait of a revocation; nil: none waits
 	goodbye  chan struct{}      // not nil: give everything up, then close it
+	farewell bool               // everything was given up: nothing is taken over any more
+	refused  error              // why the member is out for good; nil: it is not
 	// line is how commits go; nil: no session has been joined. lineChanged is closed,
 	// and made anew, when line or lost becomes another.
 	line        *commitLine
@@ -138,24 +140,42 @@ func (m *member) isLeaving() bool {
 	}
 }
 
-// recover decides what the end of a session means; false: the member is out for good.
+// recover decides what the end of a session means; false: the member is out for good,
+// and owns nothing any more, for its partitions will be others'.
 func (m *member) recover(ctx context.Context, err error) bool {
 	m.k.c.cfg.logger.Info("group session ended", "group", m.k.cfg.group, "error", err)
 	switch CodeOf(err) {
 	case CodeUnknownMember, CodeFencedMemberEpoch:
 		m.loseAll(ctx)
 		return true
-	case CodeFencedInstanceID:
-		m.loseAll(ctx)
-		m.k.report(err)
-		return false
 	default:
 	}
-	if e, ok := errors.AsType[*Error](err); ok && !coordinatorMoved(e) && !e.Retriable {
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok || coordinatorMoved(e) || e.Retriable:
+		return true
+	case e.Code == CodeUnknown:
 		m.k.report(err)
-		return e.Code == CodeUnknown
+		return true
 	}
-	return true
+	m.refuse(ctx, err)
+	return false
+}
+
+// refuse ends the membership for good: what it is refused for does not pass by waiting.
+func (m *member) refuse(ctx context.Context, err error) {
+	m.mu.Lock()
+	m.refused = err
+	m.mu.Unlock()
+	m.loseAll(ctx)
+	m.k.refuse(err)
+}
+
+// refusal is why the member is out for good; nil: it is not.
+func (m *member) refusal() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused
 }
 
 // loseAll waits until reconcile has dropped everything.
@@ -410,20 +430,28 @@ func (m *member) step(ctx context.Context) (more bool) {
 	for _, tp := range m.target {
 		wanted[tp] = true
 	}
+	lost, goodbye, farewell := m.lost, m.goodbye, m.farewell
+	passed := false // something came and went before it was taken over: its callbacks never hear of it
 	for tp, held := range m.owned {
 		if held {
 			all = append(all, tp)
 		}
 		switch {
+		case lost || goodbye != nil || farewell:
 		case !held && wanted[tp]:
 			added = append(added, tp)
 			m.owned[tp] = true
+		case !held:
+			delete(m.owned, tp)
+			passed = true
 		case !wanted[tp]:
 			removed = append(removed, tp)
 		}
 	}
-	lost, goodbye := m.lost, m.goodbye
 	m.mu.Unlock()
+	if passed {
+		poke(m.ack)
+	}
 	sortPartitions(added)
 	sortPartitions(removed)
 	sortPartitions(all)
@@ -437,11 +465,14 @@ func (m *member) step(ctx context.Context) (more bool) {
 		m.mu.Unlock()
 		return true
 	case goodbye != nil:
-		m.drop(ctx, append(all, added...))
+		m.drop(ctx, all)
 		m.mu.Lock()
-		m.goodbye, m.target = nil, nil
+		m.goodbye, m.farewell, m.target = nil, true, nil
+		m.owned = map[TopicPartition]bool{}
 		m.mu.Unlock()
 		close(goodbye)
+		return false
+	case farewell:
 		return false
 	case len(added) > 0:
 		m.k.assign(added)

@@ -41,6 +41,8 @@ func (m *member) commit(ctx context.Context, offsets []CommittedOffset) error {
 		switch {
 		case err != nil:
 			return err
+		case m.refusal() != nil:
+			return m.refusal()
 		case line == nil || !line.taken:
 			return m.k.c.commitOffsets(ctx, m.k.cfg.group, id, epoch, offsets)
 		}
