@@ -130,7 +130,15 @@ func (b *Broker) loadGroups(l *localReplica) {
 	case leads && l.loaded != epoch:
 		b.coordinator.Load(l.partition, epoch, &offsetsLog{l, epoch})
 		l.loaded = epoch
-	case !leads && l.loaded != record.UnknownEpoch:
+	case !leads:
+		b.unloadGroups(l)
+	}
+}
+
+// unloadGroups is for a replica that does not lead any more, or is not here any
+// more. Only the reconciler calls it.
+func (b *Broker) unloadGroups(l *localReplica) {
+	if l.loaded != record.UnknownEpoch {
 		b.coordinator.Unload(l.partition)
 		l.loaded = record.UnknownEpoch
 	}
@@ -151,19 +159,30 @@ func (o *offsetsLog) Append(buf *record.Buf) coordinator.Appending {
 	defer buf.Release()
 	deadline := o.l.b.cfg.Now().Add(defaultProduceTimeout)
 	p := api.NewPending(req, deadline)
-	o.l.append(p, 0, &req.Partitions[0], o.epoch, api.AcksAll, deadline)
-	return appending{p}
+	taken := o.l.append(p, 0, &req.Partitions[0], o.epoch, api.AcksAll, deadline)
+	return appending{p, taken}
 }
 
 // appending implements coordinator.Appending.
-type appending struct{ pending *api.Pending }
+type appending struct {
+	pending *api.Pending
+	taken   bool // the log has the batch, for now at least
+}
 
+// Wait says of a log that was out of service before the batch came that nothing was
+// appended: by its code alone that error may be one of a flush. A refusal of who
+// does not lead any more stays in doubt, for the coordinator is to look again.
 func (a appending) Wait(ctx context.Context) error {
 	results, err := a.pending.Wait(ctx)
-	if err == nil && results[0].Err != nil {
-		err = results[0].Err
+	switch {
+	case err != nil:
+		return err
+	case results[0].Err == nil:
+		return nil
+	case !a.taken && results[0].Err.Code == api.CodeStorageFailed:
+		return api.Errorf(api.CodeCoordinatorNotAvailable, "nothing was appended: %w", results[0].Err)
 	}
-	return err
+	return results[0].Err
 }
 
 // Bounds implements coordinator.Log.
@@ -177,11 +196,14 @@ func (o *offsetsLog) Bounds(ctx context.Context) (start, end record.Offset, err 
 	for {
 		o.l.mu.Lock()
 		current := !o.l.closed && o.l.state.Epoch() == o.epoch && o.l.state.Role() == partition.RoleLeader
+		failed := o.l.state.Damage() == partition.DamageFailed
 		hw, known := o.l.state.Latest()
 		o.l.mu.Unlock()
 		switch {
 		case !current:
 			return 0, 0, o.l.outcome(partition.OutcomeNotLeader)
+		case failed: // it leads for want of another, and its watermark stands still for good
+			return 0, 0, o.l.outcome(partition.OutcomeStorageFailed)
 		case known && hw >= until:
 			return o.l.log.Start(), hw, nil
 		}
@@ -195,7 +217,12 @@ func (o *offsetsLog) Bounds(ctx context.Context) (start, end record.Offset, err 
 
 // Read implements coordinator.Log.
 func (o *offsetsLog) Read(_ context.Context, from, end record.Offset, maxBytes int) ([]record.Slice, error) {
-	return o.l.log.Read(from, end, maxBytes)
+	slices, err := o.l.log.Read(from, end, maxBytes)
+	if err != nil {
+		o.l.checkDamage()
+		return nil, o.l.readError(err)
+	}
+	return slices, nil
 }
 
 // Session, CommitOffsets and the rest of the group calls go to the coordinator

@@ -427,6 +427,9 @@ func (l *localReplica) outcome(o partition.Outcome) *api.Error {
 		return nil
 	}
 	e.Topic, e.Partition = l.topic, l.partition
+	if err := l.log.Err(); o == partition.OutcomeStorageFailed && err != nil {
+		e = api.Errorf(e.Code, "the replica is out of service until %s: %w", l.outUntil(), err).At(l.topic, l.partition)
+	}
 	if o == partition.OutcomeNotLeader {
 		if why := l.b.whyNot(api.PartitionRef{TopicID: l.key.Topic, Topic: l.topic, Partition: l.partition}); why.Leader != nil && why.Leader.NodeID != l.b.cfg.NodeID {
 			e.Leader = why.Leader

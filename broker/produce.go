@@ -105,17 +105,17 @@ func (l *localReplica) limits(nowMS int64) record.Limits {
 
 // append admits, appends and registers the waiter under one hold of mu, so that
 // no change of leader comes between. An epoch other than -1 is the only one in
-// which it appends.
-func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, epoch record.Epoch, acks api.Acks, deadline time.Time) {
+// which it appends. It reports whether the log took the batches, or had them.
+func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, epoch record.Epoch, acks api.Acks, deadline time.Time) (taken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || epoch != record.UnknownEpoch && epoch != l.state.Epoch() {
 		p.Settle(i, l.outcome(partition.OutcomeNotLeader))
-		return
+		return false
 	}
 	if o := l.state.Admit(partition.Acks(acks)); o != partition.OutcomeOK {
 		p.Settle(i, l.outcome(o))
-		return
+		return false
 	}
 	now := l.b.cfg.Now()
 	l.b.traffic.Note(now)
@@ -127,7 +127,7 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 		if errors.Is(err, commitlog.ErrDamaged) || errors.Is(err, commitlog.ErrFailed) {
 			l.step(l.refusal()) // A log that takes nothing must not lead.
 		}
-		return
+		return false
 	}
 	if isDup {
 		first, next = dup.First, dup.Next
@@ -149,6 +149,7 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 	if acks == api.AcksNone {
 		p.Settle(i, nil)
 	}
+	return true
 }
 
 // appendError maps a refusal of the log. The caller holds mu.

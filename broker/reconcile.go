@@ -154,6 +154,7 @@ func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	r.b.table.change(nil, gone)
 	for _, l := range gone {
 		l.stop()
+		r.b.unloadGroups(l) // an image that showed another leader may never have been seen
 	}
 	for _, l := range stray {
 		r.b.setAside(l)

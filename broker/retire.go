@@ -11,7 +11,6 @@ import (
 	"github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
 	commitlog "github.com/penstock/penstock/log"
-	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
@@ -49,7 +48,7 @@ func passing(err error) bool {
 	return ok && failed.Passing()
 }
 
-// outUntil says what a failed replica waits for. The caller holds mu.
+// outUntil says what a failed replica waits for.
 func (l *localReplica) outUntil() string {
 	if l.passing.Load() {
 		return "there is room again"
@@ -131,9 +130,7 @@ func (r *reconciler) retire(im *metadata.Image) bool {
 	r.b.table.change(nil, gone)
 	for _, l := range gone {
 		l.stop()
-		if l.loaded != record.UnknownEpoch {
-			r.b.coordinator.Unload(l.partition)
-		}
+		r.b.unloadGroups(l)
 		err := l.log.Close() // says again how it failed
 		l.logger.Info("opening a log again that failed or is damaged", "error", err, "damage", l.log.Damage())
 	}

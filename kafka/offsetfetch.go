@@ -64,6 +64,11 @@ func (d *Door) groupOffsets(ctx context.Context, c *call, g *kmsg.OffsetFetchReq
 		ByMember: c.version >= 9 && (g.MemberID != nil || g.MemberEpoch >= 0), MemberID: value(g.MemberID), MemberEpoch: g.MemberEpoch,
 	})
 	if e := asError(err); e != nil {
+		if e.Code == api.CodeCoordinatorNotAvailable {
+			// Many versions of Java's consumer end at that word here, and here alone. This one
+			// has all of them find the coordinator again, and ask again.
+			e = api.Errorf(api.CodeNotCoordinator, "%w", e)
+		}
 		out.ErrorCode = c.code(e)
 		return out
 	}

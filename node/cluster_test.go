@@ -45,6 +45,7 @@ type world struct {
 	conns map[string]*grpc.ClientConn
 	// configure changes what the nodes start with; nil: nothing.
 	configure func(*Config)
+	logger    *slog.Logger // nil: testLogger
 }
 
 func testLogger() *slog.Logger {
@@ -87,6 +88,9 @@ func (w *world) start(nodes int) {
 	defer cancel()
 	opts := devOptions(nodes, w.dir)
 	opts.BasePort = w.port
+	if w.logger != nil {
+		opts.Logger = w.logger
+	}
 	if w.configure != nil {
 		usual := opts.Configure
 		opts.Configure = func(c *Config) {

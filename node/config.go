@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/vfs"
 	commitlog "github.com/penstock/penstock/log"
 )
 
@@ -96,6 +97,8 @@ type Config struct {
 
 	// dial opens connections to other nodes in place of a net.Dialer: tests cut them.
 	dial func(ctx context.Context, address string) (net.Conn, error)
+	// fs is what the partitions are on in place of the machine's: tests have it fail.
+	fs vfs.FS
 }
 
 // Voter is a member of the metadata quorum.

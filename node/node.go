@@ -186,9 +186,13 @@ func (n *Node) openDir(arena *record.Arena) error {
 	if err := os.MkdirAll(n.cfg.DataDir, 0o755); err != nil {
 		return fmt.Errorf("data.dir: %w", err)
 	}
+	fsys := n.cfg.fs
+	if fsys == nil {
+		fsys = vfs.OS{}
+	}
 	var err error
 	n.dir, err = commitlog.OpenDir(commitlog.DirOptions{
-		FS: vfs.OS{}, Path: n.cfg.DataDir, Arena: arena,
+		FS: fsys, Path: n.cfg.DataDir, Arena: arena,
 		// The rest of the arena is for what is in flight.
 		TailBytes: n.cfg.TailMemory / 2, DiskReserve: n.cfg.DiskReserve, Logger: n.logger,
 		PageCacheBytes: n.cfg.PageCache, OpenFiles: int(n.cfg.OpenFiles), Others: n.others(),

@@ -173,6 +173,9 @@ func (c *commit) finish(s *shard, err error, from, to int) {
 	}
 	if c.waits--; c.waits == 0 {
 		s.room.give(c.size)
+		if s.groups[c.group.id] == c.group { // else: it was deleted, or everything is loaded again
+			s.forgetIfVoid(c.group)
+		}
 		c.answer(c.results, nil)
 	}
 }

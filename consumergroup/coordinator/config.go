@@ -24,7 +24,8 @@ type Log interface {
 	// Bounds waits until the high watermark has reached what was the log end at
 	// the call, and returns the log start and the high watermark. The end at the
 	// election (DESIGN section 5) is not enough: after an append of unknown
-	// outcome the load must see whether that batch is in.
+	// outcome the load must see whether that batch is in. A log of which that can
+	// never be seen, because it failed, is an error, not a wait.
 	Bounds(ctx context.Context) (start, end record.Offset, err error)
 	// Read returns whole batches from the one that holds from up to end, about
 	// maxBytes of them but at least one. The caller releases the slices.

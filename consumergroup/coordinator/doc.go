@@ -47,7 +47,8 @@
 // Beyond the last two, CodeOverloaded says to try again.
 //
 // While loading, every request is answered CodeCoordinatorLoading, never "no
-// offset". Events that were decided on but not persisted are lost, and were
+// offset". When the load fails, because the log did, it is tried again, and until
+// then every request is answered CodeCoordinatorNotAvailable with the reason. Events that were decided on but not persisted are lost, and were
 // never seen.
 //
 // # Protocols

@@ -28,6 +28,7 @@ type fakeLog struct {
 	next    record.Offset
 	hold    chan struct{}        // not nil: the ends of appends and Bounds wait for it to close
 	outcome func() (bool, error) // whether the batch is stored, and what is answered; nil: yes, nil
+	unread  error                // what Bounds answers; nil: the bounds
 	// ends: what the n-th append waits for, and then for hold; those beyond: nothing.
 	ends []chan struct{}
 }
@@ -112,7 +113,7 @@ func (l *fakeLog) Bounds(ctx context.Context) (record.Offset, record.Offset, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return 0, l.next, nil
+	return 0, l.next, l.unread
 }
 
 func (l *fakeLog) Read(_ context.Context, from, end record.Offset, _ int) ([]record.Slice, error) {
@@ -191,11 +192,12 @@ type bed struct {
 	c      *Coordinator
 	log    *fakeLog
 	topics *fakeTopics
+	logger *slog.Logger
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, log: &fakeLog{}, topics: &fakeTopics{topics: map[string]int32{"a": 4, "b": 1}}}
+	b := &bed{t: t, log: &fakeLog{}, topics: &fakeTopics{topics: map[string]int32{"a": 4, "b": 1}}, logger: slog.New(slog.DiscardHandler)}
 	b.c = b.start()
 	return b
 }
@@ -203,7 +205,7 @@ func newBed(t *testing.T) *bed {
 // start makes a coordinator that leads the partition from now on.
 func (b *bed) start() *Coordinator {
 	b.t.Helper()
-	c, err := New(Config{NodeID: 7, Topics: b.topics, Logger: slog.New(slog.DiscardHandler)})
+	c, err := New(Config{NodeID: 7, Topics: b.topics, Logger: b.logger})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -157,7 +157,7 @@ func (c *Coordinator) Progress(node int32, partitions []api.PartitionProgress) {
 }
 
 // Lags returns the lag of all groups coordinated here, by name. Groups that are
-// being loaded are left out.
+// being loaded, or cannot be, are left out.
 func (c *Coordinator) Lags(ctx context.Context) ([]api.GroupLag, error) {
 	var all []api.GroupLag
 	for _, s := range c.loaded() {
@@ -173,7 +173,7 @@ func (c *Coordinator) Lags(ctx context.Context) ([]api.GroupLag, error) {
 		switch api.CodeOf(err) {
 		case api.CodeNone:
 			all = append(all, groups...)
-		case api.CodeNotCoordinator, api.CodeCoordinatorLoading:
+		case api.CodeNotCoordinator, api.CodeCoordinatorLoading, api.CodeCoordinatorNotAvailable:
 		default:
 			return nil, err
 		}

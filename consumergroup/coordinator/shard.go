@@ -67,6 +67,7 @@ type shard struct {
 	batches   batches
 	scratch   []byte // of the record being encoded
 	backoff   time.Duration
+	health
 }
 
 // appendResult says how the append of a batch ended.
@@ -75,6 +76,7 @@ type appendResult struct {
 	err   error
 }
 
+// loadResult says how a load ended.
 type loadResult struct {
 	loaded *loaded
 	began  time.Time
@@ -95,6 +97,7 @@ func newShard(c *Coordinator, partition int32, epoch record.Epoch, log Log) *sha
 		polled:   map[uint64]*polled{},
 		topicUse: map[string]*topicUse{},
 		calls:    map[uint64]classicCall{},
+		health:   health{began: time.Now()},
 	}
 }
 
@@ -127,7 +130,9 @@ func (s *shard) run(ctx context.Context, previous *shard) {
 			// Who was heard meanwhile is not late: a coordinator that was held up finds
 			// heartbeats waiting, and its timer.
 			s.drain()
-			s.fire(time.Now())
+			now := time.Now()
+			s.watchLoad(now)
+			s.fire(now)
 		case <-sweep.C:
 			sweep.Reset(s.sweep(time.Now()))
 		}
@@ -156,7 +161,7 @@ func (s *shard) drain() {
 func (s *shard) serve(r request) {
 	switch {
 	case s.groups == nil:
-		r.refuse(errLoading())
+		r.refuse(s.unavailable())
 	case r.commit != nil:
 		s.commit(r.commit)
 	default:
@@ -169,6 +174,8 @@ func (s *shard) arm(timer *time.Timer) {
 	wait := time.Hour
 	if next, ok := s.deadlines.next(); ok {
 		wait = max(time.Until(next), 0)
+	} else if s.watches() {
+		wait = max(time.Until(s.began.Add(slowLoad)), 0)
 	}
 	timer.Reset(wait)
 }
@@ -191,12 +198,16 @@ func (s *shard) startLoad(after time.Duration) {
 }
 
 func (s *shard) finishLoad(r loadResult) {
+	if s.ctx.Err() != nil {
+		return
+	}
 	if r.err != nil {
 		s.backoff = min(max(2*s.backoff, reloadSoonest), reloadLatest)
-		s.logger.Warn("loading groups failed, trying again", "error", r.err, "after", s.backoff)
+		s.loadFailed(r.err)
 		s.startLoad(s.backoff)
 		return
 	}
+	s.becameActive()
 	s.groups = make(map[string]*group, len(r.loaded.groups))
 	now := time.Now()
 	names := s.topicNames(r.loaded)
@@ -272,8 +283,8 @@ func (s *shard) land() {
 			return
 		}
 		s.batches.landed()
-		if b.outcome == nil && !b.empty() {
-			s.backoff = 0
+		if !b.empty() {
+			s.appendEnded(b.outcome)
 		}
 		b.finish(s, b.outcome)
 		s.batches.recycle(b)
@@ -287,7 +298,7 @@ func (s *shard) reload(cause error) {
 		return
 	}
 	s.backoff = min(max(2*s.backoff, reloadSoonest), reloadLatest)
-	s.logger.Warn("append to the groups' log failed, loading again", "error", cause, "after", s.backoff)
+	s.loadsAgain(cause)
 	s.fail(cause, errLoading())
 	s.startLoad(s.backoff)
 }

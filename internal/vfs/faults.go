@@ -24,8 +24,9 @@ const (
 // Fault fails or holds up operations.
 type Fault struct {
 	Op Op
-	// Pattern is matched against the last part of the name (path.Match); empty: any.
-	Pattern string
+	// Pattern is matched against the last part of the name (path.Match), and Folder
+	// against the part before it; empty: any.
+	Pattern, Folder string
 	// After lets so many matching operations pass first.
 	After int
 	// Count fails so many after them; 0: all.
@@ -133,10 +134,8 @@ func (f *Faults) hit(op Op, name string) *Fault {
 		if fault.Op != op {
 			continue
 		}
-		if fault.Pattern != "" {
-			if ok, err := path.Match(fault.Pattern, path.Base(name)); err != nil || !ok {
-				continue
-			}
+		if !matches(fault.Pattern, path.Base(name)) || !matches(fault.Folder, path.Base(path.Dir(name))) {
+			continue
 		}
 		if fault.After > 0 {
 			fault.After--
@@ -151,6 +150,14 @@ func (f *Faults) hit(op Op, name string) *Fault {
 		return &hit
 	}
 	return nil
+}
+
+func matches(pattern, part string) bool {
+	if pattern == "" {
+		return true
+	}
+	ok, err := path.Match(pattern, part)
+	return ok && err == nil
 }
 
 func (f *Faults) fail(op Op, name string) error {

@@ -256,6 +256,13 @@ func TestFaults(t *testing.T) {
 	faults.Heal()
 	_, err = f.WriteAt([]byte("x"), 0)
 	require.NoError(t, err)
+	require.NoError(t, faults.Mkdir("/x-1"))
+	require.NoError(t, faults.Mkdir("/x-2"))
+	one, two := write(t, faults, "/x-1/a.log", "x"), write(t, faults, "/x-2/a.log", "x")
+	faults.Inject(Fault{Op: OpSync, Pattern: "*.log", Folder: "x-1", Err: syscall.EIO})
+	require.ErrorIs(t, one.Datasync(), syscall.EIO)
+	require.NoError(t, two.Datasync(), "a file of that name in another folder")
+	faults.Heal()
 	write(t, faults, "/e", "")
 	for op, try := range map[Op]func() error{
 		OpOpen:     func() error { _, err := faults.Open("/a.log"); return err },
