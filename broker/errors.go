@@ -47,7 +47,9 @@ func outcomeError(o partition.Outcome) *api.Error {
 	}
 }
 
-// batchError maps why a batch was refused at the door.
+// batchError maps why a batch was refused at the door. Only CodeCorruptBatch says that
+// the same batch, sent again, may arrive better: Kafka clients do so until their
+// delivery times out.
 func batchError(err error) *api.Error {
 	code := api.CodeCorruptBatch
 	switch {
@@ -57,7 +59,7 @@ func batchError(err error) *api.Error {
 		code = api.CodeUnsupportedCodec
 	case errors.Is(err, record.ErrInvalidTimestamp):
 		code = api.CodeInvalidTimestamp
-	case errors.Is(err, record.ErrNoKey):
+	case errors.Is(err, record.ErrMalformed), errors.Is(err, record.ErrNotAllowed), errors.Is(err, record.ErrNoKey):
 		code = api.CodeInvalidRecord
 	}
 	if code == api.CodeRecordTooLarge {

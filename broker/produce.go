@@ -167,7 +167,7 @@ func (l *localReplica) appendError(err error) *api.Error {
 	case errors.Is(err, commitlog.ErrUnknownProducer):
 		code = api.CodeUnknownProducerID
 	case errors.Is(err, commitlog.ErrInvalidBatch):
-		code = api.CodeCorruptBatch
+		code = api.CodeInvalidRecord
 	case errors.Is(err, commitlog.ErrBusy), errors.Is(err, commitlog.ErrClosed), errors.Is(err, commitlog.ErrStaleEpoch):
 		code = api.CodeNotLeader
 	}

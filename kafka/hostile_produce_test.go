@@ -98,8 +98,11 @@ func TestProduceNamesSoMuchAndNoMore(t *testing.T) {
 // What is refused is answered in full, whatever is remembered of it meanwhile.
 func TestRefusalsSayWhatWasWrong(t *testing.T) {
 	_, address := startDoor(t, record.NewArena(8<<20))
-	old := testBatch(t, 100)
-	old[magicOffset] = 1
+	changed := func(at int, to byte) []byte {
+		b := testBatch(t, 100)
+		b[at] = to
+		return b
+	}
 	for _, tt := range []struct {
 		name    string
 		acks    int16
@@ -110,7 +113,9 @@ func TestRefusalsSayWhatWasWrong(t *testing.T) {
 		{"acks", 7, testBatch(t, 100), kerr.InvalidRequiredAcks, "acks 7 is none of -1, 0 and 1"},
 		{"short", -1, []byte("12"), kerr.InvalidRecord, "2 bytes of records; a batch has at least 61"},
 		{"none", -1, nil, kerr.InvalidRecord, "0 bytes of records; a batch has at least 61"},
-		{"old", -1, old, kerr.UnsupportedForMessageFormat, "records of format 1; version 2 is supported"},
+		{"old", -1, changed(magicOffset, 1), kerr.InvalidRecord, "records of format 1; version 2 is supported"},
+		{"no such format", -1, changed(magicOffset, 3), kerr.CorruptMessage, "records of format 3, which there is not"},
+		{"in no transaction", -1, changed(attributesOffset, transactionalBit), kerr.TransactionalIDAuthorizationFailed, "transactions are not in this version"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			resp, ok := ask(t, dial(t, address), produceRequest(9, tt.acks, 1, tt.records)).(*kmsg.ProduceResponse)

@@ -23,8 +23,9 @@ const (
 	// their length: that of the longest name a topic can have.
 	maxNames, maxNameKept = 1000, 249
 
-	magicOffset, codecOffset = 16, 22
-	zstdCodec                = 4
+	magicOffset, attributesOffset = 16, 22
+	codecBits, transactionalBit   = 7, 16
+	zstdCodec                     = 4
 )
 
 // produced is a produce request that was read: what it named, in its order, and
@@ -91,7 +92,10 @@ func (r refusal) err() *api.Error {
 	case refusedLarge:
 		return kafkaError(kerr.MessageTooLarge, "%d bytes of records; no topic accepts more than %d", r.value, maxBatch)
 	case refusedFormat:
-		return kafkaError(kerr.UnsupportedForMessageFormat, "records of format %d; version 2 is supported", r.value)
+		if r.value > 2 {
+			return kafkaError(kerr.CorruptMessage, "records of format %d, which there is not", r.value)
+		}
+		return kafkaError(kerr.InvalidRecord, "records of format %d; version 2 is supported", r.value)
 	case refusedZstd:
 		return kafkaError(kerr.UnsupportedCompressionType, "zstd needs Produce version 7, this is %d", r.value)
 	}
@@ -354,7 +358,9 @@ func (r *producing) batch(size int) (*record.Buf, refusal, error) {
 	switch b := buf.Bytes(); {
 	case b[magicOffset] != 2:
 		refused = refusal{refusedFormat, int32(b[magicOffset])}
-	case b[codecOffset]&7 == zstdCodec && r.into.header.version < 7:
+	case b[attributesOffset]&transactionalBit != 0:
+		refused = refusal{why: refusedTransaction} // whoever names no transaction may not write in one
+	case b[attributesOffset]&codecBits == zstdCodec && r.into.header.version < 7:
 		refused = refusal{refusedZstd, int32(r.into.header.version)}
 	}
 	if refused.why != notRefused {

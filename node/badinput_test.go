@@ -78,9 +78,9 @@ func TestProduceBadInput(t *testing.T) {
 		{"1970", "fresh", 0, batchAt(t, 0), pb.ErrorCode_ERROR_CODE_INVALID_TIMESTAMP, "message.timestamp.before.max.ms"},
 		{"too large", "t", 0, batch(t, strings.Repeat("x", 4096)), pb.ErrorCode_ERROR_CODE_RECORD_TOO_LARGE, "2048"},
 		{"wrong crc", "t", 0, func() []byte { b := batch(t, "a"); b[len(b)-1] ^= 1; return b }(), pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, "CRC"},
-		{"wrong count", "t", 0, resealed(batch(t, "a", "b"), func(b []byte) { binary.BigEndian.PutUint32(b[57:], 3); binary.BigEndian.PutUint32(b[23:], 2) }), pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, ""},
+		{"wrong count", "t", 0, resealed(batch(t, "a", "b"), func(b []byte) { binary.BigEndian.PutUint32(b[57:], 3); binary.BigEndian.PutUint32(b[23:], 2) }), pb.ErrorCode_ERROR_CODE_INVALID_RECORD, ""},
 		{"unknown codec", "t", 0, resealed(batch(t, "a"), func(b []byte) { b[22] |= 7 }), pb.ErrorCode_ERROR_CODE_UNSUPPORTED_CODEC, "7"},
-		{"control batch", "t", 0, resealed(batch(t, "a"), func(b []byte) { b[22] |= 32 }), pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, ""},
+		{"control batch", "t", 0, resealed(batch(t, "a"), func(b []byte) { b[22] |= 32 }), pb.ErrorCode_ERROR_CODE_INVALID_RECORD, ""},
 		{"short", "t", 0, []byte{1, 2, 3}, pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, ""},
 		{"empty", "t", 0, []byte{}, pb.ErrorCode_ERROR_CODE_CORRUPT_BATCH, ""},
 	} {

@@ -7,9 +7,14 @@ import (
 
 // Kinds of refusal, for errors.Is. Each matches one error code of the API.
 var (
-	// ErrCorrupt means that the bytes are not a well-formed batch: wrong length,
-	// magic, CRC, counts or record framing.
+	// ErrCorrupt means that the bytes are not those that were written: the CRC, the
+	// magic or the length field is wrong, or a batch that was once accepted does not
+	// read. Sending the batch again may help.
 	ErrCorrupt = errors.New("record: corrupt batch")
+	// ErrMalformed means that a batch came as its writer made it, and is not one: its
+	// counts, deltas, sequence or record framing are wrong, it does not decompress, or
+	// it is not one batch but several. Sending it again never helps.
+	ErrMalformed = errors.New("record: malformed batch")
 	// ErrTooLarge means that a batch or a record is above a limit, before or
 	// after decompression.
 	ErrTooLarge = errors.New("record: too large")
@@ -41,6 +46,10 @@ func (e *InvalidError) Unwrap() error { return e.Kind }
 
 func corrupt(format string, args ...any) error {
 	return &InvalidError{Kind: ErrCorrupt, Reason: fmt.Sprintf(format, args...)}
+}
+
+func malformed(format string, args ...any) error {
+	return &InvalidError{Kind: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
 }
 
 func invalid(kind error, format string, args ...any) error {

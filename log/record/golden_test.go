@@ -144,7 +144,7 @@ func TestXerialSnappyIsRead(t *testing.T) {
 
 	for _, cut := range []int{16 + 2, 16 + 4 + 100, len(framed) - 1} {
 		_, err := record.Validate(withSection(plain, record.CodecSnappy, framed[:cut]), record.Limits{})
-		require.ErrorIs(t, err, record.ErrCorrupt)
+		require.ErrorIs(t, err, record.ErrMalformed)
 	}
 }
 

@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 )
 
@@ -59,6 +60,9 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	section := scratch()
 	defer giveBack(section)
 	*section, err = decompress(*section, b[HeaderSize:], codec, lim.maxDecompressed())
+	if e, ok := errors.AsType[*InvalidError](err); ok && e.Kind == ErrCorrupt {
+		e.Kind = ErrMalformed // The CRC holds: it was sent like that.
+	}
 	if err != nil {
 		return info, err
 	}
@@ -98,17 +102,17 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 	case b[posMagic] != magic:
 		return info, corrupt("magic %d; only version %d is supported", b[posMagic], magic)
 	case info.Size != len(b):
-		return info, corrupt("the batch says it has %d bytes, %d arrived", info.Size, len(b))
+		return info, malformed("the batch says it has %d bytes, %d arrived", info.Size, len(b))
 	case info.Attributes.Codec() > CodecZstd:
 		return info, invalid(ErrUnsupportedCodec, "number %d; there are 0 to 4", int(info.Attributes.Codec()))
 	case info.BaseTimestamp < -1 || info.MaxTimestamp < -1:
 		return info, invalid(ErrInvalidTimestamp, "base %d, maximum %d ms; -1 means none", info.BaseTimestamp, info.MaxTimestamp)
 	case info.ProducerID < -1, info.ProducerID >= 0 && (info.ProducerEpoch < 0 || info.BaseSequence < 0 && !info.Attributes.Control()): // markers have no sequence
-		return info, corrupt("producer id %d, epoch %d, sequence %d", info.ProducerID, info.ProducerEpoch, info.BaseSequence)
+		return info, malformed("producer id %d, epoch %d, sequence %d", info.ProducerID, info.ProducerEpoch, info.BaseSequence)
 	case info.LastDelta < 0 || info.Count < 0:
-		return info, corrupt("last offset delta %d, record count %d", info.LastDelta, info.Count)
+		return info, malformed("last offset delta %d, record count %d", info.LastDelta, info.Count)
 	case int64(info.Count) > int64(info.LastDelta)+1:
-		return info, corrupt("%d records do not fit a last offset delta of %d", info.Count, info.LastDelta)
+		return info, malformed("%d records do not fit a last offset delta of %d", info.Count, info.LastDelta)
 	}
 	if lim.Internal {
 		return info, nil
@@ -124,7 +128,7 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 		return info, invalid(ErrInvalidTimestamp, "the batch says that its newest record is of %d ms; at most %d are accepted now (message.timestamp.after.max.ms)",
 			info.MaxTimestamp, lim.MaxTimestamp)
 	case info.Count == 0 || info.Count != info.LastDelta+1:
-		return info, corrupt("%d records with a last offset delta of %d", info.Count, info.LastDelta)
+		return info, malformed("%d records with a last offset delta of %d", info.Count, info.LastDelta)
 	}
 	return info, nil
 }
@@ -139,10 +143,10 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 	for i := range int(info.Count) {
 		at := c.pos
 		if !c.next(&f) || !f.skipHeaders() {
-			return corrupt("record %d of %d, at byte %d of %d, is malformed", i, info.Count, at, len(section))
+			return malformed("record %d of %d, at byte %d of %d, is malformed", i, info.Count, at, len(section))
 		}
 		if f.offsetDelta <= last || f.offsetDelta > int(info.LastDelta) {
-			return corrupt("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
+			return malformed("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
 		}
 		last = f.offsetDelta
 		if f.key == nil && lim.Keys {
@@ -153,7 +157,7 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 		}
 	}
 	if c.pos != len(section) {
-		return corrupt("%d bytes are left after %d records", len(section)-c.pos, info.Count)
+		return malformed("%d bytes are left after %d records", len(section)-c.pos, info.Count)
 	}
 	return nil
 }

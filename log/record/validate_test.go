@@ -53,8 +53,8 @@ func TestValidateRefuses(t *testing.T) {
 		{name: "short", kind: record.ErrCorrupt, says: "60 bytes", damage: func(b []byte) []byte { return b[:60] }, raw: true},
 		{name: "length too small", kind: record.ErrCorrupt, says: "batch length 48", damage: put32(8, 48), raw: true},
 		{name: "negative length", kind: record.ErrCorrupt, says: "batch length -1", damage: put32(8, -1), raw: true},
-		{name: "length beyond", kind: record.ErrCorrupt, says: "says it has", damage: put32(8, 1<<30), raw: true},
-		{name: "trailing byte", kind: record.ErrCorrupt, says: "arrived", damage: func(b []byte) []byte { return append(b, 0) }, raw: true},
+		{name: "length beyond", kind: record.ErrMalformed, says: "says it has", damage: put32(8, 1<<30), raw: true},
+		{name: "trailing byte", kind: record.ErrMalformed, says: "arrived", damage: func(b []byte) []byte { return append(b, 0) }, raw: true},
 		{name: "magic 1", kind: record.ErrCorrupt, says: "magic 1", damage: func(b []byte) []byte { b[16] = 1; return b }},
 		{name: "CRC", kind: record.ErrCorrupt, says: "CRC-32C", damage: func(b []byte) []byte { b[70] ^= 1; return b }, raw: true},
 		{name: "codec 5", kind: record.ErrUnsupportedCodec, says: "number 5", damage: put16(21, 5)},
@@ -62,46 +62,46 @@ func TestValidateRefuses(t *testing.T) {
 		{name: "transactional", kind: record.ErrNotAllowed, says: "0x10", damage: put16(21, 16)},
 		{name: "control", kind: record.ErrNotAllowed, says: "0x20", damage: put16(21, 32)},
 		{name: "append time", kind: record.ErrInvalidTimestamp, says: "claims append time", damage: put16(21, 8)},
-		{name: "count 3", kind: record.ErrCorrupt, says: "3 records", damage: put32(57, 3)},
-		{name: "count 1", kind: record.ErrCorrupt, says: "1 records with a last offset delta of 1", damage: put32(57, 1)},
-		{name: "count 0", kind: record.ErrCorrupt, says: "0 records", damage: put32(57, 0)},
-		{name: "count -1", kind: record.ErrCorrupt, says: "record count -1", damage: put32(57, -1)},
-		{name: "last delta -1", kind: record.ErrCorrupt, says: "delta -1", damage: put32(23, -1)},
-		{name: "last delta 5", kind: record.ErrCorrupt, says: "delta of 5", damage: put32(23, 5)},
+		{name: "count 3", kind: record.ErrMalformed, says: "3 records", damage: put32(57, 3)},
+		{name: "count 1", kind: record.ErrMalformed, says: "1 records with a last offset delta of 1", damage: put32(57, 1)},
+		{name: "count 0", kind: record.ErrMalformed, says: "0 records", damage: put32(57, 0)},
+		{name: "count -1", kind: record.ErrMalformed, says: "record count -1", damage: put32(57, -1)},
+		{name: "last delta -1", kind: record.ErrMalformed, says: "delta -1", damage: put32(23, -1)},
+		{name: "last delta 5", kind: record.ErrMalformed, says: "delta of 5", damage: put32(23, 5)},
 		{name: "base timestamp", kind: record.ErrInvalidTimestamp, says: "base -2", damage: put64(27, -2)},
 		{name: "maximum below a record", kind: record.ErrInvalidTimestamp, says: "record 1 has 1001 ms", damage: put64(35, 1000)},
 		{name: "timestamp overflow", kind: record.ErrInvalidTimestamp, says: "overflows", damage: func(b []byte) []byte {
 			return put64(35, 1<<63-1)(put64(27, 1<<63-1)(b))
 		}},
-		{name: "producer without sequence", kind: record.ErrCorrupt, says: "producer id 5", damage: put64(43, 5)},
-		{name: "producer -2", kind: record.ErrCorrupt, says: "producer id -2", damage: put64(43, -2)},
-		{name: "offset delta twice", kind: record.ErrCorrupt, says: "offset delta 0 after 0", damage: records(16, 0, 2, 0, 2, 'a', 2, 'b', 0)},
-		{name: "offset delta 2", kind: record.ErrCorrupt, says: "offset delta 2 after 0", damage: records(16, 0, 2, 4, 2, 'a', 2, 'b', 0)},
-		{name: "negative offset delta", kind: record.ErrCorrupt, says: "offset delta -1", damage: records(16, 0, 2, 1, 2, 'a', 2, 'b', 0)},
+		{name: "producer without sequence", kind: record.ErrMalformed, says: "producer id 5", damage: put64(43, 5)},
+		{name: "producer -2", kind: record.ErrMalformed, says: "producer id -2", damage: put64(43, -2)},
+		{name: "offset delta twice", kind: record.ErrMalformed, says: "offset delta 0 after 0", damage: records(16, 0, 2, 0, 2, 'a', 2, 'b', 0)},
+		{name: "offset delta 2", kind: record.ErrMalformed, says: "offset delta 2 after 0", damage: records(16, 0, 2, 4, 2, 'a', 2, 'b', 0)},
+		{name: "negative offset delta", kind: record.ErrMalformed, says: "offset delta -1", damage: records(16, 0, 2, 1, 2, 'a', 2, 'b', 0)},
 		{name: "timestamp -2", kind: record.ErrInvalidTimestamp, says: "record 1 has -2 ms", damage: records(18, 0, 0xd3, 0x0f, 2, 2, 'a', 2, 'b', 0)},
-		{name: "a record missing", kind: record.ErrCorrupt, says: "record 1 of 2, at byte 9 of 9", damage: records()},
-		{name: "a record too many", kind: record.ErrCorrupt, says: "9 bytes are left after 2 records", damage: records(append([]byte{16, 0, 2, 2, 2, 'a', 2, 'b', 0}, first...)...)},
-		{name: "record too long", kind: record.ErrCorrupt, says: "malformed", damage: records(18, 0, 2, 2, 2, 'a', 2, 'b', 0)},
-		{name: "record too short", kind: record.ErrCorrupt, says: "malformed", damage: records(14, 0, 2, 2, 2, 'a', 2, 'b', 0)},
-		{name: "negative record length", kind: record.ErrCorrupt, says: "malformed", damage: records(1)},
-		{name: "empty record", kind: record.ErrCorrupt, says: "malformed", damage: records(0)},
-		{name: "key -2", kind: record.ErrCorrupt, says: "malformed", damage: records(16, 0, 2, 2, 3, 'a', 2, 'b', 0)},
-		{name: "key beyond", kind: record.ErrCorrupt, says: "malformed", damage: records(16, 0, 2, 2, 126, 'a', 2, 'b', 0)},
-		{name: "value beyond", kind: record.ErrCorrupt, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 8, 'b', 0)},
-		{name: "header count -1", kind: record.ErrCorrupt, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 2, 'b', 1)},
-		{name: "header count beyond", kind: record.ErrCorrupt, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 2, 'b', 2)},
-		{name: "header without key", kind: record.ErrCorrupt, says: "malformed", damage: records(20, 0, 2, 2, 2, 'a', 2, 'b', 2, 1, 1)},
-		{name: "bytes after the headers", kind: record.ErrCorrupt, says: "malformed", damage: records(18, 0, 2, 2, 2, 'a', 2, 'b', 0, 0)},
-		{name: "endless varint", kind: record.ErrCorrupt, says: "malformed", damage: records(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)},
-		{name: "length over 32 bits", kind: record.ErrCorrupt, says: "malformed", damage: records(0x80, 0x80, 0x80, 0x80, 0x80, 0x01)},
+		{name: "a record missing", kind: record.ErrMalformed, says: "record 1 of 2, at byte 9 of 9", damage: records()},
+		{name: "a record too many", kind: record.ErrMalformed, says: "9 bytes are left after 2 records", damage: records(append([]byte{16, 0, 2, 2, 2, 'a', 2, 'b', 0}, first...)...)},
+		{name: "record too long", kind: record.ErrMalformed, says: "malformed", damage: records(18, 0, 2, 2, 2, 'a', 2, 'b', 0)},
+		{name: "record too short", kind: record.ErrMalformed, says: "malformed", damage: records(14, 0, 2, 2, 2, 'a', 2, 'b', 0)},
+		{name: "negative record length", kind: record.ErrMalformed, says: "malformed", damage: records(1)},
+		{name: "empty record", kind: record.ErrMalformed, says: "malformed", damage: records(0)},
+		{name: "key -2", kind: record.ErrMalformed, says: "malformed", damage: records(16, 0, 2, 2, 3, 'a', 2, 'b', 0)},
+		{name: "key beyond", kind: record.ErrMalformed, says: "malformed", damage: records(16, 0, 2, 2, 126, 'a', 2, 'b', 0)},
+		{name: "value beyond", kind: record.ErrMalformed, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 8, 'b', 0)},
+		{name: "header count -1", kind: record.ErrMalformed, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 2, 'b', 1)},
+		{name: "header count beyond", kind: record.ErrMalformed, says: "malformed", damage: records(16, 0, 2, 2, 2, 'a', 2, 'b', 2)},
+		{name: "header without key", kind: record.ErrMalformed, says: "malformed", damage: records(20, 0, 2, 2, 2, 'a', 2, 'b', 2, 1, 1)},
+		{name: "bytes after the headers", kind: record.ErrMalformed, says: "malformed", damage: records(18, 0, 2, 2, 2, 'a', 2, 'b', 0, 0)},
+		{name: "endless varint", kind: record.ErrMalformed, says: "malformed", damage: records(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)},
+		{name: "length over 32 bits", kind: record.ErrMalformed, says: "malformed", damage: records(0x80, 0x80, 0x80, 0x80, 0x80, 0x01)},
 		{name: "limit", kind: record.ErrTooLarge, says: "batch of 79 bytes, at most 78 are accepted", damage: func(b []byte) []byte { return b }, lim: record.Limits{MaxBatchBytes: 78}},
 		{name: "too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 1001 ms; at most 1000 are accepted now (message.timestamp.after.max.ms)", damage: same, lim: record.Limits{MaxTimestamp: 1000}},
 		{name: "a header too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 253402300799999 ms", damage: put64(35, 253402300799999), lim: record.Limits{MaxTimestamp: 5000}},
 		{name: "too far behind", kind: record.ErrInvalidTimestamp, says: "record 0 has 1000 ms; at least 1001 are accepted now (message.timestamp.before.max.ms)", damage: same, lim: record.Limits{MinTimestamp: 1001}},
-		{name: "not gzip", kind: record.ErrCorrupt, says: "gzip records do not decompress", damage: put16(21, 1)},
-		{name: "not snappy", kind: record.ErrCorrupt, says: "snappy", damage: put16(21, 2)},
-		{name: "not lz4", kind: record.ErrCorrupt, says: "lz4 records do not decompress", damage: put16(21, 3)},
-		{name: "not zstd", kind: record.ErrCorrupt, says: "zstd records do not decompress", damage: put16(21, 4)},
+		{name: "not gzip", kind: record.ErrMalformed, says: "gzip records do not decompress", damage: put16(21, 1)},
+		{name: "not snappy", kind: record.ErrMalformed, says: "snappy", damage: put16(21, 2)},
+		{name: "not lz4", kind: record.ErrMalformed, says: "lz4 records do not decompress", damage: put16(21, 3)},
+		{name: "not zstd", kind: record.ErrMalformed, says: "zstd records do not decompress", damage: put16(21, 4)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := c.damage(two(t))
@@ -152,7 +152,7 @@ func TestValidateInternal(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	_, err := record.Validate(reseal(put32(23, 0)(two(t))), internal)
-	require.ErrorIs(t, err, record.ErrCorrupt, "two records cannot share an offset")
+	require.ErrorIs(t, err, record.ErrMalformed, "two records cannot share an offset")
 }
 
 // A bomb costs its cap, not its size.
@@ -184,7 +184,7 @@ func TestForgedSizes(t *testing.T) {
 	for codec, forged := range map[record.Codec][]byte{record.CodecZstd: zstdFrame, record.CodecSnappy: snappyBlock} {
 		batch := withSection(plain, codec, forged)
 		_, err := record.Validate(batch, record.Limits{})
-		require.ErrorIs(t, err, record.ErrCorrupt)
+		require.ErrorIs(t, err, record.ErrMalformed)
 		require.ErrorContains(t, err, "says that it holds 50331648")
 	}
 }

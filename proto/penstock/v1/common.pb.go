@@ -41,7 +41,7 @@ const (
 	ErrorCode_ERROR_CODE_INVALID_REPLICATION_FACTOR ErrorCode = 7
 	ErrorCode_ERROR_CODE_INVALID_CONFIG             ErrorCode = 8
 	ErrorCode_ERROR_CODE_INVALID_ARGUMENT           ErrorCode = 9
-	// The batch failed validation: magic, length, CRC, codec, counts, deltas.
+	// The bytes are not those that were sent: the CRC, the magic or the length is wrong.
 	ErrorCode_ERROR_CODE_CORRUPT_BATCH       ErrorCode = 10
 	ErrorCode_ERROR_CODE_RECORD_TOO_LARGE    ErrorCode = 11
 	ErrorCode_ERROR_CODE_UNSUPPORTED_CODEC   ErrorCode = 12
@@ -88,7 +88,9 @@ const (
 	ErrorCode_ERROR_CODE_UNSUPPORTED               ErrorCode = 45
 	// Too many bytes are in flight on this broker; nothing was appended.
 	ErrorCode_ERROR_CODE_OVERLOADED ErrorCode = 46
-	// A record does not meet what its topic asks for: without a key, in a compacted topic.
+	// The batch arrived as it was sent and is none that is taken: its counts, deltas, sequence or
+	// framing are wrong, it does not decompress, it is a control or transactional batch, or a
+	// record has no key in a compacted topic.
 	ErrorCode_ERROR_CODE_INVALID_RECORD ErrorCode = 47
 	// The topic's configuration does not allow it.
 	ErrorCode_ERROR_CODE_POLICY_VIOLATION ErrorCode = 48
