@@ -120,7 +120,7 @@ func (at *scrubPlace) find(l *Log) (seg segment, ok bool) {
 	}
 	for i, s := range l.segments {
 		if s.file == at.file && at.position < s.size {
-			return *s, true
+			return s.extent(), true
 		}
 		if s.file == at.file || s.next <= at.next || s.size == 0 {
 			continue
@@ -129,9 +129,14 @@ func (at *scrubPlace) find(l *Log) (seg segment, ok bool) {
 			continue
 		}
 		at.file, at.position, at.next, at.epoch = s.file, 0, s.base, record.UnknownEpoch
-		return *s, true
+		return s.extent(), true
 	}
 	return segment{}, false
+}
+
+// extent is what l.mu guards of a segment; the rest belongs to who writes it (Log.io).
+func (s *segment) extent() segment {
+	return segment{file: s.file, path: s.path, base: s.base, next: s.next, size: s.size}
 }
 
 // read reads up to a piece of a segment.
