@@ -345,6 +345,15 @@ func (n *Node) RaftStats() RaftStats {
 // operator's order.
 func (n *Node) PossibleLoss() uint64 { return n.possibleLoss.Load() }
 
+// LogFileBytes is the size of the file that holds the metadata log; 0: it cannot be told.
+func (n *Node) LogFileBytes() int64 {
+	info, err := os.Stat(n.store.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // Rest is for a whole cluster that stops: told to all nodes before the first one
 // closes, it keeps those that close last from fencing those that closed first,
 // which would leave the next start with half of every in-sync set. Controllers

@@ -61,7 +61,7 @@ type Node struct {
 	broker    *broker.Broker
 	admin     *admin
 	registry  *prometheus.Registry
-	elections prometheus.Collector // nil until the node is in its cluster
+	metadata  []prometheus.Collector // none until the node is in its cluster
 	public    *grpc.Server
 	peer      *grpc.Server
 	door      *grpcapi.PeerDoor
@@ -233,11 +233,22 @@ func (n *Node) joinCluster(ctx context.Context, codec *wire.Codec, registry *pro
 		return err
 	}
 	n.door.OpenMembers(n.cluster)
-	n.registry, n.elections = registry, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: "penstock", Name: "unclean_elections_total",
-		Help: "Elections that may have lost acknowledged records, decided by this node as the controller.",
-	}, func() float64 { return float64(n.cluster.PossibleLoss()) })
-	return registry.Register(n.elections)
+	n.registry, n.metadata = registry, []prometheus.Collector{
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "penstock", Name: "unclean_elections_total",
+			Help: "Elections that may have lost acknowledged records, decided by this node as the controller.",
+		}, func() float64 { return float64(n.cluster.PossibleLoss()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "penstock", Name: "metadata_log_file_bytes",
+			Help: "Size of the file of the metadata log (raft.db), free pages included; it does not shrink.",
+		}, func() float64 { return float64(n.cluster.LogFileBytes()) }),
+	}
+	for _, c := range n.metadata {
+		if err := registry.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *Node) startBroker(ctx context.Context, arena *record.Arena, registry *prometheus.Registry, version string) error {
@@ -421,8 +432,8 @@ func (n *Node) closeKafka() {
 }
 
 func (n *Node) stopAdmin() {
-	if n.elections != nil {
-		n.registry.Unregister(n.elections)
+	for _, c := range n.metadata {
+		n.registry.Unregister(c)
 	}
 	if n.kafka != nil {
 		n.registry.Unregister(n.kafka.Metrics())
