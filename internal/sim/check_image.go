@@ -284,10 +284,17 @@ func (w *World) adoptLog(p *part, b *metadata.Partition, kept []entry, start int
 		}
 		return
 	}
-	if len(kept) < len(p.committed) || differ(kept[:len(p.committed)], p.committed, start) >= 0 {
-		w.counts.LossyElections++
+	p.lossyEpoch = record.Epoch(b.LeaderEpoch)
+	if len(kept) >= len(p.committed) && differ(kept[:len(p.committed)], p.committed, start) < 0 {
+		return // it was allowed to lose, and did not
 	}
-	p.lossy, p.lossyEpoch = true, record.Epoch(b.LeaderEpoch)
+	w.counts.LossyElections++
+	p.lossy = true
+	for _, r := range w.readers {
+		if r.part == p {
+			r.at = min(r.at, len(kept))
+		}
+	}
 	p.committed = slices.Clone(kept)
 	p.acked = slices.DeleteFunc(p.acked, lost)
 	clear(p.values)

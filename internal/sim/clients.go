@@ -313,7 +313,7 @@ func (c *consumer) poll() {
 		return
 	}
 	r := n.replicas[c.part.index]
-	if r == nil || r.state.Role() != partition.RoleLeader || c.part.lossy {
+	if r == nil || r.state.Role() != partition.RoleLeader || r.state.Epoch() < c.part.lossyEpoch || c.part.unseen {
 		return
 	}
 	hw := int(r.state.HighWatermark())

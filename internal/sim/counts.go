@@ -7,7 +7,8 @@ type Counts struct {
 	Acked, Read                                                                                int
 	Kills, PowerCuts, AllDown, Pauses, Cuts, OneWayCuts                                        int
 	FullDisks, RefusedFull, PausedFull                                                         int
-	CleanStops, FailedFlushes, HungFlushes, SlowDisks                                          int
+	LostPages, TornTails, Behind                                                               int
+	CleanStops, FailedFlushes, HungFlushes, Stalls, SlowDisks                                  int
 	LostBytes, LyingDisks, FoundDamage, TwoDisks, FailedResigns, Reports                       int
 	GivenUp                                                                                    int
 	ClockSteps, SlowLinks, LateImages                                                          int

@@ -123,7 +123,11 @@ func (d *disk) heal(committed []entry) {
 // powerCut keeps some of what was not durable.
 func (d *disk) powerCut(w *World) {
 	if n := len(d.entries) - d.durable; n > 0 {
-		d.entries = d.entries[:d.durable+w.rng.IntN(n+1)]
+		kept := w.rng.IntN(n + 1)
+		if kept < n {
+			w.counts.LostPages++
+		}
+		d.entries = d.entries[:d.durable+kept]
 	}
 	d.version++
 }

@@ -142,9 +142,13 @@ func (w *World) faultPause() {
 // faultCut cuts links: one way, both ways, one node off, or one that still
 // reaches somebody.
 func (w *World) faultCut() {
-	w.counts.Cuts++
 	a, b := w.anyNode().id, w.anyNode().id
-	switch w.rng.IntN(5) {
+	kind := w.rng.IntN(5)
+	if a == b && kind < 2 {
+		return // no link
+	}
+	w.counts.Cuts++
+	switch kind {
 	case 4: // nobody hears it, it hears all
 		w.counts.OneWayCuts++
 		for i := range w.nodes {
@@ -152,9 +156,9 @@ func (w *World) faultCut() {
 		}
 	case 0:
 		w.counts.OneWayCuts++
-		w.net.cut[a][b] = a != b
+		w.net.cut[a][b] = true
 	case 1:
-		w.net.cut[a][b], w.net.cut[b][a] = a != b, a != b
+		w.net.cut[a][b], w.net.cut[b][a] = true, true
 	case 2:
 		for i := range w.nodes {
 			w.net.cut[a][i], w.net.cut[i][a] = i != int(a), i != int(a)
@@ -479,6 +483,7 @@ func (w *World) faultBehind() {
 		if !n.up || w.healed {
 			return
 		}
+		w.counts.Behind++
 		w.net.quicken()
 		w.endOf(n)
 		w.restart(n, w.downTime())

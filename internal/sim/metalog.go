@@ -217,6 +217,10 @@ func (m *metalog) heartbeat(n *node) {
 		NodeID: n.id, BrokerEpoch: n.brokerEpoch, WantShutdown: n.stopping,
 		FlushStalled: !n.flushSince.IsZero() && m.w.now.Sub(n.flushSince) > flushStall,
 	}
+	if h.FlushStalled && !n.stallTold.Equal(n.flushSince) {
+		n.stallTold = n.flushSince
+		m.w.counts.Stalls++
+	}
 	told := reconciledTo{n.brokerEpoch, n.reconciled}
 	m.w.after(m.w.net.delay(), fmt.Sprintf("%d heartbeat arrives", n.id), func() {
 		if m.controller != c || !m.quorum(c) || !m.w.net.open(c, n.id) {

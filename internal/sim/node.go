@@ -57,6 +57,7 @@ type node struct {
 	suspended  bool
 	streams    []partition.Heard // when each other node's replication stream was last heard
 	flushSince time.Time         // of the oldest flush under way; zero: none
+	stallTold  time.Time         // which of those the controller was told of, as one that hangs
 }
 
 func newNode(w *World, id int32) *node {

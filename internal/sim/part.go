@@ -32,7 +32,7 @@ type part struct {
 	// unseen: records were lost that nobody knows of but those who still have them and
 	// refuse to follow without. An operator has to look.
 	unseen bool
-	// lossy: an election was allowed to lose records, in that epoch.
+	// lossyEpoch is of the last election that was allowed to lose records; lossy: one did.
 	lossy      bool
 	lossyEpoch record.Epoch
 	leaders    []leading // by epoch

@@ -134,6 +134,9 @@ func (d *dataDir) open(part int) *disk {
 	d.logs[part] = l
 	k := &disk{real: l, durable: int(l.Flushed()), promised: int(l.Recovery().Flushed)}
 	k.damage = partition.Damage(l.Recovery().Damage) // The numbers are the same.
+	if l.Recovery().TornBytes > 0 {
+		w.counts.TornTails++
+	}
 	k.start = int(l.Start())
 	k.entries = make([]entry, k.start)
 	for at := l.Start(); at < l.End(); {
