@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -304,14 +305,18 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// follower is a leader that is not the controller.
+// follower is a leader that is not the controller, any of them.
 func follower(controller int, leads map[int][]int32) int {
+	var all []int
 	for id := 1; id <= nodes; id++ {
 		if id != controller && len(leads[id]) > 0 {
-			return id
+			all = append(all, id)
 		}
 	}
-	return -1
+	if len(all) == 0 {
+		return -1
+	}
+	return all[rand.IntN(len(all))]
 }
 
 type kill struct{ controller bool }

@@ -25,7 +25,7 @@ func (r *Report) Record(folder string) error {
 	line("# Chaos: the last long run\n\nWritten by `make chaos`.\n")
 	line("* %s: %s, seed %d, %s, revision %s", verdict, r.Began.UTC().Format(time.RFC3339), r.Seed, r.Took.Round(time.Second), r.Revision)
 	line("* %s", r.Machine)
-	line("* nodes that ended by themselves because of a failed disk: %d; flipped bits: %d", r.Exits, r.FlippedBits)
+	line("* nodes found ended when the fault was healed: %d; flipped bits: %d", r.Exits, r.FlippedBits)
 	line("* seconds in which every partition took writes: %d, any: %d, of %d", r.WritableEvery, r.WritableAny, r.Seconds)
 	if h := r.History; h != nil {
 		line("* %d operations; %d records acknowledged with acks=all, %d with acks=1, %d of unknown outcome, %d refused; %d reads, %d commits",

@@ -30,7 +30,7 @@ type Report struct {
 
 	Events      []Event        `json:"events"`
 	FlippedBits int            `json:"flipped_bits"`
-	Exits       int            `json:"exits"` // nodes that ended by themselves
+	Exits       int            `json:"exits"` // nodes that had ended by themselves and that no heal had restarted
 	Errors      map[string]int `json:"client_errors"`
 
 	WritableEvery int `json:"seconds_every_partition_writable"`
@@ -127,7 +127,7 @@ func (r *Report) Text() string {
 		counts = append(counts, fmt.Sprintf("%s %d", k, kinds[k]))
 		total += kinds[k]
 	}
-	line("faults: %s; nodes that ended by themselves: %d", strings.Join(counts, ", "), r.Exits)
+	line("faults: %s; nodes found ended when it was healed: %d", strings.Join(counts, ", "), r.Exits)
 	if len(r.Errors) > 0 {
 		told := make([]string, 0, len(r.Errors))
 		for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
