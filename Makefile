@@ -9,7 +9,8 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.gitRev=$(GIT_REV)
 FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 # The last revision before feature levels.
-UPGRADE_FROM ?= 81232d4c0e72
+# Of feature levels 1 and 3.
+UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
 .PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
@@ -31,8 +32,8 @@ test-unit:
 test-e2e: build
 	PENSTOCK_BINARY=$(BIN)/penstock scripts/gotest -count=1 -timeout 8m ./internal/e2e/...
 
-upgrade-e2e: build ## A cluster of an earlier revision (UPGRADE_FROM) upgraded to this one, a node at a time, under load
-	UPGRADE_FROM=$(UPGRADE_FROM) PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 20m -v -run 'TestRollingUpgrade$$' ./internal/e2e
+upgrade-e2e: build ## A cluster of earlier revisions (UPGRADE_FROM) upgraded to this one, a node at a time, under load
+	UPGRADE_FROM="$(UPGRADE_FROM)" PENSTOCK_BINARY=$(BIN)/penstock go test -count=1 -timeout 20m -v -run 'TestRollingUpgrade$$' ./internal/e2e
 
 kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
 	scripts/kafka-clients
