@@ -199,13 +199,11 @@ func (b *Broker) readInto(r *api.FetchResult, l *localReplica, o commitlog.ReadO
 // runsKept is how many batches of an answer the list of runs is kept for.
 const runsKept = 4096
 
-// mayRead checks the leader epoch and that this broker still has its session. The session
-// is asked, not only what the last tick found: a process that stood still answers what
-// has arrived meanwhile before its next tick.
+// mayRead checks the leader epoch and that this broker still has its session.
 func (b *Broker) mayRead(l *localReplica, fp *api.FetchPartition) *api.Error {
 	epoch := l.epoch()
 	switch {
-	case b.suspended.Load() || !b.cfg.Membership.SessionValid(b.cfg.Now()):
+	case b.lapsed():
 		return api.Errorf(api.CodeNotLeader, "this broker has lost its controller and does not act as leader").At(l.topic, l.partition)
 	case fp.LeaderEpoch >= 0 && fp.LeaderEpoch < epoch:
 		e := api.Errorf(api.CodeFencedLeaderEpoch, "leader epoch %d is old, the current one is %d", fp.LeaderEpoch, epoch).At(l.topic, l.partition)

@@ -68,16 +68,15 @@ func (b *Broker) FindCoordinator(ctx context.Context, group string) (int32, erro
 	if err := coordinator.ValidateGroupID(group); err != nil {
 		return 0, err
 	}
-	t := b.cfg.Images.Image().Topic(offsetsTopic)
-	if t == nil {
+	p := groupPartition(b.cfg.Images.Image(), group)
+	if p == nil {
 		if err := b.createOffsets(ctx); err != nil {
 			return 0, err
 		}
-		if t = b.cfg.Images.Image().Topic(offsetsTopic); t == nil {
+		if p = groupPartition(b.cfg.Images.Image(), group); p == nil {
 			return 0, api.Errorf(api.CodeCoordinatorNotAvailable, "%s is being created", offsetsTopic)
 		}
 	}
-	p := t.Partitions[coordinator.PartitionFor(group, int32(len(t.Partitions)))]
 	if p.Leader == metadata.NoNode {
 		return 0, api.Errorf(api.CodeCoordinatorNotAvailable, "the group's partition of %s has no leader", offsetsTopic)
 	}
@@ -223,75 +222,4 @@ func (o *offsetsLog) Read(_ context.Context, from, end record.Offset, maxBytes i
 		return nil, o.l.readError(err)
 	}
 	return slices, nil
-}
-
-// Session, CommitOffsets and the rest of the group calls go to the coordinator
-// as they are; it refuses the groups of partitions that are not led here.
-
-// Session runs a member's session.
-func (b *Broker) Session(ctx context.Context, join api.JoinGroup, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
-	return b.coordinator.Session(ctx, join, in, out)
-}
-
-// CommitOffsets stores offsets of a group.
-func (b *Broker) CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]api.CommittedOffset, error) {
-	return b.coordinator.CommitOffsets(ctx, req)
-}
-
-// FetchOffsets returns the committed offsets of a group.
-func (b *Broker) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
-	return b.coordinator.FetchOffsets(ctx, req)
-}
-
-// ListGroups returns the groups coordinated here.
-func (b *Broker) ListGroups(ctx context.Context) ([]api.GroupListing, error) {
-	return b.coordinator.ListGroups(ctx)
-}
-
-// DescribeGroup returns all that is known of a group.
-func (b *Broker) DescribeGroup(ctx context.Context, group string) (*api.GroupDescription, error) {
-	return b.coordinator.DescribeGroup(ctx, group)
-}
-
-// DeleteGroup removes an empty group and its offsets.
-func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
-	return b.coordinator.DeleteGroup(ctx, group)
-}
-
-// DeleteOffsets removes committed offsets; the errors are of the partitions, in order.
-func (b *Broker) DeleteOffsets(ctx context.Context, group string, partitions []api.TopicPartition) ([]*api.Error, error) {
-	return b.coordinator.DeleteOffsets(ctx, group, partitions)
-}
-
-// JoinClassic and the rest of the classic protocol, and ConsumerHeartbeat, are
-// what the Kafka front door serves groups with.
-
-// JoinClassic joins a group of the classic protocol.
-func (b *Broker) JoinClassic(ctx context.Context, req *api.ClassicJoin) (*api.ClassicJoined, error) {
-	return b.coordinator.JoinClassic(ctx, req)
-}
-
-// SyncClassic fetches a member's assignment, and brings everybody's.
-func (b *Broker) SyncClassic(ctx context.Context, req *api.ClassicSync) (*api.ClassicSynced, error) {
-	return b.coordinator.SyncClassic(ctx, req)
-}
-
-// HeartbeatClassic keeps a member's session.
-func (b *Broker) HeartbeatClassic(ctx context.Context, req *api.ClassicHeartbeat) error {
-	return b.coordinator.HeartbeatClassic(ctx, req)
-}
-
-// LeaveClassic removes members; the errors are theirs, in order.
-func (b *Broker) LeaveClassic(ctx context.Context, group string, members []api.ClassicLeave) ([]*api.Error, error) {
-	return b.coordinator.LeaveClassic(ctx, group, members)
-}
-
-// ConsumerHeartbeat is one heartbeat of a member that keeps no stream (KIP-848).
-func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHeartbeat) (*api.ConsumerHeartbeatResult, error) {
-	return b.coordinator.ConsumerHeartbeat(ctx, req)
-}
-
-// ResetOffsets moves committed offsets of a group without members.
-func (b *Broker) ResetOffsets(ctx context.Context, group string, offsets []api.OffsetCommit, dryRun bool) ([]api.ResetOffset, error) {
-	return b.coordinator.ResetOffsets(ctx, group, offsets, dryRun)
 }

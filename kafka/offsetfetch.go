@@ -6,18 +6,29 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock/penstock/broker/api"
 )
+
+// offsetFetches is how many groups of one request are looked up at a time: each may wait
+// for the metadata, and those that wait together wait once.
+const offsetFetches = 64
 
 func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchRequest) (*kmsg.OffsetFetchResponse, error) {
 	resp := kmsg.NewPtrOffsetFetchResponse()
 	if c.version >= 8 {
 		groups := distinct(req.Groups, func(g *kmsg.OffsetFetchRequestGroup) string { return g.Group })
+		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(groups))
+		var g errgroup.Group
+		g.SetLimit(offsetFetches)
 		for i := range groups {
-			resp.Groups = append(resp.Groups, d.groupOffsets(ctx, c, &groups[i]))
+			g.Go(func() error {
+				resp.Groups[i] = d.groupOffsets(ctx, c, &groups[i])
+				return nil
+			})
 		}
-		return resp, nil
+		return resp, g.Wait()
 	}
 	group := kmsg.NewOffsetFetchRequestGroup()
 	group.Group = req.Group

@@ -121,6 +121,16 @@ func (c *Coordinator) shardOf(group string) (*shard, error) {
 	return s, nil
 }
 
+// Epoch is the leader epoch in which a group is coordinated here; record.UnknownEpoch: it
+// is not.
+func (c *Coordinator) Epoch(group string) record.Epoch {
+	s, err := c.shardOf(group)
+	if err != nil {
+		return record.UnknownEpoch
+	}
+	return s.epoch
+}
+
 // CommitOffsets stores offsets and returns once they are committed, with the
 // outcome of each. An error is about the whole request: nothing was stored.
 // CodeOverloaded: too many wait already.

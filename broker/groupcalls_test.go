@@ -1,0 +1,170 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/cluster/metadata"
+	"github.com/penstock/penstock/consumergroup/coordinator"
+	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
+)
+
+// takesAll is an empty partition of __consumer_offsets that keeps nothing of what it takes.
+type takesAll struct{}
+
+func (takesAll) Append(buf *record.Buf) coordinator.Appending                 { buf.Release(); return takesAll{} }
+func (takesAll) Wait(context.Context) error                                   { return nil }
+func (takesAll) Bounds(context.Context) (start, end record.Offset, err error) { return 0, 0, nil }
+func (takesAll) Read(context.Context, record.Offset, record.Offset, int) ([]record.Slice, error) {
+	return nil, nil
+}
+
+// confirming are images that a controller confirms, or not, and counts.
+type confirming struct {
+	fixedImage
+
+	err   error
+	then  *metadata.Image // what is known once it has
+	asked int
+}
+
+func (c *confirming) ReadBarrier(context.Context) error {
+	c.asked++
+	if c.err == nil && c.then != nil {
+		c.im = c.then
+	}
+	return c.err
+}
+
+// groupBroker coordinates the group g, in which offset 7 of t-0 is committed.
+func groupBroker(t *testing.T) (b *Broker, images *confirming, lapse func()) {
+	t.Helper()
+	offsets := func(replicas ...int32) *metav1.Command {
+		return &metav1.Command{Kind: &metav1.Command_CreateTopic{CreateTopic: &metav1.CreateTopic{
+			Name: offsetsTopic, TopicId: append(make([]byte, 15), 8), Internal: true,
+			Partitions: []*metav1.PartitionAssignment{{Replicas: replicas}},
+		}}}
+	}
+	images = &confirming{fixedImage: fixedImage{twoBrokers(t, offsets(1, 2))}}
+	now, lapsed := time.Now(), new(atomic.Bool)
+	b = &Broker{cfg: Config{
+		NodeID: 1, Images: images, Membership: session{until: now.Add(time.Second)},
+		Now: func() time.Time {
+			if lapsed.Load() {
+				return now.Add(time.Second)
+			}
+			return now
+		},
+	}, table: newTable(), stopping: make(chan struct{})}
+	var err error
+	b.coordinator, err = coordinator.New(coordinator.Config{NodeID: 1, Topics: groupTopics{images}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.coordinator.Close()) })
+	b.coordinator.SetPartitions(1)
+	b.coordinator.Load(0, record.Epoch(images.im.Topic(offsetsTopic).Partitions[0].LeaderEpoch), takesAll{})
+	require.Eventually(t, func() bool {
+		results, err := b.CommitOffsets(t.Context(), &api.CommitOffsets{Group: "g", MemberEpoch: -1, Offsets: []api.OffsetCommit{
+			{TopicPartition: api.TopicPartition{Topic: "t"}, Offset: 7, LeaderEpoch: -1},
+		}})
+		return err == nil && results[0].Err == nil
+	}, 10*time.Second, time.Millisecond)
+	return b, images, func() { lapsed.Store(true) }
+}
+
+// groupCalls are those about groups that are answered out of the coordinator's memory.
+func (b *Broker) groupCalls(ctx context.Context) map[string]func() error {
+	named := &api.FetchOffsets{Group: "g", Partitions: []api.TopicPartition{{Topic: "t"}}}
+	return map[string]func() error{
+		"an offset":       func() error { _, err := b.FetchOffsets(ctx, named); return err },
+		"all offsets":     func() error { _, err := b.FetchOffsets(ctx, &api.FetchOffsets{Group: "g"}); return err },
+		"a description":   func() error { _, err := b.DescribeGroup(ctx, "g"); return err },
+		"no such group":   func() error { _, err := b.DescribeGroup(ctx, "h"); return err },
+		"no group to end": func() error { return b.DeleteGroup(ctx, "h") },
+		"a plan": func() error {
+			_, err := b.ResetOffsets(ctx, "g", []api.OffsetCommit{{TopicPartition: api.TopicPartition{Topic: "t"}, Offset: 1}}, true)
+			return err
+		},
+		"no such member": func() error {
+			_, err := b.CommitOffsets(ctx, &api.CommitOffsets{Group: "g", MemberID: "m", MemberEpoch: 1})
+			return err
+		},
+		"a heartbeat": func() error {
+			_, err := b.ConsumerHeartbeat(ctx, &api.ConsumerHeartbeat{Group: "g", MemberID: "m", MemberEpoch: 1})
+			return err
+		},
+		"a classic heartbeat": func() error {
+			return b.HeartbeatClassic(ctx, &api.ClassicHeartbeat{Group: "g", MemberID: "m", Generation: 1})
+		},
+		"a classic assignment": func() error {
+			_, err := b.SyncClassic(ctx, &api.ClassicSync{Group: "g", MemberID: "m", Generation: 1})
+			return err
+		},
+	}
+}
+
+// A process that stood still until its session was over says nothing out of its memory,
+// also before its next tick: its groups may have another coordinator.
+func TestNothingIsRememberedAfterTheSession(t *testing.T) {
+	b, _, lapse := groupBroker(t)
+	for name, call := range b.groupCalls(t.Context()) {
+		require.NotEqual(t, api.CodeNotCoordinator, api.CodeOf(call()), name)
+	}
+	groups, err := b.ListGroups(t.Context())
+	require.NoError(t, err)
+	require.Len(t, groups, 1)
+	lapse()
+	for name, call := range b.groupCalls(t.Context()) {
+		require.Equal(t, api.CodeNotCoordinator, api.CodeOf(call()), name)
+	}
+	_, err = b.ListGroups(t.Context())
+	require.Equal(t, api.CodeCoordinatorNotAvailable, api.CodeOf(err), "no groups is an answer, too")
+}
+
+// That nothing is committed is said when the controller has confirmed since the question
+// who coordinates the group, which is asked once; what is committed is said at once.
+func TestNoOffsetIsConfirmed(t *testing.T) {
+	b, images, _ := groupBroker(t)
+	mine, others := api.TopicPartition{Topic: "t"}, api.TopicPartition{Topic: "t", Partition: 1}
+	fetch := func(parts ...api.TopicPartition) ([]api.CommittedOffset, error) {
+		return b.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g", Partitions: parts})
+	}
+	for _, parts := range [][]api.TopicPartition{{mine}, nil} {
+		results, err := fetch(parts...)
+		require.NoError(t, err)
+		require.EqualValues(t, 7, results[0].Offset)
+	}
+	require.Zero(t, images.asked)
+	results, err := fetch(mine, others, api.TopicPartition{Topic: "u"})
+	require.NoError(t, err)
+	require.EqualValues(t, -1, results[1].Offset)
+	require.Equal(t, 1, images.asked)
+	results, err = b.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "h"})
+	require.NoError(t, err)
+	require.Empty(t, results)
+	require.Equal(t, 2, images.asked, "none at all is no offset, too")
+
+	images.err = errors.New("no controller")
+	_, err = fetch(others)
+	require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err))
+	_, err = b.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "h"})
+	require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err))
+	results, err = fetch(mine)
+	require.NoError(t, err)
+	require.EqualValues(t, 7, results[0].Offset)
+
+	epoch := b.coordinator.Epoch("g")
+	require.True(t, b.coordinates("g", epoch))
+	require.False(t, b.coordinates("g", epoch+1), "it was replaced, and came back")
+
+	images.err, images.then = nil, twoBrokers(t) // without the topic: as if another led it
+	_, err = fetch(others)
+	require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err), "it hears that it does not coordinate the group any more")
+}
