@@ -13,7 +13,8 @@ import (
 )
 
 // ListGroups returns the groups of all coordinators by name. When some broker
-// does not answer, the others' groups are returned beside the error.
+// does not answer, or cannot read the log of some of its groups, the other groups are
+// returned beside the error.
 func (a *Admin) ListGroups(ctx context.Context) ([]GroupListing, error) {
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
@@ -34,6 +35,9 @@ func (a *Admin) ListGroups(ctx context.Context) ([]GroupListing, error) {
 				resp, err := pb.NewGroupServiceClient(conn).ListGroups(ctx, &pb.ListGroupsRequest{})
 				for _, g := range resp.GetGroups() {
 					out = append(out, GroupListing{g.GetGroup(), g.GetState(), int(g.GetMembers())})
+				}
+				if e := fromPB(resp.GetError(), b.Address); e != nil {
+					errs = append(errs, e)
 				}
 				return err
 			})

@@ -10,12 +10,14 @@ import (
 	"github.com/penstock/penstock/broker/api"
 )
 
-// listGroups lists the groups coordinated by this broker; clients ask all of them.
+// listGroups lists the groups coordinated by this broker; clients ask all of them. Those
+// whose log cannot be read are left out, as Kafka's brokers do: at an error clients
+// drop the others.
 func listGroups(ctx context.Context, d *Door, c *call, req *kmsg.ListGroupsRequest) (*kmsg.ListGroupsResponse, error) {
 	resp := kmsg.NewPtrListGroupsResponse()
 	groups, err := d.services.GroupAdmin.ListGroups(ctx)
-	if err != nil {
-		resp.ErrorCode = c.code(asError(err))
+	if e := asError(err); e != nil && e.Code != api.CodeCoordinatorNotAvailable {
+		resp.ErrorCode = c.code(e)
 		return resp, nil
 	}
 	for _, g := range groups {

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/consumergroup/coordinator"
 	"github.com/penstock/penstock/internal/vfs"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -129,6 +130,7 @@ func TestGroupsWhoseLogFailed(t *testing.T) {
 	if got := f.committed(other); got != 5 {
 		t.Errorf("another partition's group stands at %d", got)
 	}
+	f.listed(other)
 	if page := f.metrics(); !strings.Contains(page, `penstock_group_members{group="`+other+`"} 0`) {
 		t.Error("another partition's groups are not in the metrics")
 	}
@@ -156,7 +158,6 @@ func (f *failingGroups) everyGroupCall() map[string]error {
 	_, errs["fetch"] = s.FetchOffsets(ctx, &pb.FetchOffsetsRequest{Group: "g"})
 	_, errs["describe"] = s.DescribeGroup(ctx, &pb.DescribeGroupRequest{Group: "g"})
 	_, errs["delete"] = s.DeleteGroup(ctx, &pb.DeleteGroupRequest{Group: "g"})
-	_, errs["list"] = s.ListGroups(ctx, &pb.ListGroupsRequest{})
 	stream, err := s.Session(ctx)
 	if err == nil {
 		err = stream.Send(&pb.SessionRequest{Kind: &pb.SessionRequest_Join{Join: &pb.JoinGroup{Group: "g", Topics: []string{"t"}, AttachNumber: 1}}})
@@ -233,6 +234,25 @@ func (f *failingGroups) kafkaHears() {
 	fetched, err := fetch.RequestWith(ctx, b)
 	require.NoError(f.t, err)
 	require.Equal(f.t, kerr.NotCoordinator.Code, fetched.Groups[0].ErrorCode)
+}
+
+// listed lists the groups: the only one that there is, and over gRPC that others are missing.
+func (f *failingGroups) listed(want string) {
+	f.t.Helper()
+	ctx := within(f.t, time.Minute)
+	c, err := client.New(f.d.Brokers())
+	require.NoError(f.t, err)
+	defer c.Close()
+	groups, err := c.Admin().ListGroups(ctx)
+	require.Equal(f.t, client.CodeCoordinatorNotAvailable, client.CodeOf(err), "%v", err)
+	require.ErrorContains(f.t, err, syscall.EIO.Error())
+	require.Len(f.t, groups, 1)
+	require.Equal(f.t, want, groups[0].Group)
+	resp, err := kmsg.NewPtrListGroupsRequest().RequestWith(ctx, f.kafkaClient())
+	require.NoError(f.t, err)
+	require.Zero(f.t, resp.ErrorCode)
+	require.Len(f.t, resp.Groups, 1)
+	require.Equal(f.t, want, resp.Groups[0].Group)
 }
 
 // A log that failed for want of space is opened anew when there is some, and its groups

@@ -125,10 +125,14 @@ func (s *groupService) FetchOffsets(ctx context.Context, in *pb.FetchOffsetsRequ
 
 func (s *groupService) ListGroups(ctx context.Context, _ *pb.ListGroupsRequest) (*pb.ListGroupsResponse, error) {
 	groups, err := s.door.services.GroupAdmin.ListGroups(ctx)
-	if err != nil {
+	missing, some := errors.AsType[*api.Error](err)
+	if some = some && missing.Code == api.CodeCoordinatorNotAvailable; err != nil && !some {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
 	out := &pb.ListGroupsResponse{Groups: make([]*pb.GroupListing, len(groups))}
+	if some {
+		out.Error = errorOut(ctx, missing, s.door.services.Cluster)
+	}
 	for i, g := range groups {
 		out.Groups[i] = &pb.GroupListing{Group: g.Group, State: g.State, Members: int32(g.Members)}
 	}

@@ -166,9 +166,12 @@ func (c *Coordinator) FetchOffsets(ctx context.Context, req *api.FetchOffsets) (
 	})
 }
 
-// ListGroups returns the groups coordinated here, ascending by name.
+// ListGroups returns the groups coordinated here, ascending by name. Where those of
+// some partitions cannot be loaded, the others are returned beside the error, whose
+// code is CodeCoordinatorNotAvailable.
 func (c *Coordinator) ListGroups(ctx context.Context) ([]api.GroupListing, error) {
 	var all []api.GroupListing
+	var missing []error
 	for _, s := range c.loaded() {
 		groups, err := call(ctx, s, func(reply func([]api.GroupListing, error)) {
 			s.emit(func(err error) {
@@ -186,13 +189,22 @@ func (c *Coordinator) ListGroups(ctx context.Context) ([]api.GroupListing, error
 		switch {
 		case api.CodeOf(err) == api.CodeNotCoordinator:
 			continue // unloaded meanwhile
+		case api.CodeOf(err) == api.CodeCoordinatorNotAvailable:
+			missing = append(missing, err)
 		case err != nil:
 			return nil, err
 		}
 		all = append(all, groups...)
 	}
 	slices.SortFunc(all, func(a, b api.GroupListing) int { return cmp.Compare(a.Group, b.Group) })
-	return all, nil
+	switch n := len(missing); n {
+	case 0:
+		return all, nil
+	case 1:
+		return all, missing[0]
+	default:
+		return all, api.Errorf(api.CodeCoordinatorNotAvailable, "%w; nor those of %d more partitions", missing[0], n-1)
+	}
 }
 
 // DescribeGroup returns all that is known of a group; CodeUnknownGroup: nothing is.

@@ -315,3 +315,25 @@ func TestRefusedCommitOfADeletedGroup(t *testing.T) {
 		b.close()
 	})
 }
+
+// Groups that cannot be loaded do not hide the others, and are said to be missing.
+func TestListWithoutWhatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := loggedBed(t)
+		mustCommit(t, b.c, adminCommit("g", 0, 7))
+		for failed, want := range []string{"", "partition 1 of", "partition 1 of __consumer_offsets cannot be loaded: bounds: storage failed: disk 1; nor those of 1 more"} {
+			if failed > 0 {
+				b.c.Load(int32(failed), 1, &fakeLog{unread: api.Errorf(api.CodeStorageFailed, "disk %d", failed)})
+				synctest.Wait()
+			}
+			groups, err := b.c.ListGroups(t.Context())
+			if len(groups) != 1 || groups[0].Group != "g" {
+				t.Errorf("%d failed: groups %v", failed, groups)
+			}
+			if want == "" && err != nil || want != "" && (api.CodeOf(err) != api.CodeCoordinatorNotAvailable || !strings.Contains(fmt.Sprint(err), want)) {
+				t.Errorf("%d failed: %v, want %q", failed, err, want)
+			}
+		}
+		b.close()
+	})
+}

@@ -182,7 +182,7 @@ func (c *Coordinator) Lags(ctx context.Context) ([]api.GroupLag, error) {
 	return all, nil
 }
 
-// loaded returns the shards of now.
+// loaded returns the shards of now, ascending by partition.
 func (c *Coordinator) loaded() []*shard {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -190,6 +190,7 @@ func (c *Coordinator) loaded() []*shard {
 	for _, s := range c.shards {
 		shards = append(shards, s)
 	}
+	slices.SortFunc(shards, func(a, b *shard) int { return cmp.Compare(a.partition, b.partition) })
 	return shards
 }
 

@@ -1159,8 +1159,10 @@ func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
 }
 
 type ListGroupsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []*GroupListing        `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Groups []*GroupListing        `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Set when groups of the broker are missing here, for their log cannot be read.
+	Error         *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1198,6 +1200,13 @@ func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
 func (x *ListGroupsResponse) GetGroups() []*GroupListing {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListGroupsResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
 	}
 	return nil
 }
@@ -1999,9 +2008,10 @@ const file_penstock_v1_group_proto_rawDesc = "" +
 	"\fleader_epoch\x18\x05 \x01(\x05R\vleaderEpoch\x12\x1a\n" +
 	"\bmetadata\x18\x06 \x01(\tR\bmetadata\x12$\n" +
 	"\x0ecommit_time_ms\x18\a \x01(\x03R\fcommitTimeMs\"\x13\n" +
-	"\x11ListGroupsRequest\"G\n" +
+	"\x11ListGroupsRequest\"q\n" +
 	"\x12ListGroupsResponse\x121\n" +
-	"\x06groups\x18\x01 \x03(\v2\x19.penstock.v1.GroupListingR\x06groups\"T\n" +
+	"\x06groups\x18\x01 \x03(\v2\x19.penstock.v1.GroupListingR\x06groups\x12(\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.penstock.v1.ErrorR\x05error\"T\n" +
 	"\fGroupListing\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -2132,34 +2142,35 @@ var file_penstock_v1_group_proto_depIdxs = []int32{
 	15, // 15: penstock.v1.FetchOffsetsResponse.results:type_name -> penstock.v1.OffsetResult
 	29, // 16: penstock.v1.OffsetResult.error:type_name -> penstock.v1.Error
 	18, // 17: penstock.v1.ListGroupsResponse.groups:type_name -> penstock.v1.GroupListing
-	22, // 18: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
-	15, // 19: penstock.v1.DescribeGroupResponse.offsets:type_name -> penstock.v1.OffsetResult
-	21, // 20: penstock.v1.DescribeGroupResponse.lags:type_name -> penstock.v1.PartitionLag
-	28, // 21: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
-	11, // 22: penstock.v1.ResetOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
-	25, // 23: penstock.v1.ResetOffsetsResponse.results:type_name -> penstock.v1.ResetResult
-	29, // 24: penstock.v1.ResetResult.error:type_name -> penstock.v1.Error
-	0,  // 25: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
-	2,  // 26: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
-	10, // 27: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
-	13, // 28: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
-	16, // 29: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
-	19, // 30: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
-	26, // 31: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
-	23, // 32: penstock.v1.GroupService.ResetOffsets:input_type -> penstock.v1.ResetOffsetsRequest
-	1,  // 33: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
-	7,  // 34: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
-	12, // 35: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
-	14, // 36: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
-	17, // 37: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
-	20, // 38: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
-	27, // 39: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
-	24, // 40: penstock.v1.GroupService.ResetOffsets:output_type -> penstock.v1.ResetOffsetsResponse
-	33, // [33:41] is the sub-list for method output_type
-	25, // [25:33] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	29, // 18: penstock.v1.ListGroupsResponse.error:type_name -> penstock.v1.Error
+	22, // 19: penstock.v1.DescribeGroupResponse.members:type_name -> penstock.v1.GroupMember
+	15, // 20: penstock.v1.DescribeGroupResponse.offsets:type_name -> penstock.v1.OffsetResult
+	21, // 21: penstock.v1.DescribeGroupResponse.lags:type_name -> penstock.v1.PartitionLag
+	28, // 22: penstock.v1.GroupMember.assigned:type_name -> penstock.v1.TopicPartition
+	11, // 23: penstock.v1.ResetOffsetsRequest.offsets:type_name -> penstock.v1.OffsetCommit
+	25, // 24: penstock.v1.ResetOffsetsResponse.results:type_name -> penstock.v1.ResetResult
+	29, // 25: penstock.v1.ResetResult.error:type_name -> penstock.v1.Error
+	0,  // 26: penstock.v1.GroupService.FindCoordinator:input_type -> penstock.v1.FindCoordinatorRequest
+	2,  // 27: penstock.v1.GroupService.Session:input_type -> penstock.v1.SessionRequest
+	10, // 28: penstock.v1.GroupService.CommitOffsets:input_type -> penstock.v1.CommitOffsetsRequest
+	13, // 29: penstock.v1.GroupService.FetchOffsets:input_type -> penstock.v1.FetchOffsetsRequest
+	16, // 30: penstock.v1.GroupService.ListGroups:input_type -> penstock.v1.ListGroupsRequest
+	19, // 31: penstock.v1.GroupService.DescribeGroup:input_type -> penstock.v1.DescribeGroupRequest
+	26, // 32: penstock.v1.GroupService.DeleteGroup:input_type -> penstock.v1.DeleteGroupRequest
+	23, // 33: penstock.v1.GroupService.ResetOffsets:input_type -> penstock.v1.ResetOffsetsRequest
+	1,  // 34: penstock.v1.GroupService.FindCoordinator:output_type -> penstock.v1.FindCoordinatorResponse
+	7,  // 35: penstock.v1.GroupService.Session:output_type -> penstock.v1.SessionResponse
+	12, // 36: penstock.v1.GroupService.CommitOffsets:output_type -> penstock.v1.CommitOffsetsResponse
+	14, // 37: penstock.v1.GroupService.FetchOffsets:output_type -> penstock.v1.FetchOffsetsResponse
+	17, // 38: penstock.v1.GroupService.ListGroups:output_type -> penstock.v1.ListGroupsResponse
+	20, // 39: penstock.v1.GroupService.DescribeGroup:output_type -> penstock.v1.DescribeGroupResponse
+	27, // 40: penstock.v1.GroupService.DeleteGroup:output_type -> penstock.v1.DeleteGroupResponse
+	24, // 41: penstock.v1.GroupService.ResetOffsets:output_type -> penstock.v1.ResetOffsetsResponse
+	34, // [34:42] is the sub-list for method output_type
+	26, // [26:34] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_group_proto_init() }
