@@ -225,7 +225,6 @@ func (k *Consumer) Poll(ctx context.Context) (*Polled, error) {
 		k.mu.Unlock()
 		switch {
 		case ok:
-			k.wakeSources()
 			return &k.polled, nil
 		case refused != nil:
 			return nil, refused
@@ -256,8 +255,7 @@ func (k *Consumer) take(p *Polled) bool {
 			kept = append(kept, ch)
 		default:
 			bytes += ch.bytes
-			k.buffered -= int64(ch.bytes)
-			ch.sub.chunks--
+			k.unqueue(ch)
 			k.inHand[ch.sub]++
 			p.chunks = append(p.chunks, ch)
 		}
@@ -273,9 +271,23 @@ func (k *Consumer) take(p *Polled) bool {
 
 // dropChunk forgets a chunk that was in the queue. The caller holds mu.
 func (k *Consumer) dropChunk(ch *chunk) {
+	k.unqueue(ch)
+	ch.release()
+}
+
+// unqueue no longer counts a chunk as queued, and has fetched what there is room for
+// now and was not before. The caller holds mu.
+func (k *Consumer) unqueue(ch *chunk) {
+	full := k.buffered >= k.cfg.prefetchBytes
 	k.buffered -= int64(ch.bytes)
 	ch.sub.chunks--
-	ch.release()
+	if full && k.buffered < k.cfg.prefetchBytes {
+		for _, src := range k.sources {
+			src.look()
+		}
+	} else if src := k.sources[ch.sub.leader]; src != nil && ch.sub.chunks == maxChunks-1 {
+		src.look()
+	}
 }
 
 // giveBack puts chunks that were not used up at the head of the queue again.
@@ -308,6 +320,9 @@ func (k *Consumer) back(s *subscription, offset int64) {
 	s.restart(At(offset))
 	s.begin(offset, -1)
 	s.moved.Store(max(moved, offset))
+	if src := k.sources[s.leader]; src != nil {
+		src.look()
+	}
 }
 
 // left notes that a chunk is no longer in the application's hands. The caller

@@ -47,6 +47,8 @@ type lane struct {
 	wake chan struct{} // capacity 1
 
 	// Guarded by Consumer.mu:
+	idle        bool      // it found nothing to fetch and waits for wake
+	called      bool      // woken, and has not looked yet
 	sent        time.Time // of the request under way; zero: none
 	wait        time.Duration
 	interrupt   context.CancelFunc // ends the stream; nil: none is open
@@ -70,16 +72,42 @@ func (k *Consumer) wakeSources() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, src := range k.sources {
-		src.wakeAll()
+		src.look()
 	}
 }
 
-func (src *source) wakeAll() {
-	for _, l := range src.lanes {
-		select {
-		case l.wake <- struct{}{}:
-		default:
+// look has a lane look for what has become fetchable, which will take all of it, and
+// wakes no other: with few records on their way, lanes that wake up for nothing
+// cost as much as the records. The caller holds mu.
+func (src *source) look() {
+	main := src.lanes[0]
+	if main.idle {
+		main.call()
+		return
+	}
+	if !src.busy || src.merging {
+		return // the main lane is about to look
+	}
+	for _, l := range src.lanes[1:] {
+		if l.called {
+			return
 		}
+	}
+	for _, l := range src.lanes[1:] {
+		if l.idle {
+			l.call()
+			return
+		}
+	}
+	// The first of them to come back takes it.
+}
+
+// call ends the lane's wait. The caller holds mu.
+func (l *lane) call() {
+	l.idle, l.called = false, true
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -105,7 +133,7 @@ func (k *Consumer) led(snap *snapshot) {
 		if epoch := snap.epoch(tp); epoch != s.leaderEpoch {
 			s.leaderEpoch, s.notYet = epoch, time.Time{}
 			if address != "" && address == s.leader {
-				k.sourceOf(address).wakeAll()
+				k.sourceOf(address).look()
 			}
 		}
 		if address == s.leader {
@@ -114,7 +142,7 @@ func (k *Consumer) led(snap *snapshot) {
 		s.leader = address
 		s.fetching, s.notYet = 0, time.Time{} // an answer of the old leader comes too late
 		if address != "" {
-			k.sourceOf(address).wakeAll()
+			k.sourceOf(address).look()
 		}
 	}
 }
@@ -123,14 +151,19 @@ func (k *Consumer) led(snap *snapshot) {
 func (k *Consumer) sourceOf(address string) *source {
 	src := k.sources[address]
 	if src == nil {
-		src = &source{k: k, address: address}
-		for i := range src.lanes {
-			src.lanes[i] = &lane{src: src, main: i == 0, wake: make(chan struct{}, 1)}
-		}
+		src = newSource(k, address)
 		k.sources[address] = src
 		for _, l := range src.lanes {
 			k.wg.Go(func() { l.run(k.life) })
 		}
+	}
+	return src
+}
+
+func newSource(k *Consumer, address string) *source {
+	src := &source{k: k, address: address}
+	for i := range src.lanes {
+		src.lanes[i] = &lane{src: src, main: i == 0, wake: make(chan struct{}, 1)}
 	}
 	return src
 }
@@ -196,6 +229,7 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 	k := l.src.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	l.called, l.idle = false, true
 	if l.main {
 		l.src.merging = false
 	} else if !l.src.busy || l.src.merging {
@@ -215,6 +249,7 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 	if len(parts) == 0 {
 		return nil, nil
 	}
+	l.idle = false
 	l.wait = k.cfg.maxWait
 	if l.main {
 		l.src.busy = true
@@ -390,7 +425,9 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 			m.interrupt()
 		}
 	}
-	l.src.wakeAll()
+	if !l.main && !l.src.busy {
+		l.src.look() // this lane leaves it to the main one
+	}
 	k.mu.Unlock()
 	k.wakePoll()
 	for _, e := range errs {
