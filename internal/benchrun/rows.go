@@ -205,10 +205,16 @@ func (l *lab) both(ctx context.Context) error {
 	})
 }
 
-// percentiles runs a workload that measures latency, and adds its p50 and p99.
-func (l *lab) percentiles(ctx context.Context, what, workload, note string, of func(*bench.Report) bench.Latency, args ...string) error {
+// quantiles are the p50 and p99 of some latency in a report.
+type quantiles struct {
+	what string
+	of   func(*bench.Report) bench.Latency
+}
+
+// percentiles runs a workload that measures latencies, and adds the p50 and p99 of each.
+func (l *lab) percentiles(ctx context.Context, workload, note string, rows []quantiles, args ...string) error {
 	return l.onCluster(ctx, func(c *chaos.Cluster) error {
-		var found [2][]float64
+		found := make([][2][]float64, len(rows))
 		var setting string
 		for range l.runs {
 			topic := l.topic("latency")
@@ -216,16 +222,20 @@ func (l *lab) percentiles(ctx context.Context, what, workload, note string, of f
 			if err != nil {
 				return err
 			}
-			ms := of(r)
-			l.say("  p50 %.2f ms, p99 %.2f ms", ms.P50, ms.P99)
-			found[0], found[1] = append(found[0], ms.P50), append(found[1], ms.P99)
+			for i, row := range rows {
+				ms := row.of(r)
+				l.say("  %s: p50 %.2f ms, p99 %.2f ms", row.what, ms.P50, ms.P99)
+				found[i][0], found[i][1] = append(found[i][0], ms.P50), append(found[i][1], ms.P99)
+			}
 			setting = describe(r) + note
 			if err := l.drop(ctx, c, topic); err != nil {
 				return err
 			}
 		}
-		l.table.add(figure{what + " p50", setting, "ms", found[0]})
-		l.table.add(figure{what + " p99", setting, "ms", found[1]})
+		for i, row := range rows {
+			l.table.add(figure{row.what + " p50", setting, "ms", found[i][0]})
+			l.table.add(figure{row.what + " p99", setting, "ms", found[i][1]})
+		}
 		return nil
 	})
 }
@@ -235,18 +245,20 @@ func arrived(r *bench.Report) bench.Latency      { return *r.EndToEndMS }
 
 // latencyMemory is latency with every ack meaning three memories.
 func (l *lab) latencyMemory(ctx context.Context) error {
-	return l.percentiles(ctx, "latency, not waiting for disks,", "latency", fmt.Sprintf(", %d/s open loop", latencyRate), acknowledged,
+	return l.percentiles(ctx, "latency", fmt.Sprintf(", %d/s open loop", latencyRate), []quantiles{{"latency, not waiting for disks,", acknowledged}},
 		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles), "--durability", "replicated")
 }
 
 // single sends each record when the one before is acknowledged.
 func (l *lab) single(ctx context.Context) error {
-	return l.percentiles(ctx, "one record at a time", "single", "", acknowledged, "--partitions", "1")
+	return l.percentiles(ctx, "single", "", []quantiles{{"one record at a time", acknowledged}}, "--partitions", "1")
 }
 
-// endToEnd is the time until a consumer has a record.
+// endToEnd is the time until a consumer has a record, and beside it that until the
+// producer has the acknowledgement of the same record.
 func (l *lab) endToEnd(ctx context.Context) error {
-	return l.percentiles(ctx, "from produce to the consumer", "e2e", fmt.Sprintf(", %d/s open loop", latencyRate), arrived,
+	rows := []quantiles{{"from produce to the consumer", arrived}, {"the acknowledgements of those records", acknowledged}}
+	return l.percentiles(ctx, "e2e", fmt.Sprintf(", %d/s open loop", latencyRate), rows,
 		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles))
 }
 
@@ -267,7 +279,8 @@ func (l *lab) half(ctx context.Context) error {
 	if err := l.warmMemory(); err != nil {
 		return err
 	}
-	return l.percentiles(ctx, "latency at half of the greatest rate", "produce", fmt.Sprintf(", %d/s", rate), acknowledged, "--rate", fmt.Sprint(rate))
+	rows := []quantiles{{"latency at half of the greatest rate", acknowledged}}
+	return l.percentiles(ctx, "produce", fmt.Sprintf(", %d/s", rate), rows, "--rate", fmt.Sprint(rate))
 }
 
 // Of many partitions one topic's are written.
