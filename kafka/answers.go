@@ -29,10 +29,11 @@ type answers struct {
 	mu      sync.Mutex // guards what follows
 	queue   []*produced
 	head    int // queue[:head] is taken
-	weight  int // of queue[head:]
+	under   int // requests under way: put, and not yet answered
+	weight  int // of those
 	running bool
 	err     error      // of the first write that failed
-	changed *sync.Cond // queue, running or err changed
+	changed *sync.Cond // under, running or err changed
 	wg      sync.WaitGroup
 }
 
@@ -41,28 +42,32 @@ func (a *answers) init(c *conn) {
 	a.changed = sync.NewCond(&a.mu)
 }
 
-// put leaves an answer to the writer, once there is room for it.
-func (a *answers) put(ctx context.Context, p *produced) error {
+// room waits until one more request may be under way.
+func (a *answers) room() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for (len(a.queue)-a.head >= maxAnswers || a.weight >= maxAnswersWeight) && a.err == nil {
+	for (a.under >= maxAnswers || a.weight >= maxAnswersWeight) && a.err == nil {
 		a.changed.Wait()
 	}
-	if a.err != nil {
-		return a.err
-	}
+	return a.err
+}
+
+// put leaves an answer to the writer. There is room for it: who reads has waited for it.
+func (a *answers) put(ctx context.Context, p *produced) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.head > 0 && len(a.queue) == cap(a.queue) {
 		n := copy(a.queue, a.queue[a.head:])
 		clear(a.queue[n:])
 		a.queue, a.head = a.queue[:n], 0
 	}
 	a.queue = append(a.queue, p)
+	a.under++
 	a.weight += p.weight
 	if !a.running {
 		a.running = true
 		a.wg.Go(func() { a.write(ctx) })
 	}
-	return nil
 }
 
 // drain waits until everything is answered.
@@ -79,12 +84,6 @@ func (a *answers) waiting() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.running
-}
-
-func (a *answers) failed() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.err
 }
 
 // close waits for the writer; the connection is closed and its context ended.
@@ -108,7 +107,7 @@ func (a *answers) take() *produced {
 	defer a.mu.Unlock()
 	if len(a.queue) == a.head || a.err != nil {
 		clear(a.queue)
-		a.queue, a.head, a.weight, a.running = a.queue[:0], 0, 0, false
+		a.queue, a.head, a.under, a.weight, a.running = a.queue[:0], 0, 0, 0, false
 		if cap(a.queue) > queueKept {
 			a.queue = nil
 		}
@@ -118,9 +117,16 @@ func (a *answers) take() *produced {
 	p := a.queue[a.head]
 	a.queue[a.head] = nil
 	a.head++
-	a.weight -= p.weight
-	a.changed.Broadcast()
 	return p
+}
+
+// answered says that so many of the oldest are no longer under way.
+func (a *answers) answered(n, weight int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.under -= n
+	a.weight -= weight
+	a.changed.Broadcast()
 }
 
 // answerer is what the writer needs, lent to it while it runs.
@@ -162,11 +168,14 @@ func (a *answers) write(ctx context.Context) {
 				a.fail(err)
 				a.conn.cut() // The reader is to find out.
 			}
+			weight := 0
 			for i, p := range w.sent {
+				weight += p.weight
 				p.header.entry.stats.answered(p.header.arrived, p.size)
 				door.produced.put(p)
 				w.sent[i] = nil
 			}
+			a.answered(len(w.sent), weight)
 			w.out, w.sent = w.out[:0], w.sent[:0]
 		}
 		p := a.take()

@@ -129,6 +129,9 @@ func (c *conn) run() {
 // serve answers requests until one fails; the error is never nil.
 func (c *conn) serve(ctx context.Context) error {
 	for {
+		if err := c.answers.room(); err != nil {
+			return err
+		}
 		if c.source.buffered() {
 			// The beginning of a request came together with the one before.
 			c.due.Store(time.Now().Add(receiveGrace).UnixNano())
@@ -144,9 +147,6 @@ func (c *conn) serve(ctx context.Context) error {
 		c.began.Store(now.UnixNano())
 		c.due.Store(now.Add(receiveGrace + time.Duration(c.source.left)*time.Second/receiveRate).UnixNano())
 		if err := c.request(ctx); err != nil {
-			return err
-		}
-		if err := c.answers.failed(); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,9 @@ func (d *Door) relieve(now time.Time, conns []*conn) {
 	if over <= 0 {
 		return
 	}
-	slices.SortFunc(conns, func(a, b *conn) int { return cmp.Compare(a.began.Load(), b.began.Load()) })
+	slices.SortFunc(conns, func(a, b *conn) int {
+		return cmp.Compare(a.began.Load(), b.began.Load())
+	})
 	for _, c := range conns {
 		began := c.began.Load()
 		if over <= 0 || began != 0 && now.Sub(time.Unix(0, began)) < lingering {

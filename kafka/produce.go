@@ -145,7 +145,8 @@ func (c *conn) produce(ctx context.Context, h *header) error {
 	if acks == api.AcksNone {
 		return c.unanswered(ctx, p)
 	}
-	return c.answers.put(ctx, p)
+	c.answers.put(ctx, p)
+	return nil
 }
 
 // unanswered: with acks 0 no answer says what went wrong, so that the connection

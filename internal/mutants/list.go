@@ -64,6 +64,7 @@ func list() []mutant {
 	out = append(out, deletionMutants()...)
 	out = append(out, logMutants()...)
 	out = append(out, groupMutants()...)
+	out = append(out, kafkaMutants()...)
 	return out
 }
 
