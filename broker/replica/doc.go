@@ -29,10 +29,10 @@
 // The leader pushes as soon as the partition wakes the session. One message
 // gathers what all woken sessions of a stream have, each in its turn and up to a
 // share, so that many partitions cost few system calls and none waits for a
-// busy one. Batches go by reference from the leader's log to the wire. A session
-// with no batches to push sends a moved watermark alone. Acks are cumulative:
-// those that gather while a message is being sent leave in the next one, the
-// latest a partition.
+// busy one. Batches go by reference from the leader's log to the wire. A watermark
+// that moved waits some milliseconds for a batch to travel with (lone.go). Acks
+// are cumulative: those that gather while a message is being sent leave in the
+// next one, the latest a partition.
 //
 // # Credit
 //

@@ -42,6 +42,7 @@ type leaderStream struct {
 	// Of the sender alone: reused from message to message.
 	turn     []*Session
 	held     []*Session // of turn: by the rate of reassignments
+	lone     []lone
 	pushes   []*pb.ReplicaPush
 	runs     []record.Slice
 	response pb.ReplicateResponse
@@ -246,7 +247,8 @@ func (ls *leaderStream) send(received <-chan error) error {
 }
 
 // gather fills the message from the replies and from one turn of the woken
-// sessions. It returns how long to wait for when only the rate limit holds it.
+// sessions. It returns how long to wait for when only the rate limit holds it, or
+// watermarks wait for company.
 func (ls *leaderStream) gather() time.Duration {
 	ls.message.ReplicateResponse = &ls.response
 	ls.response.Handshakes, ls.response.Pushes = nil, ls.response.Pushes[:0]
@@ -255,6 +257,7 @@ func (ls *leaderStream) gather() time.Duration {
 	ls.takeReplies()
 	budget := min(int64(ls.server.cfg.MessageBytes), ls.credit)
 	now, wait := time.Now(), time.Duration(0)
+	ls.ripen(now)
 	if ls.catchUp {
 		wait = ls.server.giveWay.wait(now)
 	}
@@ -285,7 +288,7 @@ func (ls *leaderStream) gather() time.Duration {
 				continue
 			}
 		}
-		n, more := ls.read(s, most)
+		n, more := ls.read(s, most, now)
 		if moving {
 			ls.server.moves.take(n)
 		}
@@ -304,7 +307,7 @@ func (ls *leaderStream) gather() time.Duration {
 		ls.credit -= sent
 		ls.mu.Unlock()
 	}
-	return wait
+	return ls.withLone(wait, now)
 }
 
 // putBack returns sessions whose turn did not come to the head of the line.
@@ -353,7 +356,7 @@ func rotate(list []*Session, n int) {
 
 // read adds what s has to the message. It returns its bytes, and how many producers
 // added to the partition since the push before.
-func (ls *leaderStream) read(s *Session, maxBytes int) (size, grown int64) {
+func (ls *leaderStream) read(s *Session, maxBytes int, now time.Time) (size, grown int64) {
 	ls.mu.Lock()
 	ended := s.ended
 	ls.mu.Unlock()
@@ -382,9 +385,10 @@ func (ls *leaderStream) read(s *Session, maxBytes int) (size, grown int64) {
 		return 0, 0
 	}
 	count := len(ls.message.Batches) - first
-	if count == 0 && run.HighWatermark <= s.sentHW && run.LogStart <= s.sentStart {
+	if count == 0 && run.LogStart <= s.sentStart && (run.HighWatermark <= s.sentHW || ls.keepWaiting(s, now)) {
 		return 0, 0
 	}
+	s.aloneAt = time.Time{}
 	grown = growth(s.sentHW, run.HighWatermark, s.next, to, size)
 	s.sentHW, s.sentStart = max(s.sentHW, run.HighWatermark), max(s.sentStart, run.LogStart)
 	p := ls.nextPush()

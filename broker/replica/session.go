@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"time"
+
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/log/record"
 	pb "github.com/penstock/penstock/proto/penstock/v1"
@@ -27,6 +29,7 @@ type Session struct {
 	next      record.Offset // what the follower's log ends at when all that was sent has arrived
 	sentHW    record.Offset
 	sentStart record.Offset // log start
+	aloneAt   time.Time     // when the watermark is told alone; zero: it does not wait
 }
 
 // Follower is the node that is pushed to.
