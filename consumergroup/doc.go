@@ -35,6 +35,11 @@
 // was taken back, would look as if it had been given up. A member that does not
 // answer within its rebalance timeout is fenced: removed, its partitions free.
 //
+// A partition is of a topic, and topics that follow each other under one name are not
+// the same: the machine remembers of which one a member has what it owns. When that is
+// not the one of today, the member has to give it up, and may get it anew in a later
+// epoch; until then it commits nothing there.
+//
 // # Members and streams
 //
 // The machine knows members. A stream is an opaque number that the shell gives

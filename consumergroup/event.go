@@ -14,6 +14,10 @@ type TopicPartition struct {
 
 func (tp TopicPartition) String() string { return tp.Topic + "-" + strconv.Itoa(int(tp.Partition)) }
 
+// TopicID tells topics apart that have one name, one after the other: a topic that was
+// deleted and created again is another. Zero: not known.
+type TopicID [16]byte
+
 func comparePartitions(a, b TopicPartition) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
@@ -87,16 +91,18 @@ type Current struct {
 	Waiting         bool    // others have a part of its target
 }
 
-// Given is a partition and the member epoch in which it was given.
+// Given is a partition, the member epoch in which it was given, and of which topic.
 type Given struct {
 	TopicPartition
-	Epoch int32
+	Epoch   int32
+	TopicID TopicID
 }
 
 // Metadata is what the group needs to know of the topics it subscribes to.
 // The group keeps it and does not change it.
 type Metadata struct {
 	Partitions map[string]int32      // of every topic subscribed to that exists, patterns resolved
+	IDs        map[string]TopicID    // of the same topics; one that is left out is not known
 	Racks      map[string][][]string // of each partition, ascending; only while a member has a rack
 	Matches    map[string][]string   // the topics that match each pattern, ascending
 }
@@ -178,6 +184,9 @@ const (
 	CodeFencedEpoch
 	// CodeStaleEpoch: the partition is not the member's at that epoch.
 	CodeStaleEpoch
+	// CodeGone: the partition that the member has is of a topic that was deleted; the
+	// one that has the name today is another.
+	CodeGone
 	// CodeFencedInstance: another member with the same instance id took over.
 	CodeFencedInstance
 	// CodeAway: the member has not come back to its new coordinator yet; retriable.
@@ -204,6 +213,8 @@ func (c Code) String() string {
 		return "fenced epoch"
 	case CodeStaleEpoch:
 		return "stale epoch"
+	case CodeGone:
+		return "gone"
 	case CodeFencedInstance:
 		return "fenced instance"
 	case CodeAway:

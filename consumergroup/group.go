@@ -33,6 +33,7 @@ type Group struct {
 	pending map[string]time.Time // ids that were given to classic members that have not joined
 
 	holder map[TopicPartition]*member
+	topic  map[TopicPartition]TopicID // of which topic the holder has it; absent: not known
 	wanted map[TopicPartition]*member
 	wake   []*member // to reconcile before the Step ends
 	next   time.Time // no deadline is earlier; zero: none is set
@@ -74,6 +75,7 @@ func New(id string) *Group {
 		members:  map[string]*member{},
 		instance: map[string]string{},
 		holder:   map[TopicPartition]*member{},
+		topic:    map[TopicPartition]TopicID{},
 		wanted:   map[TopicPartition]*member{},
 	}
 }
@@ -186,6 +188,7 @@ func (g *Group) saveEpoch(out *Effects) {
 func (g *Group) release(m *member, p TopicPartition) {
 	delete(m.owned, p)
 	delete(g.holder, p)
+	delete(g.topic, p)
 	if next := g.wanted[p]; next != nil {
 		g.queue(next)
 	}
@@ -201,6 +204,23 @@ func (g *Group) releaseAll(m *member) {
 func (g *Group) hold(m *member, p TopicPartition) {
 	m.owned[p] = m.epoch
 	g.holder[p] = m
+	g.setTopic(p, g.metadata.IDs[p.Topic])
+}
+
+// setTopic notes of which topic the holder of p has it.
+func (g *Group) setTopic(p TopicPartition, id TopicID) {
+	if id != (TopicID{}) {
+		g.topic[p] = id
+	}
+}
+
+// gone reports whether the holder of p has it of a topic that was deleted, although
+// there is one of that name. It has to give p up, and may get it anew: what it read
+// and commits is of the other topic.
+func (g *Group) gone(p TopicPartition) bool {
+	had, known := g.topic[p]
+	id := g.metadata.IDs[p.Topic]
+	return known && id != (TopicID{}) && had != id
 }
 
 // queue asks for m to be reconciled before the Step ends.
@@ -286,6 +306,11 @@ func (g *Group) setMetadata(md *Metadata, out *Effects) {
 	g.metadata, g.hash = *md, md.hash()
 	restored := !g.seen
 	g.seen = true
+	for p := range g.holder {
+		if _, known := g.topic[p]; !known {
+			g.setTopic(p, md.IDs[p.Topic]) // the former coordinator did not say
+		}
+	}
 	if restored && before == g.hash {
 		return // as it was under the coordinator before
 	}
@@ -295,7 +320,7 @@ func (g *Group) setMetadata(md *Metadata, out *Effects) {
 }
 
 func (md *Metadata) equal(other *Metadata) bool {
-	return maps.Equal(md.Partitions, other.Partitions) && maps.EqualFunc(md.Matches, other.Matches, slices.Equal[[]string]) &&
+	return maps.Equal(md.Partitions, other.Partitions) && maps.Equal(md.IDs, other.IDs) && maps.EqualFunc(md.Matches, other.Matches, slices.Equal[[]string]) &&
 		maps.EqualFunc(md.Racks, other.Racks, func(a, b [][]string) bool { return slices.EqualFunc(a, b, slices.Equal[[]string]) })
 }
 
@@ -307,6 +332,9 @@ func (md *Metadata) hash() int64 {
 	for _, topic := range slices.Sorted(maps.Keys(md.Partitions)) {
 		text(topic)
 		fmt.Fprintf(h, "%d;", md.Partitions[topic])
+		if id, ok := md.IDs[topic]; ok {
+			h.Write(id[:])
+		}
 		for _, racks := range md.Racks[topic] {
 			fmt.Fprintf(h, "%d,", len(racks))
 			for _, rack := range racks {

@@ -259,7 +259,7 @@ func (g *Group) rejoins(m *member) bool {
 		if _, keeps := m.target[p]; !keeps {
 			return true
 		}
-		if _, told := m.told[p]; !told {
+		if _, told := m.told[p]; !told || g.gone(p) {
 			return true
 		}
 	}

@@ -84,6 +84,9 @@ func (w *huntWorld) pick(fits func(*modelClient) bool) *modelClient {
 }
 
 func (w *huntWorld) act() {
+	if w.unheard && w.rng.IntN(8) == 0 {
+		w.hear()
+	}
 	if w.rolling && w.rng.IntN(5) < 2 {
 		w.actOld()
 		return
@@ -140,7 +143,7 @@ func (w *huntWorld) start() {
 	if w.crowded() {
 		return
 	}
-	c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}}
+	c := newModelClient(fmt.Sprintf("m%02d", len(w.clients)))
 	c.topics = [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)]
 	c.instance = []string{"", "", "s1", "s2"}[w.rng.IntN(4)]
 	w.clients = append(w.clients, c)
@@ -204,7 +207,8 @@ func (w *huntWorld) startOld() {
 	if w.crowded() {
 		return
 	}
-	c := &modelClient{owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}, epoch: -1, old: &oldClient{cooperative: w.cooperative}}
+	c := newModelClient("")
+	c.epoch, c.old = -1, &oldClient{cooperative: w.cooperative}
 	c.topics = [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)]
 	c.old.stuck = w.rng.IntN(10) == 0
 	w.clients = append(w.clients, c)
@@ -261,13 +265,14 @@ func (w *huntWorld) world(n int) {
 		w.move(w.rng.IntN(3) == 0)
 	case w.rng.IntN(8) == 0:
 		delete(w.topics, "b")
-		w.changes++
-		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+		w.hear()
+	case !w.rolling && w.rng.IntN(2) == 0: // Classic members assign by name, and commit by name.
+		topics := slices.Sorted(maps.Keys(w.topics))
+		w.recreate(topics[w.rng.IntN(len(topics))], w.rng.IntN(2) == 0)
 	default:
 		topic := slices.Sorted(maps.Keys(w.topics))[w.rng.IntN(len(w.topics))]
 		w.topics[topic] = min(w.topics[topic]+1, 6)
-		w.changes++
-		w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+		w.hear()
 	}
 }
 

@@ -23,6 +23,8 @@ type modelClient struct {
 	dead     bool                     // the process is gone, or was told that it is fenced
 	stuck    bool                     // its application never gives anything up, and takes nothing
 	offsets  map[TopicPartition]int64 // the next to read of what it owns
+	lives    map[TopicPartition]byte  // which life of its topic it reads
+	dropped  map[TopicPartition]bool  // of a former life: the coordinator that came does not know of it
 
 	old *oldClient // it speaks the classic protocol; nil: the new one
 
@@ -37,6 +39,8 @@ type model struct {
 	out     Effects
 	clients []*modelClient
 	topics  map[string]int32
+	lives   map[string]byte // how often each topic was created again
+	unheard bool            // the group has not heard of it yet
 	streams uint64
 	stale   []Event       // in flight on streams that were replaced
 	ghosts  []ghost       // processes that were started again under their old id
@@ -75,20 +79,26 @@ func (s *store) clearGroup() {
 
 // checkOwners: a coordinator may take over after any record.
 func (s *store) checkOwners() {
-	owner := map[TopicPartition]string{}
+	type place struct {
+		p  TopicPartition
+		of TopicID
+	}
+	owner := map[place]string{}
 	for _, id := range slices.Sorted(maps.Keys(s.currents)) {
 		c := s.currents[id]
 		for _, p := range slices.Concat(c.Assigned, c.Revoking) {
-			if other := owner[p.TopicPartition]; other != "" && s.hash != 0 {
+			at := place{p.TopicPartition, p.TopicID}
+			if other := owner[at]; other != "" && s.hash != 0 {
 				panic(fmt.Sprintf("the log has %s for %s and for %s", p, other, id))
 			}
-			owner[p.TopicPartition] = id
+			owner[at] = id
 		}
 	}
 }
 
 // restore makes the group anew, as a new coordinator does.
-func (s *store) restore(now time.Time) (*Group, *Classic) {
+func (w *model) restore() (*Group, *Classic) {
+	s, now := &w.store, w.now
 	if s.classic != nil && (len(s.classic.Members) > 0 || len(s.members) == 0) {
 		return New("g"), RestoreClassic(now, "g", s.classic, 0)
 	}
@@ -97,6 +107,8 @@ func (s *store) restore(now time.Time) (*Group, *Classic) {
 		m := StoredMember{Member: s.members[id], Target: s.targets[id], Current: s.currents[id]}
 		if s.hash == 0 {
 			m.Target, m.Current = nil, nil
+		} else {
+			m.Current = w.known(id, m.Current)
 		}
 		if len(m.Classic) > 0 {
 			claims, _ := readModel(&ClassicMember{Protocols: m.Classic})
@@ -118,11 +130,15 @@ type modelCommit struct {
 	epoch     int32
 	partition TopicPartition
 	offset    int64
+	life      byte
 }
 
 // read lets a client process the next record of a partition that it believes to
 // own. None may be skipped.
 func (w *model) read(t failer, c *modelClient, p TopicPartition) {
+	if c.lives[p] != w.lives[p.Topic] {
+		return // there is nothing to read any more
+	}
 	if at := c.offsets[p]; at > w.processed[p] {
 		t.Fatalf("%s reads %s at %d, nobody has read %d", c.id, p, at, w.processed[p])
 	}
@@ -131,7 +147,7 @@ func (w *model) read(t failer, c *modelClient, p TopicPartition) {
 }
 
 func (w *model) sendCommit(c *modelClient, p TopicPartition) {
-	w.commits = append(w.commits, modelCommit{c.id, c.epoch, p, c.offsets[p]})
+	w.commits = append(w.commits, modelCommit{c.id, c.epoch, p, c.offsets[p], c.lives[p]})
 }
 
 // arrive gives the group the commit that has been on its way for longest. What
@@ -141,6 +157,9 @@ func (w *model) arrive(t failer) {
 	w.commits = w.commits[1:]
 	if w.mayCommit(m.id, m.epoch, m.partition) != CodeNone {
 		return
+	}
+	if m.life != w.lives[m.partition.Topic] {
+		t.Fatalf("%s: %s committed %d of the topic that was deleted, to the one of its name, in epoch %d", m.partition, m.id, m.offset, m.epoch)
 	}
 	if m.offset < w.committed[m.partition] {
 		t.Fatalf("%s: the committed offset went back from %d to %d, by %s in epoch %d", m.partition, w.committed[m.partition], m.offset, m.id, m.epoch)
@@ -156,7 +175,7 @@ func (w *model) mayCommit(id string, epoch int32, p TopicPartition) Code {
 	}
 	code, _ := w.g.CheckMember(id, "", epoch)
 	if code == CodeNone {
-		code, _ = w.g.CheckCommit(id, epoch, p)
+		code, _ = w.g.CheckCommit(id, epoch, p, w.id(p.Topic))
 	}
 	return code
 }
@@ -176,13 +195,33 @@ func newModel() *model {
 	w := &model{
 		now: time.Unix(1_000_000, 0), g: New("g"),
 		topics:    map[string]int32{"a": 3, "b": 2},
+		lives:     map[string]byte{},
 		committed: map[TopicPartition]int64{}, processed: map[TopicPartition]int64{},
 	}
 	w.store.clearGroup()
 	return w
 }
 
-func (w *model) metadata() *Metadata { return &Metadata{Partitions: maps.Clone(w.topics)} }
+func (w *model) metadata() *Metadata {
+	md := &Metadata{Partitions: maps.Clone(w.topics), IDs: map[string]TopicID{}}
+	for topic := range w.topics {
+		md.IDs[topic] = w.id(topic)
+	}
+	return md
+}
+
+func newModelClient(id string) *modelClient {
+	return &modelClient{
+		id: id, owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{},
+		lives: map[TopicPartition]byte{}, dropped: map[TopicPartition]bool{},
+	}
+}
+
+// begin lets a client that was given p read from what is committed.
+func (w *model) begin(c *modelClient, p TopicPartition) {
+	delete(c.dropped, p)
+	c.offsets[p], c.lives[p] = w.committed[p], w.lives[p.Topic]
+}
 
 // step runs one event and the assignment it asks for.
 func (w *model) step(ev Event) {
@@ -293,7 +332,7 @@ func (w *model) receive(c *modelClient) {
 	next := setOf(e.Assigned)
 	for p := range next {
 		if _, had := c.owned[p]; !had {
-			c.offsets[p] = w.committed[p]
+			w.begin(c, p)
 		}
 	}
 	if !maps.Equal(next, c.owned) {
@@ -311,6 +350,9 @@ func (w *model) deliver(c *modelClient) {
 			w.out.List = append(w.out.List, Effect{Kind: EffectDrop, MemberID: ev.MemberID, Stream: ev.Stream, Code: CodeUnknownMember})
 			w.carryOut()
 			return
+		}
+		if m := w.g.members[c.id]; m != nil && m.away {
+			w.believed(c)
 		}
 		ev.Metadata = w.metadata()
 	}
@@ -361,7 +403,7 @@ func (w *model) move(older bool) {
 	if w.c != nil {
 		before = 0 // A generation that was not stable is not persisted.
 	}
-	w.g, w.c = w.store.restore(w.now)
+	w.g, w.c = w.restore()
 	if w.c != nil {
 		w.highest = w.c.Generation()
 		w.stepOld(ClassicEvent{Kind: ClassicTimer})
@@ -374,7 +416,12 @@ func (w *model) move(older bool) {
 		panic(fmt.Sprintf("members %q came back as %q", was.order, w.g.order))
 	}
 	if w.store.hash != 0 {
+		kept := 0
 		for p, m := range was.holder {
+			if w.former(p.Topic, was.topic[p]) {
+				continue
+			}
+			kept++
 			if now := w.g.holder[p]; now == nil || now.ID != m.ID || now.owned[p] != m.owned[p] {
 				panic(fmt.Sprintf("%s had %s, which the new coordinator does not know", m.ID, p))
 			}
@@ -384,7 +431,7 @@ func (w *model) move(older bool) {
 				panic(fmt.Sprintf("%s was to have %s, which the new coordinator does not know", m.ID, p))
 			}
 		}
-		if len(was.holder) != len(w.g.holder) || !was.dirty && w.g.dirty {
+		if kept != len(w.g.holder) || !was.dirty && w.g.dirty {
 			panic("the new coordinator knows of other owners, or assigns anew")
 		}
 	}
@@ -409,6 +456,9 @@ func (w *model) check(t failer) {
 			continue
 		}
 		for p := range c.owned {
+			if c.dropped[p] {
+				continue
+			}
 			if other, taken := owner[p]; taken {
 				t.Fatalf("%s is owned by %s and by %s", p, other, c.id)
 			}
@@ -445,7 +495,10 @@ func (w *model) checkCommits(t failer, owner map[TopicPartition]string) {
 					t.Fatalf("%s of %s accepted a commit by %s", p, owner[p], c.id)
 				}
 				_, owns := c.owned[p]
-				if code != CodeNone && code != CodeAway && owns && w.counts(c) && !w.excused(c, code) {
+				if code == CodeGone && !w.former(topic, w.g.topic[p]) {
+					t.Fatalf("%s refused a commit by %s: it is of the topic of today", p, c.id)
+				}
+				if code != CodeNone && code != CodeAway && owns && !c.dropped[p] && w.counts(c) && !w.excused(c, code) {
 					t.Fatalf("%s refused a commit by its owner %s: %v", p, c.id, code)
 				}
 			}
@@ -457,11 +510,14 @@ func (w *model) checkCommits(t failer, owner map[TopicPartition]string) {
 // the partition: when it is to join again, and when its generation is another than
 // the group's, as after an answer that was lost: it is fenced then.
 func (w *model) excused(c *modelClient, code Code) bool {
-	return c.old != nil && (code == CodeRebalanceInProgress || code == CodeIllegalGeneration && c.epoch != w.g.members[c.id].epoch)
+	return code == CodeGone || c.old != nil && (code == CodeRebalanceInProgress || code == CodeIllegalGeneration && c.epoch != w.g.members[c.id].epoch)
 }
 
 // settle lets everybody talk until nothing is in flight, and expires the rest.
 func (w *model) settle(t failer) {
+	if w.unheard {
+		w.hear()
+	}
 	// Those that never join again are waited for, one after the other at worst.
 	for i := 0; i < 40 || i < 300 && !w.rests(); i++ {
 		for len(w.commits) > 0 {
@@ -589,7 +645,7 @@ func TestModel(t *testing.T) {
 				if len(w.clients) >= 12 {
 					t.Skip("enough")
 				}
-				c := &modelClient{id: fmt.Sprintf("m%02d", len(w.clients)), owned: map[TopicPartition]struct{}{}, offsets: map[TopicPartition]int64{}}
+				c := newModelClient(fmt.Sprintf("m%02d", len(w.clients)))
 				c.topics = rapid.SampledFrom([][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}).Draw(t, "topics")
 				c.instance = rapid.SampledFrom([]string{"", "", "s1", "s2"}).Draw(t, "instance")
 				w.clients = append(w.clients, c)
@@ -677,6 +733,9 @@ func TestModel(t *testing.T) {
 			"delete": func(t *rapid.T) {
 				delete(w.topics, "b")
 				w.step(Event{Kind: EventMetadata, Metadata: w.metadata()})
+			},
+			"recreate": func(t *rapid.T) {
+				w.recreate(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "topic"), rapid.Bool().Draw(t, "seen"))
 			},
 			"move": func(t *rapid.T) { w.move(rapid.Bool().Draw(t, "older")) },
 		})

@@ -73,6 +73,11 @@ func (g *Group) State() State {
 			return StateReconciling
 		}
 	}
+	for p := range g.topic {
+		if g.gone(p) {
+			return StateReconciling
+		}
+	}
 	return StateStable
 }
 
@@ -193,8 +198,10 @@ func (g *Group) CheckFetch(memberID string, epoch int32, of []TopicPartition) (C
 }
 
 // CheckCommit reports whether a member that passed CheckMember may commit an
-// offset of p with that epoch: p is its own, and was when the epoch was given.
-func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition) (Code, string) {
+// offset of p with that epoch: p is its own, and was when the epoch was given. topic
+// is which one has the name today, which the group may not have heard of yet: an
+// offset of the one before says nothing of it. Zero: not known.
+func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition, topic TopicID) (Code, string) {
 	m := g.members[memberID]
 	if m == nil {
 		return CodeUnknownMember, "member " + strconv.Quote(memberID) + " is not in the group"
@@ -207,11 +214,17 @@ func (g *Group) CheckCommit(memberID string, epoch int32, p TopicPartition) (Cod
 		}
 	}
 	given, owns := m.owned[p]
+	had, known := g.topic[p]
 	switch {
 	case !owns:
 		return code, "the partition is not assigned to member " + strconv.Quote(memberID)
 	case epoch < given:
 		return code, "member epoch " + strconv.Itoa(int(epoch)) + " is older than the assignment of the partition, " + strconv.Itoa(int(given))
+	case known && topic != (TopicID{}) && had != topic:
+		if m.isHosted() {
+			return CodeRebalanceInProgress, "the topic was deleted and created again: join again"
+		}
+		return CodeGone, "the topic was deleted and created again: what the member has is of the former one"
 	}
 	return CodeNone, ""
 }

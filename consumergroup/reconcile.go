@@ -32,13 +32,14 @@ func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
 	}
 }
 
-// advance changes what m is told: less, while it has something to give up; else
+// advance changes what m is told: less, while it has something to give up, of a
+// topic that was deleted and created again also what it is to get back; else
 // its epoch comes to the target's, and it gets what nobody holds of its target.
 // news: there is something to tell. ask: m must list what it is told.
 func (g *Group) advance(m *member, out *Effects) (news, ask bool) {
 	keep := make(map[TopicPartition]struct{}, len(m.owned))
 	for p := range m.owned {
-		if _, ok := m.target[p]; ok {
+		if _, ok := m.target[p]; ok && !g.gone(p) {
 			keep[p] = struct{}{}
 		}
 	}

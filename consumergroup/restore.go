@@ -72,6 +72,7 @@ func (g *Group) resume(now time.Time, m *member, s *StoredMember) (whole bool) {
 			}
 			m.owned[p.TopicPartition] = p.Epoch
 			g.holder[p.TopicPartition] = m
+			g.setTopic(p.TopicPartition, p.TopicID)
 			if i == 0 {
 				m.told[p.TopicPartition] = struct{}{}
 			}
@@ -97,7 +98,7 @@ func (g *Group) resume(now time.Time, m *member, s *StoredMember) (whole bool) {
 func (g *Group) saveCurrent(m *member, out *Effects) {
 	c := &Current{Epoch: m.epoch, Previous: m.previous}
 	for _, p := range m.ownedSorted() {
-		given := Given{p, m.owned[p]}
+		given := Given{p, m.owned[p], g.topic[p]}
 		if _, ok := m.told[p]; ok {
 			c.Assigned = append(c.Assigned, given)
 		} else {

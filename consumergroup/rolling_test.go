@@ -162,7 +162,7 @@ func (w *model) ownOld(c *modelClient, e ClassicEffect) {
 	next := setOf(assigned)
 	for p := range next {
 		if _, had := c.owned[p]; !had {
-			c.offsets[p] = w.committed[p]
+			w.begin(c, p)
 		}
 	}
 	c.old.phase = oldRests

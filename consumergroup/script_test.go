@@ -17,6 +17,7 @@ type script struct {
 	g       *Group
 	out     Effects
 	topics  map[string]int32
+	lives   map[string]byte // of topics that were created again
 	streams map[string]uint64
 	last    uint64
 	calls   uint64
@@ -31,7 +32,7 @@ func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		t.Helper()
 		s := &script{
-			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{},
+			now: time.Unix(0, 0), g: New("g"), topics: map[string]int32{}, lives: map[string]byte{},
 			streams: map[string]uint64{}, store: map[string]*StoredMember{},
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -67,6 +68,11 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 			}
 		}
 		ev.Kind, ev.Metadata = EventMetadata, s.metadata()
+	case "recreate": // and the group has not heard of it before the next event that says so
+		for _, arg := range d.CmdArgs {
+			s.lives[arg.Key]++
+		}
+		return
 	case "join":
 		s.join(t, d, &ev)
 	case "cjoin", "csync", "chb", "cleave":
@@ -169,9 +175,9 @@ func (s *script) classic(t *testing.T, d *datadriven.TestData, id string, ev *Ev
 
 // metadata matches a pattern by prefix, which is enough here.
 func (s *script) metadata() *Metadata {
-	md := &Metadata{Partitions: map[string]int32{}, Matches: map[string][]string{}}
+	md := &Metadata{Partitions: map[string]int32{}, IDs: map[string]TopicID{}, Matches: map[string][]string{}}
 	for name, n := range s.topics {
-		md.Partitions[name] = n
+		md.Partitions[name], md.IDs[name] = n, s.topicID(name)
 		md.Matches[name[:1]] = append(md.Matches[name[:1]], name)
 	}
 	for _, names := range md.Matches {
@@ -180,6 +186,12 @@ func (s *script) metadata() *Metadata {
 		}
 	}
 	return md
+}
+
+func (s *script) topicID(name string) TopicID {
+	id := TopicID{s.lives[name] + 1}
+	copy(id[1:], name)
+	return id
 }
 
 func (s *script) advance(d time.Duration) {
@@ -299,7 +311,7 @@ func givenList(list []Given) string {
 func (s *script) commit(id string, epoch int32, p TopicPartition) {
 	code, message := s.g.CheckMember(id, "", epoch)
 	if code == CodeNone {
-		code, message = s.g.CheckCommit(id, epoch, p)
+		code, message = s.g.CheckCommit(id, epoch, p, s.topicID(p.Topic))
 	}
 	s.verdict(code, message)
 }

@@ -170,6 +170,9 @@ func (c *commit) finish(s *shard, err error, from, to int) {
 		} else {
 			s.store(c.group, r.TopicPartition, c.stored(i))
 		}
+		if use := s.topicUse[r.Topic]; use != nil && use.stale {
+			s.dropOffsetsOfOther(time.Now(), r.Topic)
+		}
 	}
 	if c.waits--; c.waits == 0 {
 		s.room.give(c.size)
@@ -225,7 +228,7 @@ func (s *shard) checkOffset(g *group, req *api.CommitOffsets, o *api.OffsetCommi
 		return topic, nil // a classic group is fenced by its generation: who owns what, its members know
 	}
 	tp := consumergroup.TopicPartition{Topic: o.Topic, Partition: o.Partition}
-	if code, message := g.machine.CheckCommit(req.MemberID, req.MemberEpoch, tp); code != consumergroup.CodeNone {
+	if code, message := g.machine.CheckCommit(req.MemberID, req.MemberEpoch, tp, consumergroup.TopicID(topic)); code != consumergroup.CodeNone {
 		return topic, api.Errorf(codeOf(code), "group %q: %s", g.id, message)
 	}
 	return topic, nil

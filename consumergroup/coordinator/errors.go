@@ -18,6 +18,8 @@ func codeOf(code consumergroup.Code) api.Code {
 		return api.CodeFencedMemberEpoch
 	case consumergroup.CodeStaleEpoch:
 		return api.CodeStaleMemberEpoch
+	case consumergroup.CodeGone:
+		return api.CodeUnknownTopic
 	case consumergroup.CodeFencedInstance:
 		return api.CodeFencedInstanceID
 	case consumergroup.CodeAway:

@@ -13,15 +13,19 @@ import (
 // topicUse is what a shard remembers of a topic that groups have offsets of.
 type topicUse struct {
 	id     api.TopicID // as it was when last looked at
-	stale  bool        // restored offsets are of another id
+	stale  bool        // there are offsets of another id
 	groups map[*group]struct{}
 }
 
 // store makes an offset readable: its record is committed.
 func (s *shard) store(g *group, tp api.TopicPartition, c committed) {
 	g.offsets[tp] = c
-	s.uses(g, tp.Topic)
+	use := s.uses(g, tp.Topic)
+	use.stale = use.stale || c.of(use.id)
 }
+
+// of reports whether an offset is known to be of another topic than that of an id.
+func (c *committed) of(id api.TopicID) (another bool) { return !c.topic.IsZero() && c.topic != id }
 
 // uses notes that g has offsets of a topic. It may have none later: notes are
 // taken back when the topic goes.
@@ -47,7 +51,7 @@ func (s *shard) adopt(g *group, offsets map[api.TopicPartition]committed) {
 			topic = tp.Topic
 			use = s.uses(g, topic)
 		}
-		use.stale = use.stale || !c.topic.IsZero() && c.topic != use.id
+		use.stale = use.stale || c.of(use.id)
 	}
 }
 
@@ -89,22 +93,29 @@ func (g *group) notePresence(now time.Time) {
 // when another of the same name exists by now: its offsets begin anew.
 func (s *shard) dropOffsetsOfOtherTopics(now time.Time) {
 	for _, topic := range slices.Sorted(maps.Keys(s.topicUse)) {
-		use := s.topicUse[topic]
-		id, partitions := s.cfg.Topics.Topic(topic)
-		if partitions > 0 && id == use.id && !use.stale {
-			continue
+		s.dropOffsetsOfOther(now, topic)
+	}
+}
+
+// dropOffsetsOfOther does it for one name. What is on its way has to wait: it is looked
+// at again when it has arrived.
+func (s *shard) dropOffsetsOfOther(now time.Time, topic string) {
+	use := s.topicUse[topic]
+	id, partitions := s.cfg.Topics.Topic(topic)
+	if partitions > 0 && id == use.id && !use.stale {
+		return
+	}
+	use.id, use.stale = id, false
+	for g := range use.groups {
+		if s.groups[g.id] == g {
+			waits := s.drop(now, g, func(tp api.TopicPartition, c committed) bool {
+				return tp.Topic == topic && (partitions == 0 || c.of(id))
+			})
+			use.stale = use.stale || waits
 		}
-		for g := range use.groups {
-			if s.groups[g.id] == g {
-				s.drop(now, g, func(tp api.TopicPartition, c committed) bool {
-					return tp.Topic == topic && (partitions == 0 || !c.topic.IsZero() && c.topic != id)
-				})
-			}
-		}
-		use.id, use.stale = id, false
-		if partitions == 0 {
-			delete(s.topicUse, topic)
-		}
+	}
+	if partitions == 0 && !use.stale {
+		delete(s.topicUse, topic)
 	}
 }
 
@@ -159,11 +170,15 @@ func (s *shard) expireOffsets(now time.Time, g *group) {
 }
 
 // drop writes tombstones for the offsets that match. They can be read until
-// those are committed.
-func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, committed) bool) {
+// those are committed. waits: there are more, with another commit on its way.
+func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, committed) bool) (waits bool) {
 	var dropped []api.TopicPartition
 	for tp, c := range g.offsets {
-		if g.onTheWay[tp] == 0 && matches(tp, c) {
+		switch {
+		case !matches(tp, c):
+		case g.onTheWay[tp] > 0:
+			waits = true
+		default:
 			dropped = append(dropped, tp)
 		}
 	}
@@ -171,7 +186,7 @@ func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, c
 		s.persistAt(now, offsetKey(g.id, tp), nil, true)
 	}
 	if len(dropped) == 0 {
-		return
+		return waits
 	}
 	s.emit(func(err error) {
 		for _, tp := range dropped {
@@ -180,6 +195,7 @@ func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, c
 			}
 		}
 	})
+	return waits
 }
 
 // forget writes tombstones for what is left of a group beside its offsets, and

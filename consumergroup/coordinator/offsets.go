@@ -37,9 +37,13 @@ func (s *shard) fetch(groupID string, partitions []api.TopicPartition) []api.Com
 		})
 	}
 	results := make([]api.CommittedOffset, len(partitions))
+	name, id := "", api.TopicID{}
 	for i, tp := range partitions {
+		if tp.Topic != name {
+			name, id = tp.Topic, s.topicID(tp.Topic)
+		}
 		results[i] = api.CommittedOffset{TopicPartition: tp, Offset: record.UnknownOffset, LeaderEpoch: record.UnknownEpoch, CommitTime: -1}
-		if c, ok := offsets[tp]; ok {
+		if c, ok := offsets[tp]; ok && (id.IsZero() || !c.of(id)) { // one of a former topic is on its way out
 			results[i].Offset, results[i].LeaderEpoch, results[i].Metadata, results[i].CommitTime = c.offset, c.leaderEpoch, c.metadata, c.time
 		}
 	}

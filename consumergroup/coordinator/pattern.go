@@ -152,16 +152,19 @@ func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup
 			patterns = append(patterns, joining.Pattern)
 		}
 	}
-	md := &consumergroup.Metadata{Partitions: map[string]int32{}, Matches: map[string][]string{}}
+	md := &consumergroup.Metadata{Partitions: map[string]int32{}, IDs: map[string]consumergroup.TopicID{}, Matches: map[string][]string{}}
 	for _, topic := range topics {
-		if _, n := s.cfg.Topics.Topic(topic); n > 0 {
-			md.Partitions[topic] = n
+		if id, n := s.cfg.Topics.Topic(topic); n > 0 {
+			md.Partitions[topic], md.IDs[topic] = n, consumergroup.TopicID(id)
 		}
 	}
 	for _, pattern := range patterns {
 		m := s.patterns.match(pattern, s.cfg.Topics)
 		for i, topic := range m.topics {
 			md.Partitions[topic] = m.partitions[i]
+			if id := s.topicID(topic); !id.IsZero() {
+				md.IDs[topic] = consumergroup.TopicID(id)
+			}
 		}
 		if len(m.topics) > 0 {
 			md.Matches[pattern] = m.topics

@@ -84,20 +84,21 @@ func currentValue(c *consumergroup.Current, ids topicIDs) []byte {
 	return append(appendPartitions(b, byID(c.Revoking, ids, true)), 0)
 }
 
-// byID gathers ascending partitions under their topics' ids.
+// byID gathers ascending partitions under their topics' ids: what was given of a topic
+// that was deleted does not go over to the one of its name.
 func byID(list []consumergroup.Given, ids topicIDs, epochs bool) []idPartitions {
 	var out []idPartitions
-	topic, known := "", false
+	topic, today := "", api.TopicID{}
 	for _, p := range list {
 		if p.Topic != topic {
-			topic = p.Topic
-			id := ids(topic)
-			if known = !id.IsZero(); known {
-				out = append(out, idPartitions{topic: id})
-			}
+			topic, today = p.Topic, ids(p.Topic)
 		}
-		if !known {
+		id := cmp.Or(api.TopicID(p.TopicID), today)
+		if id.IsZero() {
 			continue
+		}
+		if n := len(out); n == 0 || out[n-1].topic != id {
+			out = append(out, idPartitions{topic: id})
 		}
 		last := &out[len(out)-1]
 		last.partitions = append(last.partitions, p.Partition)
@@ -275,7 +276,7 @@ func (n topicNames) given(list []idPartitions, epoch int32) []consumergroup.Give
 			continue
 		}
 		for i, p := range t.partitions {
-			g := consumergroup.Given{TopicPartition: consumergroup.TopicPartition{Topic: name, Partition: p}, Epoch: epoch}
+			g := consumergroup.Given{TopicPartition: consumergroup.TopicPartition{Topic: name, Partition: p}, Epoch: epoch, TopicID: consumergroup.TopicID(t.topic)}
 			if t.epochs != nil {
 				g.Epoch = t.epochs[i]
 			}
