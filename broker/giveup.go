@@ -82,6 +82,8 @@ func (l *localReplica) mayGiveUp(im *metadata.Image) *api.Error {
 		return refuse("broker %d does not lead the partition any more, %d does", l.b.cfg.NodeID, p.Leader)
 	case len(p.ISR) > 1 || len(p.ELR) > 0:
 		return refuse("others hold every acknowledged record (in sync: %v, eligible: %v), and take over without loss when they are there", p.ISR, p.ELR)
+	case len(p.Replicas) == 1:
+		return refuse("there is no other replica, and nothing to gain: give the partition one first (penstock topic reassign), which copies what is whole")
 	case !im.TakesReports():
 		return api.Errorf(api.CodeUnsupported, "the cluster is at feature level %d: restart broker %d instead", im.FeatureLevel(), l.b.cfg.NodeID).At(l.topic, l.partition)
 	}

@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"context"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -105,10 +108,12 @@ func TestADamagedLastHolderStays(t *testing.T) {
 func TestWhatMayNotBeGivenUp(t *testing.T) {
 	l, im := lastHolder(t)
 	require.Nil(t, l.mayGiveUp(im))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what is not refused waits
 	refused := func(name, message string, im *metadata.Image) {
 		t.Helper()
 		l.b.cfg.Images = fixedImage{im}
-		err := l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, -1)
+		err := l.b.GiveUpDamaged(ctx, api.PartitionRef{Topic: "t"}, -1)
 		require.ErrorContains(t, err, message, name)
 		require.False(t, l.givesUp.Load(), name)
 	}
@@ -119,11 +124,14 @@ func TestWhatMayNotBeGivenUp(t *testing.T) {
 	refused("deposed", "does not lead the partition any more", ledByTwo(t, 2))
 	refused("deleted", "deleted", image(t))
 	im = ledByOne(t, 1)
+	im.Topic("t").Partitions[0].Replicas = im.Topic("t").Partitions[0].Replicas[1:]
+	refused("only replica", "there is no other replica", im)
+	im = ledByOne(t, 1)
 	im.Broker(2).Fenced = true
 	refused("away", "broker 2 is away, and may hold more", im)
 
 	l.b.cfg.Images = fixedImage{ledByOne(t, 1)}
-	err := l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, 77)
+	err := l.b.GiveUpDamaged(ctx, api.PartitionRef{Topic: "t"}, 77)
 	require.Equal(t, api.CodeInvalidUpdateVersion, api.CodeOf(err))
 	l.limit.Store(10)
 	refused("nothing behind", "has nothing behind the damage", ledByOne(t, 1))
@@ -132,7 +140,7 @@ func TestWhatMayNotBeGivenUp(t *testing.T) {
 	require.ErrorContains(t, asError(whole.mayGiveUp(ledByOne(t, 1))), "knows of no damage")
 	l.b.cfg.Images = fixedImage{ledByTwo(t, 2)}
 	l.roleNow.Store(int32(partition.RoleFollower))
-	require.Equal(t, api.CodeNotLeader, api.CodeOf(l.b.GiveUpDamaged(t.Context(), api.PartitionRef{Topic: "t"}, -1)))
+	require.Equal(t, api.CodeNotLeader, api.CodeOf(l.b.GiveUpDamaged(ctx, api.PartitionRef{Topic: "t"}, -1)))
 }
 
 // An order to give up lets the replica tell of its damage, and returns when the metadata
@@ -173,4 +181,41 @@ func TestGiveUpDamaged(t *testing.T) {
 		images.set(next)
 		require.NoError(t, <-done)
 	})
+}
+
+// A damaged replica that is moved away before it is begun anew is set aside, where an election
+// since may have lost what it holds; what is kept of one that was begun anew stays.
+func TestMovedAwayAfterALoss(t *testing.T) {
+	movedAway(t, false, 0, "")
+	movedAway(t, false, 2, ".stray")
+	movedAway(t, true, 0, "")
+	movedAway(t, true, 2, ".damaged")
+}
+
+func movedAway(t *testing.T, rebuilt bool, lossy int32, left string) {
+	t.Helper()
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	scrubbed(t, l, fsys)
+	if rebuilt {
+		kept, err := l.log.Rebuild(true)
+		require.NoError(t, err)
+		require.True(t, kept)
+	}
+	l.b.table.change(nil, []*localReplica{l})
+	l.stop()
+	im := ledByTwo(t, 2)
+	im.Topic("t").Partitions[0].LossyEpoch = lossy
+	(&reconciler{b: l.b}).removeData(l, im)
+	entries, err := fsys.List("/d")
+	require.NoError(t, err)
+	found := ""
+	for _, e := range entries {
+		require.NotEqual(t, "t-0", e.Name)
+		if strings.HasPrefix(e.Name, "t-0.") {
+			found = filepath.Ext(e.Name)
+		}
+	}
+	require.Equal(t, left, found)
+	closeAll()
 }

@@ -15,19 +15,22 @@ import (
 )
 
 // hurtAlone is a cluster in which the only in-sync replica of t-0 has come upon a batch that it
-// cannot read, at offset 4 of 7, and the other ends in front of it.
-func hurtAlone(t *testing.T) (w *world, c *client.Client, leader, follower int32) {
+// cannot read, at offset 4 of 7. If there is another, follower, it ends in front of it.
+func hurtAlone(t *testing.T, replicas int32) (w *world, c *client.Client, leader, follower int32) {
 	t.Helper()
 	w = startWorld(t, 3, freePorts(t, 3))
-	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: 2, Configs: map[string]string{"min.insync.replicas": "1"}})
-	w.until("two in sync", 15*time.Second, func() error { return w.inSync("t", 2) })
+	w.createTopic(&pb.CreateTopicRequest{Name: "t", ReplicationFactor: replicas, Configs: map[string]string{"min.insync.replicas": "1"}})
+	w.until("all in sync", 15*time.Second, func() error { return w.inSync("t", int(replicas)) })
 	w.mustProduce("t", 0, "record 0")
 	c = w.connect(w.d.Brokers()...)
 	described, err := c.Admin().DescribeTopic(t.Context(), "t")
 	require.NoError(t, err)
 	p := described.Partitions[0]
-	leader, follower = p.Leader, p.Replicas[0]+p.Replicas[1]-p.Leader
-	w.stopNode(follower, true)
+	leader = p.Leader
+	if replicas > 1 {
+		follower = p.Replicas[0] + p.Replicas[1] - leader
+		w.stopNode(follower, true)
+	}
 	for i := 1; i < 7; i++ {
 		require.EqualValues(t, i, w.mustProduce("t", 0, fmt.Sprint("record ", i)))
 	}
@@ -43,8 +46,9 @@ func hurtAlone(t *testing.T) (w *world, c *client.Client, leader, follower int32
 	require.NoError(t, os.WriteFile(segments[0], b, 0o600))
 	w.start(3)
 	w.until("the damage is found", 30*time.Second, func() error {
+		_, _ = w.fetch("t", 0, 4, 0) // nobody reads where there is no follower
 		all, err := c.Admin().Damaged(t.Context())
-		if err == nil && (len(all) != 1 || !all[0].CanGiveUp) {
+		if err == nil && (len(all) != 1 || all[0].CanGiveUp != (replicas > 1)) {
 			err = fmt.Errorf("%+v", all)
 		}
 		return err
@@ -57,7 +61,7 @@ func hurtAlone(t *testing.T) (w *world, c *client.Client, leader, follower int32
 // what is behind the damage, the partition has its leader, its replicas and its writers
 // again, and the damaged copy is kept.
 func TestDamagedLastHolder(t *testing.T) {
-	w, c, leader, follower := hurtAlone(t)
+	w, c, leader, follower := hurtAlone(t, 2)
 	tp := client.TopicPartition{Topic: "t"}
 	all, err := c.Admin().Damaged(t.Context())
 	require.NoError(t, err)
@@ -100,4 +104,31 @@ func TestDamagedLastHolder(t *testing.T) {
 	kept, err := os.ReadFile(filepath.Join(all[0].Kept, "00000000000000000000.log"))
 	require.NoError(t, err)
 	require.Contains(t, string(kept), "record 6")
+}
+
+// Nothing is gained by giving up what only one replica has, damaged or not. With another
+// that has copied what is whole, the partition goes on from there.
+func TestDamagedOnlyReplica(t *testing.T) {
+	w, c, leader, _ := hurtAlone(t, 1)
+	tp := client.TopicPartition{Topic: "t"}
+	cluster, err := c.Admin().Cluster(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, cluster.UnderReplicated)
+	require.False(t, cluster.Healthy(), "it takes no records, and all is well")
+	wantCode(t, c.Admin().GiveUpDamaged(t.Context(), tp, -1), client.CodeInvalidState)
+	other := leader%3 + 1
+	results, err := c.Admin().AlterPartitionReassignments(t.Context(), 0, client.Reassignment{TopicPartition: tp, Replicas: []int32{leader, other}})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	w.until("the new replica has what is whole", 20*time.Second, func() error {
+		b, err := os.ReadFile(filepath.Join(w.dir, fmt.Sprintf("node-%d", other), "t-0", "00000000000000000000.log"))
+		if err == nil && !bytes.Contains(b, []byte("record 3")) {
+			err = fmt.Errorf("%d bytes", len(b))
+		}
+		return err
+	})
+	require.NoError(t, c.Admin().GiveUpDamaged(t.Context(), tp, -1))
+	require.EqualValues(t, 4, w.mustProduce("t", 0, "new"))
+	w.until("two in sync", 30*time.Second, func() error { return w.inSync("t", 2) })
+	require.Equal(t, []string{"record 0", "record 1", "record 2", "record 3", "new"}, w.readAll("t", 0, 5))
 }

@@ -141,10 +141,16 @@ func (s *shared) mend(cmd *cobra.Command, a *client.Admin, tp client.TopicPartit
 func (s *shared) mendCost(ctx context.Context, a *client.Admin, tp client.TopicPartition, leader int32) error {
 	all, failed := a.Damaged(ctx)
 	for i := range all {
-		if r := &all[i]; r.TopicPartition == tp && r.Leads && r.NodeID == leader {
-			return usagef("node %d leads %s and cannot read offset %d; what it has behind that, up to %d, would be lost; "+
-				"give --yes to go on without", r.NodeID, tp, r.WholeTo, r.End)
+		r := &all[i]
+		if r.TopicPartition != tp || !r.Leads || r.NodeID != leader {
+			continue
 		}
+		if !r.CanGiveUp {
+			return usagef("node %d leads %s and cannot read offset %d, but what is behind it cannot be given up now; "+
+				"with --yes the broker says why", r.NodeID, tp, r.WholeTo)
+		}
+		return usagef("node %d leads %s and cannot read offset %d; what it has behind that, up to %d, would be lost; "+
+			"give --yes to go on without", r.NodeID, tp, r.WholeTo, r.End)
 	}
 	if failed != nil {
 		return failed
