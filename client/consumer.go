@@ -36,8 +36,9 @@ type Consumer struct {
 	mu       sync.Mutex // guards what follows
 	parts    map[TopicPartition]*subscription
 	known    map[string]int32 // partitions of a topic when it was first assigned from
-	queue    []*chunk         // fetched, not taken, oldest first
-	buffered int64            // bytes in queue
+	lives    map[string]topicLife
+	queue    []*chunk // fetched, not taken, oldest first
+	buffered int64    // bytes in queue
 	inHand   map[*subscription]int
 	sources  map[string]*source
 	errs     []error // for Poll
@@ -65,6 +66,7 @@ func (c *Client) NewConsumer(opts ...ConsumerOpt) (*Consumer, error) {
 		fresh:   make(chan struct{}, 1),
 		parts:   map[TopicPartition]*subscription{},
 		known:   map[string]int32{},
+		lives:   map[string]topicLife{},
 		inHand:  map[*subscription]int{},
 		sources: map[string]*source{},
 	}

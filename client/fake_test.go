@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -37,6 +38,8 @@ type fakeCluster struct {
 	mu           sync.Mutex // guards what follows
 	changed      chan struct{}
 	topics       map[string][]*fakePartition
+	lives        map[string]rune // how often a topic was created again
+	behind       rune            // so many lives ago is what metadata tells
 	nextProducer int64
 	noProducers  bool
 	// onProduce may answer for the broker; nil result: the broker goes on. It runs
@@ -86,7 +89,7 @@ type fakeBroker struct {
 
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
 	t.Helper()
-	c := &fakeCluster{t: t, topics: map[string][]*fakePartition{}, changed: make(chan struct{})}
+	c := &fakeCluster{t: t, topics: map[string][]*fakePartition{}, lives: map[string]rune{}, changed: make(chan struct{})}
 	c.group = newFakeGroup(c)
 	for i := range n {
 		c.brokers = append(c.brokers, c.startBroker(int32(i), freeAddress(t)))
@@ -194,6 +197,20 @@ func (c *fakeCluster) create(topic string, partitions int) {
 }
 
 // move gives a partition another leader; -1: none.
+func topicIDOf(name string, life rune) []byte { return fmt.Appendf(nil, "%-15.15s%c", name, 'A'+life) }
+
+// recreate deletes a topic and creates it again, with n records in each partition.
+func (c *fakeCluster) recreate(topic string, partitions, n int) {
+	c.mu.Lock()
+	c.lives[topic]++
+	delete(c.topics, topic)
+	c.mu.Unlock()
+	c.create(topic, partitions)
+	for i := range partitions {
+		c.fill(TopicPartition{topic, int32(i)}, "new", n, n)
+	}
+}
+
 func (c *fakeCluster) move(tp TopicPartition, leader int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -531,6 +548,9 @@ func (p *fakePartition) truncate(at int64) {
 
 func (b *fakeBroker) refuseFetch(p *fakePartition, fp *pb.FetchPartition, r *pb.FetchPartitionResult) *pb.Error {
 	offset := fp.GetFetchOffset()
+	if id := fp.GetTopicId(); len(id) > 0 && !bytes.Equal(id, topicIDOf(fp.GetTopic(), b.c.lives[fp.GetTopic()])) {
+		return fakeError(pb.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC, true, false)
+	}
 	if p.leader != b.id {
 		e := fakeError(pb.ErrorCode_ERROR_CODE_NOT_LEADER, true, false)
 		if p.leader >= 0 {
@@ -616,7 +636,7 @@ func (b *fakeBroker) Metadata(ctx context.Context, req *pb.MetadataRequest) (*pb
 		if parts == nil {
 			continue
 		}
-		t := &pb.TopicInfo{Name: name, TopicId: fmt.Appendf(nil, "%-16.16s", name)}
+		t := &pb.TopicInfo{Name: name, TopicId: topicIDOf(name, b.c.lives[name]-b.c.behind)}
 		for _, p := range parts {
 			p = b.knows(p)
 			t.Partitions = append(t.Partitions, &pb.PartitionInfo{Partition: p.tp.Partition, Leader: p.leader, LeaderEpoch: p.epoch})

@@ -122,12 +122,20 @@ func (k *Consumer) led(snap *snapshot) {
 	if k.life.Err() != nil {
 		return
 	}
+	for topic := range k.known {
+		if t := snap.topics[topic]; t != nil {
+			k.follow(topic, t.id)
+		}
+	}
 	for tp, s := range k.parts {
-		if t := snap.topics[tp.Topic]; t != nil {
-			if s.topicID != t.id && s.topicID != ([16]byte{}) {
-				s.fetchEpoch, s.doubt = -1, nil // another topic of that name
+		if life := k.lives[tp.Topic]; s.topicID != life.id {
+			if s.topicID != ([16]byte{}) {
+				k.c.cfg.logger.Warn("the topic was deleted and created again; its position does not count any more", "topic", tp.Topic, "partition", tp.Partition)
+				s.restart(k.begin(tp))
+				s.askCommitted, s.committed = k.cfg.group != "", -1
+				k.wakeResolver()
 			}
-			s.topicID = t.id
+			s.topicID = life.id
 		}
 		address := snap.leader(tp)
 		if epoch := snap.epoch(tp); epoch != s.leaderEpoch {
@@ -145,6 +153,23 @@ func (k *Consumer) led(snap *snapshot) {
 			k.sourceOf(address).look()
 		}
 	}
+}
+
+// topicLife is which topic has a name, and which one had it before: a broker that is
+// behind may still speak of that.
+type topicLife struct{ id, former [16]byte }
+
+// follow notes which topic has a name. Of one that was created again all is new to this
+// consumer. The caller holds mu.
+func (k *Consumer) follow(topic string, id [16]byte) {
+	life := k.lives[topic]
+	if id == life.id || id == life.former {
+		return
+	}
+	if life.id != ([16]byte{}) {
+		k.known[topic] = 0
+	}
+	k.lives[topic] = topicLife{id: id, former: life.id}
 }
 
 // sourceOf returns the source of a broker. The caller holds mu.
