@@ -94,6 +94,9 @@ func (b *Broker) Logs() []api.LogInfo {
 	return out
 }
 
+// Volume is the size of the file system on which they lie, and what is free of it.
+func (b *Broker) Volume() (total, free int64, err error) { return b.cfg.Dir.Volume() }
+
 // Producers lists the idempotent producers that a partition led here remembers.
 func (b *Broker) Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error) {
 	l, err := b.serving(&ref)

@@ -123,6 +123,9 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 	first, next, err := l.log.Append(l.state.Epoch(), pp.Batches, nowMS)
 	dup, isDup := errors.AsType[*commitlog.DuplicateError](err)
 	if err != nil && !isDup {
+		// A producer that is not known begins anew when it learns that its records may be
+		// below the log's start, and sends the same again for ever when it is not told.
+		p.Appended(i, api.ProduceResult{PartitionRef: pp.PartitionRef, BaseOffset: -1, LogAppendTime: -1, LogStartOffset: l.log.Start()})
 		p.Settle(i, l.appendError(err))
 		if errors.Is(err, commitlog.ErrDamaged) || errors.Is(err, commitlog.ErrFailed) {
 			l.step(l.refusal()) // A log that takes nothing must not lead.

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -47,29 +48,49 @@ func (d *Door) configsOf(ctx context.Context, kind kmsg.ConfigResourceType, name
 		}
 		return topic.Configs, nil
 	case kmsg.ConfigResourceTypeBroker:
-		if id, err := strconv.ParseInt(name, 10, 32); name != "" && (err != nil || int32(id) != d.services.Cluster.NodeID()) {
-			return nil, kafkaError(kerr.InvalidRequest, "%q is not this broker, which is %d", name, d.services.Cluster.NodeID())
+		if e := d.thisBroker(name); e != nil {
+			return nil, e
 		}
-		return d.brokerConfigs(), nil
+		return d.brokerConfigs(ctx)
 	default:
 		return nil, kafkaError(kerr.InvalidRequest, "resources of type %d have no configs", kind)
 	}
 }
 
 // brokerConfigs are those keys of a broker that mean what they mean in Kafka.
-func (d *Door) brokerConfigs() []api.TopicConfig {
-	number := func(name string, v int32) api.TopicConfig {
-		return api.TopicConfig{Name: name, Value: strconv.Itoa(int(v)), Type: "int"}
+func (d *Door) brokerConfigs(ctx context.Context) ([]api.TopicConfig, *api.Error) {
+	replicas := d.opts.ReplicationFactor
+	if replicas == 0 { // as the controller resolves it
+		md, err := d.services.Cluster.Metadata(ctx, []string{""}, false, "")
+		if err != nil {
+			return nil, asError(err)
+		}
+		for i := range md.Brokers {
+			if b := &md.Brokers[i]; !b.Fenced && !b.Decommissioning && replicas < maxDefaultReplicas {
+				replicas++
+			}
+		}
 	}
-	return []api.TopicConfig{
-		{Name: "auto.create.topics.enable", Value: strconv.FormatBool(d.opts.AutoCreate), Type: "boolean"},
-		{Name: "connections.max.idle.ms", Value: strconv.FormatInt(d.opts.IdleTimeout.Milliseconds(), 10), Type: "long"},
-		number("default.replication.factor", d.opts.ReplicationFactor),
+	number := func(name string, v int32) BrokerConfig { return BrokerConfig{name, "int", strconv.Itoa(int(v))} }
+	all := append([]BrokerConfig{
+		{"auto.create.topics.enable", "boolean", strconv.FormatBool(d.opts.AutoCreate)},
+		{"connections.max.idle.ms", "long", strconv.FormatInt(d.opts.IdleTimeout.Milliseconds(), 10)},
+		number("default.replication.factor", replicas),
+		number("max.connections", int32(d.opts.MaxConnections)),
 		number("node.id", d.services.Cluster.NodeID()),
 		number("num.partitions", max(d.opts.NumPartitions, 1)),
 		number("socket.request.max.bytes", maxFrame),
+	}, d.opts.Configs...)
+	slices.SortFunc(all, func(a, b BrokerConfig) int { return cmp.Compare(a.Name, b.Name) })
+	out := make([]api.TopicConfig, len(all))
+	for i, c := range all {
+		out[i] = api.TopicConfig{Name: c.Name, Type: c.Type, Value: c.Value}
 	}
+	return out, nil
 }
+
+// maxDefaultReplicas is the default.replication.factor of a cluster that has the brokers.
+const maxDefaultReplicas = 3
 
 func sourceOf(c *api.TopicConfig) kmsg.ConfigSource {
 	if c.IsDefault {
@@ -126,7 +147,9 @@ func alterConfigs(ctx context.Context, d *Door, c *call, req *kmsg.AlterConfigsR
 			}
 			alter.Set[c.Name] = *c.Value
 		}
-		if e == nil {
+		if e == nil && topic == nil {
+			e = brokersAreFixed(&alter)
+		} else if e == nil {
 			for _, c := range topic.Configs {
 				if _, stays := alter.Set[c.Name]; !stays && !c.IsDefault {
 					alter.Unset = append(alter.Unset, c.Name)
@@ -155,7 +178,9 @@ func incrementalAlterConfigs(ctx context.Context, d *Door, c *call, req *kmsg.In
 		for j := 0; e == nil && j < len(in.Configs); j++ {
 			e = change(topic, &alter, &in.Configs[j])
 		}
-		if e == nil {
+		if e == nil && topic == nil {
+			e = brokersAreFixed(&alter)
+		} else if e == nil {
 			e = d.alter(ctx, topic, &alter, req.ValidateOnly)
 		}
 		out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
@@ -164,19 +189,47 @@ func incrementalAlterConfigs(ctx context.Context, d *Door, c *call, req *kmsg.In
 	return resp, nil
 }
 
-// alterable finds the topic whose configs are to change.
+// alterable finds the topic whose configs are to change; nil without an error for a
+// broker.
 func (d *Door) alterable(ctx context.Context, kind kmsg.ConfigResourceType, name string) (*api.Topic, *api.Error) {
-	if kind != kmsg.ConfigResourceTypeTopic {
-		return nil, kafkaError(kerr.InvalidRequest, "only configs of topics can be changed; a broker's are in its file")
+	switch kind {
+	case kmsg.ConfigResourceTypeTopic:
+		topic, err := d.services.Topics.DescribeTopic(ctx, name)
+		return topic, asError(err)
+	case kmsg.ConfigResourceTypeBroker:
+		return nil, d.thisBroker(name)
+	default:
+		return nil, kafkaError(kerr.InvalidRequest, "resources of type %d have no configs that can be changed", kind)
 	}
-	topic, err := d.services.Topics.DescribeTopic(ctx, name)
-	return topic, asError(err)
 }
 
-// change notes one operation on a config.
+// thisBroker refuses the name of another broker: each answers for itself. No name
+// means all of them.
+func (d *Door) thisBroker(name string) *api.Error {
+	id, err := strconv.ParseInt(name, 10, 32)
+	if name != "" && (err != nil || int32(id) != d.services.Cluster.NodeID()) {
+		return kafkaError(kerr.InvalidRequest, "%q is not this broker, which is %d", name, d.services.Cluster.NodeID())
+	}
+	return nil
+}
+
+// brokersAreFixed refuses to set what is in a broker's file. That something is not set
+// any more costs nothing to grant: kafka-reassign-partitions.sh ends each reassignment by
+// removing throttles, whether there are any or not.
+func brokersAreFixed(alter *api.AlterTopic) *api.Error {
+	if len(alter.Set) == 0 {
+		return nil
+	}
+	return kafkaError(kerr.InvalidRequest, "%s cannot be set: a broker's configs are in its file", slices.Min(slices.Collect(maps.Keys(alter.Set))))
+}
+
+// change notes one operation on a config. topic is nil for a broker.
 func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterConfigsRequestResourceConfig) *api.Error {
 	if c.Op == kmsg.IncrementalAlterConfigOpDelete {
-		alter.Unset = append(alter.Unset, c.Name)
+		// What no topic can have is not set; the throttles of Kafka's own tools are such.
+		if topic != nil && slices.ContainsFunc(topic.Configs, func(t api.TopicConfig) bool { return t.Name == c.Name }) {
+			alter.Unset = append(alter.Unset, c.Name)
+		}
 		return nil
 	}
 	if c.Value == nil {
@@ -187,6 +240,10 @@ func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterCon
 		alter.Set[c.Name] = *c.Value
 		return nil
 	case kmsg.IncrementalAlterConfigOpAppend, kmsg.IncrementalAlterConfigOpSubtract:
+		if topic == nil {
+			alter.Set[c.Name] = *c.Value // to be refused
+			return nil
+		}
 		i := slices.IndexFunc(topic.Configs, func(t api.TopicConfig) bool { return t.Name == c.Name && t.Type == "list" })
 		if i < 0 {
 			return kafkaError(kerr.InvalidConfig, "%s is not a list", c.Name)
@@ -204,6 +261,9 @@ func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterCon
 // alter carries changes out. A trial is one creation of a topic of the same configs
 // that stops short of being one.
 func (d *Door) alter(ctx context.Context, topic *api.Topic, alter *api.AlterTopic, validateOnly bool) *api.Error {
+	if len(alter.Set)+len(alter.Unset) == 0 {
+		return nil
+	}
 	if !validateOnly {
 		return asError(d.services.Topics.AlterTopic(ctx, alter))
 	}

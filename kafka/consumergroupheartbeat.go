@@ -32,7 +32,7 @@ func consumerGroupHeartbeat(ctx context.Context, d *Door, c *call, req *kmsg.Con
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 	result, err := d.services.Groups.ConsumerHeartbeat(ctx, beat)
 	if e := asError(err); e != nil {
-		resp.ErrorCode, resp.ErrorMessage = c.code(e), messageOf(e)
+		resp.ErrorCode, resp.ErrorMessage = c.ofGroup(e), messageOf(e)
 		return resp, nil
 	}
 	resp.MemberID, resp.MemberEpoch, resp.HeartbeatIntervalMillis = &result.MemberID, result.MemberEpoch, int32(result.HeartbeatInterval)

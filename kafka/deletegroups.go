@@ -11,7 +11,7 @@ func deleteGroups(ctx context.Context, d *Door, c *call, req *kmsg.DeleteGroupsR
 	for _, name := range req.Groups {
 		e := asError(d.services.GroupAdmin.DeleteGroup(ctx, name))
 		out := kmsg.NewDeleteGroupsResponseGroup()
-		out.Group, out.ErrorCode, out.ErrorMessage = name, c.code(e), messageOf(e)
+		out.Group, out.ErrorCode, out.ErrorMessage = name, c.ofGroup(e), messageOf(e)
 		resp.Groups = append(resp.Groups, out)
 	}
 	return resp, nil

@@ -7,11 +7,21 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// The endpoint types of DescribeCluster.
+const (
+	endpointBroker     = 1
+	endpointController = 2
+)
+
 func describeCluster(ctx context.Context, d *Door, c *call, req *kmsg.DescribeClusterRequest) (*kmsg.DescribeClusterResponse, error) {
 	resp := kmsg.NewPtrDescribeClusterResponse()
 	resp.ClusterAuthorizedOperations = noOperations
-	if c.version >= 1 && req.EndpointType != 1 {
-		e := kafkaError(kerr.UnsupportedEndpointType, "endpoint type %d; this is a broker, type 1", req.EndpointType)
+	if c.version >= 1 && req.EndpointType != endpointBroker {
+		kind := kerr.UnsupportedEndpointType
+		if req.EndpointType == endpointController {
+			kind = kerr.MismatchedEndpointType
+		}
+		e := kafkaError(kind, "endpoint type %d; this is a broker, type 1", req.EndpointType)
 		resp.ErrorCode, resp.ErrorMessage = c.code(e), messageOf(e)
 		return resp, nil
 	}

@@ -25,7 +25,7 @@ func describeGroups(ctx context.Context, d *Door, c *call, req *kmsg.DescribeGro
 		case e != nil && e.Code == api.CodeUnknownGroup && c.version < 6:
 			out.State = "Dead" // the older versions' word for it
 		case e != nil:
-			out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
+			out.ErrorCode, out.ErrorMessage = c.ofGroup(e), messageOf(e)
 			if e.Code == api.CodeUnknownGroup {
 				out.State = "Dead"
 			}
@@ -59,7 +59,7 @@ func consumerGroupDescribe(ctx context.Context, d *Door, c *call, req *kmsg.Cons
 		if e == nil && g.Type != api.GroupTypeConsumer {
 			e = kafkaError(kerr.GroupIDNotFound, "group %q is not of the consumer protocol", name)
 		}
-		if out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e); e == nil {
+		if out.ErrorCode, out.ErrorMessage = c.ofGroup(e), messageOf(e); e == nil {
 			if err := d.consumerGroup(ctx, &out, g); err != nil {
 				return nil, err
 			}

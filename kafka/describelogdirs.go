@@ -13,7 +13,10 @@ import (
 // describeLogDirs lists what lies on this broker. There is one data directory.
 func describeLogDirs(_ context.Context, d *Door, _ *call, req *kmsg.DescribeLogDirsRequest) (*kmsg.DescribeLogDirsResponse, error) {
 	dir := kmsg.NewDescribeLogDirsResponseDir()
-	dir.Dir, dir.TotalBytes, dir.UsableBytes = d.opts.DataDir, -1, -1
+	dir.Dir, dir.TotalBytes, dir.UsableBytes = d.opts.DataDir, -1, -1 // not known
+	if total, free, err := d.services.Replicas.Volume(); err == nil {
+		dir.TotalBytes, dir.UsableBytes = total, free
+	}
 	logs := d.services.Replicas.Logs()
 	slices.SortFunc(logs, func(a, b api.LogInfo) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))

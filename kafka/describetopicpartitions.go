@@ -19,6 +19,15 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 	for _, t := range req.Topics {
 		names = append(names, t.Topic)
 	}
+	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
+	if cur := req.Cursor; cur != nil && (cur.Partition < 0 || len(names) > 0 && !slices.Contains(names, cur.Topic)) {
+		for _, name := range names {
+			out := kmsg.NewDescribeTopicPartitionsResponseTopic()
+			out.Topic, out.AuthorizedOperations, out.ErrorCode = &name, noOperations, c.fail(kerr.InvalidRequest)
+			resp.Topics = append(resp.Topics, out)
+		}
+		return resp, nil
+	}
 	md, err := d.services.Cluster.Metadata(ctx, names, true, c.listener)
 	if err != nil {
 		return nil, err
@@ -40,10 +49,9 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 	if req.Cursor != nil {
 		i, here := slices.BinarySearch(names, req.Cursor.Topic)
 		if names = names[i:]; here {
-			first = max(req.Cursor.Partition, 0)
+			first = req.Cursor.Partition
 		}
 	}
-	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
 	for _, name := range names {
 		if left == 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: first}
@@ -53,7 +61,11 @@ func describeTopicPartitions(ctx context.Context, d *Door, c *call, req *kmsg.De
 		out.Topic, out.AuthorizedOperations = &name, noOperations
 		t := found[name]
 		if t == nil {
-			out.ErrorCode = c.fail(kerr.UnknownTopicOrPartition)
+			missing := kerr.UnknownTopicOrPartition
+			if !validName(name) {
+				missing = kerr.InvalidTopicException
+			}
+			out.ErrorCode = c.fail(missing)
 			resp.Topics = append(resp.Topics, out)
 			continue
 		}

@@ -24,6 +24,8 @@ type Options struct {
 	AutoCreate bool
 	// DataDir is where the partitions lie, for DescribeLogDirs.
 	DataDir string
+	// Configs are what DescribeConfigs shows of the broker, beside what the door knows.
+	Configs []BrokerConfig
 
 	MaxConnections int           // 20,000
 	IdleTimeout    time.Duration // connections.max.idle.ms; 10 min
@@ -31,6 +33,10 @@ type Options struct {
 	// for the memory that it holds; 10 s.
 	StallTimeout time.Duration
 }
+
+// BrokerConfig is a config of a broker that means in Kafka what it means here. Type is
+// boolean, int, long, double or string.
+type BrokerConfig struct{ Name, Type, Value string }
 
 func (o *Options) ensureDefaults() {
 	if o.MaxConnections == 0 {

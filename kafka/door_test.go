@@ -79,7 +79,8 @@ func (failing) DescribeTopic(context.Context, string) (*api.Topic, error) { retu
 func (failing) DeleteRecords(context.Context, *api.DeleteRecords) ([]api.DeletedRecords, error) {
 	return nil, errStub
 }
-func (failing) Logs() []api.LogInfo { return nil }
+func (failing) Logs() []api.LogInfo                    { return nil }
+func (failing) Volume() (total, free int64, err error) { return 0, 0, errStub }
 func (failing) Producers(api.PartitionRef) ([]api.ProducerState, *api.Error) {
 	return nil, asError(errStub)
 }

@@ -34,7 +34,7 @@ func (d *Door) coordinator(ctx context.Context, c *call, kind int8, key string) 
 		}
 		e = api.Errorf(api.CodeCoordinatorNotAvailable, "broker %d has no Kafka listener", node)
 	}
-	out.ErrorCode, out.ErrorMessage = c.code(e), messageOf(e)
+	out.ErrorCode, out.ErrorMessage = c.ofGroup(e), messageOf(e)
 	return out
 }
 

@@ -13,6 +13,10 @@ func heartbeat(ctx context.Context, d *Door, c *call, req *kmsg.HeartbeatRequest
 		Group: req.Group, MemberID: req.MemberID, InstanceID: value(req.InstanceID), Generation: req.Generation,
 	})
 	resp := kmsg.NewPtrHeartbeatResponse()
-	resp.ErrorCode = c.code(asError(err))
+	e := asError(err)
+	if e != nil && e.Code == api.CodeCoordinatorLoading {
+		e = nil // As in Kafka: there is nothing that the member should do about it, and it is not taken for gone.
+	}
+	resp.ErrorCode = c.ofGroup(e)
 	return resp, nil
 }

@@ -21,8 +21,9 @@ func initProducerID(ctx context.Context, d *Door, c *call, req *kmsg.InitProduce
 	if id, epoch, err := d.services.Producer.InitProducer(ctx); err == nil {
 		resp.ProducerID, resp.ProducerEpoch = id, epoch
 	} else {
-		// Whatever keeps the controller from answering passes: clients ask again.
-		resp.ErrorCode = c.fail(kerr.CoordinatorNotAvailable)
+		// Whatever keeps the controller from answering passes. Of the codes for that, this
+		// is the one that clients of all ages wait for and ask again.
+		resp.ErrorCode = c.fail(kerr.CoordinatorLoadInProgress)
 	}
 	return resp, nil
 }

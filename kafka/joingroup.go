@@ -22,7 +22,7 @@ func joinGroup(ctx context.Context, d *Door, c *call, req *kmsg.JoinGroupRequest
 	}
 	joined, err := d.services.Groups.JoinClassic(ctx, join)
 	resp := kmsg.NewPtrJoinGroupResponse()
-	resp.ErrorCode, resp.Generation, resp.MemberID = c.code(asError(err)), -1, req.MemberID
+	resp.ErrorCode, resp.Generation, resp.MemberID = c.ofGroup(asError(err)), -1, req.MemberID
 	if joined == nil {
 		resp.Protocol = new("")
 		return resp, nil

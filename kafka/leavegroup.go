@@ -20,13 +20,13 @@ func leaveGroup(ctx context.Context, d *Door, c *call, req *kmsg.LeaveGroupReque
 	resp := kmsg.NewPtrLeaveGroupResponse()
 	switch {
 	case err != nil:
-		resp.ErrorCode = c.code(asError(err))
+		resp.ErrorCode = c.ofGroup(asError(err))
 	case c.version < 3:
-		resp.ErrorCode = c.code(outcomes[0])
+		resp.ErrorCode = c.ofGroup(outcomes[0])
 	default:
 		for i, m := range req.Members {
 			out := kmsg.NewLeaveGroupResponseMember()
-			out.MemberID, out.InstanceID, out.ErrorCode = m.MemberID, m.InstanceID, c.code(outcomes[i])
+			out.MemberID, out.InstanceID, out.ErrorCode = m.MemberID, m.InstanceID, c.ofGroup(outcomes[i])
 			resp.Members = append(resp.Members, out)
 		}
 	}

@@ -17,7 +17,7 @@ func listGroups(ctx context.Context, d *Door, c *call, req *kmsg.ListGroupsReque
 	resp := kmsg.NewPtrListGroupsResponse()
 	groups, err := d.services.GroupAdmin.ListGroups(ctx)
 	if e := asError(err); e != nil && e.Code != api.CodeCoordinatorNotAvailable {
-		resp.ErrorCode = c.code(e)
+		resp.ErrorCode = c.ofGroup(e)
 		return resp, nil
 	}
 	for _, g := range groups {

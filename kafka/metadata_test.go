@@ -59,8 +59,6 @@ func (c *creating) TopicName(id api.TopicID) (string, bool) {
 	return "", false
 }
 
-// A topic is made on first use when the broker does so and the client lets it, with
-// the numbers of the configuration, and for no other reason.
 // waiting notes for which topics leaders were awaited.
 type waiting struct {
 	stub
@@ -98,6 +96,8 @@ func TestMetadataWaitsWhereNobodyIsHeldUp(t *testing.T) {
 	require.Len(t, w.topics, 2)
 }
 
+// A topic is made on first use when the broker does so and the client lets it, with
+// the numbers of the configuration, and for no other reason.
 func TestAutoCreation(t *testing.T) {
 	named := func(version int16, allow bool, names ...string) *kmsg.MetadataRequest {
 		req := kmsg.NewPtrMetadataRequest()

@@ -55,6 +55,16 @@ func (s *stats) code(e *api.Error) int16 {
 	return s.counted(codeOf(e))
 }
 
+// ofGroup is code for what a group's coordinator answers. That a write of its log may or
+// may not have happened is, in Kafka's words, a coordinator that is not available: clients
+// look for it and ask again.
+func (s *stats) ofGroup(e *api.Error) int16 {
+	if e != nil && e.Code == api.CodeRequestTimedOut {
+		return s.fail(kerr.CoordinatorNotAvailable)
+	}
+	return s.code(e)
+}
+
 // fail is code for an error that Kafka has and nobody explains.
 func (s *stats) fail(e *kerr.Error) int16 { return s.counted(e.Code) }
 

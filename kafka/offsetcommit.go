@@ -65,6 +65,8 @@ func commitCode(e *api.Error, version int16) int16 {
 	switch e.Code {
 	case api.CodeOverloaded:
 		return kerr.CoordinatorLoadInProgress.Code // clients wait and commit again
+	case api.CodeRequestTimedOut:
+		return kerr.CoordinatorNotAvailable.Code // as stats.ofGroup
 	case api.CodeGroupNotEmpty:
 		return kerr.UnknownMemberID.Code // who commits from outside is no member
 	case api.CodeStaleMemberEpoch, api.CodeFencedMemberEpoch:

@@ -61,6 +61,7 @@ func TestCommitCodes(t *testing.T) {
 		version    int16
 		want       *kerr.Error
 	}{
+		"not known whether written":               {err: api.CodeRequestTimedOut, generation: 1, member: "m", version: 8, want: kerr.CoordinatorNotAvailable},
 		"metadata that is too long":               {err: api.CodeOffsetMetadataTooLarge, generation: 1, member: "m", version: 9, want: kerr.OffsetMetadataTooLarge},
 		"from outside, into a group with members": {err: api.CodeGroupNotEmpty, generation: -1, version: 9, want: kerr.UnknownMemberID},
 		"in a generation, by nobody":              {generation: 1, version: 8, want: kerr.UnknownMemberID},

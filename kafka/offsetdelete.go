@@ -21,7 +21,7 @@ func offsetDelete(ctx context.Context, d *Door, c *call, req *kmsg.OffsetDeleteR
 	resp := kmsg.NewPtrOffsetDeleteResponse()
 	outcomes, err := d.services.GroupAdmin.DeleteOffsets(ctx, req.Group, partitions)
 	if err != nil {
-		resp.ErrorCode = c.code(asError(err))
+		resp.ErrorCode = c.ofGroup(asError(err))
 		return resp, nil
 	}
 	for i := range req.Topics {
@@ -34,7 +34,7 @@ func offsetDelete(ctx context.Context, d *Door, c *call, req *kmsg.OffsetDeleteR
 				e = kafkaError(kerr.GroupSubscribedToTopic, "%s", e.Message)
 			}
 			out := kmsg.NewOffsetDeleteResponseTopicPartition()
-			out.Partition, out.ErrorCode = p.Partition, c.code(e)
+			out.Partition, out.ErrorCode = p.Partition, c.ofGroup(e)
 			t.Partitions = append(t.Partitions, out)
 		}
 		resp.Topics = append(resp.Topics, t)

@@ -75,12 +75,12 @@ func (d *Door) groupOffsets(ctx context.Context, c *call, g *kmsg.OffsetFetchReq
 		ByMember: c.version >= 9 && (g.MemberID != nil || g.MemberEpoch >= 0), MemberID: value(g.MemberID), MemberEpoch: g.MemberEpoch,
 	})
 	if e := asError(err); e != nil {
-		if e.Code == api.CodeCoordinatorNotAvailable {
+		if e.Code == api.CodeCoordinatorNotAvailable || e.Code == api.CodeRequestTimedOut {
 			// Many versions of Java's consumer end at that word here, and here alone. This one
 			// has all of them find the coordinator again, and ask again.
 			e = api.Errorf(api.CodeNotCoordinator, "%w", e)
 		}
-		out.ErrorCode = c.code(e)
+		out.ErrorCode = c.ofGroup(e)
 		return out
 	}
 	if g.Topics == nil {
@@ -96,7 +96,7 @@ func (d *Door) groupOffsets(ctx context.Context, c *call, g *kmsg.OffsetFetchReq
 			out.Topics = append(out.Topics, t)
 		}
 		p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = o.Partition, int64(o.Offset), int32(o.LeaderEpoch), &o.Metadata, c.code(o.Err)
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = o.Partition, int64(o.Offset), int32(o.LeaderEpoch), &o.Metadata, c.ofGroup(o.Err)
 		t := &out.Topics[len(out.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}

@@ -59,6 +59,8 @@ type Replicas interface {
 	Logs() []api.LogInfo
 	// Producers lists the idempotent producers that a partition led here remembers.
 	Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error)
+	// Volume is the size of the file system on which they lie, and what is free of it.
+	Volume() (total, free int64, err error)
 }
 
 // Growth adds partitions to topics.

@@ -22,7 +22,7 @@ func syncGroup(ctx context.Context, d *Door, c *call, req *kmsg.SyncGroupRequest
 	}
 	synced, err := d.services.Groups.SyncClassic(ctx, ask)
 	resp := kmsg.NewPtrSyncGroupResponse()
-	resp.ErrorCode, resp.MemberAssignment = c.code(asError(err)), []byte{}
+	resp.ErrorCode, resp.MemberAssignment = c.ofGroup(asError(err)), []byte{}
 	if err == nil {
 		resp.ProtocolType, resp.Protocol = &synced.ProtocolType, &synced.Protocol
 		resp.MemberAssignment = append(resp.MemberAssignment, synced.Assignment...)

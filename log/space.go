@@ -123,6 +123,12 @@ func (s *space) left() (free, reserve int64, err error) {
 // are appended and not written yet, and how many are to stay so.
 func (d *Dir) Space() (free, reserve int64, err error) { return d.space.left() }
 
+// Volume asks the file system how large it is, and how much of it is free.
+func (d *Dir) Volume() (total, free int64, err error) {
+	free, total, err = d.space.fs.Space(d.space.path)
+	return total, free, err
+}
+
 // CheckReserve answers a *DiskFullError while less than the reserve is free:
 // Append refuses the produce of clients then.
 func (d *Dir) CheckReserve() error {

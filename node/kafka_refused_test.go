@@ -70,3 +70,29 @@ func TestKafkaRefusesForGood(t *testing.T) {
 	}
 	require.Zero(t, w.mustProduce("t", 0, "good"), "something of that was appended")
 }
+
+// A producer that a partition has forgotten hears where the log begins: without that
+// Java's idempotent producer sends the same again until its delivery times out, and with
+// it goes on with a new epoch.
+func TestKafkaForgottenProducers(t *testing.T) {
+	w := startWorld(t, 1, 0)
+	ctx := within(t, time.Minute)
+	cl := w.kafkaClient()
+	createKafkaTopic(ctx, t, cl, "t", 1)
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = resealed(batch(t, "a"), func(b []byte) {
+		binary.BigEndian.PutUint64(b[43:], 5)
+		binary.BigEndian.PutUint16(b[51:], 0)
+		binary.BigEndian.PutUint32(b[53:], 7)
+	})
+	topic := kmsg.NewProduceRequestTopic()
+	topic.Topic, topic.Partitions = "t", append(topic.Partitions, p)
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis, req.Topics = -1, 5000, append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, cl)
+	require.NoError(t, err)
+	got := resp.Topics[0].Partitions[0]
+	require.Equal(t, kerr.UnknownProducerID, kerr.ErrorForCode(got.ErrorCode))
+	require.Zero(t, got.LogStartOffset)
+	require.Equal(t, int64(-1), got.BaseOffset)
+}

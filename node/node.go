@@ -157,7 +157,7 @@ func (n *Node) serveKafka(ctx context.Context, arena *record.Arena) error {
 		return nil
 	}
 	n.kafka = kafka.New(kafka.Options{
-		Arena: arena, Logger: n.logger, DataDir: n.cfg.DataDir,
+		Arena: arena, Logger: n.logger, DataDir: n.cfg.DataDir, Configs: kafkaConfigs(&n.cfg),
 		NumPartitions: n.cfg.NumPartitions, ReplicationFactor: n.cfg.DefaultReplicas, AutoCreate: n.cfg.AutoCreateTopics,
 		MaxConnections: int(n.cfg.MaxConnections), IdleTimeout: n.cfg.ConnectionIdle, StallTimeout: n.cfg.FetchStall,
 	}, kafka.Services{
