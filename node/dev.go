@@ -77,6 +77,9 @@ func StartDev(ctx context.Context, opts DevOptions) (*DevCluster, error) {
 	if opts.Nodes < 0 || opts.BasePort != 0 && opts.BasePort+portsPerNode*opts.Nodes > 65535 {
 		return nil, fmt.Errorf("dev: %d nodes from port %d: needs at least one node, and ports up to 65535", opts.Nodes, opts.BasePort)
 	}
+	if opts.KafkaPort < 0 || opts.KafkaPort != 0 && opts.KafkaPort+opts.Nodes-1 > 65535 {
+		return nil, fmt.Errorf("dev: %d nodes from Kafka port %d: ports are 1 to 65535, or 0 for any free ones", opts.Nodes, opts.KafkaPort)
+	}
 	d := &DevCluster{dataDir: opts.DataDir}
 	if d.dataDir == "" {
 		dir, err := os.MkdirTemp("", "penstock-dev-")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -75,8 +76,35 @@ func TestNonVoters(t *testing.T) {
 	}
 }
 
+// Node i listens where --base-port, --kafka-port and the help say.
+func TestDevPorts(t *testing.T) {
+	for _, tt := range []struct {
+		base, kafka int
+		want        []string // of each node: gRPC, Raft, HTTP, peers, Kafka
+	}{
+		{7070, 9092, []string{"7070 7071 7072 7073 9092", "7080 7081 7082 7083 9093", "7090 7091 7092 7093 9094"}},
+		{0, 19092, []string{"0 0 0 0 19092", "0 0 0 0 19093"}},
+		{7070, 0, []string{"7070 7071 7072 7073 0", "7080 7081 7082 7083 0"}},
+	} {
+		for i, want := range tt.want {
+			c := devConfig(DevOptions{Nodes: len(tt.want), BasePort: tt.base, KafkaPort: tt.kafka}, "data", i)
+			var ports []string
+			for _, address := range []string{c.ListenGRPC[0].Address, c.ListenRaft, c.ListenHTTP, c.ListenPeer, c.ListenKafka[0].Address} {
+				host, port, err := net.SplitHostPort(address)
+				if err != nil || host != "127.0.0.1" {
+					t.Errorf("node %d listens on %s: %v", i+1, address, err)
+				}
+				ports = append(ports, port)
+			}
+			if got := strings.Join(ports, " "); got != want {
+				t.Errorf("node %d listens on %s, want %s", i+1, got, want)
+			}
+		}
+	}
+}
+
 func TestDevRefuses(t *testing.T) {
-	for _, opts := range []DevOptions{{Nodes: -1}, {Nodes: 3, BasePort: 65530}} {
+	for _, opts := range []DevOptions{{Nodes: -1}, {Nodes: 3, BasePort: 65530}, {Nodes: 3, KafkaPort: 65534}, {KafkaPort: -1}} {
 		opts.Options = Options{Logger: testLogger()}
 		if _, err := StartDev(t.Context(), opts); err == nil {
 			t.Errorf("%+v is accepted", opts)
