@@ -38,7 +38,7 @@ upgrade-e2e: build ## A cluster of earlier revisions (UPGRADE_FROM) upgraded to 
 kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
 	scripts/kafka-clients
 
-kafka-figures: build ## What the Kafka door costs beside the gRPC door: ROUNDS (3) of MEBIBYTES (1024), BATCH (262144); PROFILES=folder
+kafka-figures: build ## What the Kafka door costs beside the gRPC door and a sink, as rows of a table: NODES (1), ROUNDS (3) of MEBIBYTES (1024), BATCH (262144); PROFILES=folder
 	MEBIBYTES=$(or $(MEBIBYTES),1024) scripts/kafka-clients -v -timeout 30m -run 'TestFigures$$'
 
 race: ## Unit tests under the race detector

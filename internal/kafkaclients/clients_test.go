@@ -96,7 +96,12 @@ func tryFeature(t *testing.T, s *suite, c *client, f feature) string {
 
 func newSuite(t *testing.T) *suite {
 	t.Helper()
-	s := &suite{cluster: startCluster(t)}
+	return newSuiteOn(t, startCluster(t))
+}
+
+func newSuiteOn(t *testing.T, c *cluster) *suite {
+	t.Helper()
+	s := &suite{cluster: c}
 	var err error
 	s.own, err = kgo.NewClient(kgo.SeedBrokers(strings.Split(s.brokers(), ",")...), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression())) // not every client knows every codec

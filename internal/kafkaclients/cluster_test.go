@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is three penstock processes.
+// cluster is some penstock processes, three but for some figures.
 type cluster struct {
 	t       *testing.T
 	binary  string
@@ -31,12 +31,17 @@ type cluster struct {
 }
 
 const (
-	nodes        = 3
+	nodes        = 3 // of a cluster that does not say how many
 	portsPerNode = 5
 	kafkaPort    = 9092 // of the first node: where every tutorial looks
 )
 
 func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	return startNodes(t, nodes)
+}
+
+func startNodes(t *testing.T, nodes int) *cluster {
 	t.Helper()
 	if os.Getenv("PENSTOCK_BINARY") == "" {
 		t.Skip("scripts/kafka-clients runs it")
@@ -99,7 +104,7 @@ func (c *cluster) kafka(node int) string {
 func (c *cluster) start(i int) {
 	c.t.Helper()
 	var voters []string
-	for v := range nodes {
+	for v := range c.nodes {
 		voters = append(voters, fmt.Sprintf("%d@%s", v+1, c.address(v, 1)))
 	}
 	c.started++
@@ -113,6 +118,7 @@ func (c *cluster) start(i int) {
 		"PENSTOCK_LISTEN_GRPC="+c.address(i, 0), "PENSTOCK_LISTEN_RAFT="+c.address(i, 1), "PENSTOCK_LISTEN_HTTP="+c.address(i, 2),
 		"PENSTOCK_LISTEN_PEER="+c.address(i, 3), "PENSTOCK_LISTEN_KAFKA="+c.kafka(i), "PENSTOCK_ADVERTISE_KAFKA="+c.address(i, 4),
 		"PENSTOCK_HTTP_PPROF="+strconv.FormatBool(os.Getenv("PROFILES") != ""), "PENSTOCK_AUTO_CREATE_TOPICS_ENABLE=true", "PENSTOCK_NUM_PARTITIONS=3", "PENSTOCK_LOG_RETENTION_CHECK_INTERVAL=500ms", "PENSTOCK_OFFSETS_TOPIC_NUM_PARTITIONS=6",
+		"PENSTOCK_OFFSETS_TOPIC_REPLICATION_FACTOR="+strconv.Itoa(min(3, len(c.nodes))),
 	)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
@@ -160,7 +166,7 @@ func (c *cluster) stop() {
 // brokers are the Kafka addresses.
 func (c *cluster) brokers() string {
 	var out []string
-	for i := range nodes {
+	for i := range c.nodes {
 		out = append(out, c.address(i, 4))
 	}
 	return strings.Join(out, ",")

@@ -22,20 +22,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestFigures prints what the Kafka door costs; make kafka-figures runs it. MEBIBYTES
-// says how much is produced each time, BATCH how large batches are at most.
+// TestFigures prints what the Kafka door costs, as rows of a table; make kafka-figures runs
+// it. MEBIBYTES says how much is produced each time, BATCH how large batches are at most,
+// NODES how many brokers there are.
 func TestFigures(t *testing.T) {
 	mib, err := strconv.Atoi(os.Getenv("MEBIBYTES"))
 	if err != nil {
 		t.Skip("make kafka-figures runs it")
 	}
-	f := &figures{suite: newSuite(t), records: mib << 20 / 100, batch: 256 << 10, rounds: 3}
-	for name, v := range map[string]*int{"BATCH": &f.batch, "ROUNDS": &f.rounds} {
+	f := &figures{records: mib << 20 / 100, batch: 256 << 10, rounds: 3, cost: make(map[string][]float64)}
+	brokers := 1
+	for name, v := range map[string]*int{"BATCH": &f.batch, "ROUNDS": &f.rounds, "NODES": &brokers} {
 		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 			*v = n
 		}
 	}
+	f.suite = newSuiteOn(t, startNodes(t, brokers))
 	f.sink = startSink(t, "sink", 6)
+	f.idle(t) // first: what others have used and left would hide what connections take
 	f.warm(t)
 	f.rest(t)
 	f.againstSink(t)
@@ -43,7 +47,6 @@ func TestFigures(t *testing.T) {
 		f.round(t)
 	}
 	f.report(t)
-	f.idle(t)
 }
 
 // figures are those of a cluster, over all rounds.
@@ -54,7 +57,24 @@ type figures struct {
 	sink                   string
 	idleRate               float64              // CPU seconds a second of brokers that do nothing
 	cost                   map[string][]float64 // CPU seconds of the brokers a GiB, by what was done
-	size                   map[string][]float64 // bytes of a batch, by who made it
+	ours, theirs           []float64            // mean bytes of a batch that franz-go made, and penstock's client
+	rows                   []string             // of the table
+}
+
+// row adds one to the table: what was measured, the figure, and what it should be.
+func (f *figures) row(what, figure, bound string, met bool) {
+	word := "met"
+	if !met {
+		word = "missed"
+	}
+	f.rows = append(f.rows, fmt.Sprintf("| %s, %s | %s | %s, %s |", what, f.machines(), figure, bound, word))
+}
+
+func (f *figures) machines() string {
+	if len(f.nodes) == 1 {
+		return "one node"
+	}
+	return fmt.Sprintf("%d nodes", len(f.nodes))
 }
 
 func (f *figures) gib() float64 { return float64(f.records) * 100 / (1 << 30) }
@@ -80,8 +100,8 @@ func (f *figures) drop(t *testing.T, topics ...string) {
 func (f *figures) warm(t *testing.T) {
 	t.Helper()
 	topic := f.newFiguresTopic(t)
-	f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records/4)
-	f.kafkaProduce(t, []string{f.sink}, "sink", f.records/4)
+	f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records/4, linger)
+	f.kafkaProduce(t, []string{f.sink}, "sink", f.records/4, linger)
 	f.bench(t, "produce", topic, f.records/4)
 	f.kafkaConsume(t, topic, 2*(f.records/4))
 	f.bench(t, "consume", topic, 2*(f.records/4))
@@ -90,44 +110,44 @@ func (f *figures) warm(t *testing.T) {
 
 func (f *figures) againstSink(t *testing.T) {
 	t.Helper()
-	var sink, ours []float64
+	var sink, ours, share []float64
 	for range f.rounds {
 		topic := f.newFiguresTopic(t)
-		sink = append(sink, f.kafkaProduce(t, []string{f.sink}, "sink", f.records))
-		ours = append(ours, f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records))
+		sink = append(sink, f.kafkaProduce(t, []string{f.sink}, "sink", f.records, linger))
+		ours = append(ours, f.kafkaProduce(t, strings.Split(f.brokers(), ","), topic, f.records, linger))
+		share = append(share, 100*ours[len(ours)-1]/sink[len(sink)-1])
 		f.drop(t, topic)
 	}
-	t.Logf("franz-go, 100 B, acks=all, 6 partitions of one replica, durability replicated: %s records/s, against an in-memory sink %s: %.0f %%",
-		spread(ours, "%.0f"), spread(sink, "%.0f"), 100*median(ours)/median(sink))
+	f.row("franz-go produce, 100 B, one replica, `replicated`, acks=all, 6 partitions",
+		fmt.Sprintf("%s %% of franz-go against an in-memory sink: %s k of %s k records/s", spread(share, "%.0f"), spread(thousands(ours), "%.0f"), spread(thousands(sink), "%.0f")),
+		">= 70 %", median(share) >= 70)
+}
+
+func thousands(list []float64) []float64 {
+	var out []float64
+	for _, v := range list {
+		out = append(out, v/1000)
+	}
+	return out
 }
 
 // round does the same through both doors: each produces a topic, and both read the
-// one that came through the Kafka door, so that the batches are the same ones.
+// one that came through the Kafka door, so that the batches are the same ones. Producers
+// wait until a batch is full, so that theirs are as large as each other's.
 func (f *figures) round(t *testing.T) {
 	t.Helper()
 	kafka, grpc := f.newFiguresTopic(t), f.newFiguresTopic(t)
-	f.measure(t, "produce, Kafka door", func() { f.kafkaProduce(t, strings.Split(f.brokers(), ","), kafka, f.records) })
+	f.measure(t, "produce, Kafka door", func() { f.kafkaProduce(t, strings.Split(f.brokers(), ","), kafka, f.records, untilFull) })
 	f.measure(t, "produce, gRPC door", func() { f.bench(t, "produce", grpc, f.records) })
-	f.note(f.kafkaConsume(t, grpc, f.records/10), f.kafkaConsume(t, kafka, f.records/10))
+	f.theirs = append(f.theirs, f.kafkaConsume(t, grpc, f.records/10))
+	f.ours = append(f.ours, f.kafkaConsume(t, kafka, f.records/10))
 	f.measure(t, "fetch, Kafka door", func() { f.kafkaConsume(t, kafka, f.records) })
 	f.measure(t, "fetch, gRPC door", func() { f.bench(t, "consume", kafka, f.records) })
 	f.drop(t, kafka, grpc)
 }
 
-// note keeps the mean sizes of batches.
-func (f *figures) note(grpc, kafka float64) {
-	if f.size == nil {
-		f.size = make(map[string][]float64)
-	}
-	f.size["gRPC"] = append(f.size["gRPC"], grpc)
-	f.size["Kafka"] = append(f.size["Kafka"], kafka)
-}
-
 func (f *figures) measure(t *testing.T, what string, do func()) {
 	t.Helper()
-	if f.cost == nil {
-		f.cost = make(map[string][]float64)
-	}
 	done := f.profile(t, what)
 	before, began := f.cpu(t), time.Now()
 	do()
@@ -148,11 +168,21 @@ func (f *figures) rest(t *testing.T) {
 
 func (f *figures) report(t *testing.T) {
 	t.Helper()
-	t.Logf("CPU of the three brokers a GiB above their %.3f s a second at rest, median [min-max] of %d rounds of %.2f GiB; a batch of the Kafka client has %.0f bytes, of the gRPC client %.0f:",
-		f.idleRate, f.rounds, f.gib(), median(f.size["Kafka"]), median(f.size["gRPC"]))
+	ours, theirs := median(f.ours), median(f.theirs)
 	for _, what := range []string{"produce", "fetch"} {
-		ours, theirs := f.cost[what+", Kafka door"], f.cost[what+", gRPC door"]
-		t.Logf("%s: Kafka door %s s, gRPC door %s s", what, spread(ours, "%.2f"), spread(theirs, "%.2f"))
+		kafka, grpc := f.cost[what+", Kafka door"], f.cost[what+", gRPC door"]
+		batches := fmt.Sprintf("both read batches of %.0f KiB", ours/1024)
+		if what == "produce" {
+			batches = fmt.Sprintf("batches of %.0f and %.0f KiB", ours/1024, theirs/1024)
+		}
+		f.row("brokers' CPU a GiB, "+what+", 100 B, one replica, `replicated`",
+			fmt.Sprintf("%s s at the Kafka door, %s s at the gRPC door; %s", spread(kafka, "%.2f"), spread(grpc, "%.2f"), batches),
+			"<= the gRPC door's", median(kafka) <= median(grpc))
+	}
+	t.Logf("median [min-max] of %d rounds of %.2f GiB, CPU above the %.3f s a second at rest:\n\n| what | figure | bound |\n|---|---|---|\n%s\n",
+		f.rounds, f.gib(), f.idleRate, strings.Join(f.rows, "\n"))
+	if max(ours, theirs) > 1.05*min(ours, theirs) {
+		t.Errorf("batches of the Kafka client have %.0f bytes, of the gRPC client %.0f: what producing costs cannot be compared", ours, theirs)
 	}
 }
 
@@ -192,17 +222,20 @@ func (f *figures) profile(t *testing.T, what string) (done func()) {
 func (f *figures) bench(t *testing.T, mode, topic string, records int) {
 	t.Helper()
 	var brokers []string
-	for i := range nodes {
+	for i := range f.nodes {
 		brokers = append(brokers, f.address(i, 0))
 	}
 	args := []string{"bench", mode, "--brokers", strings.Join(brokers, ","), "--topic", topic, "--records", strconv.Itoa(records)}
 	if mode == "produce" {
-		args = append(args, "--record-size", "100", "--batch-size", strconv.Itoa(f.batch), "--linger", linger.String())
+		args = append(args, "--record-size", "100", "--batch-size", strconv.Itoa(f.batch), "--linger", untilFull.String())
 	}
 	output(t, f.binary, args...)
 }
 
-const linger = 5 * time.Millisecond
+const (
+	linger    = 5 * time.Millisecond
+	untilFull = time.Second // batches are full long before
+)
 
 // kafkaConsume reads records from the start and returns the mean size of a batch.
 func (f *figures) kafkaConsume(t *testing.T, topic string, records int) float64 {
@@ -235,22 +268,31 @@ func (b *batches) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kg
 func (f *figures) idle(t *testing.T) {
 	t.Helper()
 	const idle = 5000
-	empty := f.resident(t, 0)
-	for range idle {
+	open := func() net.Conn {
 		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", f.address(0, 4))
 		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		req := kmsg.NewPtrApiVersionsRequest()
-		_, err = c.Write(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1))
+		_, err = c.Write(kmsg.NewRequestFormatter().AppendRequest(nil, kmsg.NewPtrApiVersionsRequest(), 1))
 		require.NoError(t, err)
 		_, err = io.ReadFull(c, make([]byte, 64))
 		require.NoError(t, err)
+		return c
 	}
-	t.Logf("%d idle connections: %.1f MiB above none", idle, float64(f.resident(t, 0)-empty)/(1<<20))
+	require.NoError(t, open().Close())
+	empty := f.resident(t, 0)
+	var conns []net.Conn
+	for range idle {
+		conns = append(conns, open())
+	}
+	<-time.After(2 * time.Second) // what only arriving took is freed, or not
+	more := float64(f.resident(t, 0)-empty) / (1 << 20)
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	f.row(fmt.Sprintf("%d idle connections", idle), fmt.Sprintf("%.1f MiB above none", more), "< 50 MiB", more < 50)
 }
 
 // kafkaProduce returns records a second from the first send to the last ack.
-func (f *figures) kafkaProduce(t *testing.T, brokers []string, topic string, records int) float64 {
+func (f *figures) kafkaProduce(t *testing.T, brokers []string, topic string, records int, linger time.Duration) float64 {
 	t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerLinger(linger), kgo.MaxBufferedRecords(1_000_000), kgo.ProducerBatchMaxBytes(int32(f.batch)))
