@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -380,14 +381,29 @@ func writeTable(t *testing.T, list []client, found map[string]map[string]string)
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
-	if writeSection(t, "clients", b.String()) && slices.Contains([]string{"true", "1"}, os.Getenv("CI")) {
+	was := writeSection(t, "clients", b.String())
+	if pinned(was) != pinned(b.String()) && slices.Contains([]string{"true", "1"}, os.Getenv("CI")) {
 		t.Errorf("the table of docs/KAFKA.md was not what this run found: %s", b.String())
 	}
 }
 
-// writeSection puts what was found into its place in the documentation, and reports
-// whether something else was there.
-func writeSection(t *testing.T, name, text string) bool {
+// pinned is the table without the version of kcat, which is the one that the machine's
+// packages have.
+func pinned(table string) string {
+	return regexp.MustCompile(`(?m)^\| kcat \| [^|]*\|`).ReplaceAllString(table, "| kcat | |")
+}
+
+// Another kcat is no other table; another answer is one.
+func TestPinned(t *testing.T) {
+	const row = "| kcat | 1.7.1, librdkafka 2.0.2 | yes | – |\n"
+	require.Equal(t, pinned("\n"+row), pinned("\n| kcat | 1.7.0, librdkafka 1.8 | yes | – |\n"))
+	require.NotEqual(t, pinned(row), pinned(strings.Replace(row, "yes", "fails", 1)))
+	require.NotEqual(t, pinned("| sarama | 1 |\n"), pinned("| sarama | 2 |\n"))
+}
+
+// writeSection puts what was found into its place in the documentation, and returns what
+// was there.
+func writeSection(t *testing.T, name, text string) string {
 	t.Helper()
 	begin, end := "<!-- written by make kafka-clients: "+name+" -->\n", "<!-- end -->\n"
 	page, err := os.ReadFile(docs)
@@ -395,9 +411,8 @@ func writeSection(t *testing.T, name, text string) bool {
 	before, rest, ok := strings.Cut(string(page), begin)
 	was, after, ok2 := strings.Cut(rest, end)
 	require.True(t, ok && ok2, "%s has no place for %s", docs, name)
-	if was == text {
-		return false
+	if was != text {
+		require.NoError(t, os.WriteFile(docs, []byte(before+begin+text+end+after), 0o644))
 	}
-	require.NoError(t, os.WriteFile(docs, []byte(before+begin+text+end+after), 0o644))
-	return true
+	return was
 }

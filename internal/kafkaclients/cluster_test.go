@@ -36,12 +36,8 @@ const (
 	kafkaPort    = 9092 // of the first node: where every tutorial looks
 )
 
-func startCluster(t *testing.T) *cluster {
-	t.Helper()
-	return startNodes(t, nodes)
-}
-
-func startNodes(t *testing.T, nodes int) *cluster {
+// penstock is the program under test.
+func penstock(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("PENSTOCK_BINARY") == "" {
 		t.Skip("scripts/kafka-clients runs it")
@@ -49,7 +45,17 @@ func startNodes(t *testing.T, nodes int) *cluster {
 	binary, err := filepath.Abs(os.Getenv("PENSTOCK_BINARY"))
 	require.NoError(t, err)
 	require.FileExists(t, binary, "PENSTOCK_BINARY names the program under test")
-	c := &cluster{t: t, binary: binary, dir: t.TempDir(), nodes: make([]*exec.Cmd, nodes)}
+	return binary
+}
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	return startNodes(t, nodes)
+}
+
+func startNodes(t *testing.T, nodes int) *cluster {
+	t.Helper()
+	c := &cluster{t: t, binary: penstock(t), dir: t.TempDir(), nodes: make([]*exec.Cmd, nodes)}
 	var open []net.Listener
 	for i := range nodes * portsPerNode {
 		address := "127.0.0.1:0"

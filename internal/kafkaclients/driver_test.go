@@ -87,17 +87,15 @@ func clients(t *testing.T) []client {
 	python := []string{bin(t, "venv", "bin", "python"), "python/driver.py"}
 	js := []string{"node", bin(t, "js", "driver.mjs")}
 	java := []string{"java", "-XX:TieredStopAtLevel=1", "-cp", bin(t, "java", "target", "classes") + ":" + bin(t, "java", "target", "dependency") + "/*", "Driver"}
-	const (
-		noNewGroups = "the client does not have it"
-	)
+	const noNewGroups = "the client does not have it"
 	return []client{
 		{"franz-go", goVersion("github.com/twmb/franz-go"), golang, all, nil},
 		{"sarama", goVersion("github.com/IBM/sarama"), golang, all, map[string]string{"KIP-848": noNewGroups}},
 		{"kafka-go", goVersion("github.com/segmentio/kafka-go"), golang, all, map[string]string{"KIP-848": noNewGroups, "idempotent": noNewGroups}},
-		{"kcat", kcatVersion, nil, all, map[string]string{"KIP-848": noNewGroups, "admin": noNewGroups, "manual commit": noNewGroups, "auto commit": "with -G it reads until it is stopped"}},
+		{"kcat", kcatVersion, nil, all, map[string]string{"KIP-848": noNewGroups, "admin": noNewGroups, "manual commit": noNewGroups}},
 		{"confluent-kafka", pipVersion("confluent-kafka"), python, all, nil},
 		{"kafka-python", pipVersion("kafka-python"), python, all, map[string]string{"KIP-848": noNewGroups}},
-		{"kafkajs", npmVersion("kafkajs"), js, []string{"none", "gzip"}, map[string]string{"KIP-848": noNewGroups}},
+		{"kafkajs", npmVersion("kafkajs"), js, all, map[string]string{"KIP-848": noNewGroups}},
 		{"@platformatic/kafka", npmVersion("@platformatic/kafka"), js, []string{"none", "gzip", "snappy", "lz4"}, nil},
 		{"kafka-clients (Java)", javaVersion, java, all, nil},
 	}
@@ -259,7 +257,7 @@ func kcatCommand(mode string, args []string) []string {
 		command = append(append(command, "-C", "-Z", "-t", topic, "-o", from, "-c", count), format...)
 	case "group":
 		command = append(append(command, "-X", "auto.offset.reset=earliest", "-X", "heartbeat.interval.ms=300"), format...)
-		command = append(command, "-Z", "-G", argument(args, "group"), topic)
+		command = append(command, "-Z", "-c", count, "-G", argument(args, "group"), topic)
 	}
 	return command
 }

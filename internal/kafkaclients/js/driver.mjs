@@ -1,7 +1,19 @@
 // Drives kafkajs and @platformatic/kafka; ../doc.go has the arguments.
 import assert from 'node:assert'
 import kafkajs from 'kafkajs'
+import LZ4 from '@2l/kafkajs-lz4'
+import snappy from 'kafkajs-snappy'
+import zstd from '@mongodb-js/zstd'
 import * as platformatic from '@platformatic/kafka'
+
+// kafkajs has gzip; the others are plugged in, as its documentation says.
+kafkajs.CompressionCodecs[kafkajs.CompressionTypes.Snappy] = snappy
+kafkajs.CompressionCodecs[kafkajs.CompressionTypes.LZ4] = new LZ4().codec
+kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
+  compress: encoder => zstd.compress(encoder.buffer),
+  decompress: buffer => zstd.decompress(buffer)
+})
+const kafkajsCodecs = { none: 'None', gzip: 'GZIP', snappy: 'Snappy', lz4: 'LZ4', zstd: 'ZSTD' }
 
 const say = (...words) => process.stdout.write(words.join(' ') + '\n')
 const keyOf = n => (n % 2 ? null : `k${n % 7}`)
@@ -38,7 +50,7 @@ const js = {
     await p.connect()
     const messages = []
     for (let n = 0; n < a.count; n++) messages.push({ key: keyOf(n), value: `v${n}`, headers: { n: String(n) } })
-    await p.send({ topic: a.topic, messages, compression: a.codec === 'gzip' ? kafkajs.CompressionTypes.GZIP : kafkajs.CompressionTypes.None })
+    await p.send({ topic: a.topic, messages, compression: kafkajs.CompressionTypes[kafkajsCodecs[a.codec]] })
     for (let n = 0; n < a.count; n++) say('acked', n)
     await p.disconnect()
   },
