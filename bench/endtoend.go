@@ -11,6 +11,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/punctual"
 )
 
 const (
@@ -181,7 +182,7 @@ func (r *produceRun) drained(ctx context.Context, a *arrivals) error {
 		if missing == 0 {
 			return nil
 		}
-		waitUntil(ctx, time.Now().Add(time.Millisecond))
+		punctual.Wait(ctx, time.Now().Add(time.Millisecond))
 		if ctx.Err() != nil {
 			return fmt.Errorf("bench: the consumer lacks %d records %s after the last was acknowledged: %w", missing, drainLimit, ctx.Err())
 		}

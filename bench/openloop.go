@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/punctual"
 )
 
 // OpenLoop measures latency at a fixed rate: record i is due at i/rate, whether or
@@ -32,7 +33,7 @@ func (r *produceRun) tick(ctx context.Context, p *client.Producer, index int, be
 		if r.take(1) == 0 {
 			return nil
 		}
-		waitUntil(ctx, due)
+		punctual.Wait(ctx, due)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the phase is over
 		}

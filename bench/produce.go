@@ -8,9 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/penstock/penstock/client"
+	"github.com/penstock/penstock/internal/punctual"
 )
 
 const (
@@ -226,35 +225,9 @@ func (r *produceRun) pace(ctx context.Context, began time.Time, n int64) time.Ti
 	}
 	at := r.sent.Add(n) - n
 	due := began.Add(time.Duration(float64(at) / float64(r.o.Rate) * float64(time.Second)))
-	waitUntil(ctx, due)
+	punctual.Wait(ctx, due)
 	r.m.observeLate(time.Since(due))
 	return due
-}
-
-// coarse is how late Go's timers may be: an idle program waits for them in epoll_wait,
-// which counts in milliseconds.
-const coarse = 2 * time.Millisecond
-
-// waitUntil is punctual to the microseconds that the kernel needs to wake a thread, for
-// what it is late counts as latency of the brokers.
-func waitUntil(ctx context.Context, due time.Time) {
-	if d := time.Until(due); d > coarse {
-		t := time.NewTimer(d - coarse)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-	for ctx.Err() == nil {
-		d := time.Until(due)
-		if d <= 0 {
-			return
-		}
-		left := unix.NsecToTimespec(int64(d))
-		_ = unix.Nanosleep(&left, nil) // interrupted by a signal, it begins again
-	}
 }
 
 // timed produces one record and observes the time from due to its acknowledgement.

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/penstock/penstock/bench"
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock/penstock/bench"
 )
 
 // TestEveryCurveIsDrawn draws curves of made-up values from their JSON; -plot-only

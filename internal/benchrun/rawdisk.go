@@ -14,6 +14,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/penstock/penstock/internal/punctual"
 )
 
 // The bare disk is asked for what it is asked for by latency: a record on each of
@@ -99,12 +101,9 @@ func rawFile(ctx context.Context, name string, h *hdrhistogram.Histogram) (err e
 	const every = rawFiles * time.Second / latencyRate
 	b := make([]byte, rawBytes)
 	for due := time.Now().Add(every); ; due = due.Add(every) {
-		if late := time.Until(due); late > 0 {
-			if pause(ctx, late) != nil {
-				return nil // the time is over
-			}
-		} else if ctx.Err() != nil {
-			return nil
+		punctual.Wait(ctx, due) // as the records are sent
+		if ctx.Err() != nil {
+			return nil // the time is over
 		}
 		if _, err := f.Write(b); err != nil {
 			return err

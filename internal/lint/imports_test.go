@@ -36,11 +36,12 @@ var allowed = map[string][]string{
 	"log/logtest":               {"log", "log/record", "internal/vfs"},
 	"log/record":                {},
 	"internal/vfs":              {},
+	"internal/punctual":         {},
 	"client":                    {"proto/", "proto/wire", "log/record"},
 	"proto/wire":                {"proto/", "log/record"},
 	"proto/penstock/v1":         {"proto/penstock/meta/v1"},
 	"proto/penstock/meta/v1":    {},
-	"bench":                     {"client"},
+	"bench":                     {"client", "internal/punctual"},
 }
 
 var free = []string{"internal/lint", "internal/sim", "internal/mutants", "internal/check", "internal/check/", "internal/chaos", "internal/chaos/", "internal/corpus", "internal/demo", "internal/e2e", "internal/loopback", "internal/arenatest", "internal/benchrun", "internal/benchlog", "internal/recoverybench", "internal/groupbench", "bench/spikes/"}
