@@ -21,6 +21,7 @@ type coldRead struct {
 	l           *Log
 	from, limit record.Offset
 	maxBytes    int
+	most        int // ReadOptions.Most, or maxBytes
 	generation  uint64
 	cleaned     record.Offset
 
@@ -52,7 +53,7 @@ type coldRead struct {
 // cold plans a read of one segment. The caller holds mu.
 func (l *Log) cold(dst []record.Slice, s *segment, o *ReadOptions) *coldRead {
 	c := &coldRead{
-		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, generation: l.generation, cleaned: l.cleaned,
+		l: l, from: o.From, limit: o.Limit, maxBytes: o.MaxBytes, most: max(o.Most, o.MaxBytes), generation: l.generation, cleaned: l.cleaned,
 		base: s.base, path: s.path, size: s.size, interval: l.cfg.IndexInterval, file: s.file, position: -1, once: o.Once,
 		out: dst, had: len(dst),
 	}

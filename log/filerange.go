@@ -204,7 +204,7 @@ func (c *coldRead) measure(r *FileRange) bool {
 			if skipped++; skipped > rangeSkip {
 				return false
 			}
-		case info.BaseOffset >= c.limit || r.from >= 0 && end-r.from > int64(c.maxBytes):
+		case info.BaseOffset >= c.limit, r.from >= 0 && c.position-r.from >= int64(c.maxBytes), r.from >= 0 && end-r.from > int64(c.most):
 			return r.ends(c.position, 0)
 		case info.Size < rangeBatch || !c.l.dir.pages.sendable(c.file, c.position, end):
 			complete = false

@@ -107,6 +107,29 @@ func TestARangeIsWhatAReadReturns(t *testing.T) {
 	require.Zero(t, l.dir.files.lent.Load())
 }
 
+// A range may go on to the end of the batch in which what was asked for is reached, within
+// what all of an answer may be.
+func TestARangeEndsWithABatch(t *testing.T) {
+	_, l, _, _ := rangedLog(t, Config{SegmentBytes: 1 << 20})
+	one := len(readAt(t, l, 0, 1, 1))
+	for _, c := range []struct{ maxBytes, most, batches int }{
+		{6 * one, 0, 6},
+		{6 * one, 20 * one, 6},
+		{6*one - 1, 0, 5},
+		{6*one + 1, 0, 6},
+		{6*one + 1, 20 * one, 7},
+		{7*one - 1, 20 * one, 7},
+		{7*one - 1, 7*one - 1, 6},
+		{7*one - 1, 7 * one, 7},
+		{7*one - 1, one, 6},
+	} {
+		r := l.ReadRange(ReadOptions{From: 0, Limit: 30, MaxBytes: c.maxBytes, Most: c.most, Bounded: true})
+		require.NotNil(t, r)
+		require.Equal(t, c.batches*one, r.Len(), "%+v of batches of %d bytes", c, one)
+		r.Release()
+	}
+}
+
 // There is a range of what was checked and has been in the page cache since, and of
 // nothing else.
 func TestWhenThereIsARange(t *testing.T) {

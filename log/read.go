@@ -18,6 +18,10 @@ type ReadOptions struct {
 	From, Limit record.Offset
 	// MaxBytes bounds the batches together; the first one comes whatever its size.
 	MaxBytes int
+	// Most lets a range of a file, which costs no memory, end with the batch in which
+	// MaxBytes are reached instead of before it, as long as it is no longer than this.
+	// 0: MaxBytes is all.
+	Most int
 	// Bounded is for readers who may keep what they get for as long as they please:
 	// clients. What they hold together stays within the arena's shares: up to its
 	// PinLimit they share the tail's memory, beyond it they get copies out of the
