@@ -1,6 +1,7 @@
 package consumergroup
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -24,5 +25,25 @@ func TestTargetEpoch(t *testing.T) {
 		want(int32(i+1), int32(i))
 		g.Step(time.Unix(0, 0), Event{Kind: EventAssign}, &out)
 		want(int32(i+1), int32(i+1))
+	}
+}
+
+// Members that want the same share one list, so that a target costs what it has
+// partitions, not members times topics.
+func TestMembersShareWhatTheyWant(t *testing.T) {
+	g, out := New("g"), Effects{}
+	md := &Metadata{Partitions: map[string]int32{"a": 1, "ab": 1, "b": 1}, Matches: map[string][]string{"a.*": {"a", "ab"}}}
+	for i, m := range []Member{{ID: "m1", Pattern: "a.*"}, {ID: "m2", Topics: []string{"a", "b"}}, {ID: "m3", Pattern: "a.*"}, {ID: "m4", Topics: []string{"a", "b"}}, {ID: "m5", Topics: []string{"ab"}}} {
+		m.SessionTimeout, m.RebalanceTimeout = time.Second, time.Second
+		g.Step(time.Unix(0, 0), Event{Kind: EventJoin, MemberID: m.ID, Stream: uint64(i + 1), Attach: 1, Metadata: md, Join: &m}, &out)
+	}
+	in, _ := g.input()
+	for i, want := range [][]int32{{0, 1}, {0, 2}, {0, 1}, {0, 2}, {1}} {
+		if got := in.Members[i].Topics; !slices.Equal(got, want) {
+			t.Errorf("member %d: %v, not %v", i, got, want)
+		}
+	}
+	if &in.Members[0].Topics[0] != &in.Members[2].Topics[0] || &in.Members[1].Topics[0] != &in.Members[3].Topics[0] {
+		t.Error("what is the same was resolved twice")
 	}
 }

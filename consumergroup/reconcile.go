@@ -2,6 +2,7 @@ package consumergroup
 
 import (
 	"cmp"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -121,18 +122,18 @@ func (g *Group) input() (in assignor.Input, names []string) {
 		index[name] = int32(i)
 		in.Topics = append(in.Topics, assignor.Topic{Name: name, Partitions: g.metadata.Partitions[name], Racks: g.metadata.Racks[name]})
 	}
+	wishes := map[string][]int32{} // most members want what others want: they share one list
+	var key []byte
 	for _, id := range g.order {
 		m := g.members[id]
 		am := assignor.Member{ID: m.ID, InstanceID: m.InstanceID, Rack: m.Rack}
-		for _, list := range [][]string{m.Topics, g.metadata.Matches[m.Pattern]} {
-			for _, name := range list {
-				if i, ok := index[name]; ok {
-					am.Topics = append(am.Topics, i)
-				}
-			}
+		key = m.appendWish(key[:0])
+		wish, known := wishes[string(key)]
+		if !known {
+			wish = g.resolve(m, index)
+			wishes[string(key)] = wish
 		}
-		slices.Sort(am.Topics)
-		am.Topics = slices.Compact(am.Topics)
+		am.Topics = wish
 		for _, p := range sorted(m.target) {
 			if i, ok := index[p.Topic]; ok {
 				am.Owned = append(am.Owned, assignor.Partition{Topic: i, Partition: p.Partition})
@@ -141,6 +142,28 @@ func (g *Group) input() (in assignor.Input, names []string) {
 		in.Members = append(in.Members, am)
 	}
 	return in, names
+}
+
+// resolve returns the topics that m subscribes to, by index, ascending.
+func (g *Group) resolve(m *member, index map[string]int32) (wish []int32) {
+	for _, list := range [][]string{m.Topics, g.metadata.Matches[m.Pattern]} {
+		for _, name := range list {
+			if i, ok := index[name]; ok {
+				wish = append(wish, i)
+			}
+		}
+	}
+	slices.Sort(wish)
+	return slices.Compact(wish)
+}
+
+// appendWish appends what tells subscriptions apart.
+func (m *member) appendWish(b []byte) []byte {
+	b = append(binary.AppendUvarint(b, uint64(len(m.Pattern))), m.Pattern...)
+	for _, topic := range m.Topics {
+		b = append(binary.AppendUvarint(b, uint64(len(topic))), topic...)
+	}
+	return b
 }
 
 // KnownAssignor reports whether a member may ask for an assignor of that name;

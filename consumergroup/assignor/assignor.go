@@ -34,7 +34,7 @@ type Member struct {
 	ID         string
 	InstanceID string // of a static member; takes the place of ID in orderings
 	Rack       string
-	Topics     []int32     // indexes into Input.Topics, ascending, each once
+	Topics     []int32     // indexes into Input.Topics, ascending, each once; members may share one list
 	Owned      []Partition // what it has now; unknown, foreign and doubly claimed ones are let go
 }
 
@@ -103,6 +103,9 @@ func (in Input) validate() error {
 	}
 	for i := range in.Members {
 		m := &in.Members[i]
+		if i > 0 && sharedTopics(m.Topics, in.Members[i-1].Topics) {
+			continue
+		}
 		last := int32(-1)
 		for _, t := range m.Topics {
 			if t <= last || int(t) >= len(in.Topics) {
@@ -113,6 +116,13 @@ func (in Input) validate() error {
 	}
 	return nil
 }
+
+// sharedTopics reports whether two subscriptions are one list, which costs nothing to tell.
+func sharedTopics(a, b []int32) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+func sameTopics(a, b []int32) bool { return sharedTopics(a, b) || slices.Equal(a, b) }
 
 // order returns the indexes of the members, ascending by key.
 func (in Input) order() []int {

@@ -27,7 +27,7 @@ func AssignUniform(in Input) (Assignment, error) {
 type uniform struct {
 	in    Input
 	order []int
-	subs  [][]int // members of each topic, in order
+	subs  [][]int // members of each topic, in order; of assignMixed
 	owner [][]int // by topic and partition; -1: free
 	out   Assignment
 }
@@ -38,7 +38,6 @@ const free = -1
 // member subscribes to it, and no member before it in order claims it.
 func newUniform(in Input) *uniform {
 	u := &uniform{in: in, order: in.order(), owner: make([][]int, len(in.Topics)), out: make(Assignment, len(in.Members))}
-	u.subs = in.subscribers(u.order)
 	for t := range in.Topics {
 		u.owner[t] = make([]int, in.Topics[t].Partitions)
 		for p := range u.owner[t] {
@@ -73,7 +72,7 @@ func (u *uniform) give(m int, p Partition) {
 // equal reports whether all members have the same subscription.
 func (u *uniform) equal() bool {
 	for i := 1; i < len(u.in.Members); i++ {
-		if !slices.Equal(u.in.Members[i].Topics, u.in.Members[0].Topics) {
+		if !sameTopics(u.in.Members[i].Topics, u.in.Members[0].Topics) {
 			return false
 		}
 	}
@@ -175,6 +174,7 @@ func (u *uniform) fill(quota, extra int) {
 
 // assignMixed serves members whose subscriptions differ.
 func (u *uniform) assignMixed() {
+	u.subs = u.in.subscribers(u.order)
 	topics := make([]int32, 0, len(u.in.Topics))
 	for t := range u.in.Topics {
 		if len(u.subs[t]) > 0 {

@@ -32,7 +32,8 @@ func compilePattern(pattern string) (*regexp.Regexp, *api.Error) {
 	if cost := patternCost(parsed); cost > maxPatternCost {
 		return nil, api.Errorf(api.CodeInvalidPattern, "the topic pattern costs %d steps, at most %d are allowed: repeat less", cost, maxPatternCost)
 	}
-	re, err := regexp.Compile("^(?:" + pattern + ")$")
+	// Written anew: a quotation (\Q) may be left open, and must not swallow what is added.
+	re, err := regexp.Compile("^(?:" + parsed.String() + ")$")
 	if err != nil {
 		return nil, api.Errorf(api.CodeInvalidPattern, "the topic pattern does not compile as RE2: %w", err)
 	}
