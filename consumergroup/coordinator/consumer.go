@@ -31,6 +31,9 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHe
 	if err != nil {
 		return nil, err
 	}
+	if err := c.patterns.prepare(req.Pattern); err != nil {
+		return nil, err
+	}
 	return call(ctx, s, func(reply func(*api.ConsumerHeartbeatResult, error)) {
 		if ctx.Err() != nil { // a join of long ago must not seem to be a new one
 			reply(nil, ctx.Err())

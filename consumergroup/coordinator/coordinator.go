@@ -35,7 +35,7 @@ func New(cfg Config) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{cfg: cfg, progress: newProgress(), patterns: &patterns{}, shards: map[int32]*shard{}}
+	c := &Coordinator{cfg: cfg, progress: newProgress(), patterns: &patterns{topics: cfg.Topics}, shards: map[int32]*shard{}}
 	c.room.limit = int64(cfg.MaxCommitBytes)
 	return c, nil
 }

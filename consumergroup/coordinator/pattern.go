@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/penstock/penstock/broker/api"
@@ -15,9 +14,8 @@ import (
 // Bounds of a topic pattern. The cost is about the number of instructions of the
 // compiled expression: RE2 matches in time proportional to it and to the name.
 const (
-	maxPatternBytes  = 4096
-	maxPatternCost   = 2000
-	maxPatternsKnown = 10_000 // in the cache
+	maxPatternBytes = 4096
+	maxPatternCost  = 1000
 )
 
 // compilePattern compiles an RE2 expression that must match a whole topic name.
@@ -59,60 +57,6 @@ func patternCost(re *syntax.Regexp) int {
 	return cost
 }
 
-// matched is what a pattern matched in the topics of now.
-type matched struct {
-	topics     []string
-	partitions []int32
-}
-
-// patterns remembers what the patterns of all groups match, until topics change:
-// each is looked at once, however many groups and members have it. Its methods
-// may be called concurrently.
-type patterns struct {
-	mu      sync.Mutex // guards the rest
-	changes uint64     // how often topics changed
-	known   map[string]*matched
-}
-
-// topicsChanged forgets everything.
-func (p *patterns) topicsChanged() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.changes++
-	p.known = nil
-}
-
-// match returns the topics that a pattern matches. Patterns were checked when
-// they came; one of a log that another version wrote, and that this one does not
-// accept, matches nothing.
-func (p *patterns) match(pattern string, topics Topics) *matched {
-	p.mu.Lock()
-	m, changes := p.known[pattern], p.changes
-	p.mu.Unlock()
-	if m != nil {
-		return m
-	}
-	m = &matched{}
-	if re, err := compilePattern(pattern); err == nil {
-		for topic, n := range topics.All() {
-			if re.MatchString(topic) {
-				m.topics = append(m.topics, topic)
-				m.partitions = append(m.partitions, n)
-			}
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.changes != changes {
-		return m // it may be of before the change
-	}
-	if p.known == nil || len(p.known) >= maxPatternsKnown {
-		p.known = map[string]*matched{}
-	}
-	p.known[pattern] = m
-	return m
-}
-
 // savePatterns writes what the patterns of a group match, when that is news: of
 // the topics, or because members came or went.
 func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metadata) {
@@ -121,7 +65,7 @@ func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metada
 	}
 	_, subscribed := g.machine.Subscriptions()
 	for _, pattern := range subscribed {
-		topics := s.patterns.match(pattern, s.cfg.Topics).topics
+		topics := s.patterns.match(pattern).topics
 		if before, written := g.patterns[pattern]; written && slices.Equal(before, topics) {
 			continue
 		}
@@ -160,7 +104,7 @@ func (s *shard) metadata(g *group, joining *consumergroup.Member) *consumergroup
 		}
 	}
 	for _, pattern := range patterns {
-		m := s.patterns.match(pattern, s.cfg.Topics)
+		m := s.patterns.match(pattern)
 		for i, topic := range m.topics {
 			md.Partitions[topic] = m.partitions[i]
 			if id := s.topicID(topic); !id.IsZero() {

@@ -88,6 +88,9 @@ func (c *Coordinator) Session(ctx context.Context, join api.JoinGroup, in <-chan
 	if err != nil {
 		return err
 	}
+	if err := c.patterns.prepare(m.Pattern); err != nil {
+		return err
+	}
 	ses := &session{
 		stream:   c.streams.Add(1),
 		interval: max(m.SessionTimeout.Milliseconds()/3, 10),

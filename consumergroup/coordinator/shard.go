@@ -193,6 +193,9 @@ func (s *shard) startLoad(after time.Duration) {
 		}
 		began := time.Now()
 		l, err := load(s.ctx, s.log)
+		if err == nil {
+			s.patterns.prepareLoaded(l)
+		}
 		s.loadedc <- loadResult{l, began, err}
 	})
 }
