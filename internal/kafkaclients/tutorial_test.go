@@ -3,7 +3,6 @@ package kafkaclients
 import (
 	"bufio"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -42,5 +41,5 @@ func startDev(t *testing.T) {
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err, "penstock dev has ended; it needs port 9092")
-	require.True(t, strings.Contains(line, "kafka 127.0.0.1:9092"), line)
+	require.Contains(t, line, "kafka 127.0.0.1:9092")
 }
