@@ -22,19 +22,20 @@ type Broker struct {
 	logger *slog.Logger
 	table  *table
 
-	brokerEpoch int64
-	cleanEpoch  int64             // of the marker found at the start; -1: none
-	traffic     replica.Traffic   // what producers and in-sync replicas wait for
-	server      *replica.Server   // the leader's side of replication
-	follower    *replica.Follower // the follower's side
-	proposer    *proposer
-	coordinator *coordinator.Coordinator
-	producerIDs *producerIDs
-	offsets     offsetsCreator
-	metrics     *metrics
-	cleaner     *cleaner
-	scrubber    *scrubber
-	applied     *applied
+	brokerEpoch  int64
+	cleanEpoch   int64             // of the marker found at the start; -1: none
+	traffic      replica.Traffic   // what producers and in-sync replicas wait for
+	server       *replica.Server   // the leader's side of replication
+	follower     *replica.Follower // the follower's side
+	proposer     *proposer
+	coordinator  *coordinator.Coordinator
+	producerIDs  *producerIDs
+	offsets      offsetsCreator
+	metrics      *metrics
+	groupMetrics *groupMetrics
+	cleaner      *cleaner
+	scrubber     *scrubber
+	applied      *applied
 
 	admission *admission
 	// short are the fetches that wait for memory.
@@ -80,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	b.proposer = newProposer(b)
 	b.producerIDs = newProducerIDs(cfg)
 	b.offsets.turn = make(chan struct{}, 1)
-	b.metrics = newMetrics(b)
+	b.metrics, b.groupMetrics = newMetrics(b), newGroupMetrics(b)
 	b.cleaner = newCleaner(b)
 	b.scrubber = newScrubber(b)
 	var err error
@@ -91,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}); err != nil {
 		return nil, errors.Join(err, cfg.Dir.Close(-1))
 	}
-	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner), cfg.Registry.Register(b.scrubber), cfg.Registry.Register(newGroupMetrics(b))); err != nil {
+	if err := errors.Join(cfg.Registry.Register(b.metrics), cfg.Registry.Register(b.cleaner), cfg.Registry.Register(b.scrubber), cfg.Registry.Register(b.groupMetrics)); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: metrics: %w", err), b.abandon())
 	}
 	if err := b.join(ctx); err != nil {
@@ -146,9 +147,11 @@ func (b *Broker) join(ctx context.Context) error {
 func (b *Broker) abandon() error {
 	b.stop()
 	b.cfg.Registry.Unregister(b.metrics)
+	b.cfg.Registry.Unregister(b.groupMetrics)
 	b.cfg.Registry.Unregister(b.cleaner)
 	b.cfg.Registry.Unregister(b.scrubber)
 	err := b.coordinator.Close()
+	b.groupMetrics.close()
 	if b.server != nil {
 		err = errors.Join(err, b.server.Close())
 	}
@@ -210,12 +213,14 @@ func (b *Broker) close() error {
 	b.cancel()
 	b.wg.Wait()
 	err := b.coordinator.Close()
+	b.groupMetrics.close()
 	err = errors.Join(err, b.follower.Close(), b.server.Close())
 	for _, l := range b.table.all() {
 		l.stop()
 	}
 	b.drains.Wait()
 	b.cfg.Registry.Unregister(b.metrics)
+	b.cfg.Registry.Unregister(b.groupMetrics)
 	b.cfg.Registry.Unregister(b.cleaner)
 	b.cfg.Registry.Unregister(b.scrubber)
 	return errors.Join(err, b.cfg.Dir.Close(b.brokerEpoch))

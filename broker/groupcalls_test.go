@@ -34,6 +34,24 @@ type confirming struct {
 	err   error
 	then  *metadata.Image // what is known once it has
 	asked int
+	gate  atomic.Pointer[chan struct{}] // not nil: who looks at the image waits for it to close
+}
+
+func (c *confirming) Image() *metadata.Image {
+	if gate := c.gate.Load(); gate != nil {
+		<-*gate
+	}
+	return c.im
+}
+
+// stall has those who look at the image wait.
+func (c *confirming) stall() (release func()) {
+	gate := make(chan struct{})
+	c.gate.Store(&gate)
+	return func() {
+		c.gate.Store(nil)
+		close(gate)
+	}
 }
 
 func (c *confirming) ReadBarrier(context.Context) error {
@@ -63,7 +81,7 @@ func groupBroker(t *testing.T) (b *Broker, images *confirming, lapse func()) {
 			}
 			return now
 		},
-	}, table: newTable(), stopping: make(chan struct{})}
+	}, table: newTable(), stopping: make(chan struct{}), logger: slog.New(slog.DiscardHandler)}
 	var err error
 	b.coordinator, err = coordinator.New(coordinator.Config{NodeID: 1, Topics: groupTopics{images}, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)

@@ -146,7 +146,9 @@ type PartitionLag struct {
 	Committed     int64 // -1: nothing committed
 	LogStart      int64
 	HighWatermark int64
-	Lag           int64 // records between the committed offset and the high watermark
+	// Lag is the records between the committed offset and the high watermark; from the log
+	// start where nothing is committed and a member owns the partition.
+	Lag int64
 	// Time is for how long the next record to be read has been readable. AtLeast:
 	// for longer, the coordinator does not know the time before.
 	Time     time.Duration

@@ -156,11 +156,13 @@ type PartitionLag struct {
 	Committed     record.Offset
 	LogStart      record.Offset
 	HighWatermark record.Offset
-	Lag           int64 // records
-	LagTime       int64 // ms for which the next record to be read has been readable
-	AtLeast       bool  // LagTime is a lower bound
-	Age           int64 // ms since the leader said so
-	MemberID      string
+	// Lag is in records: from the committed offset, or from the log start where nothing is
+	// committed and a member owns the partition.
+	Lag      int64
+	LagTime  int64 // ms for which the next record to be read has been readable
+	AtLeast  bool  // LagTime is a lower bound
+	Age      int64 // ms since the leader said so
+	MemberID string
 }
 
 // GroupLag is the lag of one group.

@@ -16,28 +16,49 @@ import (
 
 // groupJSON is the output of `group describe -o json`.
 type groupJSON struct {
-	Group       string       `json:"group"`
-	Type        string       `json:"type"`
-	State       string       `json:"state"`
-	Epoch       int32        `json:"epoch"`
-	Assignor    string       `json:"assignor"`
-	Coordinator int32        `json:"coordinator"`
-	Lag         int64        `json:"lag"` // of all partitions whose lag is known
-	Members     []memberJSON `json:"members"`
-	Offsets     []lagJSON    `json:"offsets"`
+	Group       string `json:"group"`
+	Type        string `json:"type"`
+	State       string `json:"state"`
+	Epoch       int32  `json:"epoch"`
+	Assignor    string `json:"assignor"`
+	Coordinator int32  `json:"coordinator"`
+	lagSum
+
+	Topics  []topicLagJSON `json:"topics"`
+	Members []memberJSON   `json:"members"`
+	Offsets []lagJSON      `json:"offsets"`
+}
+
+// lagSum is how far behind the group is in several partitions: the records of all, and
+// the time of the one that is farthest behind, as far as they are known. -1: no time is.
+type lagSum struct {
+	Lag     int64   `json:"lag"`
+	Seconds float64 `json:"lag_seconds"`
+}
+
+func noLag() lagSum { return lagSum{Seconds: -1} }
+
+func (s *lagSum) add(l *client.PartitionLag) {
+	s.Lag, s.Seconds = s.Lag+max(l.Lag, 0), max(s.Seconds, seconds(l.Time))
+}
+
+type topicLagJSON struct {
+	Topic string `json:"topic"`
+	lagSum
 }
 
 type memberJSON struct {
-	MemberID   string   `json:"member_id"`
-	InstanceID string   `json:"instance_id,omitempty"`
-	ClientID   string   `json:"client_id"`
-	Host       string   `json:"host"`
-	Rack       string   `json:"rack,omitempty"`
-	Epoch      int32    `json:"epoch"`
-	Lag        int64    `json:"lag"`
-	Assigned   []string `json:"assigned"`
-	Topics     []string `json:"topics"`
-	Pattern    string   `json:"pattern,omitempty"`
+	MemberID   string `json:"member_id"`
+	InstanceID string `json:"instance_id,omitempty"`
+	ClientID   string `json:"client_id"`
+	Host       string `json:"host"`
+	Rack       string `json:"rack,omitempty"`
+	Epoch      int32  `json:"epoch"`
+	lagSum
+
+	Assigned []string `json:"assigned"`
+	Topics   []string `json:"topics"`
+	Pattern  string   `json:"pattern,omitempty"`
 }
 
 // lagJSON is how far behind the group is in a partition: -1 where unknown.
@@ -60,7 +81,8 @@ func newGroupDescribe(s *shared) *cobra.Command {
 		Use: "describe GROUP", Short: "Show a group's members, offsets and lag", Args: exactArgs("GROUP"),
 		Long: "Shows a group's members, its committed offsets, and its lag in records and in time, as its coordinator knows\n" +
 			"them: leaders tell it every second, and AGE is how long ago. BEHIND is for how long the next record to be read\n" +
-			"has been readable; with a + for at least as long.",
+			"has been readable; with a + for at least as long. What a member owns and has not committed is behind from the log start.\n" +
+			"LAG of a member or a topic is the sum of its partitions, BEHIND the longest.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if interval < 100*time.Millisecond {
 				return usagef("--interval is %s, want 100ms or more", interval)
@@ -120,27 +142,36 @@ func describeGroup(ctx context.Context, a *client.Admin, name string) (*groupJSO
 	}
 	out := &groupJSON{
 		Group: g.Group, Type: g.Type, State: g.State, Epoch: g.Epoch, Assignor: g.Assignor, Coordinator: g.Coordinator,
-		Members: []memberJSON{}, Offsets: []lagJSON{},
+		lagSum: noLag(), Topics: []topicLagJSON{}, Members: []memberJSON{}, Offsets: []lagJSON{},
 	}
 	lags, err := freshLags(ctx, a, g.Lags)
 	if err != nil {
 		return nil, err
 	}
-	members := map[string]int64{}
-	for _, l := range lags {
+	members := map[string]*lagSum{}
+	for i := range lags {
+		l := &lags[i]
 		out.Offsets = append(out.Offsets, lagJSON{
 			Topic: l.Topic, Partition: l.Partition, Committed: l.Committed, End: l.HighWatermark, Lag: l.Lag,
 			Seconds: seconds(l.Time), AtLeast: l.AtLeast, Age: seconds(l.Age), Member: l.MemberID,
 		})
-		if l.Lag > 0 {
-			out.Lag += l.Lag
-			members[l.MemberID] += l.Lag
+		if n := len(out.Topics); n == 0 || out.Topics[n-1].Topic != l.Topic { // they come by topic
+			out.Topics = append(out.Topics, topicLagJSON{l.Topic, noLag()})
+		}
+		if members[l.MemberID] == nil {
+			members[l.MemberID] = new(noLag())
+		}
+		for _, sum := range []*lagSum{&out.lagSum, &out.Topics[len(out.Topics)-1].lagSum, members[l.MemberID]} {
+			sum.add(l)
 		}
 	}
 	for _, m := range g.Members {
 		row := memberJSON{
 			MemberID: m.MemberID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, Rack: m.Rack, Epoch: m.MemberEpoch,
-			Lag: members[m.MemberID], Assigned: []string{}, Topics: m.Topics, Pattern: m.Pattern,
+			lagSum: noLag(), Assigned: []string{}, Topics: m.Topics, Pattern: m.Pattern,
+		}
+		if sum := members[m.MemberID]; sum != nil {
+			row.lagSum = *sum
 		}
 		for _, tp := range m.Assigned {
 			row.Assigned = append(row.Assigned, tp.String())
@@ -162,27 +193,42 @@ func freshLags(ctx context.Context, a *client.Admin, lags []client.PartitionLag)
 	if len(unknown) == 0 {
 		return lags, nil
 	}
-	found, err := a.ListOffsets(ctx, client.Latest(), unknown...)
+	starts, err := whereIs(ctx, a, client.Earliest(), unknown)
 	if err != nil {
 		return nil, err
 	}
-	ends := map[client.TopicPartition]int64{}
-	for _, f := range found {
-		if f.Err == nil {
-			ends[f.TopicPartition] = f.Offset
-		}
+	ends, err := whereIs(ctx, a, client.Latest(), unknown)
+	if err != nil {
+		return nil, err
 	}
 	for i := range lags {
-		end, ok := ends[lags[i].TopicPartition]
-		if !ok {
+		l := &lags[i]
+		start, begins := starts[l.TopicPartition]
+		end, ends := ends[l.TopicPartition]
+		if !begins || !ends {
 			continue
 		}
-		lags[i].HighWatermark, lags[i].Age = end, 0
-		if lags[i].Committed >= 0 {
-			lags[i].Lag = max(end-lags[i].Committed, 0)
+		l.LogStart, l.HighWatermark, l.Age = start, end, 0
+		if l.Committed >= 0 || l.MemberID != "" {
+			l.Lag = max(end-max(l.Committed, start), 0)
 		}
 	}
 	return lags, nil
+}
+
+// whereIs looks an offset up; partitions that nobody leads at the moment are left out.
+func whereIs(ctx context.Context, a *client.Admin, where client.Offset, parts []client.TopicPartition) (map[client.TopicPartition]int64, error) {
+	found, err := a.ListOffsets(ctx, where, parts...)
+	if err != nil {
+		return nil, err
+	}
+	out := map[client.TopicPartition]int64{}
+	for _, f := range found {
+		if f.Err == nil {
+			out[f.TopicPartition] = f.Offset
+		}
+	}
+	return out, nil
 }
 
 // seconds is -1 for what is not known.
@@ -194,12 +240,25 @@ func seconds(d time.Duration) float64 {
 }
 
 func printGroup(w io.Writer, g *groupJSON) error {
-	fmt.Fprintf(w, "%s: %s, epoch %d, assignor %s, coordinator %s, lag %d\n\n", g.Group, g.State, g.Epoch, g.Assignor, nodeName(g.Coordinator), g.Lag)
+	fmt.Fprintf(w, "%s: %s, epoch %d, assignor %s, coordinator %s, lag %d, behind %s\n\n",
+		g.Group, g.State, g.Epoch, g.Assignor, nodeName(g.Coordinator), g.Lag, duration(g.Seconds))
 	if len(g.Members) > 0 {
 		err := table(w, func(row func(...any)) {
-			row("MEMBER", "CLIENT", "HOST", "EPOCH", "LAG", "ASSIGNED")
+			row("MEMBER", "CLIENT", "HOST", "EPOCH", "LAG", "BEHIND", "ASSIGNED")
 			for _, m := range g.Members {
-				row(m.MemberID, m.ClientID, m.Host, m.Epoch, m.Lag, strings.Join(m.Assigned, " "))
+				row(m.MemberID, m.ClientID, m.Host, m.Epoch, m.Lag, duration(m.Seconds), strings.Join(m.Assigned, " "))
+			}
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	if len(g.Topics) > 1 {
+		err := table(w, func(row func(...any)) {
+			row("TOPIC", "LAG", "BEHIND")
+			for _, t := range g.Topics {
+				row(t.Topic, t.Lag, duration(t.Seconds))
 			}
 		})
 		if err != nil {

@@ -35,6 +35,7 @@ func (s *shard) uses(g *group, topic string) *topicUse {
 		id, _ := s.cfg.Topics.Topic(topic)
 		use = &topicUse{id: id, groups: map[*group]struct{}{}}
 		s.topicUse[topic] = use
+		s.progress.want(id)
 	}
 	use.groups[g] = struct{}{}
 	return use
@@ -106,6 +107,7 @@ func (s *shard) dropOffsetsOfOther(now time.Time, topic string) {
 		return
 	}
 	use.id, use.stale = id, false
+	s.progress.want(id)
 	for g := range use.groups {
 		if s.groups[g.id] == g {
 			waits := s.drop(now, g, func(tp api.TopicPartition, c committed) bool {

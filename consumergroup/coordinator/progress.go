@@ -3,6 +3,7 @@ package coordinator
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,9 @@ import (
 type progress struct {
 	mu         sync.Mutex // guards the rest
 	partitions map[progressKey]*partitionProgress
-	heard      map[int32]time.Time // when each broker last said that what it told is still so
-	cleaned    time.Time           // when topics that are gone were last looked for
+	wanted     map[api.TopicID]struct{} // topics whose offsets are dated
+	heard      map[int32]time.Time      // when each broker last said that what it told is still so
+	cleaned    time.Time                // when topics that are gone were last looked for
 }
 
 // cleanEvery is how often topics that are gone are looked for.
@@ -29,7 +31,7 @@ type progressKey struct {
 }
 
 // partitionProgress remembers how the watermark rose, so that an offset can be
-// dated. Old marks are thinned out: of those that are n seconds old there is
+// dated; of a topic that no group here reads, only where it is. Old marks are thinned out: of those that are n seconds old there is
 // about one every n/16 seconds.
 type partitionProgress struct {
 	node     int32
@@ -48,7 +50,20 @@ type mark struct {
 const maxMarks = 160
 
 func newProgress() *progress {
-	return &progress{partitions: map[progressKey]*partitionProgress{}, heard: map[int32]time.Time{}}
+	return &progress{
+		partitions: map[progressKey]*partitionProgress{}, wanted: map[api.TopicID]struct{}{}, heard: map[int32]time.Time{},
+	}
+}
+
+// want says that a group here has offsets of a topic, or members that read it: from now
+// on they can be dated.
+func (p *progress) want(topic api.TopicID) {
+	if topic.IsZero() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted[topic] = struct{}{}
 }
 
 // take notes what a broker told of the partitions that it leads.
@@ -68,9 +83,15 @@ func (p *progress) take(now time.Time, node int32, list []api.PartitionProgress)
 			continue // a leader of the past
 		}
 		known.node, known.epoch, known.logStart = node, l.LeaderEpoch, l.LogStart
+		if _, wanted := p.wanted[l.TopicID]; !wanted && len(known.marks) > 0 && known.high() != l.HighWatermark {
+			known.marks = known.marks[:0]
+		}
 		known.rise(now, l.HighWatermark)
 	}
 }
+
+// high is the newest watermark. There is one once a leader has told anything.
+func (p *partitionProgress) high() record.Offset { return p.marks[len(p.marks)-1].high }
 
 // rise adds a mark. A watermark that fell (a new leader does not know it yet, or
 // an unclean election) takes back the marks above it.
@@ -121,22 +142,27 @@ func (p *progress) clean(now time.Time, topics Topics) {
 			delete(p.partitions, key)
 		}
 	}
+	maps.DeleteFunc(p.wanted, func(topic api.TopicID, _ struct{}) bool { return !live[topic] })
 }
 
-// lag fills in what is known about l beside the committed offset.
+// lag fills in what is known about l beside the committed offset. Who owns a partition
+// and has not committed yet has all of it before him.
 func (p *progress) lag(now time.Time, topic api.TopicID, l *api.PartitionLag) {
 	l.LogStart, l.HighWatermark, l.Lag, l.LagTime, l.Age = record.UnknownOffset, record.UnknownOffset, -1, -1, -1
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !topic.IsZero() {
+		p.wanted[topic] = struct{}{}
+	}
 	known := p.partitions[progressKey{topic, l.Partition}]
 	if known == nil {
 		return
 	}
-	high := known.marks[len(known.marks)-1].high
+	high := known.high()
 	l.LogStart, l.HighWatermark = known.logStart, high
 	l.Age = now.Sub(p.heard[known.node]).Milliseconds()
-	if l.Committed < 0 {
-		return
+	if l.Committed < 0 && l.MemberID == "" {
+		return // nobody is behind
 	}
 	next := max(l.Committed, known.logStart)
 	l.Lag, l.LagTime = int64(max(high-next, 0)), 0

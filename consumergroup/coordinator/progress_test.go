@@ -76,8 +76,16 @@ func TestLag(t *testing.T) {
 		}
 		m := b.member(api.JoinGroup{Group: "h", ClientID: "c"}).start()
 		synctest.Wait()
-		if l := b.lagOf(t, "h"); l.Committed != -1 || l.MemberID != m.last().MemberID || l.Lag != -1 || l.HighWatermark != 17 {
+		if l := b.lagOf(t, "h"); l.Committed != -1 || l.MemberID != m.last().MemberID || l.Lag != 17 || l.HighWatermark != 17 {
+			t.Fatalf("who has committed nothing has all before him: %+v", l)
+		}
+		b.tell(4, 12, 17)
+		if l := b.lagOf(t, "h"); l.Lag != 5 || l.LagTime != 7000 {
 			t.Fatalf("%+v", l)
+		}
+		time.Sleep(4 * time.Second)
+		if l := b.lagOf(t, "h"); l.LagTime != 11000 {
+			t.Fatalf("a member that stands still from the first record on: %+v", l)
 		}
 		lags, err := b.c.Lags(t.Context())
 		if err != nil || len(lags) != 2 || lags[0].Group != "g" || lags[0].Lags[0].Lag != 2 || lags[1].Members != 1 {
@@ -123,6 +131,48 @@ func TestLagHistoryIsThin(t *testing.T) {
 			if got := b.lagOf(t, "g").LagTime / 1000; got < age-age/8-1 || got > age+1 {
 				t.Errorf("dated %d s, is %d s", got, age)
 			}
+		}
+		b.close()
+	})
+}
+
+// Of what no group here reads only the end is kept, of all the rest a history; and of
+// what nobody owns and nobody committed, no lag.
+func TestLagHistoryIsOfWhatIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		id, _ := b.topics.Topic("a")
+		marks := func() int { return len(b.c.progress.partitions[progressKey{id, 0}].marks) }
+		high := record.Offset(0)
+		tell := func(seconds int) {
+			for range seconds {
+				high++
+				b.tell(1, 0, high)
+				time.Sleep(time.Second)
+			}
+		}
+		tell(100)
+		if n := marks(); n != 1 {
+			t.Fatalf("%d marks of a partition that nobody reads", n)
+		}
+		mustCommit(t, b.c, adminCommit("g", 0, 0))
+		tell(10)
+		if n := marks(); n != 11 {
+			t.Fatalf("%d marks", n)
+		}
+		mustCommit(t, b.c, adminCommit("g", 0, 105))
+		if l := b.lagOf(t, "g"); l.Lag != 5 || l.LagTime != 5000 || l.AtLeast {
+			t.Fatalf("%+v", l)
+		}
+		mustCommit(t, b.c, adminCommit("g", 0, 50))
+		if l := b.lagOf(t, "g"); l.Lag != 60 || l.LagTime != 11000 || !l.AtLeast {
+			t.Fatalf("what came before is dated at least: %+v", l)
+		}
+		l := api.PartitionLag{TopicPartition: api.TopicPartition{Topic: "a"}, Committed: record.UnknownOffset}
+		b.c.progress.lag(time.Now(), id, &l)
+		if l.Lag != -1 {
+			t.Fatalf("%+v", l)
 		}
 		b.close()
 	})

@@ -1437,7 +1437,8 @@ type PartitionLag struct {
 	// -1, like lag and the rest: not known yet.
 	LogStart      int64 `protobuf:"varint,4,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
 	HighWatermark int64 `protobuf:"varint,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
-	// Records between the committed offset and the high watermark.
+	// Records between the committed offset and the high watermark; from the log
+	// start where nothing is committed and a member owns the partition.
 	Lag int64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
 	// For how long the next record to be read has been readable.
 	LagMs int64 `protobuf:"varint,7,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`
