@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
@@ -35,7 +36,7 @@ func (a *Admin) PlanReset(ctx context.Context, group string, to Offset, parts ..
 }
 
 // PlanShift is PlanReset by a number of records, forward or back, from what is
-// committed; where nothing is, from the beginning.
+// committed; where nothing is, from the beginning of the log.
 func (a *Admin) PlanShift(ctx context.Context, group string, by int64, parts ...TopicPartition) ([]OffsetMove, error) {
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
@@ -43,12 +44,24 @@ func (a *Admin) PlanShift(ctx context.Context, group string, by int64, parts ...
 	if err != nil {
 		return nil, err
 	}
+	starts, err := a.ListOffsets(ctx, Earliest(), parts...)
+	if err != nil {
+		return nil, err
+	}
+	begin := make(map[TopicPartition]FoundOffset, len(starts))
+	for _, f := range starts {
+		begin[f.TopicPartition] = f
+	}
 	moves := make([]OffsetMove, len(committed))
 	for i, o := range committed {
+		from := o.Offset
+		if f := begin[o.TopicPartition]; from < 0 {
+			o.Err, from = errors.Join(o.Err, f.Err), f.Offset
+		}
 		if o.Err != nil {
 			return nil, o.Err
 		}
-		moves[i] = OffsetMove{TopicPartition: o.TopicPartition, After: max(o.Offset, 0) + by}
+		moves[i] = OffsetMove{TopicPartition: o.TopicPartition, After: from + by}
 	}
 	return a.plan(ctx, group, moves)
 }

@@ -153,6 +153,19 @@ func TestResetOffsets(t *testing.T) {
 		_, err = admin.ApplyReset(t.Context(), "g", plan)
 		require.NoError(t, err)
 	}
+	// Where nothing is committed it is from the beginning of the log, not from offset 0.
+	c.mu.Lock()
+	c.topics["t"][0].start = 5
+	c.mu.Unlock()
+	c.group.mu.Lock()
+	delete(c.group.committed, tp("t", 0))
+	c.group.mu.Unlock()
+	for by, want := range map[int64]OffsetMove{2: {After: 7}, -2: {After: 5, Clamped: true}, 9: {After: 10, Clamped: true}} {
+		plan, err := admin.PlanShift(t.Context(), "g", by, tp("t", 0))
+		require.NoError(t, err)
+		require.Equal(t, want.After, plan[0].After, "by %d", by)
+		require.Equal(t, want.Clamped, plan[0].Clamped, "by %d", by)
+	}
 	c.group.inUse = true
 	_, err := admin.PlanReset(t.Context(), "g", Earliest(), tp("t", 0))
 	require.Equal(t, CodeGroupNotEmpty, CodeOf(err))

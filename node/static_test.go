@@ -84,7 +84,7 @@ func TestTwoKafkaMembersOfOneStaticID(t *testing.T) {
 		p.Name, p.Metadata = "range", new(kmsg.ConsumerMemberMetadata).AppendTo(nil)
 		for {
 			req := kmsg.NewPtrJoinGroupRequest()
-			req.Group, req.InstanceID, req.ProtocolType, req.MemberID = "g", kmsg.StringPtr("i"), "consumer", member
+			req.Group, req.InstanceID, req.ProtocolType, req.MemberID = "g", new("i"), "consumer", member
 			req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 30_000, 30_000
 			req.Protocols = append(req.Protocols, p)
 			resp := request(req).(*kmsg.JoinGroupResponse) //nolint:forcetypeassert // It answers that.
@@ -98,14 +98,13 @@ func TestTwoKafkaMembersOfOneStaticID(t *testing.T) {
 	newer, _ := join()
 	require.NotEqual(t, older, newer)
 	beat := kmsg.NewPtrHeartbeatRequest()
-	beat.Group, beat.InstanceID, beat.MemberID, beat.Generation = "g", kmsg.StringPtr("i"), older, generation
+	beat.Group, beat.InstanceID, beat.MemberID, beat.Generation = "g", new("i"), older, generation
 	require.ErrorIs(t, kerr.ErrorForCode(request(beat).(*kmsg.HeartbeatResponse).ErrorCode), kerr.FencedInstanceID) //nolint:forcetypeassert // It answers that.
 	commit := kmsg.NewPtrOffsetCommitRequest()
-	commit.Group, commit.InstanceID, commit.MemberID, commit.Generation = "g", kmsg.StringPtr("i"), older, generation
+	commit.Group, commit.InstanceID, commit.MemberID, commit.Generation = "g", new("i"), older, generation
 	topic, part := kmsg.NewOffsetCommitRequestTopic(), kmsg.NewOffsetCommitRequestTopicPartition()
 	topic.Topic, topic.Partitions = "t", append(topic.Partitions, part)
 	commit.Topics = append(commit.Topics, topic)
 	committed := request(commit).(*kmsg.OffsetCommitResponse) //nolint:forcetypeassert // It answers that.
 	require.ErrorIs(t, kerr.ErrorForCode(committed.Topics[0].Partitions[0].ErrorCode), kerr.FencedInstanceID)
 }
-

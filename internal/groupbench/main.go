@@ -3,8 +3,8 @@
 //
 //	join     a member joins a group of ten under load: until it reads its first
 //	         record, and the longest pause of a partition that stays where it is
-//	kill     SIGKILL of a member (`penstock consume`) with session.grace=200ms:
-//	         until its partitions are read again
+//	kill     SIGKILL of a member (`penstock consume`) with session.grace=200ms, or
+//	         what -grace says: until its partitions are read again
 //	commits  through one coordinator, flushed on three disks before the answer: by
 //	         calls and on members' sessions; at full speed, of one partition and of
 //	         twelve, and at 5,000/s in an open loop
@@ -37,6 +37,7 @@ import (
 type options struct {
 	binary, dir, only string
 	short             bool
+	grace             time.Duration
 }
 
 func main() {
@@ -64,11 +65,15 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.dir, "dir", "", "where the data goes, a disk and not tmpfs (default: TMPDIR, or bin/ when that is tmpfs)")
 	f.StringVar(&o.only, "only", "", "one of "+strings.Join(names(), ", ")+"; empty: all")
 	f.BoolVar(&o.short, "short", false, "small sizes: does it work")
+	f.DurationVar(&o.grace, "grace", 200*time.Millisecond, "session.grace of the brokers; 0: their default, the members' session timeout (10s)")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q, want flags only", f.Arg(0))
+	}
+	if o.grace < 0 {
+		return nil, fmt.Errorf("-grace is %s, want 0 or more", o.grace)
 	}
 	if o.only != "" && !slices.Contains(names(), o.only) {
 		return nil, fmt.Errorf("-only is %q, want one of %s", o.only, strings.Join(names(), ", "))
@@ -121,7 +126,11 @@ func (o options) one(ctx context.Context, out io.Writer, f figure) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cluster, err := chaos.New(chaos.Options{Binary: o.binary, Dir: dir, Nodes: 3, Config: []string{"session.grace: 200ms"}})
+	var config []string
+	if o.grace > 0 {
+		config = append(config, "session.grace: "+o.grace.String())
+	}
+	cluster, err := chaos.New(chaos.Options{Binary: o.binary, Dir: dir, Nodes: 3, Config: config})
 	if err != nil {
 		return err
 	}

@@ -206,9 +206,17 @@ func kill(ctx context.Context, l *lab) error {
 				return err
 			}
 		}
-		l.say("kill: all its partitions are read again after %s (median), %s (worst) of %d kills, session.grace 200ms", percentile(took, 0.5), percentile(took, 1), len(took))
+		l.say("kill: all its partitions are read again after %s (median), %s (worst) of %d kills, session.grace %s",
+			percentile(took, 0.5), percentile(took, 1), len(took), l.graceText())
 		return nil
 	})
+}
+
+func (l *lab) graceText() string {
+	if l.grace == 0 {
+		return "not set: session timeout 10s"
+	}
+	return l.grace.String()
 }
 
 // consumeInto starts a member that is a process, whose number it is; wait returns when
