@@ -49,8 +49,39 @@ func (r *Reader) Next(rec *Record) (ok bool, err error) {
 	if r.left == 0 {
 		return false, nil
 	}
-	index := r.info.Count - r.left
 	r.left--
+	if r.plain(rec) {
+		return true, nil
+	}
+	return r.framed(rec)
+}
+
+// plain decodes the next record if it is a plain one.
+func (r *Reader) plain(rec *Record) bool {
+	b := r.c.b
+	timeDelta, offsetDelta, key, keyLen, valueLen, end := plainAt(b, r.c.pos)
+	if end == 0 {
+		return false
+	}
+	r.c.pos = end
+	rec.Offset = r.info.BaseOffset + Offset(offsetDelta)
+	rec.Timestamp = r.info.BaseTimestamp + timeDelta
+	if r.info.Attributes.LogAppendTime() {
+		rec.Timestamp = r.info.MaxTimestamp
+	}
+	rec.Key, rec.Value, rec.Headers = nil, nil, nil
+	if keyLen >= 0 {
+		rec.Key = b[key : key+keyLen : key+keyLen]
+	}
+	if valueLen >= 0 {
+		rec.Value = b[end-1-valueLen : end-1 : end-1]
+	}
+	return true
+}
+
+// framed decodes the next record, whatever it looks like.
+func (r *Reader) framed(rec *Record) (ok bool, err error) {
+	index := r.info.Count - r.left - 1
 	var f frame
 	if !r.c.next(&f) {
 		return false, r.malformed(index)

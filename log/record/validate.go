@@ -135,24 +135,22 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 
 // checkRecords walks the decompressed section. Offset deltas must rise and stay
 // within the last one; a client's are dense, because its count is the last delta
-// plus one.
+// plus one. A plain record that is surely right is stepped over; any other is taken
+// apart by checkRecord.
 func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 	c := cursor{b: section}
-	var f frame
 	last := -1
+	oldest, newest := plainTimes(info, lim)
 	for i := range int(info.Count) {
-		at := c.pos
-		if !c.next(&f) || !f.skipHeaders() {
-			return malformed("record %d of %d, at byte %d of %d, is malformed", i, info.Count, at, len(section))
+		timeDelta, offsetDelta, _, keyLen, _, end := plainAt(section, c.pos)
+		// A base of -1 or more and a short delta never wrap to a time that would pass.
+		ts := info.BaseTimestamp + timeDelta
+		if end > 0 && offsetDelta > last && offsetDelta <= int(info.LastDelta) && ts >= oldest && ts <= newest && (keyLen >= 0 || !lim.Keys) {
+			c.pos, last = end, offsetDelta
+			continue
 		}
-		if f.offsetDelta <= last || f.offsetDelta > int(info.LastDelta) {
-			return malformed("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
-		}
-		last = f.offsetDelta
-		if f.key == nil && lim.Keys {
-			return invalid(ErrNoKey, "record %d of %d; the topic is compacted, which keeps the newest record of each key", i, info.Count)
-		}
-		if err := checkTimestamp(i, f.timeDelta, info, lim); err != nil {
+		var err error
+		if last, err = checkRecord(&c, i, last, info, lim); err != nil {
 			return err
 		}
 	}
@@ -160,6 +158,22 @@ func checkRecords(section []byte, info *BatchInfo, lim Limits) error {
 		return malformed("%d bytes are left after %d records", len(section)-c.pos, info.Count)
 	}
 	return nil
+}
+
+// checkRecord checks record i, at c, which follows one with offset delta last, and
+// returns its own offset delta.
+func checkRecord(c *cursor, i, last int, info *BatchInfo, lim Limits) (int, error) {
+	var f frame
+	at := c.pos
+	switch {
+	case !c.next(&f) || !f.skipHeaders():
+		return 0, malformed("record %d of %d, at byte %d of %d, is malformed", i, info.Count, at, len(c.b))
+	case f.offsetDelta <= last || f.offsetDelta > int(info.LastDelta):
+		return 0, malformed("record %d has offset delta %d after %d; the last is %d", i, f.offsetDelta, last, info.LastDelta)
+	case f.key == nil && lim.Keys:
+		return 0, invalid(ErrNoKey, "record %d of %d; the topic is compacted, which keeps the newest record of each key", i, info.Count)
+	}
+	return f.offsetDelta, checkTimestamp(i, f.timeDelta, info, lim)
 }
 
 // checkTimestamp holds a record's timestamp within [-1, the header's maximum],
