@@ -13,7 +13,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ upgrade-e2e: build ## A cluster of earlier revisions (UPGRADE_FROM) upgraded to 
 kafka-clients: build ## Kafka clients that nobody here wrote against three processes; installs them into bin/kafkaclients
 	scripts/kafka-clients
 
+wire-clients: build ## grpcurl and a generated Python client against the gRPC API; installs them into bin/wireclients
+	scripts/wire-clients
+
 kafka-figures: build ## What the Kafka door costs beside the gRPC door and a sink, as rows of a table: NODES (1), ROUNDS (3) of MEBIBYTES (1024), BATCH (262144); PROFILES=folder
 	MEBIBYTES=$(or $(MEBIBYTES),1024) scripts/kafka-clients -v -timeout 30m -run 'TestFigures$$'
 
@@ -49,11 +52,11 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint, buf lint, buf breaki
 	$(TOOLS)/buf lint
 	$(TOOLS)/buf breaking --against proto/released.binpb
 
-modules: $(TOOLS)/golangci-lint ## The modules that `make lint` and `make test` do not see: build, vet, lint, test (Kafka's clients: make kafka-clients)
+modules: $(TOOLS)/golangci-lint ## The modules that `make lint` and `make test` do not see: build, vet, lint, test (clients: make kafka-clients wire-clients)
 	set -e; for module in bench/peers bench/report; do \
 	  (cd $$module && go build -o /dev/null ./... && go vet ./... && $(TOOLS)/golangci-lint run ./... && $(CURDIR)/scripts/gotest -timeout 2m ./...); \
 	done
-	cd internal/kafkaclients && go vet ./... && $(TOOLS)/golangci-lint run ./...
+	set -e; for module in internal/kafkaclients internal/wireclients; do (cd $$module && go vet ./... && $(TOOLS)/golangci-lint run ./...); done
 
 fuzz-corpora: ## The seed corpora of every fuzz target
 	scripts/gotest -run '^Fuzz' -timeout 2m $(UNIT)
