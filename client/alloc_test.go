@@ -194,6 +194,23 @@ func TestConsumeAllocations(t *testing.T) {
 			require.Less(t, many.bytes, uint64(manyRecords*100/20), "bytes of an answer: none of its records'")
 		})
 	}
+	t.Run("Poll/headers", func(t *testing.T) {
+		b, arena, consumed := newLaneBench(t, 1), record.NewArena(8<<20), 0
+		batch := batchOf(t, record.CodecNone, manyRecords, record.Record{
+			Value: make([]byte, 100), Headers: []record.Header{{Key: "trace", Value: []byte("1")}, {Key: "kind", Value: []byte("2")}},
+		})
+		many := costOf(t, func() {
+			b.arrives(arena, batch)
+			p, err := b.k.Poll(context.Background())
+			require.NoError(t, err)
+			for r := range p.All() {
+				consumed += len(r.Headers)
+			}
+			p.Release()
+		})
+		require.Equal(t, 203*manyRecords*2, consumed)
+		require.LessOrEqual(t, many.allocations, uint64(perAnswer+2*manyRecords/64+1), "room for 64 headers at once, and no key twice")
+	})
 	t.Run("Records", func(t *testing.T) {
 		b, arena, consumed := newLaneBench(t, 1), record.NewArena(8<<20), 0
 		consume := func(records int) func() {

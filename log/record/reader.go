@@ -9,7 +9,19 @@ type Reader struct {
 	c    cursor
 	left int32
 	buf  []byte // decompressed section, reused by Reset
+
+	headers []Header // room for those of the next records
+	// names are the header keys of earlier records, by position: producers set the same
+	// ones on every record, as a rule.
+	names []string
 }
+
+const (
+	// headerRoom is how many headers memory is taken for at once.
+	headerRoom = 64
+	// maxNames and maxNameBytes bound what a Reader remembers of header keys.
+	maxNames, maxNameBytes = 16, 64
+)
 
 // Reset starts on the batch at the beginning of b. It decompresses the records
 // into memory of its own, at most lim.MaxDecompressed bytes of it, which the next
@@ -43,8 +55,8 @@ func (r *Reader) Info() BatchInfo { return r.info }
 // Next decodes the next record into rec; ok is false after the last one. Key,
 // Value and header values point into the batch or into the reader's memory: they
 // are valid until the batch is released or Reset is called, whichever comes first.
-// Headers are allocated afresh when there are any. The error is an *InvalidError,
-// and no record follows it.
+// The list of headers and their keys are the caller's to keep. The error is an
+// *InvalidError, and no record follows it.
 func (r *Reader) Next(rec *Record) (ok bool, err error) {
 	if r.left == 0 {
 		return false, nil
@@ -96,16 +108,42 @@ func (r *Reader) framed(rec *Record) (ok bool, err error) {
 		rec.Timestamp = r.info.MaxTimestamp
 	}
 	if f.headers > 0 {
-		rec.Headers = make([]Header, f.headers)
+		rec.Headers = r.room(f.headers)
 	}
 	for i := range rec.Headers {
 		key, value, ok := f.rest.header()
 		if !ok {
 			return false, r.malformed(index)
 		}
-		rec.Headers[i] = Header{Key: string(key), Value: value}
+		rec.Headers[i] = Header{Key: r.name(i, key), Value: value}
 	}
 	return true, nil
+}
+
+// room returns n headers that no record has.
+func (r *Reader) room(n int) []Header {
+	if n > len(r.headers) {
+		r.headers = make([]Header, max(n, headerRoom))
+	}
+	h := r.headers[:n:n]
+	r.headers = r.headers[n:]
+	return h
+}
+
+// name is the key of the header at a position, in memory of its own.
+func (r *Reader) name(position int, key []byte) string {
+	if position < len(r.names) && r.names[position] == string(key) {
+		return r.names[position]
+	}
+	name := string(key)
+	switch {
+	case len(name) > maxNameBytes:
+	case position < len(r.names):
+		r.names[position] = name
+	case position == len(r.names) && position < maxNames:
+		r.names = append(r.names, name)
+	}
+	return name
 }
 
 func (r *Reader) malformed(index int32) error {
