@@ -14,7 +14,8 @@ type batch struct {
 	buf     *record.Buf     // nil until built
 	pending []pending       // records with a promise
 	count   int             // records
-	size    int             // encoded bytes, as counted in Producer.buffered
+	size    int             // encoded bytes
+	counted int             // of size, those in Producer.buffered; all once sealed
 	silent  bool            // some record has no promise
 
 	began    time.Time // first record

@@ -35,7 +35,7 @@ type partition struct {
 	index int32
 
 	led     atomic.Bool  // has a sink
-	waiting atomic.Int64 // encoded bytes not settled
+	waiting atomic.Int64 // encoded bytes not settled, as far as counted
 
 	mu       sync.Mutex // guards what follows; taken before sink.mu
 	topicID  [16]byte
@@ -104,8 +104,9 @@ func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, e
 		b.pending = append(b.pending, pending{r, promise, int32(b.count)})
 	}
 	b.count++
-	pt.waiting.Add(int64(n))
-	pt.p.buffered.Add(int64(n))
+	if began || b.size-b.counted >= pt.p.cfg.countStep() {
+		pt.count(b)
+	}
 	if began {
 		pt.open = b
 		pt.mark()
@@ -113,6 +114,16 @@ func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, e
 		pt.seal()
 	}
 	return began, nil
+}
+
+// count adds what came to b since the last time to the totals. Two contended
+// additions a record would be a tenth of Produce, so records wait until they are
+// some; a batch counts in full once it is sealed. The caller holds mu.
+func (pt *partition) count(b *batch) {
+	n := int64(b.size - b.counted)
+	b.counted = b.size
+	pt.waiting.Add(n)
+	pt.p.buffered.Add(n)
 }
 
 // refusedRecord types what the encoder says of a record.
@@ -132,6 +143,7 @@ func (pt *partition) seal() {
 	if pt.open == nil {
 		return
 	}
+	pt.count(pt.open)
 	pt.open.state = batchQueued
 	pt.queue = append(pt.queue, pt.open)
 	pt.open = nil

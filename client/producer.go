@@ -26,7 +26,7 @@ type Producer struct {
 	last     atomic.Pointer[producerTopic] // the topic of the newest record
 	closed   atomic.Bool
 	flushing atomic.Int32
-	buffered atomic.Int64 // encoded bytes without acknowledgement
+	buffered atomic.Int64 // encoded bytes without acknowledgement, as far as counted
 	room     waitList     // of those who wait for buffered to fall
 
 	mu     sync.Mutex // guards what follows

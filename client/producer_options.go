@@ -122,7 +122,8 @@ func WithBatchBytes(n int) ProducerOpt {
 }
 
 // WithMaxBufferedBytes bounds the encoded records, before compression, that have
-// no acknowledgement yet; Produce waits while they are more. Default 64 MiB.
+// no acknowledgement yet; Produce waits while they are more. The newest up to 4 KiB
+// of a partition may be left out of the count. Default 64 MiB.
 func WithMaxBufferedBytes(n int64) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.maxBuffered = n })
 }
@@ -149,6 +150,10 @@ func WithPartitioner(p Partitioner) ProducerOpt {
 func WithoutIdempotence() ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.idempotent = false })
 }
+
+// countStep is how many bytes of an open batch are left uncounted at most; small
+// batches are counted in finer steps.
+func (c *producerConfig) countStep() int { return min(4<<10, c.batchBytes/16) }
 
 func (c *producerConfig) validate() error {
 	var f faults

@@ -332,6 +332,60 @@ func TestBackpressure(t *testing.T) {
 	require.Zero(t, p.buffered.Load())
 }
 
+// The totals lag behind what is buffered by less than a step a partition, and not
+// at all in what is sealed.
+func TestCounting(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 3)
+	p := newTestProducer(t, newTestClient(t, c), WithBatchBytes(100<<10), WithPartitioner(ManualPartitioner()))
+	for i := range int32(3) {
+		require.NoError(t, p.ProduceSync(t.Context(), &Record{Topic: "t", Partition: i, Value: []byte("a")}))
+	}
+	c.brokers[0].freeze()
+	defer c.brokers[0].thaw() // Close waits for it when the test fails
+	const step = 4 << 10
+	most := 0
+	for i := range 3000 {
+		p.Produce(t.Context(), &Record{Topic: "t", Partition: int32(i % 3), Value: make([]byte, i%190)}, nil)
+		parts := p.partitions()
+		for _, part := range parts {
+			part.mu.Lock()
+		}
+		var sizes, counted, sealed []int // by partition
+		for _, part := range parts {
+			closed := 0
+			for _, b := range part.queue {
+				closed += b.size
+			}
+			all := closed
+			if part.open != nil {
+				all += part.open.size
+			}
+			sizes, counted, sealed = append(sizes, all), append(counted, int(part.waiting.Load())), append(sealed, closed)
+		}
+		buffered, total := p.buffered.Load(), 0
+		for _, part := range parts {
+			part.mu.Unlock()
+		}
+		for i := range parts {
+			total += counted[i]
+			lag := sizes[i] - counted[i]
+			require.GreaterOrEqual(t, lag, 0)
+			require.Less(t, lag, step)
+			require.GreaterOrEqual(t, counted[i], sealed[i])
+			most = max(most, lag)
+		}
+		require.EqualValues(t, total, buffered)
+	}
+	require.Greater(t, most, step/2)
+	c.brokers[0].thaw()
+	require.NoError(t, p.Flush(t.Context()))
+	require.Zero(t, p.buffered.Load())
+	for _, part := range p.partitions() {
+		require.Zero(t, part.waiting.Load())
+	}
+}
+
 func TestCloseFailsWhatItDoesNotWaitFor(t *testing.T) {
 	c := newFakeCluster(t, 1)
 	c.create("t", 1)
