@@ -29,25 +29,31 @@ const (
 	// sleeping member's session, five times that; a machine that is slow takes its time
 	// from the writer too.
 	stillness = int(2 * time.Second / loadTick)
-)
-
-// fate is what befell a consumer.
-type fate int
-
-const (
-	wellBehaved fate = iota // runs, or was asked to leave
-	killed
-	paused // slept past its session
+	// lastWords is how old what a process printed may be when it is killed or put to
+	// sleep, and be printed again by others, in records of one key as above: a second.
+	// It commits what it printed before it polls again, so that next to nothing is this
+	// old and not committed.
+	lastWords = int(time.Second / loadTick)
+	// waking is for how long a sleeper may print what it had fetched, once it is awake:
+	// soon it hears that it is no member any more.
+	waking = 3 * time.Second
 )
 
 // consumerProcess is one `penstock consume`.
 type consumerProcess struct {
 	number int
 	cmd    *exec.Cmd
+	stderr strings.Builder
 	done   chan struct{} // closed when it ended and all it printed is noted
-	fate   fate          // guarded by storm.mu
 	gone   bool          // of the storm's goroutine: it was told to end
+
+	// Guarded by storm.mu; zero: it did not happen.
+	died         time.Time // killed
+	slept, woken time.Time // stopped for longer than its session
 }
+
+// wellBehaved: it ran until it was asked to leave.
+func (p *consumerProcess) wellBehaved() bool { return p.died.IsZero() && p.slept.IsZero() }
 
 // reading is one record as a consumer printed it.
 type reading struct {
@@ -55,6 +61,20 @@ type reading struct {
 	partition int32
 	offset    int64
 	at        time.Time
+}
+
+// uncommitted: it may be that what was printed was not committed, as the process was
+// killed or put to sleep at once.
+func (r *reading) uncommitted(l *load) bool {
+	p, at := r.process, place{r.partition, r.offset}
+	return !p.died.IsZero() && l.ticks(at, r.at, p.died) < lastWords ||
+		!p.slept.IsZero() && r.at.Before(p.slept) && l.ticks(at, r.at, p.slept) < lastWords || r.drowsy()
+}
+
+// drowsy: the process had just slept, and did not know yet that its partitions are others'.
+func (r *reading) drowsy() bool {
+	p := r.process
+	return !p.slept.IsZero() && !r.at.Before(p.slept) && (p.woken.IsZero() || r.at.Before(p.woken.Add(waking)))
 }
 
 // storm is a group whose members come and go.
@@ -75,7 +95,7 @@ func (s *storm) start() {
 	p := &consumerProcess{number: len(s.processes), done: make(chan struct{})}
 	//nolint:gosec // our own binary
 	p.cmd = exec.Command("penstock", "consume", "storm", "-g", "storm", "-b", s.brokers, "-o", "{{.Partition}} {{.Offset}}")
-	p.cmd.Stderr = &strings.Builder{}
+	p.cmd.Stderr = &p.stderr
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(s.t, err)
 	require.NoError(s.t, p.cmd.Start())
@@ -111,7 +131,7 @@ func (s *storm) end(p *consumerProcess, signal syscall.Signal) {
 	p.gone = true
 	if signal == syscall.SIGKILL {
 		s.mu.Lock()
-		p.fate = killed
+		p.died = time.Now()
 		s.mu.Unlock()
 	}
 	require.NoError(s.t, p.cmd.Process.Signal(signal))
@@ -122,11 +142,14 @@ func (s *storm) end(p *consumerProcess, signal syscall.Signal) {
 func (s *storm) nap(p *consumerProcess) {
 	s.t.Helper()
 	s.mu.Lock()
-	p.fate = paused
+	p.slept = time.Now()
 	s.mu.Unlock()
 	require.NoError(s.t, p.cmd.Process.Signal(syscall.SIGSTOP))
 	s.wg.Go(func() {
 		time.Sleep(stormSession * 3 / 2)
+		s.mu.Lock()
+		p.woken = time.Now()
+		s.mu.Unlock()
 		_ = p.cmd.Process.Signal(syscall.SIGCONT)
 	})
 }
@@ -151,7 +174,7 @@ func (s *storm) blow(length time.Duration) {
 			s.end(p, syscall.SIGTERM)
 		case n < 9:
 			s.end(p, syscall.SIGKILL)
-		case p.fate != paused:
+		case p.slept.IsZero():
 			s.nap(p)
 		}
 	}
@@ -176,8 +199,8 @@ func (s *storm) settle(acked map[place]string) {
 	}
 	s.wg.Wait()
 	for _, p := range s.processes {
-		if p.fate == wellBehaved && !s.diedYoung(p) {
-			require.Zero(s.t, p.cmd.ProcessState.ExitCode(), "consumer %d: %s", p.number, p.cmd.Stderr)
+		if p.wellBehaved() && !s.diedYoung(p) {
+			require.Zero(s.t, p.cmd.ProcessState.ExitCode(), "consumer %d: %s", p.number, &p.stderr)
 		}
 	}
 }
@@ -190,48 +213,73 @@ func (s *storm) diedYoung(p *consumerProcess) bool {
 		!slices.ContainsFunc(s.readings, func(r reading) bool { return r.process == p })
 }
 
+// account is what a storm came to.
+type account struct {
+	records, duplicates, handovers int
+	stillness                      int           // the longest of a partition that stayed, in records of a key
+	lastWords                      int           // the oldest that was printed again, before a death or a sleep, in records of a key
+	waking                         time.Duration // the latest that a sleeper printed again, after it woke
+}
+
 // verify looks at who printed what, partition by partition, in the order of
 // arrival.
-func (s *storm) verify(l *load) {
-	s.t.Helper()
-	first := map[place]*consumerProcess{}
+func (s *storm) verify(l *load) (a account, err error) {
+	printed := map[place][]*reading{}
 	last := map[int32]*reading{}
-	duplicates, handovers := 0, 0
-	longest := 0
 	for i := range s.readings {
 		r := &s.readings[i]
 		at := place{r.partition, r.offset}
-		if before := first[at]; before != nil {
-			duplicates++
-			// One that slept prints what it had fetched when it wakes, after others did.
-			require.True(s.t, before.fate != wellBehaved || r.process.fate == paused,
-				"partition %d, offset %d was printed by consumer %d, which commits what it printed, and again by %d\n%s\n%s",
-				r.partition, r.offset, before.number, r.process.number, before.cmd.Stderr, r.process.cmd.Stderr)
-		} else {
-			first[at] = r.process
+		for _, before := range printed[at] {
+			if !before.uncommitted(l) && !r.drowsy() {
+				return a, fmt.Errorf("partition %d, offset %d was printed by consumer %d, which had committed it since, and again by %d, %s later\n%s\n%s",
+					r.partition, r.offset, before.process.number, r.process.number, r.at.Sub(before.at), &before.process.stderr, &r.process.stderr)
+			}
+			a.repeat(l, before, r)
 		}
+		if len(printed[at]) > 0 {
+			a.duplicates++
+		}
+		printed[at] = append(printed[at], r)
 		before := last[r.partition]
 		last[r.partition] = r
 		switch {
 		case before == nil:
 		case before.process != r.process:
-			handovers++
-		case r.process.fate != paused:
-			require.LessOrEqual(s.t, r.offset, before.offset+1, "consumer %d skipped in partition %d", r.process.number, r.partition)
+			a.handovers++
+		case r.process.slept.IsZero():
+			if r.offset > before.offset+1 {
+				return a, fmt.Errorf("consumer %d skipped in partition %d, from offset %d to %d", r.process.number, r.partition, before.offset, r.offset)
+			}
 			still := l.ticks(at, before.at, r.at)
-			longest = max(longest, still)
-			require.Less(s.t, still, stillness, "consumer %d read partition %d, which stayed with it, and stood still before offset %d, for %s",
-				r.process.number, r.partition, r.offset, r.at.Sub(before.at))
+			a.stillness = max(a.stillness, still)
+			if still >= stillness {
+				return a, fmt.Errorf("consumer %d read partition %d, which stayed with it, and stood still before offset %d, for %s and %d records of a key",
+					r.process.number, r.partition, r.offset, r.at.Sub(before.at), still)
+			}
 		}
 	}
-	require.Greater(s.t, handovers, len(s.processes)/2, "the storm moved next to nothing")
-	s.t.Logf("%d consumers, %d readings of %d records, %d duplicates of the killed and the sleeping, %d handovers, longest stillness of a partition that stayed: %d records of a key",
-		len(s.processes), len(s.readings), len(first), duplicates, handovers, longest)
+	a.records = len(printed)
+	return a, nil
+}
+
+// repeat notes how near a repeat that is allowed was to one that is not.
+func (a *account) repeat(l *load, before, r *reading) {
+	at := place{r.partition, r.offset}
+	switch p := before.process; {
+	case r.drowsy():
+		a.waking = max(a.waking, r.at.Sub(r.process.woken))
+	case before.drowsy():
+		a.waking = max(a.waking, before.at.Sub(p.woken))
+	case !p.slept.IsZero() && before.at.Before(p.slept):
+		a.lastWords = max(a.lastWords, l.ticks(at, before.at, p.slept))
+	default:
+		a.lastWords = max(a.lastWords, l.ticks(at, before.at, p.died))
+	}
 }
 
 // Twenty consumers join, leave, are killed and sleep at random under load: every
-// record is read, twice only where its first reader had no time to commit, and
-// nobody who keeps a partition stops reading it.
+// record is read, twice only where its first reader had no time to commit, or one that
+// slept did not know yet that it is a member no more, and nobody who keeps a partition stops reading it.
 func TestConsumersInAStorm(t *testing.T) {
 	length := 60 * time.Second
 	if testing.Short() {
@@ -258,5 +306,10 @@ func TestConsumersInAStorm(t *testing.T) {
 	s.blow(length)
 	l.finish(t)
 	s.settle(l.acked)
-	s.verify(l)
+	a, err := s.verify(l)
+	require.NoError(t, err)
+	require.Greater(t, a.handovers, len(s.processes)/2, "the storm moved next to nothing")
+	t.Logf("%s: %d consumers, %d readings of %d records, %d duplicates (printed at most %d records of a key before a death or sleep, or %s after waking), "+
+		"%d handovers, longest stillness of a partition that stayed: %d records of a key",
+		length, len(s.processes), len(s.readings), a.records, a.duplicates, a.lastWords, a.waking, a.handovers, a.stillness)
 }
