@@ -49,6 +49,7 @@ type fakeCluster struct {
 	onDelete  func(p *fakePartition) *pb.Error // as onFetch
 	requests  [][]TopicPartition               // of produce, in order of arrival
 	fetches   int
+	polls     map[*pb.FetchRequest]int32 // fetches under way, and at which broker
 }
 
 type fakePartition struct {
@@ -89,7 +90,7 @@ type fakeBroker struct {
 
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
 	t.Helper()
-	c := &fakeCluster{t: t, topics: map[string][]*fakePartition{}, lives: map[string]rune{}, changed: make(chan struct{})}
+	c := &fakeCluster{t: t, topics: map[string][]*fakePartition{}, lives: map[string]rune{}, changed: make(chan struct{}), polls: map[*pb.FetchRequest]int32{}}
 	c.group = newFakeGroup(c)
 	for i := range n {
 		c.brokers = append(c.brokers, c.startBroker(int32(i), freeAddress(t)))
@@ -436,6 +437,14 @@ func (b *fakeBroker) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest
 func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest) *wire.Fetched {
 	timer := time.NewTimer(time.Duration(req.GetMaxWaitMs()) * time.Millisecond)
 	defer timer.Stop()
+	b.c.mu.Lock()
+	b.c.polls[req] = b.id
+	b.c.mu.Unlock()
+	defer func() {
+		b.c.mu.Lock()
+		defer b.c.mu.Unlock()
+		delete(b.c.polls, req)
+	}()
 	for {
 		b.c.mu.Lock()
 		b.c.fetches++
