@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ func TestCommandLine(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"status": status,
 			"subst":  subst,
+			"setenv": setenv, "await": await,
 			"damage": damage, "promised": promised,
 		},
 	})
@@ -125,6 +127,31 @@ func promised(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s is not promised to offset %d", args[1], want)
+}
+
+// setenv sets a variable to what a file, or stdout, says: setenv NAME FILE.
+func setenv(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: setenv NAME FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// await runs a command until it prints what matches: await PATTERN COMMAND ARGS...
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: await PATTERN COMMAND ARGS...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(testWait); time.Now().Before(end); <-tick.C {
+		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not print %s", strings.Join(args[1:], " "), args[0])
 }
 
 // subst replaces $NAME in a file by the script's variables.
