@@ -194,7 +194,7 @@ func commitAllowed(g *group, req *api.CommitOffsets) error {
 	case outside(req) && (g == nil || g.members() == 0):
 		return nil
 	case req.MemberID == "":
-		return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: only they commit", req.Group, g.members())
+		return api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members, and only they move its offsets: stop them first", req.Group, g.members())
 	case g == nil:
 		return api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
 	}
