@@ -161,7 +161,7 @@ func (w *World) checkForgotten(p *part, a, b *metadata.Partition, im *metadata.I
 	}
 	// Nothing is compared where the leader goes and others followed it, where somebody moves the
 	// leadership, and where the leader goes on with what it leads.
-	compared := a.Leader < 0 || cmd.GetRegisterBroker() != nil
+	compared := a.Leader < 0 || cmd.GetRegisterBroker() != nil && (b.InISR(a.Leader) || b.InELR(a.Leader))
 	whole := false
 	for i := range b.Replicas {
 		r := &b.Replicas[i]
@@ -285,6 +285,7 @@ func (w *World) adoptLog(p *part, b *metadata.Partition, kept []entry, start int
 		return
 	}
 	p.lossyEpoch = record.Epoch(b.LeaderEpoch)
+	p.deleted = min(p.deleted, start)
 	if len(kept) >= len(p.committed) && differ(kept[:len(p.committed)], p.committed, start) < 0 {
 		return // it was allowed to lose, and did not
 	}
@@ -298,7 +299,6 @@ func (w *World) adoptLog(p *part, b *metadata.Partition, kept []entry, start int
 	p.committed = slices.Clone(kept)
 	p.acked = slices.DeleteFunc(p.acked, lost)
 	clear(p.values)
-	p.deleted = min(p.deleted, start)
 	for i := start; i < len(kept); i++ {
 		e := kept[i]
 		if first, twice := p.values[e.value]; twice {

@@ -319,7 +319,8 @@ func (c *consumer) poll() {
 	hw := int(r.state.HighWatermark())
 	if c.at < r.disk.start { // out of range: it goes on with the earliest record
 		c.w.counts.OutOfRange++
-		c.w.checkStart(c.part, n, true)
+		t := c.w.meta.latest().TopicByID(c.part.topic) // one that was replaced asks the controller first
+		c.w.checkStart(c.part, n, t != nil && t.Partitions[0].InISR(n.id))
 		c.at = r.disk.start
 	}
 	for ; c.at < hw; c.at++ {

@@ -414,8 +414,8 @@ func (w *World) move(p *part) {
 		return
 	}
 	q := t.Partitions[0]
-	if len(q.ISR) == 0 {
-		return
+	if len(q.ISR) == 0 || q.Leader < 0 {
+		return // where nobody leads the controller compares
 	}
 	to := q.ISR[w.rng.IntN(len(q.ISR))]
 	for _, id := range q.ISR { // above all to one that is cutting its log

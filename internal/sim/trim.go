@@ -131,7 +131,9 @@ func (r *replica) advance(at int) bool {
 // followStart does what the leader told.
 func (r *replica) followStart(at int) {
 	r.n.after(r.w().between(time.Millisecond, 200*time.Millisecond), "log start", func() {
-		if !r.cutting && r.advance(at) {
+		if r.cutting {
+			r.followStart(at) // the broker tries again, too
+		} else if r.advance(at) {
 			r.step(partition.LogStart(record.Offset(r.disk.start)))
 		}
 	})
@@ -197,8 +199,8 @@ func (r *replica) beginAnew(at int) {
 // is committed and not deleted.
 func (w *World) checkBegin(r *replica, at int) {
 	p := w.parts[r.part]
-	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded {
-		return
+	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded || len(r.disk.entries) == r.disk.start {
+		return // an empty log begins with the batch that its leader's begins with
 	}
 	if at > p.started {
 		w.fail(ByEpoch, "partition %d: node %d begins anew at %d, no leader's log began beyond %d", r.part, r.n.id, at, p.started)
