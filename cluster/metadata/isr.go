@@ -93,8 +93,9 @@ func (e *edit) changeISR(node int32, c *metav1.IsrChange) *Error {
 	q.LastISR = nil // a leader lives, and its set holds everything
 	q.PartitionEpoch++
 	if !slices.Contains(isr, p.Leader) {
-		// The leader resigned: its log failed.
-		choice := e.im.Elect(q, ElectOptions{})
+		// The leader resigned: its log failed. Whoever is there takes over: to wait for an
+		// absent eligible member would leave the partition with a leader that cannot lead.
+		choice := e.im.Elect(q, ElectOptions{Waited: len(isr) == 0})
 		if len(isr) == 0 && choice.Leader == NoNode {
 			return where(CodeLeaderNotAvailable, "the leader %d cannot resign: none of the eligible %v is there", p.Leader, q.ELR)
 		}
