@@ -42,6 +42,7 @@ type fakeMember struct {
 	id      string
 	owned   map[TopicPartition]bool // as acknowledged
 	sent    map[TopicPartition]bool // last assignment
+	told    int32                   // its epoch: what a member says of before it is old
 	updates chan *pb.SessionResponse
 	end     chan error
 }
@@ -132,11 +133,15 @@ func (g *fakeGroup) rebalance() {
 		if maps.Equal(m.sent, share[id]) && m.sent != nil {
 			continue
 		}
+		for tp := range m.sent {
+			m.owned[tp] = true // until it says otherwise, having heard of this
+		}
 		m.sent = share[id]
 		if m.sent == nil {
 			m.sent = map[TopicPartition]bool{}
 		}
 		g.epoch++
+		m.told = g.epoch
 		m.updates <- &pb.SessionResponse{
 			MemberId: id, MemberEpoch: g.epoch, HeartbeatIntervalMs: 20,
 			Assignment:   &pb.Assignment{Partitions: partitionsOut(slices.Collect(maps.Keys(m.sent)))},
@@ -248,7 +253,7 @@ func (g *fakeGroup) message(m *fakeMember, req *pb.SessionRequest) (over bool) {
 	if c := req.GetCommit(); c != nil {
 		return g.sessionCommit(m, c)
 	}
-	if h := req.GetHeartbeat(); h.GetHasOwned() {
+	if h := req.GetHeartbeat(); h.GetHasOwned() && h.GetMemberEpoch() >= m.told {
 		m.owned = map[TopicPartition]bool{}
 		for _, tp := range h.GetOwned() {
 			m.owned[TopicPartition{tp.GetTopic(), tp.GetPartition()}] = true
