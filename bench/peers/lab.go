@@ -16,9 +16,10 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/bench"
-	"github.com/penstock/penstock/bench/peers/load"
 	"github.com/penstock/penstock/internal/chaos"
 	"github.com/penstock/penstock/internal/loopback"
+
+	"github.com/penstock/penstock/bench/peers/load"
 )
 
 // lab is one comparison.

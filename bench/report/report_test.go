@@ -10,9 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/penstock/penstock/bench"
+	"github.com/stretchr/testify/require"
 )
 
 // TestEveryCurveIsDrawn draws curves of made-up values from their JSON; -plot-only
