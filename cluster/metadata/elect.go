@@ -63,8 +63,8 @@ type ElectOptions struct {
 //     greatest (last epoch, log end), of equal ones an in-sync one;
 //  5. if allowed, of LastISR once all of them are there, one that ran without
 //     interruption (from level 2 on), else the greatest. The former never lost what it held when it
-//     left, and what was acknowledged after that only those had who came back
-//     without it. Where all of them are damaged (from level 3 on) records are lost for
+//     left, and what was acknowledged after that only those had who came back,
+//     mostly without it: from then on until the leader, at once, has LastISR forgotten. Where all of them are damaged (from level 3 on) records are lost for
 //     certain, and any replica may hold more than they still do: then the greatest of
 //     all replicas, once all are there and have told what they hold.
 //

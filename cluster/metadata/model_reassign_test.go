@@ -261,5 +261,6 @@ func (m *model) lead(t *rapid.T, k part, p *metadata.Partition) {
 	}
 	if c.Source == metadata.FromLastISR {
 		m.acked[k] = m.held[k][c.Leader] // the rest is lost, and was counted as such
+		m.seen[k] = min(m.seen[k], m.acked[k])
 	}
 }

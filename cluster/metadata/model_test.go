@@ -64,7 +64,7 @@ func newModel(t *testing.T, nodes int32, level uint32) *model {
 	t.Helper()
 	return &model{
 		world: newWorld(t), nodes: nodes, level: level,
-		held: make(map[part]map[int32]int), acked: make(map[part]int), disks: make(map[int32]int32),
+		held: make(map[part]map[int32]int), acked: make(map[part]int), seen: make(map[part]int), disks: make(map[int32]int32),
 	}
 }
 
@@ -89,8 +89,11 @@ type model struct {
 	topics int
 	held   map[part]map[int32]int // acknowledged records that a replica holds
 	acked  map[part]int
-	level  uint32          // that the brokers know
-	disks  map[int32]int32 // how often a node got another disk
+	// seen is how many were acknowledged before the image began to keep a LastISR, which
+	// its members that never stopped hold at least.
+	seen  map[part]int
+	level uint32          // that the brokers know
+	disks map[int32]int32 // how often a node got another disk
 }
 
 func snapshot(t *rapid.T, im *metadata.Image) []byte {
@@ -172,6 +175,9 @@ func (m *model) ack(t *rapid.T) {
 		t.Skip("nothing can be acknowledged")
 	}
 	m.acked[k]++
+	if len(p.LastISR) == 0 {
+		m.seen[k] = m.acked[k]
+	}
 	for _, node := range p.ISR {
 		m.held[k][node] = m.acked[k]
 	}
@@ -347,6 +353,11 @@ func (m *model) elect(t *rapid.T) {
 	for _, node := range p.LastISR {
 		most = max(most, m.held[k][node])
 	}
+	// One that never stopped comes first. It may have left since, before the leader had the
+	// last set forgotten, and lack what was acknowledged in between.
+	if r := p.Replica(c.Leader); r != nil && r.RecoveredEpoch != m.im.Broker(c.Leader).Epoch {
+		most = min(most, m.seen[k])
+	}
 	cmd := &metav1.Command{Kind: &metav1.Command_ElectLeaders{ElectLeaders: &metav1.ElectLeaders{Changes: []*metav1.LeaderChange{{
 		TopicId: topicID(topic.Name), Partition: int32(k.n), PartitionEpoch: p.PartitionEpoch,
 		Leader: c.Leader, FromLastIsr: c.Source == metadata.FromLastISR,
@@ -362,6 +373,7 @@ func (m *model) elect(t *rapid.T) {
 			t.Fatalf("%d of %v leads with %d records, somebody holds %d", c.Leader, p.LastISR, m.held[k][c.Leader], most)
 		}
 		m.acked[k] = m.held[k][c.Leader] // the rest is lost, and was counted as such
+		m.seen[k] = min(m.seen[k], m.acked[k])
 	}
 	m.holders(t, cmd)
 }
