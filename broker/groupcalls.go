@@ -16,13 +16,6 @@ import (
 // meanwhile from what it knew before, though the group may have another coordinator, and
 // newer offsets. What it says once its records are committed counts in any case.
 
-// lapsed reports whether another broker may act in this one's place by now. The session
-// is asked, not only what the last tick found: a process that stood still answers before
-// its next tick.
-func (b *Broker) lapsed() bool {
-	return b.suspended.Load() || !b.cfg.Membership.SessionValid(b.cfg.Now())
-}
-
 func errLapsed() error {
 	return api.Errorf(api.CodeNotCoordinator, "this broker has lost its controller and does not act as a coordinator")
 }

@@ -370,6 +370,7 @@ func (l *localReplica) progress(pr commitlog.Progress) {
 		l.step(partition.LogFailed())
 		return
 	}
+	l.noteLapse()
 	l.step(partition.Progress(l.log.Written(), l.log.Flushed()))
 }
 

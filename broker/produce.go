@@ -113,6 +113,7 @@ func (l *localReplica) append(p *api.Pending, i int, pp *api.ProducePartition, e
 		p.Settle(i, l.outcome(partition.OutcomeNotLeader))
 		return false
 	}
+	l.noteLapse()
 	if o := l.state.Admit(partition.Acks(acks)); o != partition.OutcomeOK {
 		p.Settle(i, l.outcome(o))
 		return false

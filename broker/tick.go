@@ -52,13 +52,33 @@ func (b *Broker) tick(ctx context.Context) {
 func (l *localReplica) tick(heard []partition.Heard, suspended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.suspended != suspended {
-		l.suspended = suspended
-		l.step(partition.Suspend(suspended))
-		l.readers.wake()
-	}
+	l.suspend(suspended)
 	if l.role() == partition.RoleLeader || l.state.RefusesLead() {
 		l.step(partition.Tick(heard))
+	}
+}
+
+// suspend tells the state machine whether this broker has a controller. The caller holds mu.
+func (l *localReplica) suspend(on bool) {
+	if l.suspended != on {
+		l.suspended = on
+		l.step(partition.Suspend(on))
+		l.readers.wake()
+	}
+}
+
+// lapsed reports whether another broker may act in this one's place by now. The session
+// is asked, not only what the last tick found: a process that stood still gets to what has
+// arrived meanwhile before its next tick.
+func (b *Broker) lapsed() bool {
+	return b.suspended.Load() || !b.cfg.Membership.SessionValid(b.cfg.Now())
+}
+
+// noteLapse keeps a leader that stood still from taking records, and from acknowledging
+// what its disk has, before its next tick. The caller holds mu.
+func (l *localReplica) noteLapse() {
+	if l.role() == partition.RoleLeader && !l.suspended && l.b.lapsed() {
+		l.suspend(true)
 	}
 }
 
