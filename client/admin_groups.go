@@ -18,7 +18,7 @@ import (
 func (a *Admin) ListGroups(ctx context.Context) ([]GroupListing, error) {
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
-	cluster, err := a.Cluster(ctx)
+	cluster, err := a.describeCluster(ctx)
 	if err != nil {
 		return nil, err
 	}
