@@ -28,6 +28,7 @@ type batch struct {
 
 	id       identity // generation 0: no sequence taken yet
 	sequence int32
+	place    int64    // among the batches that id has numbered
 	stamped  identity // what buf carries
 	waits    []*flushWait
 }
@@ -40,6 +41,9 @@ const (
 	batchAway                     // sent, no answer yet
 	batchDone                     // outcome known; an answer may still come
 )
+
+// numbered reports that b has its sequence from id.
+func (b *batch) numbered(id identity) bool { return id.generation > 0 && b.id == id }
 
 type pending struct {
 	rec     *Record

@@ -23,6 +23,11 @@ const maxRequestBytes = 32 << 20
 // (draining); then everything unsettled leaves again, from the first on. A broker
 // that already has a batch recognises it by its sequence.
 //
+// Span: a broker recognises the newest five batches of a producer only. So a batch
+// leaves for the first time when the oldest one without an outcome is less than
+// five places before it, however few are under way: an old one that is refused
+// again and again while younger ones are acknowledged would be forgotten.
+//
 // Sequences: taken when a batch first leaves. A batch that fails for good leaves
 // a gap, so what follows it will be refused as out of order; such a refusal proves
 // that nothing with a later sequence was appended, so the queue may safely leave
@@ -53,6 +58,7 @@ type partition struct {
 
 	id      identity
 	next    int32 // sequence
+	places  int64 // batches that id has numbered
 	gap     bool
 	renew   bool // take a newer identity once drained
 	removed bool // failAll was called
@@ -226,11 +232,11 @@ func (pt *partition) take(s *sink, now time.Time) (b *batch, wait time.Duration)
 // is due. The caller holds mu.
 func (pt *partition) nextBatch(now time.Time) (*batch, time.Duration) {
 	for _, b := range pt.queue {
-		if b.state == batchQueued {
+		if b.state == batchQueued && (b.numbered(pt.id) || !pt.spanFull()) {
 			return b, 0
 		}
 	}
-	if pt.open == nil {
+	if pt.open == nil || pt.spanFull() {
 		return nil, 0
 	}
 	if pt.inflight > 0 && pt.p.flushing.Load() == 0 {
@@ -240,6 +246,13 @@ func (pt *partition) nextBatch(now time.Time) (*batch, time.Duration) {
 	}
 	pt.seal()
 	return pt.queue[len(pt.queue)-1], 0
+}
+
+// spanFull reports that one more numbered batch could make the broker forget the
+// oldest one whose outcome is not known. The caller holds mu.
+func (pt *partition) spanFull() bool {
+	return !pt.renew && len(pt.queue) > 0 && pt.queue[0].numbered(pt.id) &&
+		pt.places-pt.queue[0].place >= maxIdempotentInFlight
 }
 
 // identify gives b its sequence; false: there is no identity yet, and the
@@ -258,10 +271,11 @@ func (pt *partition) identify(b *batch) bool {
 				return false
 			}
 		}
-		pt.id, pt.next, pt.renew, pt.gap = id, 0, false, false
+		pt.id, pt.next, pt.places, pt.renew, pt.gap = id, 0, 0, false, false
 	}
 	if b.id != pt.id {
-		b.id, b.sequence = pt.id, pt.next
+		b.id, b.sequence, b.place = pt.id, pt.next, pt.places
+		pt.places++
 		pt.next = int32((int64(pt.next) + int64(b.count)) & 0x7fffffff)
 	}
 	return true

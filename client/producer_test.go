@@ -157,6 +157,32 @@ func TestRetriableRefusalsKeepOrder(t *testing.T) {
 	require.Equal(t, numbers("v", n), c.values(tp("t", 0)))
 }
 
+// The first batch is appended without an answer and refused each time it comes
+// again, while what follows is taken: it must not be forgotten by the broker, which
+// knows the newest five of a producer.
+func TestARefusedBatchIsNotOvertakenByMoreThanTheBrokerRemembers(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	first := 0
+	c.onProduce = func(_ *fakeBroker, _ *fakePartition, info record.BatchInfo) (*pb.Error, bool) {
+		if info.BaseSequence != 0 {
+			return nil, false
+		}
+		switch first++; {
+		case first == 1:
+			return fakeError(pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT, true, true), true
+		case first < 10:
+			return fakeError(pb.ErrorCode_ERROR_CODE_NOT_ENOUGH_REPLICAS, true, false), false
+		}
+		return nil, false
+	}
+	p := newTestProducer(t, newTestClient(t, c), WithBatchBytes(1<<10), WithLinger(0))
+	const n = 3000
+	produceNumbered(t, p, "t", n, nil)
+	require.Equal(t, numbers("v", n), c.values(tp("t", 0)))
+	require.Equal(t, 10, first)
+}
+
 // A batch that fails for good leaves a gap in the sequences; what follows it goes
 // on under a new producer id, in order, and once.
 func TestPartialFailure(t *testing.T) {
