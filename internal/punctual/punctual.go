@@ -17,6 +17,10 @@ import (
 // coarse is how late a timer may be.
 const coarse = 2 * time.Millisecond
 
+// slack is how late the kernel may wake a thread so that it can wake another with it, in
+// nanoseconds. Unasked it is 50 microseconds, a tenth of a local sync.
+const slack = 1
+
 // Wait returns at due, later by the microseconds that the kernel needs to wake a thread, or,
 // within two milliseconds, when ctx ends.
 func Wait(ctx context.Context, due time.Time) {
@@ -34,6 +38,8 @@ func Wait(ctx context.Context, due time.Time) {
 		if d <= 0 {
 			return
 		}
+		// Of the thread that sleeps, which may be another one each time.
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
 		left := unix.NsecToTimespec(int64(d))
 		_ = unix.Nanosleep(&left, nil) // interrupted by a signal, it begins again
 	}
