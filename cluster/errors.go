@@ -43,6 +43,25 @@ func (e *NodeIDMismatchError) Error() string {
 	return fmt.Sprintf("cluster: directory %s belongs to node %d, but node.id is %d", e.Dir, e.Recorded, e.Configured)
 }
 
+// DamagedLogError says that the Raft log of a node is not what was written: bytes have
+// changed, or are missing, that had been synced. Such a node must not start. With a vote
+// or an entry forgotten it would help to elect a controller that lacks what was
+// confirmed; with an entry changed its image would differ from all others.
+type DamagedLogError struct {
+	Path   string
+	NodeID int32
+	Err    error
+}
+
+func (e *DamagedLogError) Error() string {
+	return fmt.Sprintf("cluster: the metadata log %s is damaged: %v; this node must not go on with it. The other nodes have what is in it: keep the file, "+
+		"run `penstock cluster replace %d` against one of them, and start this node with an empty data.dir and raft.dir (docs/OPERATIONS.md, \"A disk is gone\")",
+		e.Path, e.Err, e.NodeID)
+}
+
+// Unwrap returns what was found.
+func (e *DamagedLogError) Unwrap() error { return e.Err }
+
 // ClusterIDMismatchError says that two nodes, or a node and its directory, belong to
 // different clusters.
 type ClusterIDMismatchError struct {

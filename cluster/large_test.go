@@ -166,7 +166,7 @@ func alterRetention(n *testNode, topic string, i int) error {
 // lastIndexOnDisk reads the Raft log of a node that does not run.
 func (n *testNode) lastIndexOnDisk() uint64 {
 	n.t.Helper()
-	s, err := openStore(n.dir)
+	s, err := openStore(n.dir, n.id)
 	require.NoError(n.t, err)
 	last, err := s.LastIndex()
 	require.NoError(n.t, err)

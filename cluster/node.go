@@ -123,7 +123,7 @@ func open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := syncDir(filepath.Dir(cfg.Dir)); err != nil {
 		return nil, fmt.Errorf("raft directory: %w", err)
 	}
-	store, err := openStore(cfg.Dir)
+	store, err := openStore(cfg.Dir, cfg.NodeID)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +175,7 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), n.fsm.stuck, n.trans.Close())
 	}
+	n.store.running.Store(true)
 	return nil
 }
 

@@ -37,6 +37,7 @@ type raftStore interface {
 type latchedStore struct {
 	raftStore
 	path  string
+	node  int32
 	close func() error
 	alive func() error // after each write that succeeded
 
@@ -47,18 +48,27 @@ type latchedStore struct {
 	// busySince is the start of the write in progress in nanoseconds since
 	// began; 0: none.
 	busySince atomic.Int64
-	began     time.Time
+	// running: only goroutines that the store may end read from it.
+	running atomic.Bool
+	began   time.Time
 }
 
-// openStore opens or creates the Raft log in dir. The freelist is not written
+// openStore opens or creates the Raft log of a node in dir, and reads all of it: a
+// *DamagedLogError says that something in it is not what was written. The freelist is not written
 // at each commit: it is rebuilt by a scan at open, which for a log that is
 // trimmed by snapshots is short, and the file would otherwise rewrite it whole
 // with every entry.
-func openStore(dir string) (*latchedStore, error) {
+func openStore(dir string, node int32) (*latchedStore, error) {
 	path := filepath.Join(dir, raftLogFile)
 	created := false
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+	there, err := look(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		created = true
+	case isDamage(err):
+		return nil, &DamagedLogError{Path: path, NodeID: node, Err: err}
+	case err != nil:
+		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path:        path,
@@ -76,7 +86,12 @@ func openStore(dir string) (*latchedStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, errors.Join(err, bolt.Close()))
 	}
-	s := newLatchedStore(bolt, path, func() error { return errors.Join(bolt.Close(), check.Close()) })
+	summed := &summedStore{bolt}
+	if err := summed.verify(there); err != nil {
+		return nil, errors.Join(&DamagedLogError{Path: path, NodeID: node, Err: err}, bolt.Close(), check.Close())
+	}
+	s := newLatchedStore(summed, path, func() error { return errors.Join(bolt.Close(), check.Close()) })
+	s.node = node
 	s.alive = func() error { return alive(check) }
 	return s, nil
 }
@@ -116,6 +131,21 @@ func (s *latchedStore) DeleteRange(first, last uint64) error {
 // Set is part of raft.StableStore: for votes, which are not given when it fails.
 func (s *latchedStore) Set(key, value []byte) error {
 	return s.write(func() error { return s.raftStore.Set(key, value) })
+}
+
+// GetLog is part of raft.LogStore. The library panics over an entry that cannot be read.
+// One that was sound when the store was opened and is not now ends the
+// role, and the calling goroutine, as in SetUint64.
+func (s *latchedStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.raftStore.GetLog(index, l)
+	if isDamage(err) {
+		err = &DamagedLogError{Path: s.path, NodeID: s.node, Err: err}
+		s.fail(err)
+		if s.running.Load() {
+			runtime.Goexit()
+		}
+	}
+	return err
 }
 
 // SetUint64 is part of raft.StableStore. It is called for votes and terms, by

@@ -146,7 +146,7 @@ func TestHoleInTheLogIsAnError(t *testing.T) {
 	startAll(nodes...)
 	nodes[0].mustCreate("t", 1)
 	nodes[0].kill()
-	s, err := openStore(nodes[0].dir)
+	s, err := openStore(nodes[0].dir, nodes[0].id)
 	require.NoError(t, err)
 	require.NoError(t, s.DeleteRange(2, 2))
 	require.NoError(t, s.close())

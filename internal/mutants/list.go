@@ -65,6 +65,7 @@ func list() []mutant {
 	out = append(out, logMutants()...)
 	out = append(out, groupMutants()...)
 	out = append(out, kafkaMutants()...)
+	out = append(out, raftLogMutants()...)
 	return out
 }
 
