@@ -61,8 +61,21 @@ const (
 	// WatermarkRegress: a leader said that the log ends below what was acked,
 	// read or said before; in one leader epoch, if the answer names it.
 	WatermarkRegress Anomaly = "watermark-regress"
-	// LogStartRegress: a leader said that the log starts below what was said before.
+	// LogStartRegress: a leader said that the log starts below what was said before, in
+	// one leader epoch, if the answer names it; or below what a deletion had been
+	// acknowledged for, longer than Options.Stale ago.
 	LogStartRegress Anomaly = "log-start-regress"
+	// LogStartRewound: the same of another leader epoch, and no deletion so far had been
+	// acknowledged: the leader died before its followers had heard of it. Allowed.
+	LogStartRewound Anomaly = "log-start-rewound"
+	// LogStartOverrun: somebody said that the log starts beyond everything that was
+	// asked to be deleted by then. Of partitions whose deletions are in the history,
+	// and that have no retention.
+	LogStartOverrun Anomaly = "log-start-overrun"
+	// ReadBelowStart: a process that began to read a partition after a deletion had
+	// been acknowledged read a record below it. Before the final phase the deletion must
+	// be older than Options.Stale.
+	ReadBelowStart Anomaly = "read-below-start"
 
 	// OverlappingOwnership: two members of a group were given a partition in one
 	// epoch, or one gave it back in good order after another, of a later epoch,
@@ -83,9 +96,12 @@ func Anomalies() []Anomaly {
 	return []Anomaly{
 		Malformed, InconsistentOffsets, Duplicate, DuplicatePlain, G1a, UnwrittenRead, LostWrite, LostWriteWeak, Unseen, UnseenWeak, Vanished,
 		PollSkip, NonmonotonicPoll, IntPollSkip, IntNonmonotonicPoll, NonmonotonicSend, IntNonmonotonicSend, StaleSend,
-		ReadPastWatermark, WatermarkRegress, LogStartRegress, OverlappingOwnership, ZombieCommit, CommittedRegress, CommittedUnwritten,
+		ReadPastWatermark, WatermarkRegress, LogStartRegress, LogStartRewound, LogStartOverrun, ReadBelowStart,
+		OverlappingOwnership, ZombieCommit, CommittedRegress, CommittedUnwritten,
 	}
 }
 
 // allowed reports whether a system that keeps all promises may show a.
-func allowed(a Anomaly) bool { return a == DuplicatePlain || a == LostWriteWeak || a == UnseenWeak }
+func allowed(a Anomaly) bool {
+	return a == DuplicatePlain || a == LostWriteWeak || a == UnseenWeak || a == LogStartRewound
+}

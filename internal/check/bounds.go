@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -24,6 +25,15 @@ func (r *rising) observe(op *Op, value int64) {
 // before is the greatest value that was shown before an index.
 func (r *rising) before(index int64) step {
 	i := sort.Search(len(r.steps), func(i int) bool { return r.steps[i].op >= index })
+	if i == 0 {
+		return step{}
+	}
+	return r.steps[i-1]
+}
+
+// by is the greatest value that was shown before a moment.
+func (r *rising) by(moment time.Duration) step {
+	i := sort.Search(len(r.steps), func(i int) bool { return r.steps[i].time >= moment })
 	if i == 0 {
 		return step{}
 	}
@@ -65,11 +75,59 @@ func (c *Checker) offsets(inv *invocation, op *Op) {
 			c.report(WatermarkRegress, Example{Key: k.key, Ops: []int64{was.op, op.Index}, Offsets: []int64{was.value, b.HighWatermark}},
 				"op %d was told watermark %d of leader epoch %d, op %d had shown %d before", op.Index, b.HighWatermark, b.LeaderEpoch, was.op, was.value)
 		}
-		if was := k.start.before(inv.index); b.LogStart >= 0 && b.LogStart < was.value {
-			c.report(LogStartRegress, Example{Key: k.key, Ops: []int64{was.op, op.Index}, Offsets: []int64{was.value, b.LogStart}},
-				"op %d was told log start %d, op %d had shown %d before", op.Index, b.LogStart, was.op, was.value)
-		}
+		c.startWent(k, inv, op, b)
 		k.learn(op, b)
+		c.overrun(k, op, b.LogStart)
+	}
+}
+
+// startWent compares a log start with what was known of it.
+func (c *Checker) startWent(k *partition, inv *invocation, op *Op, b *Bounds) {
+	was := k.start.before(inv.index)
+	if b.LogStart < 0 || b.LogStart >= was.value {
+		return
+	}
+	kind := LogStartRegress
+	if b.LeaderEpoch >= 0 && b.LogStart >= k.startIn(b.LeaderEpoch).before(inv.index).value && b.LogStart >= k.deleted.by(inv.time-c.opt.Stale).value {
+		kind = LogStartRewound
+	}
+	c.report(kind, Example{Key: k.key, Ops: []int64{was.op, op.Index}, Offsets: []int64{was.value, b.LogStart}},
+		"op %d was told log start %d of leader epoch %d, op %d had shown %d before", op.Index, b.LogStart, b.LeaderEpoch, was.op, was.value)
+}
+
+// overrun judges a log start that was told: records go by the deletions that were
+// asked for, and by nothing else.
+func (c *Checker) overrun(k *partition, op *Op, start int64) {
+	if k.trimmed && !k.retained && start > k.asked {
+		c.report(LogStartOverrun, Example{Key: k.key, Ops: []int64{op.Index}, Offsets: []int64{k.asked, start}},
+			"op %d was told that the log starts at %d, nobody had asked to delete beyond %d", op.Index, start, k.asked)
+	}
+}
+
+func (c *Checker) beginTrim(op *Op, inv *invocation) {
+	inv.trims = slices.Clone(op.Keys)
+	for _, at := range op.Keys {
+		k := c.partition(at.Key)
+		k.trimmed, k.asked = true, max(k.asked, at.Offset)
+	}
+}
+
+// endTrim takes what a deletion was acknowledged for.
+func (c *Checker) endTrim(inv *invocation, op *Op) {
+	if op.Type != OK {
+		return
+	}
+	for _, at := range op.Keys {
+		k := c.partition(at.Key)
+		for _, asked := range inv.trims {
+			if asked.Key == at.Key && at.Offset < asked.Offset {
+				c.report(LogStartRegress, Example{Key: k.key, Ops: []int64{inv.index, op.Index}, Offsets: []int64{asked.Offset, at.Offset}},
+					"op %d asked to delete below %d, op %d acknowledged that nothing below %d is kept", inv.index, asked.Offset, op.Index, at.Offset)
+			}
+		}
+		c.overrun(k, op, at.Offset)
+		k.start.observe(op, at.Offset)
+		k.deleted.observe(op, at.Offset)
 	}
 }
 
@@ -79,7 +137,17 @@ func (k *partition) learn(op *Op, b *Bounds) {
 	k.high.observe(op, b.HighWatermark)
 	if b.LeaderEpoch >= 0 {
 		k.epoch(b.LeaderEpoch).observe(op, b.HighWatermark)
+		k.startIn(b.LeaderEpoch).observe(op, b.LogStart)
 	}
+}
+
+func (k *partition) startIn(e int32) *rising {
+	r := k.starts[e]
+	if r == nil {
+		r = &rising{}
+		k.starts[e] = r
+	}
+	return r
 }
 
 func (k *partition) epoch(e int32) *rising {

@@ -132,3 +132,9 @@ func (b *builder) overlapped() {
 	b.commit(1, 1, 5)
 	b.add(check.Op{Process: 2, Type: check.OK, F: check.FCommitted, Group: "g", Keys: at(3)})
 }
+
+// trim asks to delete below an offset, and is acknowledged for another.
+func (b *builder) trim(p int32, asked, kept int64) {
+	b.add(check.Op{Process: p, Type: check.Invoke, F: check.FTrim, Keys: at(asked)})
+	b.add(check.Op{Process: p, Type: check.OK, F: check.FTrim, Keys: at(kept)})
+}

@@ -15,12 +15,7 @@ type kinds = []check.Anomaly
 
 // Each anomaly in its smallest history, and the same history as it should have been.
 func TestEachAnomaly(t *testing.T) {
-	for _, c := range []struct {
-		name      string
-		want      kinds
-		opt       check.Options
-		bad, good func(*builder)
-	}{
+	eachAnomaly(t, []anomalyCase{
 		{
 			"a value is sent twice",
 			kinds{check.Malformed},
@@ -526,7 +521,20 @@ func TestEachAnomaly(t *testing.T) {
 			func(b *builder) { b.commit(1, 1, 3); b.committed(2, 4) },
 			func(b *builder) { b.committed(2, 4) }, // the commits of this group are not recorded
 		},
-	} {
+	})
+}
+
+// anomalyCase is an anomaly in its smallest history, and the same as it should have been.
+type anomalyCase struct {
+	name      string
+	want      kinds
+	opt       check.Options
+	bad, good func(*builder)
+}
+
+func eachAnomaly(t *testing.T, cases []anomalyCase) {
+	t.Helper()
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			var bad, good builder
 			c.bad(&bad)
@@ -616,6 +624,21 @@ func TestAllowed(t *testing.T) {
 			b.send(1, 0, 7, 1, 8, 2, 9)
 			b.poll(2, 0, 7)
 			b.offsets(3, 2, 3, unknown)
+			b.poll(2, 2, 9)
+			b.final(3)
+			b.poll(3, 2, 9)
+		}},
+		{"another leader had not heard of the log start", check.LogStartRewound, check.Options{}, func(b *builder) {
+			b.add(check.Op{Process: 1, Type: check.Invoke, F: check.FTrim, Keys: at(5)})
+			b.add(check.Op{Process: 1, Type: check.Info, F: check.FTrim})
+			b.offsets(2, 5, 9, 1)
+			b.offsets(2, 0, 9, 2)
+		}},
+		{"retention beside deletions", "", check.Options{Retained: []string{"orders"}, ReadFirst: true}, func(b *builder) {
+			b.send(1, 0, 7, 1, 8, 2, 9)
+			b.trim(4, 1, 1)
+			b.offsets(3, 2, 3, unknown)
+			b.assign(2, 0)
 			b.poll(2, 2, 9)
 			b.final(3)
 			b.poll(3, 2, 9)
@@ -719,5 +742,5 @@ func TestAnomaliesAreDistinct(t *testing.T) {
 		assert.False(t, seen[a], a)
 		seen[a] = true
 	}
-	assert.Len(t, seen, 25)
+	assert.Len(t, seen, 28)
 }

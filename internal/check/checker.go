@@ -13,6 +13,14 @@ type Options struct {
 	// Compacted lists topics whose records may go for a newer one of their key:
 	// there nothing is lost, unseen, vanished or skipped.
 	Compacted []string
+	// Retained lists topics whose oldest records go by themselves.
+	Retained []string
+	// ReadFirst: outside of Retained records are deleted only after all readers have
+	// read them, so that below the log start they are missed like anywhere else.
+	ReadFirst bool
+	// Stale is for how long a broker that was replaced as leader may go on to serve
+	// what it holds to who asks it.
+	Stale time.Duration
 	// Unfinished: the run was cut off before its final phase had read everything,
 	// so what nobody has seen, or seen again, is not missed.
 	Unfinished bool
@@ -72,6 +80,7 @@ type invocation struct {
 	index   int64
 	time    time.Duration
 	commits []pendingCommit
+	trims   []Position
 }
 
 // Add takes the next op. It keeps no reference to it.
@@ -95,7 +104,7 @@ func (c *Checker) Add(op *Op) {
 	switch op.F {
 	case FSend:
 		c.send(op)
-	case FPoll, FOffsets, FCommit, FCommitted:
+	case FPoll, FOffsets, FCommit, FCommitted, FTrim:
 		c.call(p, op)
 	case FAssign, FSubscribe, FCrash, FAssigned, FRevoked, FLost:
 		if op.Type == OK || op.F == FCrash && op.Type != Invoke {
@@ -116,8 +125,12 @@ func (c *Checker) call(p *process, op *Op) {
 	case op.Type == Invoke:
 		inv = &invocation{index: op.Index, time: op.Time}
 		p.open[op.F] = inv
-		if op.F == FCommit {
+		switch op.F {
+		case FCommit:
 			c.beginCommit(op, inv)
+		case FTrim:
+			c.beginTrim(op, inv)
+		default:
 		}
 		return
 	case inv == nil:
@@ -132,6 +145,8 @@ func (c *Checker) call(p *process, op *Op) {
 		c.offsets(inv, op)
 	case FCommit:
 		c.endCommit(inv, op)
+	case FTrim:
+		c.endTrim(inv, op)
 	case FCommitted:
 		if op.Type == OK {
 			for _, at := range op.Keys {
@@ -171,8 +186,9 @@ func (c *Checker) partition(key Key) *partition {
 	k := c.partitions[key]
 	if k == nil {
 		k = &partition{
-			key: key, byValue: map[Value]int32{}, at: map[int64]int32{}, compacted: slices.Contains(c.opt.Compacted, key.Topic),
-			clashes: map[int64][]int32{}, copies: map[int32][]int64{}, epochs: map[int32]*rising{},
+			key: key, byValue: map[Value]int32{}, at: map[int64]int32{},
+			compacted: slices.Contains(c.opt.Compacted, key.Topic), retained: slices.Contains(c.opt.Retained, key.Topic),
+			clashes: map[int64][]int32{}, copies: map[int32][]int64{}, epochs: map[int32]*rising{}, starts: map[int32]*rising{},
 		}
 		c.partitions[key] = k
 		c.order = append(c.order, k)

@@ -7,6 +7,9 @@ type cursor struct {
 	k    *partition
 	next int64 // offset to be read next; -1: not known
 	op   int64 // the poll that moved it last
+	// gone is what had been deleted for so long, when reading began, that nothing below
+	// it may be read.
+	gone step
 }
 
 // gap is a jump of a reader over offsets that may be empty. Only when the whole
@@ -67,6 +70,11 @@ func (c *Checker) read(p *process, k *partition, op *Op, part *Part) {
 		if next >= 0 && r.Offset != next && judged {
 			c.jump(k, p, op, next, r.Offset, inside)
 		}
+		if cur != nil && r.Offset < cur.gone.value && judged && op.Type == OK {
+			c.report(ReadBelowStart, Example{Key: k.key, Ops: []int64{cur.gone.op, op.Index}, Offsets: []int64{cur.gone.value, r.Offset}, Values: []Value{r.Value}},
+				"op %d of process %d read value %d at offset %d, op %d had acknowledged that everything below %d is deleted before it began to read",
+				op.Index, p.id, r.Value, r.Offset, cur.gone.op, cur.gone.value)
+		}
 		next, inside = r.Offset+1, true
 		at, known := k.byValue[r.Value]
 		if !known {
@@ -95,7 +103,7 @@ func (c *Checker) read(p *process, k *partition, op *Op, part *Part) {
 	case cur != nil:
 		cur.next, cur.op = next, op.Index
 	case judged && !p.grouped:
-		p.cursors[k.key] = &cursor{k, next, op.Index}
+		p.cursors[k.key] = &cursor{k: k, next: next, op: op.Index}
 	}
 }
 
@@ -105,6 +113,12 @@ func (c *Checker) jump(k *partition, p *process, op *Op, next, offset int64, ins
 		skip, back = IntPollSkip, IntNonmonotonicPoll
 	}
 	if offset > next {
+		if start := k.start.before(op.Index + 1).value; !c.opt.ReadFirst || k.retained {
+			next = max(next, start) // what was below is gone
+		}
+		if offset <= next {
+			return
+		}
 		c.gaps = append(c.gaps, gap{k, next, offset, op.Index, p.id, skip})
 		return
 	}
@@ -149,9 +163,18 @@ func (c *Checker) assign(p *process, op *Op) {
 		k := c.partition(at.Key)
 		cur := old[at.Key]
 		if cur == nil || at.Offset >= 0 {
-			cur = &cursor{k: k, next: at.Offset}
+			cur = &cursor{k: k, next: at.Offset, gone: c.gone(k, p, op)}
 		}
 		p.cursors[at.Key] = cur
 		k.final = k.final || p.final
 	}
+}
+
+// gone is what cannot be read any more by a process that begins now: the final phase
+// knows no leader that was replaced and does not know it.
+func (c *Checker) gone(k *partition, p *process, op *Op) step {
+	if p.final {
+		return k.deleted.before(op.Index)
+	}
+	return k.deleted.by(op.Time - c.opt.Stale)
 }

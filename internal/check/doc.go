@@ -65,8 +65,25 @@
 // offset that anybody was told. Then what is unseen is gone, or the log is stuck;
 // and what was visible once and is not now has vanished.
 //
-// Records below the greatest log start that was shown are exempt, so histories of
-// topics with retention need bounds in their polls. A run without a final phase is
+// # What is deleted
+//
+// A record below the greatest log start that was shown may have been deleted before
+// anybody read it, and a reader may jump to a start that was shown by then: histories
+// of topics with retention need bounds in their polls. That would let a cluster
+// lose records and raise the log start over the hole, so a history that has its
+// deletions (FTrim) holds the log start to them:
+//
+//	trim below 4   |--|                 acknowledged for 4
+//	trim below 9         |------...     never had an answer: it may be 4 or 9 from here on, not 6 or 11
+//	look-up                     |--|
+//	new reader                       |----|   may not get offset 3
+//
+// A broker that was replaced as leader and does not know it may still serve what it holds for
+// as long as Options.Stale. With Options.ReadFirst nothing is exempt: everybody
+// had read what was deleted. Retention is not in a history, and neither its topics
+// (Options.Retained) are held to this.
+//
+// A run without a final phase is
 // Options.Unfinished, and even then each partition needs some reader that began at
 // its start: nobody else could have read what is called lost.
 //

@@ -65,7 +65,7 @@ func (c *Checker) assigned(p *process, op *Op) {
 		if p.open[FPoll] != nil && p.cursors[at.Key] != nil {
 			p.disturbed[at.Key] = true
 		}
-		p.cursors[at.Key] = &cursor{k: k, next: at.Offset}
+		p.cursors[at.Key] = &cursor{k: k, next: at.Offset, gone: c.gone(k, p, op)}
 		if at.Offset >= 0 && op.Epoch > h.top.epoch {
 			// Whoever held the partition before cannot commit any more, so all that
 			// was accepted from them is older than what the member found. After a

@@ -67,6 +67,10 @@ const (
 	FCommitted F = "committed"
 	// FOffsets asks for the Bounds of Parts.
 	FOffsets F = "offsets"
+	// FTrim deletes the records of Keys below their Offsets. Invoked it names what is
+	// asked; OK has the Offsets below which no replica that may lead keeps anything.
+	// All deletions of a partition are recorded, or none; those of retention are not.
+	FTrim F = "trim"
 )
 
 // Acks says what a producer waited for. The zero value is the one that promises most.

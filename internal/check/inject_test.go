@@ -289,6 +289,45 @@ func injections() map[check.Anomaly]func(*injection) bool {
 			in.offsetsAt(i+1+in.rng.IntN(len(in.h)-i), p.Key, check.Bounds{LogStart: p.Bounds.LogStart - 1, HighWatermark: -1, LeaderEpoch: -1})
 			return true
 		},
+		check.LogStartOverrun: func(in *injection) bool {
+			i := in.place(func(_ int, op *check.Op) bool { return op.F == check.FTrim && op.Type == check.Invoke })
+			if i < 0 {
+				return false
+			}
+			key, asked := in.h[i].Keys[0].Key, int64(0)
+			at := i + 1 + in.rng.IntN(len(in.h)-i)
+			for j := range in.h[:at] {
+				if op := &in.h[j]; op.F == check.FTrim && op.Type == check.Invoke && op.Keys[0].Key == key {
+					asked = max(asked, op.Keys[0].Offset)
+				}
+			}
+			in.offsetsAt(at, key, check.Bounds{LogStart: asked + 1, HighWatermark: -1, LeaderEpoch: -1})
+			return true
+		},
+		check.ReadBelowStart: func(in *injection) bool {
+			i := in.place(func(_ int, op *check.Op) bool {
+				return op.F == check.FTrim && op.Type == check.OK && op.Keys[0].Offset > 0
+			})
+			if i < 0 {
+				return false
+			}
+			gone := in.h[i].Keys[0]
+			for _, op := range in.h[:i] { // somebody had read it before
+				for _, p := range op.Parts {
+					if p.Key != gone.Key || !goodPoll(&op) || len(p.Reads) == 0 || p.Reads[0].Offset >= gone.Offset {
+						continue
+					}
+					begin := check.Op{Process: 94, Type: check.OK, F: check.FAssign, Keys: []check.Position{{Key: gone.Key, Offset: p.Reads[0].Offset}}}
+					poll := check.Op{Process: 94, Type: check.Invoke, F: check.FPoll}
+					done := poll
+					done.Type, done.Parts = check.OK, []check.Part{{Key: gone.Key, Reads: p.Reads[:1]}}
+					begin.Time = in.h[i].Time + 1
+					in.insert(i+1, begin, poll, done)
+					return true
+				}
+			}
+			return false
+		},
 		check.OverlappingOwnership: func(in *injection) bool {
 			i := in.place(func(_ int, op *check.Op) bool { return op.F == check.FAssigned })
 			if i < 0 {
@@ -325,6 +364,11 @@ func (in *injection) start(key check.Key) int64 {
 		for _, p := range in.h[i].Parts {
 			if p.Key == key && p.Bounds != nil {
 				start = max(start, p.Bounds.LogStart)
+			}
+		}
+		for _, at := range in.h[i].Keys {
+			if in.h[i].F == check.FTrim && in.h[i].Type == check.OK && at.Key == key {
+				start = max(start, at.Offset)
 			}
 		}
 	}
@@ -395,7 +439,7 @@ func (in *injection) lookAfterCommit(found int64) bool {
 func TestInjectedAnomaliesAreFound(t *testing.T) {
 	injections := injections()
 	for _, a := range check.Anomalies() {
-		if a == check.DuplicatePlain || a == check.LostWriteWeak || a == check.UnseenWeak {
+		if a == check.DuplicatePlain || a == check.LostWriteWeak || a == check.UnseenWeak || a == check.LogStartRewound {
 			continue // allowed, and shown by the model itself
 		}
 		t.Run(string(a), func(t *testing.T) {

@@ -23,6 +23,7 @@ type model struct {
 	members []*modelMember
 	commits []*modelCommit
 	looks   []*modelLook
+	trims   []*modelTrim
 	value   check.Value
 	epoch   int32 // of the group
 }
@@ -33,6 +34,7 @@ type modelLog struct {
 	key              check.Key
 	log              []check.Value
 	raw, high, start int
+	retained         bool // records go by retention; otherwise by deletions
 	epoch            int32
 	owner            *modelMember // in the eyes of the coordinator
 	ownerEpoch       int32
@@ -87,6 +89,14 @@ type modelCommit struct {
 	open   bool
 }
 
+// modelTrim is a deletion under way.
+type modelTrim struct {
+	process int32
+	l       *modelLog
+	before  int
+	applied bool
+}
+
 type modelLook struct {
 	process int32
 	l       *modelLog
@@ -129,7 +139,7 @@ func generate(t *rapid.T) check.History {
 	seed := rapid.Uint64().Draw(t, "seed")
 	m := &model{rng: rand.New(rand.NewPCG(seed, 0))}
 	for p := range m.n(1, 3) {
-		m.parts = append(m.parts, &modelLog{key: orders(int32(p)), epoch: 1, committed: -1})
+		m.parts = append(m.parts, &modelLog{key: orders(int32(p)), epoch: 1, committed: -1, retained: m.maybe()})
 	}
 	for i := range 2 {
 		m.readers = append(m.readers, &modelReader{id: int32(20 + i), at: map[*modelLog]int{}})
@@ -140,7 +150,7 @@ func generate(t *rapid.T) check.History {
 	actions := []func(){
 		m.invokeSend, m.invokeSend, m.arrive, m.arrive, m.arrive, m.arrive, m.arrive, m.replicate, m.replicate, m.replicate,
 		m.answer, m.answer, m.answer, m.answer, m.answer, m.giveUp,
-		m.failover, m.retain, m.assignReader, m.pollReader, m.pollReader, m.pollReader, m.offsets,
+		m.failover, m.retain, m.trim, m.applyTrim, m.endTrim, m.assignReader, m.pollReader, m.pollReader, m.pollReader, m.offsets,
 		m.give, m.give, m.deliver, m.deliver, m.revoke, m.expire, m.pollMember, m.pollMember, m.pollMember,
 		m.commit, m.commit, m.applyCommit, m.applyCommit, m.endCommit, m.endCommit, m.look, m.look,
 	}
@@ -269,9 +279,41 @@ func (m *model) failover() {
 
 func (m *model) retain() {
 	l, _ := pick(m, m.parts, anyOf)
-	if m.n(0, 3) == 0 {
+	if l.retained && m.n(0, 3) == 0 {
 		l.start = m.n(l.start, l.raw)
 	}
+}
+
+// trim asks to delete records, one request at a time of each process.
+func (m *model) trim() {
+	l, ok := pick(m, m.parts, func(l *modelLog) bool { return !l.retained })
+	process := int32(42 + m.n(0, 1))
+	if !ok || m.n(0, 3) > 0 || slices.ContainsFunc(m.trims, func(t *modelTrim) bool { return t.process == process }) {
+		return
+	}
+	t := &modelTrim{process: process, l: l, before: m.n(0, l.raw)}
+	m.trims = append(m.trims, t)
+	m.add(check.Op{Process: process, Type: check.Invoke, F: check.FTrim, Keys: []check.Position{{Key: l.key, Offset: int64(t.before)}}})
+}
+
+func (m *model) applyTrim() {
+	if t, ok := pick(m, m.trims, func(t *modelTrim) bool { return !t.applied && t.before <= t.l.raw }); ok {
+		t.applied, t.l.start = true, max(t.l.start, t.before)
+	}
+}
+
+// endTrim answers a deletion, or gives it up; it is not applied later.
+func (m *model) endTrim() {
+	t, ok := pick(m, m.trims, anyOf)
+	if !ok {
+		return
+	}
+	op := check.Op{Process: t.process, Type: check.Info, F: check.FTrim}
+	if t.applied && m.n(0, 5) > 0 {
+		op.Type, op.Keys = check.OK, []check.Position{{Key: t.l.key, Offset: int64(t.l.start)}}
+	}
+	m.add(op)
+	m.trims = slices.DeleteFunc(m.trims, func(o *modelTrim) bool { return o == t })
 }
 
 // serve is an answer to a reader that stands at an offset.

@@ -17,7 +17,12 @@ type partition struct {
 	high      rising // ends of the log that consumers may read to
 	epochs    map[int32]*rising
 	start     rising
+	starts    map[int32]*rising // by leader epoch
+	deleted   rising            // below it records are gone: it was acknowledged
+	asked     int64             // the greatest offset below which they were to be deleted
+	trimmed   bool              // some deletion is in the history
 	compacted bool
+	retained  bool
 	final     bool // some process reads it in the final phase
 }
 

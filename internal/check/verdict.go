@@ -109,6 +109,9 @@ func (c *Checker) missing(k *partition, e, far *entry) {
 		lost, unseen = LostWriteWeak, UnseenWeak
 	}
 	at, start := max(e.offset, e.last), k.start.max()
+	if c.opt.ReadFirst && !k.retained {
+		start = 0
+	}
 	switch {
 	case start > 0 && at < start && (at >= 0 || e.acks != acksAll):
 		// It may have been deleted in good order.
@@ -170,8 +173,7 @@ func (c *Checker) skips() {
 			log = slices.Sorted(maps.Keys(g.k.at))
 			logs[g.k] = log
 		}
-		from := max(g.from, g.k.start.max())
-		first := sort.Search(len(log), func(i int) bool { return log[i] >= from })
+		first := sort.Search(len(log), func(i int) bool { return log[i] >= g.from })
 		count := sort.Search(len(log), func(i int) bool { return log[i] >= g.to }) - first
 		if count <= 0 {
 			continue

@@ -1,7 +1,7 @@
 // Command checkhistory judges a recorded history again: of a run that was killed
 // before it could, or with other options.
 //
-//	go run ./internal/check/cmd/checkhistory [-unfinished] [-allow A,B] [-compacted T,U] [-json] FILE
+//	go run ./internal/check/cmd/checkhistory [-unfinished] [-allow A,B] [-compacted T,U] [-retained T,U] [-read-first] [-stale 15s] [-json] FILE
 //
 // It exits 1 when there are anomalies, 2 when the file cannot be read.
 package main
@@ -37,6 +37,9 @@ func run(args []string, out io.Writer) (failed bool, err error) {
 	flags.IntVar(&o.Examples, "examples", 8, "how many to show of each anomaly")
 	allow := flags.String("allow", "", "anomalies that do not count, with commas")
 	compacted := flags.String("compacted", "", "topics that are compacted, with commas")
+	retained := flags.String("retained", "", "topics whose oldest records go by themselves, with commas")
+	flags.BoolVar(&o.ReadFirst, "read-first", false, "other records are deleted only after all readers have read them")
+	flags.DurationVar(&o.Stale, "stale", 0, "for how long a leader that was replaced may serve what was deleted since")
 	asJSON := flags.Bool("json", false, "print the report as JSON")
 	if err := flags.Parse(args); err != nil {
 		return false, err
@@ -53,6 +56,9 @@ func run(args []string, out io.Writer) (failed bool, err error) {
 	}
 	if *compacted != "" {
 		o.Compacted = strings.Split(*compacted, ",")
+	}
+	if *retained != "" {
+		o.Retained = strings.Split(*retained, ",")
 	}
 	r, err := record.Check(flags.Arg(0), o)
 	if err != nil {

@@ -32,6 +32,7 @@ func TestRun(t *testing.T) {
 		{[]string{"-allow", "unseen"}, false, "\nanomalies: 0\n"},
 		{[]string{"-unfinished"}, false, "\nanomalies: 0\n"},
 		{[]string{"-compacted", "orders"}, false, "\nanomalies: 0\n"},
+		{[]string{"-retained", "orders", "-read-first", "-stale", "15s"}, true, "\nanomalies: 1\n"},
 	} {
 		var out bytes.Buffer
 		failed, err := run(append(c.args, path), &out)
