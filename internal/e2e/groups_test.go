@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,16 +14,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock/penstock/internal/chaos"
 )
 
-// Storms of consumers: GROUP_STORM says how long one lasts.
+// Storms of consumers: GROUP_STORM says how long one lasts, GROUP_STORM_RECORD in which
+// folder its result is left.
 const (
-	stormEnv     = "GROUP_STORM"
-	stormMembers = 20
-	stormSession = 10 * time.Second // the default of penstock consume
+	stormEnv       = "GROUP_STORM"
+	stormRecordEnv = "GROUP_STORM_RECORD"
+	stormMembers   = 20
+	stormSession   = 10 * time.Second // the default of penstock consume
 	// stillness is for how long a reader of a partition that stays may print nothing
 	// of it, in records of one key that are acknowledged meanwhile: 2 s at full speed,
 	// where some 50 ms are what is seen. A pause for a rebalance would be as long as a
@@ -290,11 +294,18 @@ func TestConsumersInAStorm(t *testing.T) {
 		length, err = time.ParseDuration(text)
 		require.NoError(t, err)
 	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	result := stormResult{began: time.Now(), length: length, seed: seed, machine: chaos.Machine(), revision: chaos.Revision(t.Context())}
+	if folder := os.Getenv(stormRecordEnv); folder != "" {
+		t.Cleanup(func() {
+			result.failed = t.Failed()
+			assert.NoError(t, os.WriteFile(filepath.Join(folder, "storm.md"), []byte(result.text()), 0o644)) //nolint:gosec // documentation
+		})
+	}
 	w := start(t, chaos.Options{Nodes: 3, Config: []string{"session.grace: 500ms"}})
 	w.createTopic("storm", 12, 3)
 	l := w.startLoad("storm")
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
 	s := &storm{t: t, brokers: strings.Join(w.nodes.Addrs(), ","), rng: rand.New(rand.NewPCG(seed, 0)), seen: map[place]bool{}}
 	t.Cleanup(func() {
 		for _, p := range s.processes {
@@ -307,6 +318,7 @@ func TestConsumersInAStorm(t *testing.T) {
 	l.finish(t)
 	s.settle(l.acked)
 	a, err := s.verify(l)
+	result.tell(s, l, a, err)
 	require.NoError(t, err)
 	require.Greater(t, a.handovers, len(s.processes)/2, "the storm moved next to nothing")
 	t.Logf("%s: %d consumers, %d readings of %d records, %d duplicates (printed at most %d records of a key before a death or sleep, or %s after waking), "+
