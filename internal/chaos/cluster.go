@@ -314,6 +314,21 @@ func (c *Cluster) Stop(id int, timeout time.Duration) error {
 	}
 }
 
+// Ended waits for a node's process to end by itself, and says how it did; false: it still
+// runs.
+func (c *Cluster) Ended(id int, within time.Duration) (ended bool, how error) {
+	n := c.nodes[id-1]
+	if n.cmd == nil {
+		return true, nil
+	}
+	select {
+	case <-n.exited:
+		return true, n.err
+	case <-time.After(within):
+		return false, nil
+	}
+}
+
 // Signal sends a signal, such as SIGSTOP and SIGCONT, to a node.
 func (c *Cluster) Signal(id int, sig syscall.Signal) error {
 	if n := c.nodes[id-1]; n.running() {

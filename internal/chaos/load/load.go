@@ -23,6 +23,9 @@ const (
 	Group  = "readers"
 )
 
+// readers is how many read everything by themselves.
+const readers = 2
+
 // Options describe a load.
 type Options struct {
 	Brokers    []string
@@ -41,19 +44,26 @@ type Load struct {
 	rec     *record.Recorder
 	values  atomic.Uint64
 	parts   []client.TopicPartition
+	passed  *passed
 	Outages *Outages
 
 	stopWriters, stopReaders context.CancelFunc
-	writers, readers         sync.WaitGroup
+	writers, readers         sync.WaitGroup // who deletes records is among the writers
 
 	mu         sync.Mutex // guards what follows
 	errors     map[string]int
 	violations map[string][]string
+	deletions  int
+	retentions int
+	deleted    int64
+	starts     map[client.TopicPartition]int64 // where logs begin, as far as is known
 }
 
 // Start makes the topics and starts every client.
 func Start(ctx context.Context, o Options) (*Load, error) {
-	l := &Load{o: o, errors: map[string]int{}, violations: map[string][]string{}}
+	l := &Load{
+		o: o, errors: map[string]int{}, violations: map[string][]string{}, starts: map[client.TopicPartition]int64{}, passed: newPassed(readers),
+	}
 	if err := l.createTopics(ctx); err != nil {
 		return nil, err
 	}
@@ -77,8 +87,8 @@ func (l *Load) createTopics(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	for _, topic := range []string{Strict, Weak} {
-		spec := client.TopicSpec{Name: topic, Partitions: l.o.Partitions, ReplicationFactor: l.o.Replicas}
+	for topic, configs := range map[string]map[string]string{Strict: strictConfigs(), Weak: weakConfigs()} {
+		spec := client.TopicSpec{Name: topic, Partitions: l.o.Partitions, ReplicationFactor: l.o.Replicas, Configs: configs}
 		if _, err := c.Admin().CreateTopic(ctx, spec); err != nil {
 			return fmt.Errorf("create topic %s: %w", topic, err)
 		}
@@ -111,19 +121,21 @@ func (l *Load) start() {
 		w := &writer{l: l, kind: k}
 		l.writers.Go(func() { w.run(writing) })
 	}
-	for i := range 2 {
-		r := &reader{l: l, life: l.o.Life * time.Duration(i+1)}
+	for i := range readers {
+		r := &reader{l: l, number: i, life: l.o.Life * time.Duration(i+1)}
 		l.readers.Go(func() { r.run(reading) })
 	}
 	for i := range 3 {
 		m := &member{l: l, number: i}
 		l.readers.Go(func() { m.run(reading) })
 	}
+	l.writers.Go(func() { l.trim(writing) })
 	l.readers.Go(func() { l.watchBounds(reading) })
 	l.readers.Go(func() { l.watchCommitted(reading) })
 }
 
-// StopWriters ends the producers; each waits until what it sent is settled.
+// StopWriters ends the producers, each of which waits until what it sent is settled, and
+// the deletions.
 func (l *Load) StopWriters() {
 	l.stopWriters()
 	l.writers.Wait()
@@ -174,7 +186,7 @@ func (l *Load) note(what string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.errors[what+": "+code.String()]++
-	broken := code == client.CodeOffsetOutOfRange || code == client.CodeCorruptBatch || code == client.CodeInvalidCommitOffset
+	broken := code == client.CodeOffsetOutOfRange && what != "poll" || code == client.CodeCorruptBatch || code == client.CodeInvalidCommitOffset
 	if code == client.CodeOutOfOrderSequence {
 		// What waits behind a record that ran out of time is refused like this once, and
 		// gets a new identity. To fail with it means that the broker lost something, which
@@ -183,9 +195,20 @@ func (l *Load) note(what string, err error) {
 		broken = !late && what != produceWeak
 	}
 	if broken {
-		l.violations[fmt.Sprintf("%s: %s", what, code)] = append(l.violations[fmt.Sprintf("%s: %s", what, code)],
-			fmt.Sprintf("%s %v", time.Now().Format(time.TimeOnly), err))
+		l.keep(fmt.Sprintf("%s: %s", what, code), err)
 	}
+}
+
+// violate notes a broken promise.
+func (l *Load) violate(kind string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keep(kind, err)
+}
+
+// keep is violate for callers that hold mu.
+func (l *Load) keep(kind string, err error) {
+	l.violations[kind] = append(l.violations[kind], fmt.Sprintf("%s %v", time.Now().Format(time.TimeOnly), err))
 }
 
 func keyOf(tp client.TopicPartition) check.Key {

@@ -58,7 +58,7 @@ func (m *member) live(ctx context.Context) error {
 		clear(s.next)
 		if err := poll(ctx, m.l, s.proc, k, s.next); err == nil {
 			s.commit(ctx, k)
-		} else if client.CodeOf(err) == client.CodeOffsetOutOfRange {
+		} else if client.CodeOf(err) == client.CodeOffsetOutOfRange && !s.skip(ctx, c, k, err) {
 			break
 		}
 	}
@@ -74,6 +74,21 @@ func (m *member) live(ctx context.Context) error {
 	err = k.Close(closing)
 	s.proc.Append(check.Op{Type: check.OK, F: check.FCrash})
 	return errors.Join(err, c.Close())
+}
+
+// skip goes on where a log begins that has overtaken the member. Of the strict topic
+// nothing is deleted that the group has not committed: the partition is another's by
+// now, and the member needs a new life.
+func (s *membership) skip(ctx context.Context, c *client.Client, k *client.Consumer, cause error) bool {
+	tp, start, ok := s.l.overtaken(ctx, c, s.proc, cause, func(tp client.TopicPartition) int64 {
+		at, _ := k.Position(tp)
+		return at
+	})
+	if !ok || tp.Topic == Strict {
+		return false
+	}
+	s.l.note("seek", k.Seek(tp, client.At(start)))
+	return true
 }
 
 // commit stores the place after what was read.

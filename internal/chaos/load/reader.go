@@ -17,11 +17,12 @@ const pollWait = 300 * time.Millisecond
 // reader reads all partitions by itself, over many clients, each of which goes on
 // where the one before it was.
 type reader struct {
-	l     *Load
-	life  time.Duration
-	final bool
-	proc  *record.Process
-	next  map[client.TopicPartition]place
+	l      *Load
+	number int
+	life   time.Duration
+	final  bool
+	proc   *record.Process
+	next   map[client.TopicPartition]place
 }
 
 // place is where reading goes on: the next offset, and the leader epoch of the record
@@ -66,13 +67,26 @@ func (r *reader) live(ctx context.Context, done func() bool) error {
 	}
 	until := time.Now().Add(r.life)
 	for ctx.Err() == nil && !done() && (r.final || time.Now().Before(until)) {
-		if err := poll(ctx, r.l, r.proc, k, r.next); err != nil && client.CodeOf(err) == client.CodeOffsetOutOfRange {
+		err := poll(ctx, r.l, r.proc, k, r.next)
+		if !r.final {
+			r.l.passed.note(r.number, r.next)
+		}
+		if client.CodeOf(err) == client.CodeOffsetOutOfRange {
+			r.skip(ctx, c, err)
 			break // only a new client, or Seek, reads on
 		}
 	}
 	closing, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return k.Close(closing)
+}
+
+// skip lets the reader go on where a log begins that has overtaken it.
+func (r *reader) skip(ctx context.Context, c *client.Client, cause error) {
+	tp, start, ok := r.l.overtaken(ctx, c, r.proc, cause, func(tp client.TopicPartition) int64 { return r.next[tp].offset })
+	if ok {
+		r.next[tp] = place{start, -1}
+	}
 }
 
 func (r *reader) seek(k *client.Consumer, parts []client.TopicPartition) {
@@ -106,8 +120,8 @@ func poll(ctx context.Context, l *Load, proc *record.Process, k *client.Consumer
 	return nil
 }
 
-// Final is the final phase: new clients read everything from the start, until they
-// are past every offset that anybody was told.
+// Final is the final phase: new clients read everything from where the logs begin,
+// until they are past every offset that anybody was told.
 func (l *Load) Final(ctx context.Context) error {
 	c, err := l.client()
 	if err != nil {
@@ -125,6 +139,9 @@ func (l *Load) Final(ctx context.Context) error {
 	}
 	r := &reader{l: l, final: true}
 	r.begin()
+	if err := r.fromStart(ctx, c); err != nil {
+		return err
+	}
 	behind := func() (open []error) {
 		for _, e := range ends {
 			if e.Topic == Strict {
@@ -145,6 +162,23 @@ func (l *Load) Final(ctx context.Context) error {
 		return err
 	}
 	return l.groupDone(ctx, c, ends)
+}
+
+// fromStart puts a reader where the logs begin.
+func (r *reader) fromStart(ctx context.Context, c *client.Client) error {
+	r.proc.Append(check.Op{Type: check.Invoke, F: check.FOffsets})
+	starts, err := c.Admin().ListOffsets(ctx, client.Earliest(), r.l.parts...)
+	op := check.Op{Type: check.OK, F: check.FOffsets}
+	for _, s := range starts {
+		err = errors.Join(err, s.Err)
+		r.next[s.TopicPartition] = place{s.Offset, -1}
+		op.Parts = append(op.Parts, check.Part{Key: keyOf(s.TopicPartition), Bounds: startAt(s)})
+	}
+	if err != nil {
+		return fmt.Errorf("final phase: starts of the logs: %w", err)
+	}
+	r.proc.Append(op)
+	return nil
 }
 
 // groupWait is how long the group may take after that. A member that died without a word

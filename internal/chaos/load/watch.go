@@ -15,10 +15,14 @@ const (
 
 // watch calls f again and again, with a client that is replaced when it fails.
 func (l *Load) watch(ctx context.Context, f func(context.Context, *client.Admin) error) {
+	l.repeat(ctx, watchEvery, watchWait, f)
+}
+
+func (l *Load) repeat(ctx context.Context, every, wait time.Duration, f func(context.Context, *client.Admin) error) {
 	for ctx.Err() == nil {
 		c, err := l.client()
-		for err == nil && pause(ctx, watchEvery) {
-			asking, cancel := context.WithTimeout(ctx, watchWait)
+		for err == nil && pause(ctx, every) {
+			asking, cancel := context.WithTimeout(ctx, wait)
 			err = f(asking, c.Admin())
 			cancel()
 		}
@@ -46,18 +50,24 @@ func (l *Load) watchBounds(ctx context.Context) {
 		}
 		op := check.Op{Type: check.OK, F: check.FOffsets}
 		for i := range ends {
-			b := &check.Bounds{LogStart: -1, HighWatermark: -1, LeaderEpoch: -1}
+			key := keyOf(ends[i].TopicPartition)
 			if starts[i].Err == nil {
-				b.LogStart = starts[i].Offset
+				op.Parts = append(op.Parts, check.Part{Key: key, Bounds: startAt(starts[i])})
+				l.retained(starts[i].TopicPartition, starts[i].Offset)
 			}
 			if ends[i].Err == nil {
-				b.HighWatermark, b.LeaderEpoch = ends[i].Offset, ends[i].LeaderEpoch
+				b := &check.Bounds{LogStart: -1, HighWatermark: ends[i].Offset, LeaderEpoch: ends[i].LeaderEpoch}
+				op.Parts = append(op.Parts, check.Part{Key: key, Bounds: b})
 			}
-			op.Parts = append(op.Parts, check.Part{Key: keyOf(ends[i].TopicPartition), Bounds: b})
 		}
 		proc.Append(op)
 		return nil
 	})
+}
+
+// startAt is where a leader says that its log begins.
+func startAt(found client.FoundOffset) *check.Bounds {
+	return &check.Bounds{LogStart: found.Offset, HighWatermark: -1, LeaderEpoch: found.LeaderEpoch}
 }
 
 // watchCommitted asks the coordinator what the group has committed.

@@ -58,12 +58,22 @@ func (s *storm) inject(ctx context.Context, a Action) (heal, error) {
 		}, err
 	case FsyncSlow:
 		return s.strace(ctx, node, "delay_enter=300ms")
+	case FsyncHangs:
+		return s.strace(ctx, node, "delay_enter=8s")
 	case FlipBits:
 		return startAgain, s.flip(ctx, a)
 	case Rolling:
 		return nothing, s.roll(ctx)
 	case Clock:
 		return func(context.Context) error { return lab.SetClock(node, 0) }, lab.SetClock(node, a.Skew)
+	case Loss:
+		return s.lose(ctx, a)
+	case Slow:
+		return s.slow(ctx, a)
+	case TornRaft:
+		return startAgain, s.tearRaft(a)
+	case BadRaft:
+		return startAgain, s.damageRaft(a)
 	case Move:
 		return s.move(ctx, a)
 	case Vote:
@@ -114,6 +124,33 @@ func (s *storm) cut(a Action) chaos.Cut {
 		c.Peers = append(c.Peers, 0)
 	}
 	return c
+}
+
+// lose loses some of a node's packets.
+func (s *storm) lose(ctx context.Context, a Action) (heal, error) {
+	return func(ctx context.Context) error {
+		lost, err := s.lab.Network.Lost(ctx, a.Node)
+		s.say("  %d packets of node %d were lost", lost, a.Node)
+		if err == nil && lost == 0 {
+			s.absent(Loss)
+		}
+		return errors.Join(err, s.lab.Network.Mend(ctx, a.Node))
+	}, s.lab.Network.Lose(ctx, chaos.Loss{Node: a.Node, Percent: a.Percent})
+}
+
+// slow delays a node's packets.
+func (s *storm) slow(ctx context.Context, a Action) (heal, error) {
+	line, err := s.lab.Network.Slow(ctx, chaos.Delay{Node: a.Node, Least: a.Least, Most: a.Most})
+	if err != nil {
+		return nothing, err
+	}
+	return func(ctx context.Context) error {
+		s.say("  %d packets of node %d were held back", line.Delayed(), a.Node)
+		if line.Delayed() == 0 {
+			s.absent(Slow)
+		}
+		return line.Close(ctx)
+	}, nil
 }
 
 // strace changes what syncs of a node's process do until it is healed.
@@ -236,8 +273,9 @@ func (s *storm) forget(node int) {
 	s.hurts = slices.DeleteFunc(s.hurts, func(h hurt) bool { return h.node == node })
 }
 
-// minFlip is the size below which a segment is left alone.
-const minFlip = 4096
+// minFlip is the size below which a segment is left alone: its first half must be far
+// behind what is checked as a tail that may be torn.
+const minFlip = 64 << 10
 
 // flipOne flips a bit in one segment of a partition; nil: there was none to flip.
 func flipOne(rng *rand.Rand, folder string) (done *hurt, err error) {

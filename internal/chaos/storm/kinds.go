@@ -13,17 +13,22 @@ const (
 	Cut        Kind = "cut"       // a network cut: Direction, Ports, Reset, Partial
 	PowerOne   Kind = "power cut" // what was not synced is gone
 	PowerAll   Kind = "power cut of all"
-	DiskFull   Kind = "full disk"       // Leave bytes are left
-	DiskHang   Kind = "hung disk"       // writes and syncs do not return
-	DiskDead   Kind = "dead disk"       // every call fails, and what was not synced is gone
-	FsyncFails Kind = "failed fsync"    // syncs fail, later ones succeed; then the pages are gone
-	FsyncSlow  Kind = "slow fsync"      // every sync takes longer
-	FlipBits   Kind = "flipped bits"    // in segments of a stopped node
-	Rolling    Kind = "rolling restart" // SIGTERM, one node after the other
-	Clock      Kind = "clock skew"      // the wall clock jumps
-	Move       Kind = "moved replicas"  // a partition gets another replica
-	Vote       Kind = "moved vote"      // of the metadata quorum
-	Replace    Kind = "replaced disk"   // given up for an empty one
+	DiskFull   Kind = "full disk"        // Leave bytes are left
+	DiskHang   Kind = "hung disk"        // writes and syncs do not return
+	DiskDead   Kind = "dead disk"        // every call fails, and what was not synced is gone
+	FsyncFails Kind = "failed fsync"     // syncs fail, later ones succeed; then the pages are gone
+	FsyncSlow  Kind = "slow fsync"       // every sync takes longer
+	FsyncHangs Kind = "hung fsync"       // syncs do not return for seconds, writes do
+	FlipBits   Kind = "flipped bits"     // in segments of a stopped node
+	Rolling    Kind = "rolling restart"  // SIGTERM, one node after the other
+	Clock      Kind = "clock skew"       // the wall clock jumps
+	Move       Kind = "moved replicas"   // a partition gets another replica
+	Vote       Kind = "moved vote"       // of the metadata quorum
+	Replace    Kind = "replaced disk"    // given up for an empty one
+	Loss       Kind = "lost packets"     // Percent of them, at random
+	Slow       Kind = "slow network"     // packets take Delay, and overtake each other
+	TornRaft   Kind = "torn raft log"    // of a killed node, where nothing was synced
+	BadRaft    Kind = "damaged raft log" // of a killed node: it must not start
 )
 
 // Role says which node a fault hits.
@@ -61,11 +66,16 @@ func traits() []trait {
 		{kind: DiskDead, hold: [2]time.Duration{s, 5 * s}, weight: 1},
 		{kind: FsyncFails, hold: [2]time.Duration{s, 3 * s}, weight: 1},
 		{kind: FsyncSlow, hold: [2]time.Duration{2 * s, 6 * s}, weight: 1},
+		{kind: FsyncHangs, hold: [2]time.Duration{2 * s, 9 * s}, weight: 1},
 		{kind: FlipBits, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
 		{kind: Clock, hold: [2]time.Duration{2 * s, 8 * s}, weight: 1},
 		{kind: Move, member: true, hold: [2]time.Duration{0, 3 * s}, weight: 2},
 		{kind: Vote, member: true, hold: [2]time.Duration{0, 3 * s}, weight: 1},
 		{kind: Replace, member: true, hold: [2]time.Duration{0, s}, weight: 1},
+		{kind: Loss, hold: [2]time.Duration{2 * s, 10 * s}, weight: 2, short: true},
+		{kind: Slow, hold: [2]time.Duration{2 * s, 10 * s}, weight: 2, short: true},
+		{kind: TornRaft, hold: [2]time.Duration{0, 3 * s}, weight: 2, short: true},
+		{kind: BadRaft, hold: [2]time.Duration{0, 3 * s}, weight: 1, short: true},
 		{kind: Rolling, whole: true, alone: true, weight: 1},
 	}
 }

@@ -27,6 +27,7 @@ func (r *Report) Record(folder string) error {
 	line("* %s", r.Machine)
 	line("* nodes found ended when the fault was healed: %d; flipped bits: %d", r.Exits, r.FlippedBits)
 	line("* seconds in which every partition took writes: %d, any: %d, of %d", r.WritableEvery, r.WritableAny, r.Seconds)
+	line("* log starts moved %d times by deletions, of %d records, and %d times by retention", r.Deletions, r.Deleted, r.Retentions)
 	if h := r.History; h != nil {
 		line("* %d operations; %d records acknowledged with acks=all, %d with acks=1, %d of unknown outcome, %d refused; %d reads, %d commits",
 			h.Ops, h.Acked, h.AckedWeak, h.Indefinite, h.Failed, h.Reads, h.Commits)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock/penstock/internal/chaos/load"
 	"github.com/penstock/penstock/internal/check"
 )
 
@@ -33,6 +34,12 @@ type Report struct {
 	Exits       int            `json:"exits"` // nodes that had ended by themselves and that no heal had restarted
 	Errors      map[string]int `json:"client_errors"`
 
+	// Log starts that moved under the load: by requests to delete records that were
+	// acknowledged, with the records that went, and by retention.
+	Deletions  int   `json:"deletions"`
+	Deleted    int64 `json:"deleted_records"`
+	Retentions int   `json:"retentions"`
+
 	WritableEvery int `json:"seconds_every_partition_writable"`
 	WritableAny   int `json:"seconds_any_partition_writable"`
 	Seconds       int `json:"seconds"`
@@ -51,6 +58,9 @@ func (r *Report) finish() {
 	r.Took = time.Since(r.Began)
 	if len(r.Events) == 0 {
 		r.Failures = append(r.Failures, "no fault was injected")
+	}
+	if r.Deletions == 0 || r.Deleted == 0 || r.Retentions == 0 {
+		r.Failures = append(r.Failures, fmt.Sprintf("log starts stood still: %d deletions of %d records, %d times retention", r.Deletions, r.Deleted, r.Retentions))
 	}
 	if acked := r.acked(); acked < r.MinAcked {
 		r.Failures = append(r.Failures, fmt.Sprintf("%d records were acknowledged with acks=all, at least %d are asked for", acked, r.MinAcked))
@@ -136,6 +146,7 @@ func (r *Report) Text() string {
 		line("clients were told: %s", strings.Join(told, ", "))
 	}
 	line("writable: every partition in %d, any in %d of %d seconds", r.WritableEvery, r.WritableAny, r.Seconds)
+	line("log starts: moved %d times by deletions, of %d records, and %d times by retention", r.Deletions, r.Deleted, r.Retentions)
 	if r.History != nil {
 		b.WriteString(r.History.Text())
 	}
@@ -144,7 +155,9 @@ func (r *Report) Text() string {
 	}
 	if r.Kept != "" {
 		line("history, schedule, logs and disks are kept in %s", r.Kept)
-		line("judge again: go run ./internal/check/cmd/checkhistory %s/history.jsonl; play again: make chaos SCHEDULE=%s/schedule.json", r.Kept, r.Kept)
+		judged := load.Judged()
+		line("judge again: go run ./internal/check/cmd/checkhistory -retained %s -read-first -stale %s %s/history.jsonl; play again: make chaos SCHEDULE=%s/schedule.json",
+			strings.Join(judged.Retained, ","), judged.Stale, r.Kept, r.Kept)
 	}
 	verdict := "passed"
 	if !r.Good() {

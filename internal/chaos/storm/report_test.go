@@ -12,7 +12,7 @@ import (
 
 func goodReport() *Report {
 	return &Report{
-		Seed: 5, MinAcked: 100, History: &check.Report{Ops: 1000, Acked: 100},
+		Seed: 5, MinAcked: 100, Deletions: 1, Deleted: 1, Retentions: 1, History: &check.Report{Ops: 1000, Acked: 100},
 		Events: []Event{{Name: "kill -9 + pause", Kinds: []Kind{Kill, Pause}, Longest: time.Second}, {Name: "kill -9", Kinds: []Kind{Kill}}},
 	}
 }
@@ -34,6 +34,8 @@ func TestVerdicts(t *testing.T) {
 		{"an anomaly", func(r *Report) { r.History.Anomalies = 1 }, false},
 		{"no fault", func(r *Report) { r.Events = nil }, false},
 		{"too few records", func(r *Report) { r.History.Acked = 99 }, false},
+		{"no deletion", func(r *Report) { r.Deletions, r.Deleted = 0, 0 }, false},
+		{"no retention", func(r *Report) { r.Retentions = 0 }, false},
 		{"no history", func(r *Report) { r.History = nil }, false},
 		{"a node panicked", func(r *Report) { r.Failures = append(r.Failures, "node1.log: panic: oh") }, false},
 	} {

@@ -31,7 +31,12 @@ type Action struct {
 	Leave int64 `json:"leave,omitempty"`
 	// Leads: the flipped bits are in partitions that the node led when it was stopped.
 	Leads bool `json:"leads,omitempty"`
-	// Seed places the flipped bits, and chooses the partition that is moved.
+	// Percent of a node's packets get lost.
+	Percent int `json:"percent,omitempty"`
+	// Least and Most are how long a node's packets take.
+	Least time.Duration `json:"least,omitempty"`
+	Most  time.Duration `json:"most,omitempty"`
+	// Seed places the flipped bits and torn bytes, and chooses the partition that is moved.
 	Seed uint64 `json:"seed,omitempty"`
 	// Skew is how far the clock jumps.
 	Skew time.Duration `json:"skew,omitempty"`
@@ -56,6 +61,8 @@ func (a Action) String() string {
 	}
 	add(a.Kind == DiskFull, "%d bytes left", a.Leave)
 	add(a.Kind == FlipBits && a.Leads, "in what it led")
+	add(a.Kind == Loss, "%d in 100", a.Percent)
+	add(a.Kind == Slow, "by %s to %s", a.Least, a.Most)
 	add(a.Skew != 0, "by %s", a.Skew)
 	return strings.Join(parts, " ")
 }
@@ -159,7 +166,16 @@ func (d *dealer) step(i int) Step {
 func needsWhole(k Kind) bool { return k == FlipBits || k == Replace || k == Rolling }
 
 func touchesDisks(t trait) bool {
-	return slices.Contains([]Kind{PowerOne, PowerAll, DiskFull, DiskHang, DiskDead, FsyncFails, FlipBits, Replace}, t.kind)
+	return slices.Contains([]Kind{PowerOne, PowerAll, DiskFull, DiskHang, DiskDead, FsyncFails, FsyncHangs, FlipBits, Replace, TornRaft, BadRaft}, t.kind)
+}
+
+// harsh is how many of three strengths are drawn from: after the strongest TCP takes
+// seconds to come back, which a short run does not have.
+func (d *dealer) harsh() int {
+	if d.short {
+		return 2
+	}
+	return 3
 }
 
 func (d *dealer) between(r [2]time.Duration) time.Duration {
@@ -190,8 +206,14 @@ func (d *dealer) action(t trait) Action {
 		// Beyond an hour a leader refuses the records of clients, and beyond the time of
 		// retention it deletes: that is as configured.
 		a.Skew = []time.Duration{-50 * time.Minute, -10 * time.Second, 10 * time.Second, 50 * time.Minute, 5 * time.Hour}[d.rng.IntN(5)]
-	case Move:
+	case Move, TornRaft, BadRaft:
 		a.Seed = d.rng.Uint64()
+	case Loss:
+		a.Percent = []int{3, 10, 30}[d.rng.IntN(d.harsh())]
+	case Slow:
+		ms := time.Millisecond
+		span := [][2]time.Duration{{5 * ms, 20 * ms}, {30 * ms, 120 * ms}, {150 * ms, 400 * ms}}[d.rng.IntN(d.harsh())]
+		a.Least, a.Most = span[0], span[1]
 	default:
 	}
 	return a

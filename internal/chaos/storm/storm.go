@@ -17,7 +17,6 @@ import (
 	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
 	"github.com/penstock/penstock/internal/chaos/load"
-	"github.com/penstock/penstock/internal/check"
 	"github.com/penstock/penstock/internal/check/record"
 )
 
@@ -54,6 +53,7 @@ type storm struct {
 	load    *load.Load
 	flipped int
 	hurts   []hurt
+	missing []Kind // faults of the step that did not take place, though they were injected
 	report  Report
 }
 
@@ -64,8 +64,12 @@ func Kinds(nodes int, skewed bool) (can []Kind, missing map[Kind]string) {
 	_, noStrace := exec.LookPath("strace")
 	for _, t := range traits() {
 		switch {
-		case noStrace != nil && (t.kind == FsyncFails || t.kind == FsyncSlow):
+		case noStrace != nil && (t.kind == FsyncFails || t.kind == FsyncSlow || t.kind == FsyncHangs):
 			missing[t.kind] = "the tool strace is missing"
+		case t.kind == Slow && !chaos.CanSlow():
+			missing[t.kind] = "the kernel has no queue for packets (NFQUEUE)"
+		case t.kind == Loss && !chaos.CanLose():
+			missing[t.kind] = "the packet filter cannot lose packets at random"
 		case t.kind == Clock && !skewed:
 			missing[t.kind] = "the binary is not built with a clock that moves"
 		case t.member && nodes <= replicas:
@@ -84,7 +88,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	s.report = Report{Began: time.Now(), Seed: o.Schedule.Seed, MinAcked: o.MinAcked, Machine: chaos.Machine(), Revision: chaos.Revision(ctx)}
 	s.lab, err = chaos.NewLab(ctx, chaos.LabOptions{
 		Binary: o.Binary, Parent: o.Parent, Nodes: o.Nodes, Voters: voterCount, Disk: diskSize,
-		Config: []string{"disk.reserve: 64MiB", "shutdown.timeout: 5s", "offsets.topic.num.partitions: 6", "log.level: info"},
+		Config: []string{"disk.reserve: 64MiB", "shutdown.timeout: 5s", "offsets.topic.num.partitions: 6", "log.level: info", "log.retention.check.interval: 1s"},
 	})
 	if err != nil {
 		return nil, err
@@ -144,7 +148,7 @@ func (s *storm) run(ctx context.Context) (err error) {
 	}
 	s.gather()
 	s.say("checking %d ops", s.load.Ops())
-	verdict, bad := record.Check(history, check.Options{})
+	verdict, bad := record.Check(history, load.Judged())
 	if bad != nil {
 		return errors.Join(err, bad)
 	}
@@ -212,6 +216,7 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	event := Event{Name: step.Name(), From: time.Now()}
+	s.missing = nil
 	var heals, last []heal
 	var errs []error
 	taken := map[int]bool{}
@@ -250,9 +255,22 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	event.To = time.Now()
+	for _, k := range s.missing {
+		i := slices.Index(event.Kinds, k)
+		event.Kinds = slices.Delete(event.Kinds, i, i+1)
+		if len(step.Actions) == 1 {
+			return fmt.Errorf("no %s took place", k) // of a pair, the other may have been in its way
+		}
+	}
 	s.report.Events = append(s.report.Events, event)
 	s.say("  healed after %.1f s, whole %.1f s later; %d acked", event.Healed.Sub(event.From).Seconds(), event.To.Sub(event.Healed).Seconds(), s.load.Outages.Acked())
 	return nil
+}
+
+// absent notes that a fault of this step was injected and did nothing.
+func (s *storm) absent(k Kind) {
+	s.say("  no %s took place", k)
+	s.missing = append(s.missing, k)
 }
 
 // startEnded starts who ended by himself, as one does whose disk failed: the
@@ -373,6 +391,8 @@ func (s *storm) gather() {
 	r := &s.report
 	r.Errors, r.FlippedBits = s.load.Errors(), s.flipped
 	r.Failures = append(r.Failures, s.load.Violations()...)
+	r.Deletions, r.Deleted = s.load.Deleted()
+	r.Retentions = s.load.Retentions()
 	r.WritableEvery, r.WritableAny, r.Seconds = s.load.Outages.Writable()
 	for i := range r.Events {
 		until := r.Events[i].To
