@@ -13,7 +13,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers peers-quoted bench-quoted bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -88,12 +88,18 @@ proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Genera
 bench: build ## Throughput and latency of three server processes on this machine; ARGS="-bench-format -runs 10" for benchstat
 	go run ./internal/benchrun -penstock $(BIN)/penstock $(ARGS)
 
+bench-quoted: build ## All figures but many and catchup by the rule for quoted ones (5 runs of 60 s after 10 s, 20 kills), nearly two hours; ARGS="-only produce"
+	go run ./internal/benchrun -penstock $(BIN)/penstock -quote -markdown $(ARGS)
+
 bench-compare: build ## Revision OLD beside this tree, by turns, for ROUNDS=10, and benchstat; ARGS="-only produce -duration 8s"
 	ROUNDS=$(or $(ROUNDS),10) scripts/bench-compare "$(OLD)" $(ARGS)
 
 peers: build ## Penstock beside Kafka, JetStream, Redis and RabbitMQ, in turn in one run, hours; ARGS="-short" takes five minutes
 	cd bench/peers && go build -o $(BIN)/peers/peers .
 	$(BIN)/peers/peers -penstock $(BIN)/penstock $(ARGS)
+
+peers-quoted: override ARGS += -quote
+peers-quoted: peers ## The same by the rule for quoted figures, and it says how long first; ARGS="-peers kafka -rows produce-100,consume-100 -durability synced"
 
 bench-report: build ## How it scales, a curve a question, into docs/performance; ARGS="-point 10s -runs 3"
 	cd bench/report && go build -o $(BIN)/report .

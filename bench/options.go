@@ -25,6 +25,7 @@ type Options struct {
 	Readers     int           // consumers that each read everything; 0: Producers share the partitions
 	Acks        string        // all, 1 or 0
 	Durability  string        // of a topic that is created: synced or replicated
+	Spread      bool          // each record to the next partition, instead of where the client puts it
 	Producers   int           // producers, or consumers of Consume; default 1
 	Compression string        // none, gzip, snappy, lz4 or zstd
 	BatchSize   int           // bytes; default 256 KiB

@@ -60,9 +60,14 @@ func newProduceRun(ctx context.Context, o *Options) (*produceRun, error) {
 	for range o.Producers {
 		var p *client.Producer
 		if err == nil {
-			p, err = t.c.NewProducer(client.WithAcks(acks), client.WithCompression(o.Compression),
-				client.WithBatchBytes(o.BatchSize), client.WithLinger(o.Linger),
-				client.WithMaxBufferedBytes(max(maxBuffered/int64(o.Producers), 4*int64(o.BatchSize))))
+			opts := []client.ProducerOpt{
+				client.WithAcks(acks), client.WithCompression(o.Compression), client.WithBatchBytes(o.BatchSize), client.WithLinger(o.Linger),
+				client.WithMaxBufferedBytes(max(maxBuffered/int64(o.Producers), 4*int64(o.BatchSize))),
+			}
+			if o.Spread {
+				opts = append(opts, client.WithPartitioner(&spreader{}))
+			}
+			p, err = t.c.NewProducer(opts...)
 		}
 		if err != nil {
 			return nil, errors.Join(err, r.close())
@@ -70,6 +75,14 @@ func newProduceRun(ctx context.Context, o *Options) (*produceRun, error) {
 		r.producers = append(r.producers, p)
 	}
 	return r, nil
+}
+
+// spreader sends each record to the next partition.
+type spreader struct{ next atomic.Uint32 }
+
+// Partition implements client.Partitioner.
+func (s *spreader) Partition(_ *client.Record, n int32) int32 {
+	return int32(s.next.Add(1) % uint32(n)) //nolint:gosec // below n
 }
 
 func (r *produceRun) close() error {

@@ -43,6 +43,8 @@ type Report struct {
 	// size of their batches.
 	Producers  int `json:"producers,omitempty"`
 	BatchBytes int `json:"batch_bytes,omitempty"`
+	// Spread means that each record went to the next partition.
+	Spread bool `json:"spread,omitempty"`
 	// Of consume: consumers that each read everything; how many bytes of values at the
 	// end of the topic were read, 0: all; and what the brokers named had to fetch from
 	// their disks.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/node"
 )
 
@@ -51,6 +52,23 @@ func TestRunsAgainstACluster(t *testing.T) {
 	var text bytes.Buffer
 	require.NoError(t, r.WriteText(&text))
 	require.Contains(t, text.String(), "20000 records of 100 B")
+
+	o = options
+	o.Topic, o.Records, o.Spread, o.Partitions = "spread", 3000, true, 3
+	r, err = Produce(t.Context(), o)
+	require.NoError(t, err)
+	require.True(t, r.Spread)
+	c, err := client.New(d.Brokers())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close()) }()
+	parts, err := c.Admin().Partitions(t.Context(), "spread")
+	require.NoError(t, err)
+	ends, err := c.Admin().ListOffsets(t.Context(), client.Latest(), parts...)
+	require.NoError(t, err)
+	for _, e := range ends {
+		require.NoError(t, e.Err)
+		require.EqualValues(t, 1000, e.Offset, "as many to each partition")
+	}
 
 	o = options
 	o.Records = 30_000 // more than there may be: it goes round

@@ -160,6 +160,15 @@ func FileSystem(dir string) string {
 	}
 }
 
+// FreeBytes is how much an ordinary user may still write to the disk of a folder.
+func FreeBytes(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("bench: free bytes on the disk of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
 // diskBytes is what the files below dir occupy.
 func diskBytes(dir string) (sum int64) {
 	if dir == "" {

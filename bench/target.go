@@ -101,7 +101,7 @@ func (t *target) report(o *Options, workload string) *Report {
 	return &Report{
 		Workload: workload, Acks: o.Acks, Durability: t.topic.Durability, Replicas: int(t.topic.ReplicationFactor),
 		Partitions: len(t.parts), RecordSize: o.RecordSize, Compression: o.Compression,
-		Payload: o.describePayload(), Producers: o.Producers, BatchBytes: o.BatchSize,
+		Payload: o.describePayload(), Producers: o.Producers, BatchBytes: o.BatchSize, Spread: o.Spread,
 		WarmupSeconds: o.Warmup.Seconds(), Processes: t.brokers, FS: FileSystem(o.DataDir), GitRev: o.GitRev,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,12 +49,27 @@ func newLab(ctx context.Context, o *options) (*lab, error) {
 		return nil, err
 	}
 	l := &lab{options: o, dir: dir, clusters: map[string]*cluster{}}
+	if err := l.fits(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	l.result = result{
-		Machine: chaos.Machine(), FS: bench.FileSystem(dir), GitRev: chaos.Revision(ctx), Date: time.Now().UTC().Format(time.DateOnly),
+		Machine: chaos.Machine(), FS: bench.FileSystem(dir), GitRev: chaos.Revision(ctx), Date: time.Now().UTC().Format(time.DateOnly), Quote: o.quoted(),
 		Rounds: o.rounds, Duration: o.duration.String(), Warmup: o.warmup.String(), Warm: o.warm.String(), Touched: o.touch,
 		Settings: map[string]string{}, Absent: map[string]string{},
 	}
 	return l, nil
+}
+
+// fits refuses a disk that a turn would fill.
+func (l *lab) fits() error {
+	free, err := bench.FreeBytes(l.dir)
+	if err != nil {
+		return err
+	}
+	if most := float64(free) / (1 << 30); l.gib > most {
+		return &flagError{"gib", fmt.Sprint(l.gib), fmt.Sprintf("at most %.0f, which is free on the disk of %s; -dir names another", math.Floor(most), l.dir)}
+	}
+	return nil
 }
 
 func (l *lab) say(format string, args ...any) {
@@ -166,8 +182,8 @@ func (l *lab) settings(p *peer, c *cluster, d durability) {
 		name = fmt.Sprintf("%s (%s)", p.name, d)
 	}
 	l.result.Settings[name] = c.settings
-	for _, ct := range p.contenders {
-		l.result.Settings[ct.name] = ct.settings
+	for i := range p.contenders {
+		l.result.Settings[p.contenders[i].name] = p.contenders[i].described()
 	}
 }
 
@@ -218,7 +234,7 @@ func (l *lab) groups(d durability) (all []group) {
 	return all
 }
 
-const turnOverhead = 9 * time.Second // memory, topic, deletion
+const turnOverhead = 9 * time.Second // memory, topic, counting, deletion
 
 func (l *lab) estimate() time.Duration {
 	total := 20 * time.Second
@@ -232,7 +248,11 @@ func (l *lab) estimate() time.Duration {
 					if !ct.takes(g.rows[0].name, durability(d)) {
 						continue
 					}
-					total += time.Duration(l.options.rounds) * (turnOverhead + l.warmup + time.Duration(len(g.rows))*l.duration)
+					turn := turnOverhead + l.warmup + l.duration
+					if len(g.rows) > 1 && ct.takes(g.rows[1].name, durability(d)) {
+						turn += retentionCheck + l.duration
+					}
+					total += time.Duration(l.options.rounds) * turn
 				}
 			}
 		}
@@ -240,26 +260,62 @@ func (l *lab) estimate() time.Duration {
 	return total
 }
 
-// rounds gives each contender its turns at a group.
+// player is who has a turn.
+type player struct {
+	p  *peer
+	ct *contender
+}
+
+// order is in which the contenders of a group have their turns of a round. Each round
+// begins with another one, and every second goes the other way round, so that nobody
+// always comes after the same one, whose traces on the disk and in memory he would find.
+func (l *lab) order(d durability, g group, round int) []player {
+	var all []player
+	for _, p := range l.installed {
+		for i := range p.contenders {
+			if ct := &p.contenders[i]; ct.takes(g.rows[0].name, d) {
+				all = append(all, player{p, ct})
+			}
+		}
+	}
+	turns := make([]player, len(all))
+	for i := range turns {
+		at := round + i
+		if round%2 == 1 {
+			at = round - i + len(all)
+		}
+		turns[i] = all[at%len(all)]
+	}
+	return turns
+}
+
+// rounds gives each contender its turns at a group. A peer whose servers die is left out
+// from then on; without Penstock there is nothing to compare.
 func (l *lab) rounds(ctx context.Context, d durability, g group) error {
 	for round := range l.options.rounds {
-		for _, p := range slices.Clone(l.installed) {
-			for i := range p.contenders {
-				ct := &p.contenders[i]
-				if !ct.takes(g.rows[0].name, d) {
-					continue
-				}
-				err := l.turn(ctx, l.clusters[p.name], ct, d, g, round)
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if err != nil {
-					l.say("  %s: %s", ct.name, err)
-					l.result.fail(ct, d, g.rows[0].name, round, err)
-				}
-				if died := l.clusters[p.name].alive(); died != nil {
-					return fmt.Errorf("%s: %w", p.name, died)
-				}
+		for _, who := range l.order(d, g, round) {
+			c := l.clusters[who.p.name]
+			if c == nil { // died in this round
+				continue
+			}
+			err := l.turn(ctx, c, who.ct, d, g, round)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				l.say("  %s: %s", who.ct.name, err)
+				l.result.fail(who.ct, d, g.rows[0].name, round, err)
+			}
+			died := c.alive()
+			if died == nil {
+				continue
+			}
+			if who.p.name == "penstock" {
+				return fmt.Errorf("%s: %w", who.p.name, died)
+			}
+			l.absent(who.p, fmt.Errorf("round %d of %s, %s: %w", round+1, g.rows[0].name, d, died))
+			if err := l.stop(who.p); err != nil {
+				return err
 			}
 		}
 	}
@@ -275,12 +331,20 @@ func (l *lab) turn(ctx context.Context, c *cluster, ct *contender, d durability,
 	defer func() { err = errors.Join(err, drop()) }()
 	for i := range g.rows {
 		r := &g.rows[i]
+		if !ct.takes(r.name, d) {
+			continue
+		}
+		if i > 0 { // what retention is about to take goes before it is read
+			if err := pause(ctx, retentionCheck+time.Second); err != nil {
+				return err
+			}
+		}
 		if err := bench.TouchMemory(l.touch << 30); err != nil {
 			return err
 		}
 		j := l.job(c, ct, t, r)
 		if g.fill && i == 0 {
-			j.Warmup = 0
+			j.Warmup, j.Duration = 0, min(j.Duration, fillMost)
 		}
 		found, err := l.work(ctx, j)
 		if err != nil {
@@ -294,14 +358,23 @@ func (l *lab) turn(ctx context.Context, c *cluster, ct *contender, d durability,
 	return nil
 }
 
-// recordOverhead is about what a system keeps beside a value.
-const recordOverhead = 20
+const (
+	// recordOverhead is about what a system keeps beside a value.
+	recordOverhead = 20
+	// fillMost is how long a topic is filled that is only read.
+	fillMost = 10 * time.Second
+	// retentionCheck is how often servers look for what retention.bytes lets go: by
+	// default some look every five minutes, and a long turn would fill the disk.
+	retentionCheck = 5 * time.Second
+)
 
 func (l *lab) job(c *cluster, ct *contender, t *load.Topic, r *row) *load.Job {
 	j := &load.Job{
 		Client: ct.client, Addresses: c.addresses(ct), Topic: *t, Workload: r.workload, Size: r.size, Rate: latencyRate,
 		Duration: l.duration, Warmup: l.warmup, Pids: c.pids,
-		Records: int64(l.gib * (1 << 30) / float64(nodes*(r.size+recordOverhead))),
+	}
+	if ct.keeps {
+		j.Records = int64(l.gib * (1 << 30) / float64(nodes*(r.size+recordOverhead)))
 	}
 	for _, other := range l.clusters {
 		if other != c {
@@ -310,6 +383,10 @@ func (l *lab) job(c *cluster, ct *contender, t *load.Topic, r *row) *load.Job {
 	}
 	return j
 }
+
+// retained is the part of -gib that retention leaves; the rest is for files that are
+// begun, and for what comes between two of its rounds.
+const retained = 2.0 / 3
 
 // topic makes one, and returns how to drop it.
 func (l *lab) topic(ctx context.Context, c *cluster, ct *contender, d durability, r *row) (t *load.Topic, drop func() error, err error) {
@@ -321,7 +398,7 @@ func (l *lab) topic(ctx context.Context, c *cluster, ct *contender, d durability
 	partitions := cmp.Or(ct.parts, r.partitions)
 	t = &load.Topic{
 		Name: fmt.Sprintf("peers%04d", l.topics), Partitions: partitions, Replicas: nodes, Synced: d == synced,
-		Retention: int64(l.gib*(1<<30)) / int64(nodes*partitions),
+		Retention: int64(l.gib*retained*(1<<30)) / int64(nodes*partitions),
 	}
 	if err := admin.Create(ctx, t); err != nil {
 		return nil, nil, errors.Join(err, admin.Close())
@@ -346,7 +423,7 @@ func (l *lab) gone(ctx context.Context, c *cluster, topic string) error {
 		found := ""
 		for _, dir := range c.dirs {
 			_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, _ error) error { // files go while it walks
-				if e != nil && e.IsDir() && strings.HasPrefix(e.Name(), topic) {
+				if e != nil && e.IsDir() && strings.Contains(strings.ToLower(e.Name()), topic) { // RabbitMQ has 2F_PEERS0001...
 					found = path
 					return fs.SkipAll
 				}
@@ -405,8 +482,13 @@ func (o *outcome) String() string {
 	return number(float64(o.Records)/o.Seconds) + " records/s"
 }
 
-// work has a job done by a process of its own.
+// workMost is how long a job may take beside its times: to settle, to be counted.
+const workMost = 6 * time.Minute
+
+// work has a job done by a process of its own, which is killed when it hangs.
 func (l *lab) work(ctx context.Context, j *load.Job) (*outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, j.Warmup+j.Duration+workMost)
+	defer cancel()
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -419,7 +501,7 @@ func (l *lab) work(ctx context.Context, j *load.Job) (*outcome, error) {
 	var out, errOut bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &errOut
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, tail(errOut.String()))
+		return nil, fmt.Errorf("%w: %s", errors.Join(ctx.Err(), err), tail(errOut.String()))
 	}
 	found := &outcome{workload: j.Workload}
 	return found, json.Unmarshal(out.Bytes(), &found.Outcome)

@@ -14,9 +14,10 @@
 // Redis's appendfsync always, RabbitMQ's quorum queues. In replicated it means what it
 // means by each system's default. Nothing is tuned against a peer: settings are their
 // defaults or what their documentation recommends, and are printed with the result. A
-// system that cannot be installed is named with the reason.
+// system that cannot be installed is named with the reason. -quote takes the times and
+// counts under which a figure may be quoted.
 //
-// Servers of all systems stay up, without load, while one has its turn; the processor
+// Who begins, and the direction, change from round to round. Servers of all systems stay up, without load, while one has its turn; the processor
 // time that they take is printed.
 package main
 
@@ -52,7 +53,20 @@ type options struct {
 	asJSON       bool
 	jsonFile     string
 	keep         bool
+	quote        bool
 	worker       bool
+}
+
+// The rule for quoted figures.
+const (
+	quoteRounds   = 5
+	quoteDuration = time.Minute
+	quoteWarmup   = 10 * time.Second
+)
+
+// quoted reports whether the rule is obeyed.
+func (o *options) quoted() bool {
+	return o.rounds >= quoteRounds && o.duration >= quoteDuration && o.warmup >= quoteWarmup && o.touch > 0
 }
 
 const (
@@ -79,7 +93,8 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	f.DurationVar(&o.warmup, "warmup", 5*time.Second, "not counted, at the start of each turn")
 	f.DurationVar(&o.warm, "warm", 2*time.Minute, "load on a peer that gets faster for minutes (Kafka's JIT), once, before the first round")
 	f.IntVar(&o.touch, "touch", 4, "GiB of memory touched before each turn; 0: none")
-	f.Float64Var(&o.gib, "gib", 20, "most that a turn may write to the disk, GiB, all replicas")
+	f.Float64Var(&o.gib, "gib", 20, "about what a topic may take of the disk, GiB, all replicas: by retention, or, of queues that keep everything, by an earlier end of the turn")
+	f.BoolVar(&o.quote, "quote", false, "turns of 1m0s after 10s, 5 rounds: figures fit to be quoted")
 	f.BoolVar(&short, "short", false, "some five minutes, unless other flags say otherwise: "+shortPeers+"; "+shortRows+"; synced; 2 rounds of 5s after 2s, 45s of -warm")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON instead of tables")
 	f.StringVar(&o.jsonFile, "json-file", "", "also write JSON to this file")
@@ -98,6 +113,9 @@ func parse(args []string, usage io.Writer) (*options, error) {
 		unless(given["duration"], &o.duration, 5*time.Second)
 		unless(given["warmup"], &o.warmup, 2*time.Second)
 		unless(given["warm"], &o.warm, 45*time.Second)
+	}
+	if o.quote {
+		o.rounds, o.duration, o.warmup = quoteRounds, quoteDuration, quoteWarmup
 	}
 	if f.NArg() > 0 {
 		return nil, &flagError{value: f.Arg(0), want: "flags only; lists have commas and no spaces"}

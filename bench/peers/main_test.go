@@ -27,6 +27,24 @@ func TestFlags(t *testing.T) {
 	require.Equal(t, peerNames(), o.peers)
 	require.Equal(t, rowNames(), o.rows)
 	require.Equal(t, 20*time.Second, o.duration)
+	require.False(t, o.quoted())
+	o, err = parse([]string{"-quote"}, io.Discard)
+	require.NoError(t, err)
+	require.True(t, o.quoted())
+	o.rounds--
+	require.False(t, o.quoted(), "only whole")
+}
+
+// TestADiskThatIsTooSmallIsRefused: before anything is installed.
+func TestADiskThatIsTooSmallIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	l := &lab{options: &options{gib: 1 << 40}, dir: dir}
+	var bad *flagError
+	require.ErrorAs(t, l.fits(), &bad)
+	require.Equal(t, "gib", bad.name)
+	require.Contains(t, bad.want, "free on the disk of "+dir)
+	l.gib = 1e-9
+	require.NoError(t, l.fits())
 }
 
 // TestBadFlagsAreNamed: each is refused with what was wrong and what would be right.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -41,8 +43,10 @@ type contender struct {
 	only   durability
 	rows   []string // none: all
 	parts  int      // instead of the row's partitions, where fewer do better; 0: as many
-	// settings of the client that are not its defaults.
-	settings string
+	// keeps means that no retention removes anything, so that the turn is bounded.
+	keeps bool
+	// module is that of the client; settings are those that are not its defaults.
+	module, settings string
 }
 
 // cluster is the servers of a peer that run.
@@ -50,6 +54,7 @@ type cluster struct {
 	peer     *peer
 	addrs    []string
 	kafka    []string // of the Kafka door, where there is one beside addrs
+	streams  []string // of the stream protocol, likewise
 	pids     []int
 	dirs     []string // of the data
 	settings string
@@ -58,10 +63,14 @@ type cluster struct {
 }
 
 func (c *cluster) addresses(ct *contender) []string {
-	if ct.kafka {
+	switch {
+	case ct.kafka:
 		return c.kafka
+	case ct.client == load.RabbitStream:
+		return slices.Concat(c.addrs, c.streams)
+	default:
+		return c.addrs
 	}
-	return c.addrs
 }
 
 // admin is a connection that makes and drops the contender's topics.
@@ -69,7 +78,7 @@ func (c *cluster) admin(ctx context.Context, ct *contender) (load.System, error)
 	if ct.kafka {
 		return load.Dial(ctx, load.Penstock, c.addrs) // only it knows durability
 	}
-	return load.Dial(ctx, ct.client, c.addrs)
+	return load.Dial(ctx, ct.client, c.addresses(ct))
 }
 
 const (
@@ -79,36 +88,46 @@ const (
 	franzSettings = "acks=all, idempotent, no compression, linger 5 ms (0 for latency, single), 1,000,000 records buffered; else defaults"
 )
 
-// all are the systems, in the order in which they take turns.
+// The modules of the clients.
+const (
+	franzModule  = "github.com/twmb/franz-go"
+	natsModule   = "github.com/nats-io/nats.go"
+	fastModule   = "github.com/synadia-io/orbit.go/jetstreamext"
+	redisModule  = "github.com/redis/go-redis/v9"
+	amqpModule   = "github.com/rabbitmq/amqp091-go"
+	streamModule = "github.com/rabbitmq/rabbitmq-stream-go-client"
+)
+
+// all are the systems.
 func all() []*peer {
 	return []*peer{
 		{
 			name: "penstock", install: installPenstock, start: startPenstock,
 			contenders: []contender{
 				{name: penstockGRPC, client: load.Penstock, settings: "acks=all, idempotent, no compression, linger 0 for latency and single; else defaults"},
-				{name: penstockKafka, client: load.FranzGo, kafka: true, settings: franzSettings},
+				{name: penstockKafka, client: load.FranzGo, module: franzModule, kafka: true, settings: franzSettings},
 			},
 		},
 		{
 			name: "kafka", install: installKafka, start: startKafka, warms: true,
-			contenders: []contender{{name: kafkaFranz, client: load.FranzGo, settings: franzSettings}},
+			contenders: []contender{{name: kafkaFranz, client: load.FranzGo, module: franzModule, settings: franzSettings}},
 		},
 		{
 			name: "jetstream", install: installNATS, start: startNATS, perDurability: true,
 			contenders: []contender{
-				{name: "JetStream, nats.go", client: load.NATS, parts: 1, settings: "one stream, which takes records faster than six here; PublishAsync, by default 4,000 messages under way; an ordered consumer"},
-				{name: "JetStream, fast batch", client: load.NATSBatch, parts: 1, rows: []string{"produce-100", "produce-1k"}, settings: "the same stream; jetstreamext.FastPublisher, an acknowledgement every 500 messages, 4 outstanding"},
+				{name: "JetStream, nats.go", client: load.NATS, module: natsModule, parts: 1, settings: "one stream, which takes records faster than six here; PublishAsync, by default 4,000 messages under way; an ordered consumer"},
+				{name: "JetStream, fast batch", client: load.NATSBatch, module: fastModule, parts: 1, rows: []string{"produce-100", "produce-1k"}, settings: "the same stream; FastPublisher, an acknowledgement every 500 messages, 4 outstanding"},
 			},
 		},
 		{
 			name: "redis", install: installRedis, start: startRedis, perDurability: true,
-			contenders: []contender{{name: "Redis Streams, go-redis", client: load.GoRedis, settings: "16 connections, pipelines of 64 XADD; XREAD COUNT 1000; a stream a partition"}},
+			contenders: []contender{{name: "Redis Streams, go-redis", client: load.GoRedis, module: redisModule, settings: "16 connections, pipelines of 64 XADD MAXLEN ~ (of one for latency and single); a stream a partition, and a reader by XREAD COUNT 1000 a stream"}},
 		},
 		{
 			name: "rabbitmq", install: installRabbit, start: startRabbit,
 			contenders: []contender{
-				{name: "RabbitMQ quorum queues, amqp091-go", client: load.RabbitQuorum, only: synced, settings: "publisher confirms, 2,000 messages under way a queue; prefetch 2,000; a queue and a connection a partition"},
-				{name: "RabbitMQ streams, amqp091-go", client: load.RabbitStream, only: replicated, settings: "the same, over AMQP 0.9.1"},
+				{name: "RabbitMQ quorum queues, amqp091-go", client: load.RabbitQuorum, module: amqpModule, only: synced, keeps: true, settings: "publisher confirms, 2,000 messages under way a queue; prefetch 2,000, an acknowledgement every 500; a queue a partition, and a connection a queue, to its leader"},
+				{name: "RabbitMQ streams, stream protocol", client: load.RabbitStream, module: streamModule, only: replicated, settings: "by default 10,000 messages under way a stream; BatchSend; a stream a partition, and a connection a stream"},
 			},
 		},
 	}
@@ -155,6 +174,20 @@ func rowNames() (names []string) {
 // takes reports whether a contender has a row at a durability.
 func (c *contender) takes(name string, d durability) bool {
 	return (len(c.rows) == 0 || slices.Contains(c.rows, name)) && (c.only == "" || c.only == d)
+}
+
+// described are the client's version and settings.
+func (c *contender) described() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok || c.module == "" {
+		return c.settings
+	}
+	for _, m := range build.Deps {
+		if m.Path == c.module {
+			return fmt.Sprintf("%s %s; %s", path.Base(strings.TrimSuffix(m.Path, "/v9")), m.Version, c.settings)
+		}
+	}
+	return c.settings
 }
 
 // choose splits a flag's value and checks it.

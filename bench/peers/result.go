@@ -37,6 +37,7 @@ type result struct {
 	FS       string            `json:"fs"`
 	GitRev   string            `json:"git_rev"`
 	Date     string            `json:"date"`
+	Quote    bool              `json:"quote"` // by the rule for quoted figures
 	Rounds   int               `json:"rounds"`
 	Duration string            `json:"duration"`
 	Warmup   string            `json:"warmup"`
@@ -160,7 +161,11 @@ func othersShare(o *load.Outcome) float64       { return 100 * o.OthersCPU / o.S
 
 func (r *result) writeMarkdown(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "%s; data on %s; revision %s; %s; %d rounds, each turn %s after %s; Kafka was warmed for %s.\n\n", r.Machine, r.FS, r.GitRev, r.Date, r.Rounds, r.Duration, r.Warmup, r.Warm)
+	fmt.Fprintf(b, "%s; data on %s; revision %s; %s; %d rounds, each turn %s after %s, %s", r.Machine, r.FS, r.GitRev, r.Date, r.Rounds, r.Duration, r.Warmup, r.rule())
+	if _, there := r.Settings["kafka"]; there {
+		fmt.Fprintf(b, "; Kafka was warmed for %s", r.Warm)
+	}
+	fmt.Fprint(b, ".\n\n")
 	fmt.Fprint(b, "| what | acks | who | | median [min-max] | n | servers' CPU, s/M | client's CPU, s/M | MiB a node | Penstock's client is so many times as good | franz-go at Penstock is |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	r.eachLine(func(first *turn, contender string, m *measure) {
 		theirs := r.turnsOf(first.Row, first.Durability, contender)
@@ -176,6 +181,13 @@ func (r *result) writeMarkdown(w io.Writer) error {
 	})
 	r.writeNotes(b)
 	return b.Flush()
+}
+
+func (r *result) rule() string {
+	if r.Quote {
+		return "by the rule for quoted figures"
+	}
+	return "fewer or shorter than the rule for quoted figures asks for"
 }
 
 // eachLine visits the lines of the table in their order.
@@ -204,12 +216,18 @@ func (r *result) eachLine(visit func(first *turn, contender string, m *measure))
 }
 
 func (r *result) writeNotes(b io.Writer) {
-	others := 0.0
+	var others []float64
 	for _, t := range r.Turns {
-		others = max(others, othersShare(&t.Outcome))
+		others = append(others, othersShare(&t.Outcome))
 	}
 	fmt.Fprintf(b, "\nA ratio is of the two turns of one round, the median and spread over the rounds; above 1 Penstock is ahead. Before each turn %d GiB of memory were touched and given back. "+
-		"Servers without a turn took at most %.1f %% of a processor.\n\nSettings:\n\n", r.Touched, others)
+		"Servers without a turn took this much of a processor: %s %%.\n", r.Touched, summary(others))
+	for _, t := range r.Turns {
+		if t.Outcome.Exhausted {
+			fmt.Fprintf(b, "%s, %s, %s, round %d ended after %.0f s, when what -gib allows was written.\n", t.Row, t.Durability, t.Contender, t.Round+1, t.Outcome.Seconds)
+		}
+	}
+	fmt.Fprint(b, "\nSettings:\n\n")
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		fmt.Fprintf(b, "* %s: %s.\n", name, r.Settings[name])
 	}

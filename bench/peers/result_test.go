@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,7 +49,7 @@ func TestTheTableNamesWhatIsMissing(t *testing.T) {
 	for _, want := range []string{
 		"| produce, 100 B | synced | Apache Kafka, franz-go | records/s | 1.50 M | 1 | 1.33 | 0.67 | 3.00 | 2.00 |  |\n",
 		"| produce, 100 B | synced | Penstock, its own client | records/s | 3.00 M | 1 | 0.67 | 0.33 | 3.00 |  |  |\n",
-		"* redis: no apt-get.", "* kafka: defaults.", "* latency, replicated, Apache Kafka, franz-go, round 2: load: unknown client.", "at most 2.0 % of a processor",
+		"* redis: no apt-get.", "* kafka: defaults.", "* latency, replicated, Apache Kafka, franz-go, round 2: load: unknown client.", "took this much of a processor: 2.00 [2.00-2.00] %", "fewer or shorter than the rule",
 	} {
 		require.Contains(t, out.String(), want)
 	}
@@ -82,11 +83,45 @@ func TestGroupsShareTopics(t *testing.T) {
 	require.Empty(t, l.groups(replicated), "reading is compared once")
 }
 
+// TestNobodyAlwaysFollowsTheSame: each round begins with another contender, and every
+// second goes the other way round.
+func TestNobodyAlwaysFollowsTheSame(t *testing.T) {
+	l := &lab{options: &options{}}
+	for _, name := range []string{"a", "b", "c"} {
+		l.installed = append(l.installed, &peer{name: name, contenders: []contender{{name: name}, {name: "other row", rows: []string{"latency"}}}})
+	}
+	names := func(round int) (s string) {
+		for _, who := range l.order(synced, group{rows: rows()[:1]}, round) {
+			s += who.ct.name
+		}
+		return s
+	}
+	require.Equal(t, []string{"abc", "bac", "cab", "acb"}, []string{names(0), names(1), names(2), names(3)})
+	l.installed = nil
+	require.Empty(t, l.order(synced, group{rows: rows()[:1]}, 1))
+}
+
+// TestContendersTakeTheirRowsOnly: what reads nothing of its own has no row of reading.
+func TestContendersTakeTheirRowsOnly(t *testing.T) {
+	for _, p := range all() {
+		for i := range p.contenders {
+			c := &p.contenders[i]
+			require.Equal(t, c.client != load.NATSBatch, c.takes("consume-100", cmp.Or(c.only, synced)), c.name)
+		}
+	}
+}
+
 func TestServersAreConfiguredAsPrinted(t *testing.T) {
 	p := kafkaProperties(2, []string{"a:1", "b:2", "c:3"}, []string{"a:4", "b:5", "c:6"}, "/data")
 	require.Contains(t, p, "controller.quorum.voters=1@a:4,2@b:5,3@c:6\n")
 	require.Contains(t, p, "listeners=PLAINTEXT://b:2,CONTROLLER://b:5\n")
 	require.Contains(t, p, "min.insync.replicas=2\n")
+	require.Contains(t, p, "log.retention.check.interval.ms=5000\n")
+	n, err := newRabbitNode(2, "/data", "127.1.2.3:1", "127.1.2.3:2", "127.1.2.3:3", "127.1.2.3:4")
+	require.NoError(t, err)
+	c, err := n.config()
+	require.NoError(t, err)
+	require.Equal(t, "listeners.tcp.1 = 127.1.2.3:1\nstream.listeners.tcp.1 = 127.1.2.3:2\nstream.advertised_host = 127.1.2.3\nstream.advertised_port = 2\n", c)
 	require.Contains(t, natsConfig(1, []string{"a:1"}, []string{"a:2"}, "/data", synced), "sync_interval: always")
 	require.NotContains(t, natsConfig(1, []string{"a:1"}, []string{"a:2"}, "/data", replicated), "sync_interval")
 }

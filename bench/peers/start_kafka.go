@@ -55,11 +55,21 @@ func installKafka(ctx context.Context, l *lab) (err error) {
 			return err
 		}
 	}
-	if found, _ := filepath.Glob(filepath.Join(l.kafkaJars(), "kafka_2.13-*.jar")); len(found) > 0 {
+	if l.kafkaVersion() != "" {
 		return nil
 	}
 	_, err = command(ctx, dir, nil, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory="+l.kafkaJars(), "-DincludeScope=runtime")
 	return err
+}
+
+// kafkaVersion is that of the jar that is there, empty without one.
+func (l *lab) kafkaVersion() string {
+	const before, after = "kafka_2.13-", ".jar"
+	found, _ := filepath.Glob(filepath.Join(l.kafkaJars(), before+"*"+after))
+	if len(found) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), before), after)
 }
 
 func (l *lab) kafkaJars() string { return filepath.Join(l.tools, "kafka", "jars") }
@@ -117,6 +127,7 @@ func kafkaProperties(id int, brokers, controllers []string, data string) string 
 		fmt.Sprintf("offsets.topic.replication.factor=%d", nodes),
 		"auto.create.topics.enable=false",
 		"log.segment.delete.delay.ms=1000",
+		fmt.Sprintf("log.retention.check.interval.ms=%d", retentionCheck.Milliseconds()),
 		"",
 	}, "\n")
 }
@@ -135,8 +146,8 @@ func startKafka(ctx context.Context, l *lab, dir string, _ durability) (*cluster
 		return nil, err
 	}
 	java, _, _ := strings.Cut(version, "\n")
-	c := &cluster{addrs: brokers, settings: fmt.Sprintf("4.3.1 from its jars, three KRaft nodes (broker and controller), min.insync.replicas=2, log.segment.delete.delay.ms=1000, else defaults; %s, %s; topics of synced have flush.messages=1",
-		java, strings.Join(kafkaJVM[:4], " "))}
+	c := &cluster{addrs: brokers, settings: fmt.Sprintf("%s from its jars, three KRaft nodes (broker and controller), min.insync.replicas=2, log.segment.delete.delay.ms=1000, log.retention.check.interval.ms=%d, else defaults; %s, %s; topics have retention.bytes, segment.bytes and, of synced, flush.messages=1",
+		l.kafkaVersion(), retentionCheck.Milliseconds(), java, strings.Join(kafkaJVM, " "))}
 	var processes servers
 	c.stop, c.alive = func() error { return processes.stop() }, func() error { return processes.died() }
 	for id := 1; id <= nodes; id++ {

@@ -18,8 +18,8 @@ func installPenstock(_ context.Context, l *lab) error {
 // startPenstock starts three servers on addresses of the loopback that are this
 // process's own, so that each can have the usual ports.
 func startPenstock(ctx context.Context, l *lab, dir string, _ durability) (*cluster, error) {
-	opts := chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes}
-	c := &cluster{settings: "three servers with both doors, defaults; topics have durability=synced or replicated"}
+	opts := chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes, Config: []string{"log.retention.check.interval: " + retentionCheck.String()}}
+	c := &cluster{settings: fmt.Sprintf("three servers with both doors, log.retention.check.interval=%s, else defaults; topics have retention.bytes, segment.bytes, and durability=synced or replicated", retentionCheck)}
 	for i := range nodes {
 		ip := fmt.Sprintf("127.%d.%d.%d", 64+i, os.Getpid()>>8&0xff, os.Getpid()&0xff)
 		data := filepath.Join(dir, fmt.Sprintf("node%d", i+1))

@@ -40,7 +40,7 @@ func startRedis(ctx context.Context, l *lab, dir string, d durability) (*cluster
 	release := strings.Fields(version)
 	c := &cluster{
 		addrs: address, pids: processes.pids(), dirs: []string{filepath.Join(dir, "appendonlydir")}, stop: processes.stop, alive: processes.died,
-		settings: fmt.Sprintf("Redis %s, one server without replicas, appendonly yes, appendfsync %s, no snapshots, else defaults", strings.TrimPrefix(release[2], "v="), fsync),
+		settings: fmt.Sprintf("Redis %s (Debian's), one server and so one copy of each record, appendonly yes, appendfsync %s, no snapshots, else defaults", strings.TrimPrefix(release[2], "v="), fsync),
 	}
 	if err := processes.serves(ctx, load.GoRedis, address, 1); err != nil {
 		return nil, errors.Join(err, c.stop())

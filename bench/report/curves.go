@@ -108,12 +108,18 @@ const (
 	usualPartitions = 6
 )
 
+// messageBytes leaves room for a batch of one record of a MiB.
+const messageBytes = 2 << 20
+
 // topic makes one.
 func (l *lab) topic(ctx context.Context, partitions int) (name string, err error) {
 	l.topics++
 	name = fmt.Sprintf("curve%04d", l.topics)
 	if err := l.admin(func(a *client.Admin) error {
-		_, err := a.CreateTopic(ctx, client.TopicSpec{Name: name, Partitions: int32(partitions), ReplicationFactor: replicas})
+		_, err := a.CreateTopic(ctx, client.TopicSpec{
+			Name: name, Partitions: int32(partitions), ReplicationFactor: replicas,
+			Configs: map[string]string{"max.message.bytes": strconv.Itoa(messageBytes)},
+		})
 		return err
 	}); err != nil {
 		return "", err
@@ -271,7 +277,7 @@ func measureSizes(ctx context.Context, l *lab, c *curve) error {
 	if err := l.nodes(ctx, 3); err != nil {
 		return err
 	}
-	for _, n := range []int{10, 100, 1000, 10_000, 100_000, 1_000_000} {
+	for _, n := range []int{10, 100, 1000, 10_000, 100_000, 1 << 20} {
 		if err := l.point(ctx, c, float64(n), "", usualPartitions, megabytes, "--record-size", strconv.Itoa(n)); err != nil {
 			return err
 		}

@@ -166,6 +166,8 @@ func (t shortTicks) Ticks(least, most float64) []plot.Tick {
 
 func short(v float64) string {
 	switch {
+	case v == 1<<20:
+		return "1 Mi"
 	case v >= 1e6:
 		return fmt.Sprintf("%g M", v/1e6)
 	case v >= 1e4:

@@ -141,7 +141,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestShortNumbers(t *testing.T) {
-	for v, want := range map[float64]string{1: "1", 1000: "1000", 10_000: "10 k", 2_500_000: "2.5 M"} {
+	for v, want := range map[float64]string{1: "1", 1000: "1000", 10_000: "10 k", 2_500_000: "2.5 M", 1 << 20: "1 Mi"} {
 		require.Equal(t, want, short(v))
 	}
 }

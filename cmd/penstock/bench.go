@@ -84,6 +84,7 @@ func benchFlags(cmd *cobra.Command, o *bench.Options, asJSON *bool) {
 	f.IntVar(&o.Readers, "readers", 0, "consume: so many consumers each read everything; 0: --producers share the partitions")
 	f.StringVar(&o.Acks, "acks", "all", "all, 1 or 0")
 	f.StringVar(&o.Durability, "durability", "synced", "synced or replicated, if the topic is created")
+	f.BoolVar(&o.Spread, "spread", false, "each record to the next partition, instead of a batch here and a batch there")
 	f.IntVar(&o.Producers, "producers", 1, "producers, or consumers of consume")
 	f.StringVar(&o.Compression, "compression", "none", "none, gzip, snappy, lz4 or zstd")
 	f.IntVar(&o.BatchSize, "batch-size", 256<<10, "bytes of a batch at most")

@@ -29,7 +29,7 @@ const (
 // catchup measures how fast a follower that was away gets what it missed, once on
 // an idle cluster, beside what the disk takes, and once under load.
 func (l *lab) catchup(ctx context.Context) (err error) {
-	c, stop, err := l.cluster(ctx, "log.retention.check.interval: 5s")
+	c, stop, err := l.cluster(ctx)
 	if err != nil {
 		return err
 	}

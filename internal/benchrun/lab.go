@@ -19,7 +19,7 @@ import (
 const (
 	nodes      = 3
 	healthWait = 30 * time.Second
-	deleteWait = 30 * time.Second
+	deleteWait = 2 * time.Minute
 )
 
 // lab is what the measurements share.
@@ -37,15 +37,17 @@ func (l *lab) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// cluster starts three processes on an empty folder; stop removes it. lines are
-// of their configuration, before those that the user gave.
-func (l *lab) cluster(ctx context.Context, lines ...string) (c *chaos.Cluster, stop func() error, err error) {
+// retentionCheck is often, so that a long run keeps to its part of the disk.
+const retentionCheck = "log.retention.check.interval: 5s"
+
+// cluster starts three processes on an empty folder; stop removes it.
+func (l *lab) cluster(ctx context.Context) (c *chaos.Cluster, stop func() error, err error) {
 	l.clusters++
 	dir := filepath.Join(l.dir, "cluster"+strconv.Itoa(l.clusters))
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // an ordinary folder
 		return nil, nil, err
 	}
-	if c, err = chaos.New(chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes, Config: slices.Concat(lines, l.config)}); err != nil {
+	if c, err = chaos.New(chaos.Options{Binary: l.binary, Dir: dir, Nodes: nodes, Config: slices.Concat([]string{retentionCheck}, l.config)}); err != nil {
 		return nil, nil, err
 	}
 	stop = func() error {
@@ -111,13 +113,39 @@ func (l *lab) load(ctx context.Context, c *chaos.Cluster, workload string, args 
 	return r, nil
 }
 
-// create makes a topic whose settings bench does not choose.
-func (l *lab) create(ctx context.Context, c *chaos.Cluster, topic, durability string) error {
-	if l.segment == 0 {
-		return nil // bench makes it
+// retained is the part of -disk that retention leaves; the rest is for files that are
+// begun, and for what comes between two of its rounds.
+const retained = 2.0 / 3
+
+// create makes a topic of which so much stays that a long run does not fill the disk.
+func (l *lab) create(ctx context.Context, c *chaos.Cluster, topic string, partitions int, durability string) error {
+	keep := int64(l.disk*retained*(1<<30)) / int64(nodes*partitions)
+	segment := int64(l.segment)
+	if segment == 0 {
+		segment = max(keep/8, segmentLeast)
 	}
 	_, err := c.CLI(ctx, nil, "topic", "create", topic, "--partitions", strconv.Itoa(partitions), "--replicas", strconv.Itoa(nodes),
-		"--config", "durability="+durability, "--config", "segment.bytes="+strconv.Itoa(l.segment))
+		"--config", "durability="+durability, "--config", fmt.Sprintf("retention.bytes=%d", keep), "--config", fmt.Sprintf("segment.bytes=%d", segment))
+	return err
+}
+
+// segmentLeast keeps short runs from rolling files all the time.
+const segmentLeast = 64 << 20
+
+// fillMost is how long a topic is filled that is only read; nothing of it goes.
+const fillMost = 10 * time.Second
+
+// fill writes what is to be read.
+func (l *lab) fill(ctx context.Context, c *chaos.Cluster, topic string) error {
+	if l.segment > 0 {
+		if _, err := c.CLI(ctx, nil, "topic", "create", topic, "--partitions", strconv.Itoa(partitions), "--replicas", strconv.Itoa(nodes), "--config", "segment.bytes="+strconv.Itoa(l.segment)); err != nil {
+			return err
+		}
+	}
+	if err := l.warmMemory(); err != nil {
+		return err
+	}
+	_, err := l.load(ctx, c, "produce", "--topic", topic, "--duration", min(l.duration, fillMost).String())
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/penstock/penstock/bench"
-	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
 )
 
@@ -58,7 +57,7 @@ func (l *lab) produceKiB(ctx context.Context) error {
 		var setting string
 		for range l.runs {
 			topic := l.topic("kib")
-			if err := l.create(ctx, c, topic, "synced"); err != nil {
+			if err := l.create(ctx, c, topic, partitions, "synced"); err != nil {
 				return err
 			}
 			if err := l.warmMemory(); err != nil {
@@ -154,10 +153,7 @@ const tailBytes = 32 << 20
 func (l *lab) tail(ctx context.Context) error {
 	return l.onCluster(ctx, func(c *chaos.Cluster) error {
 		topic := l.topic("tail")
-		if err := l.warmMemory(); err != nil {
-			return err
-		}
-		if _, err := l.load(ctx, c, "produce", l.timed(topic)...); err != nil {
+		if err := l.fill(ctx, c, topic); err != nil {
 			return err
 		}
 		for _, readers := range []int{1, 4, 16} {
@@ -185,7 +181,7 @@ func (l *lab) both(ctx context.Context) error {
 		var setting string
 		for range l.runs {
 			topic := l.topic("both")
-			if err := l.warmMemory(); err != nil {
+			if err := errors.Join(l.create(ctx, c, topic, partitions, "synced"), l.warmMemory()); err != nil {
 				return err
 			}
 			r, err := l.load(ctx, c, "e2e", l.timed(topic)...)
@@ -211,13 +207,17 @@ type quantiles struct {
 	of   func(*bench.Report) bench.Latency
 }
 
-// percentiles runs a workload that measures latencies, and adds the p50 and p99 of each.
-func (l *lab) percentiles(ctx context.Context, workload, note string, rows []quantiles, args ...string) error {
+// percentiles runs a workload that measures latencies on topics of so many partitions, and
+// adds the p50 and p99 of each row.
+func (l *lab) percentiles(ctx context.Context, workload string, partitions int, durability, note string, rows []quantiles, args ...string) error {
 	return l.onCluster(ctx, func(c *chaos.Cluster) error {
 		found := make([][2][]float64, len(rows))
 		var setting string
 		for range l.runs {
 			topic := l.topic("latency")
+			if err := l.create(ctx, c, topic, partitions, durability); err != nil {
+				return err
+			}
 			r, err := l.load(ctx, c, workload, append(l.timed(topic), args...)...)
 			if err != nil {
 				return err
@@ -245,21 +245,20 @@ func arrived(r *bench.Report) bench.Latency      { return *r.EndToEndMS }
 
 // latencyMemory is latency with every ack meaning three memories.
 func (l *lab) latencyMemory(ctx context.Context) error {
-	return l.percentiles(ctx, "latency", fmt.Sprintf(", %d/s open loop", latencyRate), []quantiles{{"latency, not waiting for disks,", acknowledged}},
-		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles), "--durability", "replicated")
+	return l.percentiles(ctx, "latency", rawFiles, "replicated", fmt.Sprintf(", %d/s open loop", latencyRate),
+		[]quantiles{{"latency, not waiting for disks,", acknowledged}}, "--rate", fmt.Sprint(latencyRate))
 }
 
 // single sends each record when the one before is acknowledged.
 func (l *lab) single(ctx context.Context) error {
-	return l.percentiles(ctx, "single", "", []quantiles{{"one record at a time", acknowledged}}, "--partitions", "1")
+	return l.percentiles(ctx, "single", 1, "synced", "", []quantiles{{"one record at a time", acknowledged}})
 }
 
 // endToEnd is the time until a consumer has a record, and beside it that until the
 // producer has the acknowledgement of the same record.
 func (l *lab) endToEnd(ctx context.Context) error {
 	rows := []quantiles{{"from produce to the consumer", arrived}, {"the acknowledgements of those records", acknowledged}}
-	return l.percentiles(ctx, "e2e", fmt.Sprintf(", %d/s open loop", latencyRate), rows,
-		"--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles))
+	return l.percentiles(ctx, "e2e", rawFiles, "synced", fmt.Sprintf(", %d/s open loop", latencyRate), rows, "--rate", fmt.Sprint(latencyRate))
 }
 
 // half is latency at half of the rate that produce reaches.
@@ -280,71 +279,5 @@ func (l *lab) half(ctx context.Context) error {
 		return err
 	}
 	rows := []quantiles{{"latency at half of the greatest rate", acknowledged}}
-	return l.percentiles(ctx, "produce", fmt.Sprintf(", %d/s", rate), rows, "--rate", fmt.Sprint(rate))
-}
-
-// Of many partitions one topic's are written.
-const (
-	manyTopics        = 10
-	writtenPartitions = 1000
-	manyWait          = 3 * time.Minute
-)
-
-// many measures producing to some of 10,000 partitions, beside 6 on the same cluster.
-func (l *lab) many(ctx context.Context) error {
-	return l.onCluster(ctx, func(c *chaos.Cluster) error {
-		var few, many, shares []float64
-		written, err := l.createMany(ctx, c)
-		if err != nil {
-			return err
-		}
-		if err := c.WaitHealthy(ctx, manyWait); err != nil {
-			return err
-		}
-		var setting string
-		for range l.runs {
-			topic := l.topic("few")
-			if err := l.warmMemory(); err != nil {
-				return err
-			}
-			r, err := l.load(ctx, c, "produce", l.timed(topic)...)
-			if err != nil {
-				return err
-			}
-			if err := l.drop(ctx, c, topic); err != nil {
-				return err
-			}
-			if err := l.warmMemory(); err != nil {
-				return err
-			}
-			m, err := l.load(ctx, c, "produce", l.timed(written)...)
-			if err != nil {
-				return err
-			}
-			l.say("  %.0f records/s to %d partitions, %.0f to %d", m.RecordsPerSec, m.Partitions, r.RecordsPerSec, r.Partitions)
-			few, many, shares = append(few, r.RecordsPerSec), append(many, m.RecordsPerSec), append(shares, 100*m.RecordsPerSec/r.RecordsPerSec)
-			setting = describe(m)
-		}
-		what := fmt.Sprintf("produce to %d of %d partitions", writtenPartitions, manyTopics*writtenPartitions)
-		l.table.add(figure{what, setting, "records/s", many})
-		l.table.add(figure{"produce to 6 partitions beside those", "the same cluster, in turn", "records/s", few})
-		l.table.add(figure{what + ": share of the rate to 6", setting, "%", shares})
-		return nil
-	})
-}
-
-// createMany returns the last of the topics.
-func (l *lab) createMany(ctx context.Context, c *chaos.Cluster) (topic string, err error) {
-	cl, err := client.New(c.Addrs(), client.WithClientID("benchrun"), client.WithRequestTimeout(manyWait))
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, cl.Close()) }()
-	for range manyTopics {
-		topic = l.topic("many")
-		if _, err := cl.Admin().CreateTopic(ctx, client.TopicSpec{Name: topic, Partitions: writtenPartitions, ReplicationFactor: nodes}); err != nil {
-			return "", err
-		}
-	}
-	return topic, nil
+	return l.percentiles(ctx, "produce", partitions, "synced", fmt.Sprintf(", %d/s", rate), rows, "--rate", fmt.Sprint(rate))
 }

@@ -74,9 +74,9 @@ func number(v float64) string {
 }
 
 func (t *table) heading() string {
-	rule := "a short run, not fit to be quoted"
+	rule := "fewer or shorter than the rule for quoted figures asks for"
 	if t.Quote {
-		rule = "60 s after 10 s of warm-up"
+		rule = "by the rule for quoted figures"
 	}
 	t.Date = time.Now().UTC().Format(time.DateOnly)
 	return fmt.Sprintf("%s; data on %s; revision %s; %s; %s", t.Machine, t.FS, t.GitRev, t.Date, rule)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -39,4 +40,33 @@ func TestRevisionsCanBeCompared(t *testing.T) {
 	}
 	require.Len(t, keys("abc"), 4)
 	require.Equal(t, keys("abc"), keys("def"))
+}
+
+// TestTheRuleForQuotedFiguresIsObeyedOrNot: what a table says of itself does not depend
+// on which flag brought the numbers about.
+func TestTheRuleForQuotedFiguresIsObeyedOrNot(t *testing.T) {
+	o := options{runs: quoteRuns, kills: quoteKills, duration: quoteDuration, warmup: quoteWarmup, warm: 1}
+	require.True(t, o.quoted())
+	for _, spoil := range []func(*options){
+		func(o *options) { o.runs-- },
+		func(o *options) { o.kills-- },
+		func(o *options) { o.duration-- },
+		func(o *options) { o.warmup-- },
+		func(o *options) { o.warm = 0 },
+	} {
+		short := o
+		spoil(&short)
+		require.False(t, short.quoted())
+	}
+	require.Contains(t, (&table{}).heading(), "shorter than the rule")
+	require.Contains(t, (&table{Quote: true}).heading(), "by the rule")
+}
+
+func TestHowLongItTakes(t *testing.T) {
+	o := options{runs: 5, duration: time.Minute, warmup: 10 * time.Second, only: "produce,tail"}
+	require.Equal(t, 4*5*(70*time.Second+turnOverhead)+2*fillMost, o.estimate())
+}
+
+func TestSharesAreOfOneRun(t *testing.T) {
+	require.Equal(t, []float64{50, 25}, shares([]float64{1, 1}, []float64{2, 4}))
 }

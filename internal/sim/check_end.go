@@ -21,8 +21,7 @@ func (w *World) goneName() string {
 }
 
 // unable says which partition takes no records although a healthy replica is there
-// from which the leader may come, and enough others that follow it: who refuses a leader whose
-// drive forgot what is committed waits for one of the sets that has it.
+// from which the leader may come, and enough others.
 func (w *World) unable(tell bool) string {
 	for _, n := range w.nodes {
 		if n != w.gone && (!n.up || n.brokerEpoch == 0) {
@@ -38,9 +37,7 @@ func (w *World) unable(tell bool) string {
 		healthy, able := 0, false
 		for _, id := range w.replicas(p) {
 			if r := w.healthy(id, p); r != nil {
-				if r.refuses != r.state.Epoch() {
-					healthy++
-				}
+				healthy++
 				able = able || q.InISR(id) || q.InELR(id)
 			}
 		}

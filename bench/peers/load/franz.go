@@ -38,9 +38,9 @@ func (f *franz) Close() error {
 }
 
 // Create makes a topic of Apache Kafka; Penstock's are made by its own client. Where
-// an acknowledgement shall mean disks it sets flush.messages=1, else nothing.
+// an acknowledgement shall mean disks it sets flush.messages=1.
 func (f *franz) Create(ctx context.Context, t *Topic) error {
-	configs := map[string]*string{"retention.bytes": new(strconv.FormatInt(t.Retention, 10))}
+	configs := map[string]*string{"retention.bytes": new(strconv.FormatInt(t.Retention, 10)), "segment.bytes": new(strconv.FormatInt(t.segment(), 10))}
 	if t.Synced {
 		configs["flush.messages"] = new("1")
 	}
@@ -95,8 +95,9 @@ type franzProducer struct {
 
 func (p *franzProducer) Send(ctx context.Context, values [][]byte) error {
 	records := make([]kgo.Record, len(values)) // the client keeps them until they are settled
+	now := time.Now()                          // once, as with Penstock's client
 	for i, v := range values {
-		records[i].Value = v
+		records[i].Value, records[i].Timestamp = v, now
 		p.cl.Produce(ctx, &records[i], p.done)
 	}
 	return nil

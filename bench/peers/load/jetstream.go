@@ -320,7 +320,7 @@ func (s *fastStream) commit(b **fastBatch) error {
 }
 
 func (j *jetStream) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
-	r := &jetStreamReader{j: j, t: t, more: make(chan struct{}, 1)}
+	r := &jetStreamReader{arrivals: newArrivals(), j: j, t: t}
 	var size int64
 	for _, name := range t.parts() {
 		s, err := j.js.Stream(ctx, name)
@@ -334,51 +334,27 @@ func (j *jetStream) Reader(ctx context.Context, t *Topic) (Reader, int64, error)
 
 // jetStreamReader has an ordered consumer a stream.
 type jetStreamReader struct {
+	*arrivals
+
 	j         *jetStream
 	t         *Topic
 	consumers []jetstream.ConsumeContext
-
-	records, bytes atomic.Int64
-	more           chan struct{} // something was added to the two
-	tookN, tookB   int64
 }
 
 func (r *jetStreamReader) start(ctx context.Context) error {
-	r.records.Store(0)
-	r.bytes.Store(0)
-	r.tookN, r.tookB = 0, 0
+	r.forget()
 	for _, name := range r.t.parts() {
 		c, err := r.j.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{})
 		if err != nil {
 			return err
 		}
-		reading, err := c.Consume(r.take)
+		reading, err := c.Consume(func(m jetstream.Msg) { r.add(1, len(m.Data())) })
 		if err != nil {
 			return err
 		}
 		r.consumers = append(r.consumers, reading)
 	}
 	return nil
-}
-
-func (r *jetStreamReader) take(m jetstream.Msg) {
-	r.bytes.Add(int64(len(m.Data())))
-	r.records.Add(1)
-	select {
-	case r.more <- struct{}{}:
-	default:
-	}
-}
-
-func (r *jetStreamReader) Read(ctx context.Context) (records, bytes int64, err error) {
-	select {
-	case <-r.more:
-	case <-ctx.Done():
-	}
-	n, b := r.records.Load(), r.bytes.Load()
-	records, bytes = n-r.tookN, b-r.tookB
-	r.tookN, r.tookB = n, b
-	return records, bytes, ctx.Err()
 }
 
 func (r *jetStreamReader) Rewind(ctx context.Context) (bool, error) {

@@ -4,8 +4,8 @@
 // Every system is driven by the same code: the same payloads, the same times, the
 // same meaning of a rate (from the first send until everything is acknowledged) and
 // of a latency (from the moment a record was due). What differs is behind two small
-// interfaces, one client library each: franz-go, nats.go, go-redis, amqp091-go, and
-// Penstock's own. Libraries run with their defaults but for what is written down in
+// interfaces, one client library each: franz-go, nats.go, go-redis, amqp091-go,
+// rabbitmq-stream-go-client, and Penstock's own. Libraries run with their defaults but for what is written down in
 // their file and printed with the result.
 package load
 
@@ -24,9 +24,17 @@ type Topic struct {
 	Partitions int    `json:"partitions"`
 	Replicas   int    `json:"replicas"`
 	Synced     bool   `json:"synced"`
-	// Retention bounds the bytes of a partition, where the system has such a bound.
+	// Retention bounds the bytes of a partition, where the system has such a bound;
+	// what is older goes.
 	Retention int64 `json:"retention"`
 }
+
+// segmentLeast keeps short runs from rolling files all the time.
+const segmentLeast = 64 << 20
+
+// segment is the size of a partition's files, where a system removes whole ones only:
+// the same for each of them, so that Retention is kept to an eighth.
+func (t *Topic) segment() int64 { return max(t.Retention/8, segmentLeast) }
 
 // Names of the parts of a topic on systems that have no partitions.
 func (t *Topic) parts() []string {
@@ -88,7 +96,7 @@ const (
 	NATSBatch    = "nats.go fast batch"
 	GoRedis      = "go-redis"
 	RabbitQuorum = "amqp091 quorum queue"
-	RabbitStream = "amqp091 stream"
+	RabbitStream = "stream protocol"
 )
 
 // Dial connects a client to a system.
@@ -102,8 +110,10 @@ func Dial(ctx context.Context, client string, addresses []string) (System, error
 		return dialJetStream(addresses, client == NATSBatch)
 	case GoRedis:
 		return dialRedis(ctx, addresses[0])
-	case RabbitQuorum, RabbitStream:
-		return dialRabbit(addresses, client == RabbitStream)
+	case RabbitQuorum:
+		return dialRabbitQuorum(addresses)
+	case RabbitStream:
+		return dialRabbitStream(addresses)
 	default:
 		return nil, fmt.Errorf("%w %q", ErrClient, client)
 	}

@@ -39,7 +39,9 @@ func (p *penstock) Create(ctx context.Context, t *Topic) error {
 	}
 	_, err := p.c.Admin().CreateTopic(ctx, client.TopicSpec{
 		Name: t.Name, Partitions: int32(t.Partitions), ReplicationFactor: int32(t.Replicas),
-		Configs: map[string]string{"durability": durability, "retention.bytes": strconv.FormatInt(t.Retention, 10)},
+		Configs: map[string]string{
+			"durability": durability, "retention.bytes": strconv.FormatInt(t.Retention, 10), "segment.bytes": strconv.FormatInt(t.segment(), 10),
+		},
 	})
 	return err
 }

@@ -5,82 +5,95 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// rabbit is amqp091-go against RabbitMQ, with publisher confirms: a queue a partition,
-// a connection a queue, at most rabbitWindow messages a queue without a confirm.
-// Quorum queues are replicated and written through; a stream is replicated and leaves
-// its flushing to the kernel. What is read from a quorum queue is gone.
-type rabbit struct {
+// rabbitAdmin makes and drops RabbitMQ's queues, of one type: a queue a partition. Each
+// is declared at another node in turn, which then leads it, and whoever writes or reads
+// it connects there: the broker forwards nothing.
+type rabbitAdmin struct {
 	addresses []string
-	c         *amqp.Connection
-	ch        *amqp.Channel
-	stream    bool
+	conns     []*amqp.Connection
+	chans     []*amqp.Channel
+	arguments func(*Topic) amqp.Table
+	// lags means that servers count some seconds late; sent, that there is something
+	// to be counted.
+	lags, sent bool
 }
 
-const (
-	rabbitWindow   = 2000
-	rabbitPrefetch = 2000
-	rabbitAcks     = 500             // deliveries acknowledged at once
-	rabbitSettles  = 6 * time.Second // servers count every 5
-)
+const rabbitSettles = 6 * time.Second // servers count every 5
 
 func rabbitURL(address string) string { return "amqp://guest:guest@" + address + "/" }
 
-func dialRabbit(addresses []string, stream bool) (System, error) {
-	c, err := amqp.Dial(rabbitURL(addresses[0]))
+func dialRabbitAdmin(addresses []string, arguments func(*Topic) amqp.Table) (*rabbitAdmin, error) {
+	r := &rabbitAdmin{addresses: addresses, arguments: arguments}
+	for _, a := range addresses {
+		c, ch, err := openRabbit(a)
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		r.conns, r.chans = append(r.conns, c), append(r.chans, ch)
+	}
+	return r, nil
+}
+
+// openRabbit is a connection of its own with a channel.
+func openRabbit(address string) (*amqp.Connection, *amqp.Channel, error) {
+	c, err := amqp.Dial(rabbitURL(address))
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
 	ch, err := c.Channel()
 	if err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, nil, errors.Join(err, c.Close())
 	}
-	return &rabbit{addresses: addresses, c: c, ch: ch, stream: stream}, nil
+	return c, ch, nil
 }
 
-func (r *rabbit) Close() error { return r.c.Close() }
-
-func (r *rabbit) arguments(t *Topic) amqp.Table {
-	if r.stream {
-		return amqp.Table{"x-queue-type": "stream", "x-max-length-bytes": t.Retention, "x-initial-cluster-size": int32(t.Replicas)}
+func (r *rabbitAdmin) Close() error {
+	var errs []error
+	for _, c := range r.conns {
+		errs = append(errs, c.Close())
 	}
-	return amqp.Table{"x-queue-type": "quorum", "x-quorum-initial-group-size": int32(t.Replicas)}
+	return errors.Join(errs...)
 }
 
-func (r *rabbit) Create(_ context.Context, t *Topic) error {
-	for _, name := range t.parts() {
-		if _, err := r.ch.QueueDeclare(name, true, false, false, false, r.arguments(t)); err != nil {
-			return err
+// leader is the address of the node at which a part was declared.
+func (r *rabbitAdmin) leader(part int) string { return r.addresses[part%len(r.addresses)] }
+
+func (r *rabbitAdmin) Create(_ context.Context, t *Topic) error {
+	for i, name := range t.parts() {
+		if _, err := r.chans[i%len(r.chans)].QueueDeclare(name, true, false, false, false, r.arguments(t)); err != nil {
+			return fmt.Errorf("queue %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func (r *rabbit) Drop(_ context.Context, t *Topic) error {
-	for _, name := range t.parts() {
-		if _, err := r.ch.QueueDelete(name, false, false, false); err != nil {
-			return err
-		}
+func (r *rabbitAdmin) Drop(_ context.Context, t *Topic) error {
+	var errs []error
+	for i, name := range t.parts() {
+		_, err := r.chans[i%len(r.chans)].QueueDelete(name, false, false, false)
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// Count waits until the count of a stream, which lags behind, stands still.
-func (r *rabbit) Count(ctx context.Context, t *Topic) (int64, error) {
+// Count waits, where servers count late, until the number stands still.
+func (r *rabbitAdmin) Count(ctx context.Context, t *Topic) (int64, error) {
 	for last := int64(-1); ; {
 		n := int64(0)
-		for _, name := range t.parts() {
-			q, err := r.ch.QueueDeclarePassive(name, true, false, false, false, r.arguments(t))
+		for i, name := range t.parts() {
+			q, err := r.chans[i%len(r.chans)].QueueDeclarePassive(name, true, false, false, false, r.arguments(t))
 			if err != nil {
 				return 0, err
 			}
 			n += int64(q.Messages)
 		}
-		if n == last || !r.stream {
+		if n == last || !r.lags || n == 0 && !r.sent {
 			return n, nil
 		}
 		last = n
@@ -92,10 +105,31 @@ func (r *rabbit) Count(ctx context.Context, t *Topic) (int64, error) {
 	}
 }
 
-func (r *rabbit) Producer(ctx context.Context, t *Topic, tally *Tally, _ bool) (Producer, error) {
+// rabbitQuorum is amqp091-go against RabbitMQ's quorum queues, with publisher confirms:
+// a connection a queue, at most rabbitWindow messages a queue without a confirm. Quorum
+// queues are replicated and written through. What is read from one is gone.
+type rabbitQuorum struct{ *rabbitAdmin }
+
+const (
+	rabbitWindow   = 2000
+	rabbitPrefetch = 2000
+	rabbitAcks     = 500 // deliveries acknowledged at once
+)
+
+func dialRabbitQuorum(addresses []string) (System, error) {
+	a, err := dialRabbitAdmin(addresses, func(t *Topic) amqp.Table {
+		return amqp.Table{"x-queue-type": "quorum", "x-quorum-initial-group-size": int32(t.Replicas)}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &rabbitQuorum{a}, nil
+}
+
+func (r *rabbitQuorum) Producer(_ context.Context, t *Topic, tally *Tally, _ bool) (Producer, error) {
 	p := &rabbitProducer{}
 	for i, name := range t.parts() {
-		q, err := newRabbitQueue(ctx, r.addresses[i%len(r.addresses)], name, tally)
+		q, err := newRabbitQueue(r.leader(i), name, tally)
 		if err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
@@ -131,10 +165,8 @@ func (p *rabbitProducer) SendTimed(ctx context.Context, value []byte, done func(
 func (p *rabbitProducer) Flush(ctx context.Context) error {
 	for _, q := range p.queues {
 		for range rabbitWindow {
-			select {
-			case q.window <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := q.enter(ctx); err != nil {
+				return err
 			}
 		}
 		for range rabbitWindow {
@@ -153,13 +185,14 @@ func (p *rabbitProducer) Close() error {
 	return errors.Join(errs...)
 }
 
-// rabbitQueue is a connection that publishes to one queue.
+// rabbitQueue is a connection that publishes to one queue. One goroutine publishes.
 type rabbitQueue struct {
 	name     string
 	c        *amqp.Connection
 	ch       *amqp.Channel
 	tally    *Tally
 	window   chan struct{} // holds one for each message without a confirm
+	ended    chan struct{} // closed when no more confirms come
 	settling sync.WaitGroup
 
 	mu    sync.Mutex // guards what follows
@@ -167,35 +200,49 @@ type rabbitQueue struct {
 	timed map[uint64]func(error)
 }
 
-var errNack = errors.New("load: the broker refused a message")
+// Why a message was not stored.
+var (
+	errNack  = errors.New("load: the broker refused a message")
+	errEnded = errors.New("load: the broker closed the connection")
+)
 
-func newRabbitQueue(ctx context.Context, address, name string, tally *Tally) (*rabbitQueue, error) {
-	c, err := amqp.Dial(rabbitURL(address))
+func newRabbitQueue(address, name string, tally *Tally) (*rabbitQueue, error) {
+	c, ch, err := openRabbit(address)
 	if err != nil {
 		return nil, err
 	}
-	ch, err := c.Channel()
-	if err == nil {
-		err = ch.Confirm(false)
-	}
-	if err != nil {
+	if err := ch.Confirm(false); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	q := &rabbitQueue{name: name, c: c, ch: ch, tally: tally, window: make(chan struct{}, rabbitWindow), timed: map[uint64]func(error){}}
+	q := &rabbitQueue{
+		name: name, c: c, ch: ch, tally: tally,
+		window: make(chan struct{}, rabbitWindow), ended: make(chan struct{}), timed: map[uint64]func(error){},
+	}
 	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, rabbitWindow))
 	q.settling.Go(func() { // until the connection is closed
+		defer close(q.ended)
 		for c := range confirms {
 			q.settle(c)
 		}
 	})
-	return q, ctx.Err()
+	return q, nil
+}
+
+// enter waits for room in the window.
+func (q *rabbitQueue) enter(ctx context.Context) error {
+	select {
+	case q.window <- struct{}{}:
+		return nil
+	case <-q.ended:
+		return fmt.Errorf("%w of queue %s", errEnded, q.name)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (q *rabbitQueue) publish(ctx context.Context, value []byte, done func(error)) error {
-	select {
-	case q.window <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := q.enter(ctx); err != nil {
+		return err
 	}
 	q.mu.Lock()
 	q.tag++
@@ -222,90 +269,66 @@ func (q *rabbitQueue) settle(c amqp.Confirmation) {
 	<-q.window
 }
 
-func (r *rabbit) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
+func (r *rabbitQuorum) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
 	size, err := r.Count(ctx, t)
 	if err != nil {
 		return nil, 0, err
 	}
-	reader := &rabbitReader{r: r, t: t}
-	return reader, size, reader.start()
+	reader := &rabbitReader{arrivals: newArrivals()}
+	for i, name := range t.parts() {
+		if err := reader.consume(r.leader(i), name); err != nil {
+			return nil, 0, errors.Join(fmt.Errorf("consume %s: %w", name, err), reader.Close())
+		}
+	}
+	return reader, size, nil
 }
 
+// rabbitReader has a connection a queue.
 type rabbitReader struct {
-	r         *rabbit
-	t         *Topic
-	c         *amqp.Connection
+	*arrivals
+
+	conns     []*amqp.Connection
+	closing   atomic.Bool
 	consumers sync.WaitGroup
-	taken     chan int64 // bytes of one delivery
 }
 
-func (r *rabbitReader) start() (err error) {
-	if r.c, err = amqp.Dial(rabbitURL(r.r.addresses[0])); err != nil {
+func (r *rabbitReader) consume(address, name string) error {
+	c, ch, err := openRabbit(address)
+	if err != nil {
 		return err
 	}
-	r.taken = make(chan int64, rabbitPrefetch)
-	for _, name := range r.t.parts() {
-		ch, err := r.c.Channel()
-		if err == nil {
-			err = ch.Qos(rabbitPrefetch, 0, false)
-		}
-		var args amqp.Table
-		if r.r.stream {
-			args = amqp.Table{"x-stream-offset": "first"}
-		}
-		var deliveries <-chan amqp.Delivery
-		if err == nil {
-			deliveries, err = ch.Consume(name, "", false, false, false, false, args)
-		}
-		if err != nil {
-			return fmt.Errorf("consume %s: %w", name, errors.Join(err, r.c.Close()))
-		}
-		r.consumers.Go(func() { consumeRabbit(deliveries, r.taken) }) // until the connection is closed
+	r.conns = append(r.conns, c)
+	if err := ch.Qos(rabbitPrefetch, 0, false); err != nil {
+		return err
 	}
+	deliveries, err := ch.Consume(name, "", false, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	r.consumers.Go(func() { // until the connection is closed
+		n := 0
+		for d := range deliveries {
+			if n++; n%rabbitAcks == 0 {
+				_ = d.Ack(true) // fails when the connection is closed, with which this ends
+			}
+			r.add(1, len(d.Body))
+		}
+		if !r.closing.Load() {
+			r.fail(fmt.Errorf("%w of queue %s", errEnded, name))
+		}
+	})
 	return nil
 }
 
-func consumeRabbit(deliveries <-chan amqp.Delivery, taken chan<- int64) {
-	n := 0
-	for d := range deliveries {
-		if n++; n%rabbitAcks == 0 {
-			_ = d.Ack(true) // fails when the connection is closed, with which this ends
-		}
-		taken <- int64(len(d.Body))
-	}
-}
-
-func (r *rabbitReader) Read(ctx context.Context) (records, bytes int64, err error) {
-	select {
-	case b := <-r.taken:
-		return 1, b, nil
-	case <-ctx.Done():
-		return 0, 0, ctx.Err()
-	}
-}
-
-func (r *rabbitReader) Rewind(context.Context) (bool, error) {
-	if !r.r.stream {
-		return false, nil
-	}
-	if err := r.Close(); err != nil {
-		return false, err
-	}
-	return true, r.start()
-}
+// Rewind cannot: what was read is gone.
+func (r *rabbitReader) Rewind(context.Context) (bool, error) { return false, nil }
 
 func (r *rabbitReader) Close() error {
-	err := r.c.Close()
-	gone := make(chan struct{})
-	go func() { // ends with the consumers, which the closed connection ends
-		r.consumers.Wait()
-		close(gone)
-	}()
-	for {
-		select {
-		case <-r.taken:
-		case <-gone:
-			return err
-		}
+	r.closing.Store(true)
+	var errs []error
+	for _, c := range r.conns {
+		errs = append(errs, c.Close())
 	}
+	r.consumers.Wait()
+	return errors.Join(errs...)
 }

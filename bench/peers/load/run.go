@@ -12,6 +12,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/penstock/penstock/bench"
+	"github.com/penstock/penstock/internal/punctual"
 )
 
 // The workloads.
@@ -32,7 +33,8 @@ type Job struct {
 	Rate      int           `json:"rate"` // of Latency, records/s
 	Duration  time.Duration `json:"duration"`
 	Warmup    time.Duration `json:"warmup"`
-	// Records bounds the whole run, so that it fits the disk; 0: no bound.
+	// Records bounds the whole run of what keeps everything, so that it fits the disk;
+	// 0: no bound.
 	Records int64 `json:"records"`
 	Pids    []int `json:"pids"`   // the servers, one a node
 	Others  []int `json:"others"` // servers that should have nothing to do meanwhile
@@ -249,19 +251,10 @@ func (r *run) tick(ctx context.Context) (exhausted bool, err error) {
 	sending := context.WithoutCancel(ctx)
 	gap := time.Second / time.Duration(r.Rate)
 	due := time.Now()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
 	for n := 0; ; n++ {
 		due = due.Add(gap)
-		if d := time.Until(due); d > 0 {
-			timer.Reset(d)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				return false, nil
-			}
-		} else if ctx.Err() != nil {
-			return false, nil
+		if punctual.Wait(ctx, due); ctx.Err() != nil {
+			return false, nil //nolint:nilerr // the phase is over
 		}
 		at := due
 		r.observe(r.late, time.Since(at))
