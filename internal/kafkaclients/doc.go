@@ -6,7 +6,8 @@
 // take the same arguments and print the same lines, and the test knows no client:
 //
 //	produce  client= brokers= topic= count= codec= idempotent= rate=
-//	         sends records and prints "acked N" for each that was acknowledged
+//	         sends records and prints "acked N" for each that was acknowledged; with a rate
+//	         until its standard input ends, or it has sent count
 //	consume  client= brokers= topic= count= from=earliest|MILLISECONDS
 //	group    client= brokers= topic= count= group= commit=manual|auto protocol=classic|consumer
 //	         prints "record PARTITION OFFSET KEY VALUE HEADER"; a member of a group leaves when

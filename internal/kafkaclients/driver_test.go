@@ -168,17 +168,14 @@ func (p *process) output() []string {
 	return append([]string{}, p.lines...)
 }
 
-// ended says that the driver has ended, if it has.
-func (p *process) ended() string {
-	select {
-	case <-p.done:
-		return "it has ended"
-	default:
-		return ""
-	}
+// count is how many lines that is.
+func (p *process) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lines)
 }
 
-// leave asks a member of a group to go.
+// leave asks a member of a group to go, and a producer with a rate to stop.
 func (p *process) leave() {
 	_ = p.stdin.Close()
 	if base := filepath.Base(p.cmd.Path); base == "kcat" || base == "penstock" {

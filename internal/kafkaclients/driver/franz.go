@@ -30,7 +30,9 @@ func (franz) produce(ctx context.Context, a *args, acked func(int)) error {
 	wait := pace(a.rate)
 	failed := make(chan error, a.count)
 	for n := range a.count {
-		wait()
+		if wait(); a.stopped() {
+			break
+		}
 		r := &kgo.Record{Key: keyOf(n), Value: fmt.Appendf(nil, "v%d", n), Headers: []kgo.RecordHeader{{Key: "n", Value: []byte(strconv.Itoa(n))}}}
 		cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			if err != nil {

@@ -18,6 +18,17 @@ type args struct {
 	brokers                                                   []string
 	count, rate                                               int
 	idempotent                                                bool
+	left                                                      <-chan struct{} // closed when it is to stop
+}
+
+// stopped reports whether standard input has ended.
+func (a *args) stopped() bool {
+	select {
+	case <-a.left:
+		return true
+	default:
+		return false
+	}
 }
 
 // client is one that is driven. Records are numbered.
@@ -75,8 +86,17 @@ func parse(list []string) *args {
 }
 
 func run(a *args) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
+	staying, leave := context.WithCancel(ctx)
+	defer leave()
+	a.left = staying.Done()
+	if a.mode == "group" || a.rate > 0 {
+		go func() { // Ends with the process.
+			_, _ = os.Stdin.Read(make([]byte, 1))
+			leave()
+		}()
+	}
 	clients := map[string]client{"franz-go": franz{}, "sarama": saramaClient{}, "kafka-go": segmentio{}}
 	c := clients[a.client]
 	if c == nil {
@@ -95,14 +115,8 @@ func run(a *args) error {
 	case "consume":
 		return c.consume(ctx, a, show)
 	case "group":
-		ctx, leave := context.WithCancel(ctx)
-		defer leave()
-		go func() { // Ends with the process.
-			_, _ = os.Stdin.Read(make([]byte, 1))
-			leave()
-		}()
 		n := 0
-		err := c.join(ctx, a, func(r record) bool {
+		err := c.join(staying, a, func(r record) bool {
 			mu.Lock()
 			n++
 			more := n < a.count

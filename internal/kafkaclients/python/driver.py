@@ -125,6 +125,8 @@ class Confluent:
         pace = Pace(a["rate"])
         for n in range(a["count"]):
             pace.wait()
+            if left.is_set():
+                break
 
             def told(err, _, n=n):
                 if err:
@@ -202,7 +204,7 @@ def main():
     a.update(arg.split("=", 1) for arg in sys.argv[2:])
     a["count"], a["rate"], a["idempotent"] = int(a["count"]), int(a["rate"]), a["idempotent"] == "true"
     mode = sys.argv[1]
-    if mode == "group":
+    if mode == "group" or a["rate"]:
         threading.Thread(target=watch_input, daemon=True).start()
     getattr({"kafka-python": KafkaPython, "confluent-kafka": Confluent}[a["client"]](), mode)(a)
 

@@ -76,7 +76,8 @@ public class Driver {
     try (var producer = new KafkaProducer<>(p, new StringSerializer(), new StringSerializer())) {
       List<Future<RecordMetadata>> sent = new ArrayList<>();
       long start = System.nanoTime();
-      for (int n = 0; n < count; n++) {
+      if (rate > 0) watchInput();
+      for (int n = 0; n < count && !left; n++) {
         if (rate > 0) {
           long wait = start + n * 1_000_000_000L / rate - System.nanoTime();
           if (wait > 0) Thread.sleep(wait / 1_000_000, (int) (wait % 1_000_000));
@@ -121,7 +122,8 @@ public class Driver {
     }
   }
 
-  static void group() {
+  /** Notes when standard input ends. */
+  static void watchInput() {
     Thread watch = new Thread(() -> {
       try {
         while (System.in.read() >= 0) {
@@ -133,6 +135,10 @@ public class Driver {
     });
     watch.setDaemon(true);
     watch.start();
+  }
+
+  static void group() {
+    watchInput();
     boolean auto = args.get("commit").equals("auto");
     Properties p = base();
     p.put("group.id", args.get("group"));
