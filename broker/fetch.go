@@ -13,8 +13,9 @@ import (
 
 // Fetch returns whole batches below the high watermark. It waits up to MaxWait
 // until MinBytes are there, and does not wait when a partition has an error,
-// which the client should hear of. It looks again only when a watermark moves
-// or a partition changes hands. An error means that ctx ended.
+// which the client should hear of; nor longer than until Ended is closed. It looks again
+// only when a watermark moves or a partition changes hands. An error means that ctx
+// ended.
 func (b *Broker) Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
 	results, err := b.poll(ctx, req)
 	got := 0
@@ -68,6 +69,8 @@ func (b *Broker) poll(ctx context.Context, req *api.FetchRequest) ([]api.FetchRe
 				b.short.add(p)
 			}
 		case <-timer.C:
+			last = true
+		case <-req.Ended:
 			last = true
 		case <-b.stopping:
 			last = true

@@ -77,6 +77,9 @@ type FetchRequest struct {
 	MaxWait  time.Duration
 	MinBytes int // at least 1
 	MaxBytes int // whole answer; the first batch comes whatever its size
+	// Ended ends the wait once it is closed: the answer is what there is by then. nil:
+	// nothing but MaxWait does.
+	Ended <-chan struct{}
 	// Files: the answer goes over TCP as it is, so ranges of files are welcome in it.
 	Files      bool
 	Partitions []FetchPartition

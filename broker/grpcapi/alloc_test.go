@@ -2,8 +2,12 @@ package grpcapi
 
 import (
 	"context"
+	"io"
+	"runtime"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/log/record"
@@ -39,4 +43,62 @@ func TestProduceAllocations(t *testing.T) {
 		t.Errorf("%.0f allocations a batch, the door's part of the budget of 5 is 3", got)
 	}
 	t.Logf("%.0f allocations a batch", got)
+}
+
+// nothing is a Fetcher without records.
+type nothing struct{ Fetcher }
+
+func (nothing) Fetch(_ context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
+	return make([]api.FetchResult, len(req.Partitions)), nil
+}
+
+// fetches is a stream whose client sends a request n times.
+type fetches struct {
+	grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]
+
+	ctx  context.Context
+	req  *pb.FetchRequest
+	n    int
+	sent int
+}
+
+func (f *fetches) Context() context.Context { return f.ctx }
+
+func (f *fetches) Recv() (*pb.FetchRequest, error) {
+	if f.n == 0 {
+		return nil, io.EOF
+	}
+	f.n--
+	return f.req, nil
+}
+
+func (f *fetches) Send(*wire.Fetched) error {
+	f.sent++
+	return nil
+}
+
+// A fetch of a stream costs the request in its two parts, the results, and the answer in
+// its three and its list; that it passes from the goroutine that receives to the one that
+// answers costs nothing, and that it ends waits one channel.
+func TestFetchStreamAllocations(t *testing.T) {
+	s := &fetchService{door: &PublicDoor{services: Services{Fetcher: nothing{}}}}
+	for _, tt := range []struct {
+		name string
+		ends bool
+		want uint64
+	}{{"waits", false, 7}, {"ends waits", true, 8}} {
+		t.Run(tt.name, func(t *testing.T) {
+			const requests = 10_000
+			f := &fetches{ctx: t.Context(), n: requests, req: &pb.FetchRequest{EndsWaits: tt.ends, Partitions: []*pb.FetchPartition{{Topic: "t"}}}}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := s.FetchStream(f); err != nil {
+				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			if got := (after.Mallocs - before.Mallocs) / requests; got > tt.want || f.sent != requests {
+				t.Errorf("%d allocations a fetch, want %d; %d answers", got, tt.want, f.sent)
+			}
+		})
+	}
 }

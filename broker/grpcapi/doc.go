@@ -21,9 +21,11 @@
 // are appended in the order they arrive, many are in flight, answers come in
 // order, and no request costs a goroutine. The queue's length bounds what one
 // stream may have outstanding: beyond it the stream is not read, and HTTP/2 flow
-// control holds the client back. A fetch stream answers one request at a time,
-// for a long poll is a wait and the next request of a pipeline costs nothing
-// while it waits in the transport.
+// control holds the client back. A fetch stream has two goroutines as well: the
+// handler receives and queues, the other one answers a request at a time, in order,
+// for a long poll is a wait. The handler reads a few requests ahead, and no more, only
+// to see one that ends the waits before it (FetchRequest.ends_waits); whatever else is
+// in a pipeline costs nothing while it waits in the transport.
 //
 // # Clients that take nothing
 //

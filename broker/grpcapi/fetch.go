@@ -17,7 +17,7 @@ import (
 // Fetcher reads records.
 type Fetcher interface {
 	// Fetch waits for records as the request says. Errors of partitions are in
-	// the results; an error ends the call.
+	// the results; an error means that ctx ended.
 	Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error)
 	ListOffsets(ctx context.Context, queries []api.ListOffset) ([]api.ListOffsetResult, error)
 	// MemoryShort says that fetches wait for what other readers hold.
@@ -28,6 +28,9 @@ const (
 	defaultFetchBytes     = 50 << 20
 	defaultPartitionBytes = 1 << 20
 	maxFetchWait          = 5 * time.Minute
+	// fetchWindow is how many requests of a stream are kept behind the one that is
+	// answered; one more may have been read.
+	fetchWindow = 2
 )
 
 type fetchService struct{ door *PublicDoor }
@@ -35,16 +38,18 @@ type fetchService struct{ door *PublicDoor }
 func (s *fetchService) Fetch(ctx context.Context, in *pb.FetchRequest) (*wire.Fetched, error) {
 	d := s.door.deliveries.begin(ctx)
 	defer s.door.deliveries.end(d)
-	return s.fetch(ctx, in, d)
-}
-
-func (s *fetchService) fetch(ctx context.Context, in *pb.FetchRequest, d *delivery) (*wire.Fetched, error) {
 	req, err := fetchIn(in)
 	if err != nil {
 		return nil, statusError(ctx, err, s.door.services.Cluster)
 	}
+	return s.fetch(ctx, in, req, d)
+}
+
+// fetch answers a request, whose other form is req.
+func (s *fetchService) fetch(ctx context.Context, in *pb.FetchRequest, req *api.FetchRequest, d *delivery) (*wire.Fetched, error) {
 	var results []api.FetchResult
 	var records [][]*pb.Record
+	var err error
 	if in.GetStructured() {
 		results, records, err = s.fetchRecords(ctx, req)
 	} else {
@@ -130,10 +135,39 @@ func releaseResults(results []api.FetchResult) {
 	}
 }
 
-// FetchStream answers request after request, in order.
+// fetchTurn is a request of a stream that awaits its turn.
+type fetchTurn struct {
+	in  *pb.FetchRequest
+	req *api.FetchRequest
+}
+
+// FetchStream is described in the package comment.
 func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]) error {
 	d := s.door.deliveries.begin(stream.Context())
 	defer s.door.deliveries.end(d)
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	queue := make(chan fetchTurn, fetchWindow)
+	sent := make(chan error, 1)
+	go func() {
+		err := s.sendFetched(ctx, stream, queue, d)
+		cancel() // unblocks a receiver that waits for a place in the queue
+		sent <- err
+	}()
+	recvErr := s.receiveFetches(ctx, stream, queue)
+	close(queue)
+	if sendErr := <-sent; recvErr == nil {
+		return sendErr
+	}
+	return statusError(ctx, recvErr, s.door.services.Cluster)
+}
+
+// receiveFetches queues request after request until the client closes its side or sends
+// something malformed. What was queued is still answered. All requests between two that
+// end waits share a channel, which the second one closes: however late their turn comes,
+// they do not wait any more.
+func (s *fetchService) receiveFetches(ctx context.Context, stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched], queue chan<- fetchTurn) error {
+	ended := make(chan struct{})
 	for {
 		in, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -142,7 +176,27 @@ func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchReque
 		if err != nil {
 			return err
 		}
-		out, err := s.fetch(stream.Context(), in, d)
+		req, err := fetchIn(in)
+		if err != nil {
+			return err
+		}
+		if in.GetEndsWaits() {
+			close(ended)
+			ended = make(chan struct{})
+		}
+		req.Ended = ended
+		select {
+		case queue <- fetchTurn{in, req}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sendFetched answers what is queued, in order.
+func (s *fetchService) sendFetched(ctx context.Context, stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched], queue <-chan fetchTurn, d *delivery) error {
+	for turn := range queue {
+		out, err := s.fetch(ctx, turn.in, turn.req, d)
 		if err != nil {
 			return err
 		}
@@ -152,6 +206,7 @@ func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchReque
 			return err
 		}
 	}
+	return nil
 }
 
 func (s *fetchService) ListOffsets(ctx context.Context, in *pb.ListOffsetsRequest) (*pb.ListOffsetsResponse, error) {
@@ -235,6 +290,7 @@ func (s *fetchService) response(ctx context.Context, in *pb.FetchRequest, result
 	out := &wire.Fetched{FetchResponse: &pb.FetchResponse{
 		CorrelationId: in.GetCorrelationId(),
 		Results:       make([]*pb.FetchPartitionResult, len(results)),
+		EndsWaits:     true,
 	}}
 	values := make([]pb.FetchPartitionResult, len(results))
 	for i := range results {

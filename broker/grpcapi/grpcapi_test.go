@@ -48,8 +48,10 @@ type fakeBroker struct {
 	mu       sync.Mutex
 	starting bool // do not open the door
 	short    atomic.Bool
-	held     bool // leave requests pending
-	single   bool // fetches return the one batch that holds the offset, or follows it
+	fetches  atomic.Int32 // that were to wait
+	held     bool         // leave requests pending
+	single   bool         // fetches return the one batch that holds the offset, or follows it
+	waits    bool         // fetches find nothing for as long as they may wait
 	pending  []*api.Pending
 	batches  [][]byte
 	err      *api.Error
@@ -88,7 +90,16 @@ func (f *fakeBroker) count() int {
 
 func (f *fakeBroker) InitProducer(context.Context) (int64, int16, error) { return 7, 0, nil }
 
-func (f *fakeBroker) Fetch(_ context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
+func (f *fakeBroker) Fetch(ctx context.Context, req *api.FetchRequest) ([]api.FetchResult, error) {
+	if f.waits {
+		f.fetches.Add(1)
+		select {
+		case <-time.After(req.MaxWait):
+		case <-req.Ended:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	results := make([]api.FetchResult, len(req.Partitions))

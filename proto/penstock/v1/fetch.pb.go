@@ -85,7 +85,17 @@ type FetchRequest struct {
 	Partitions    []*FetchPartition `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	CorrelationId uint64            `protobuf:"varint,5,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// Answer with structured records instead of batches.
-	Structured    bool `protobuf:"varint,6,opt,name=structured,proto3" json:"structured,omitempty"`
+	Structured bool `protobuf:"varint,6,opt,name=structured,proto3" json:"structured,omitempty"`
+	// On a stream (Fetch ignores it): once this request arrives, those before it wait for
+	// records no longer. Each is answered at once with what there is, possibly nothing and
+	// possibly less than its min_bytes, in order; then comes this request's turn, which
+	// waits as it says itself, unless another one ends that. It is for a client that has
+	// become able to read partitions, or positions, that the request it waits for does not
+	// name: it names those, best with max_wait_ms 0, and asks for everything once both are
+	// answered. Clients whose every request ends the waits before it never wait.
+	// A broker reads three requests ahead of the one that waits, and sees no further. One
+	// that does not set `ends_waits` in its answers knows nothing of it.
+	EndsWaits     bool `protobuf:"varint,7,opt,name=ends_waits,json=endsWaits,proto3" json:"ends_waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +168,13 @@ func (x *FetchRequest) GetCorrelationId() uint64 {
 func (x *FetchRequest) GetStructured() bool {
 	if x != nil {
 		return x.Structured
+	}
+	return false
+}
+
+func (x *FetchRequest) GetEndsWaits() bool {
+	if x != nil {
+		return x.EndsWaits
 	}
 	return false
 }
@@ -265,6 +282,8 @@ type FetchResponse struct {
 	CorrelationId uint64                 `protobuf:"varint,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// In the order of the request.
 	Results []*FetchPartitionResult `protobuf:"bytes,2,rep,name=results,proto3" json:"results,omitempty"`
+	// This broker heeds `ends_waits` of requests.
+	EndsWaits bool `protobuf:"varint,3,opt,name=ends_waits,json=endsWaits,proto3" json:"ends_waits,omitempty"`
 	// RecordBatch v2 bytes, one element a batch, in the order of `results`. The
 	// first batch of a partition may begin before fetch_offset.
 	Batches       [][]byte `protobuf:"bytes,15,rep,name=batches,proto3" json:"batches,omitempty"`
@@ -314,6 +333,13 @@ func (x *FetchResponse) GetResults() []*FetchPartitionResult {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *FetchResponse) GetEndsWaits() bool {
+	if x != nil {
+		return x.EndsWaits
+	}
+	return false
 }
 
 func (x *FetchResponse) GetBatches() [][]byte {
@@ -744,7 +770,7 @@ var File_penstock_v1_fetch_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_fetch_proto_rawDesc = "" +
 	"\n" +
-	"\x17penstock/v1/fetch.proto\x12\vpenstock.v1\x1a\x18penstock/v1/common.proto\"\xec\x01\n" +
+	"\x17penstock/v1/fetch.proto\x12\vpenstock.v1\x1a\x18penstock/v1/common.proto\"\x8b\x02\n" +
 	"\fFetchRequest\x12\x1e\n" +
 	"\vmax_wait_ms\x18\x01 \x01(\rR\tmaxWaitMs\x12\x1b\n" +
 	"\tmin_bytes\x18\x02 \x01(\rR\bminBytes\x12\x1b\n" +
@@ -755,7 +781,9 @@ const file_penstock_v1_fetch_proto_rawDesc = "" +
 	"\x0ecorrelation_id\x18\x05 \x01(\x04R\rcorrelationId\x12\x1e\n" +
 	"\n" +
 	"structured\x18\x06 \x01(\bR\n" +
-	"structured\"\x8b\x02\n" +
+	"structured\x12\x1d\n" +
+	"\n" +
+	"ends_waits\x18\a \x01(\bR\tendsWaits\"\x8b\x02\n" +
 	"\x0eFetchPartition\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
@@ -766,10 +794,12 @@ const file_penstock_v1_fetch_proto_rawDesc = "" +
 	"\n" +
 	"last_epoch\x18\a \x01(\x05H\x01R\tlastEpoch\x88\x01\x01B\x0f\n" +
 	"\r_leader_epochB\r\n" +
-	"\v_last_epoch\"\x8d\x01\n" +
+	"\v_last_epoch\"\xac\x01\n" +
 	"\rFetchResponse\x12%\n" +
 	"\x0ecorrelation_id\x18\x01 \x01(\x04R\rcorrelationId\x12;\n" +
-	"\aresults\x18\x02 \x03(\v2!.penstock.v1.FetchPartitionResultR\aresults\x12\x18\n" +
+	"\aresults\x18\x02 \x03(\v2!.penstock.v1.FetchPartitionResultR\aresults\x12\x1d\n" +
+	"\n" +
+	"ends_waits\x18\x03 \x01(\bR\tendsWaits\x12\x18\n" +
 	"\abatches\x18\x0f \x03(\fR\abatches\"\xe5\x02\n" +
 	"\x14FetchPartitionResult\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +

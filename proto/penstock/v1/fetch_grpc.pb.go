@@ -32,7 +32,8 @@ const (
 type FetchServiceClient interface {
 	// Waits up to max_wait_ms for min_bytes.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
-	// Requests may be pipelined; answers come in the order of the requests.
+	// Requests may be pipelined; answers come in the order of the requests. A request
+	// waits behind those before it, unless it sets `ends_waits`.
 	FetchStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FetchRequest, FetchResponse], error)
 	ListOffsets(ctx context.Context, in *ListOffsetsRequest, opts ...grpc.CallOption) (*ListOffsetsResponse, error)
 }
@@ -86,7 +87,8 @@ func (c *fetchServiceClient) ListOffsets(ctx context.Context, in *ListOffsetsReq
 type FetchServiceServer interface {
 	// Waits up to max_wait_ms for min_bytes.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
-	// Requests may be pipelined; answers come in the order of the requests.
+	// Requests may be pipelined; answers come in the order of the requests. A request
+	// waits behind those before it, unless it sets `ends_waits`.
 	FetchStream(grpc.BidiStreamingServer[FetchRequest, FetchResponse]) error
 	ListOffsets(context.Context, *ListOffsetsRequest) (*ListOffsetsResponse, error)
 	mustEmbedUnimplementedFetchServiceServer()
