@@ -147,19 +147,20 @@ func batchOf(t *testing.T, codec record.Codec, records int, rec record.Record) [
 	return raw
 }
 
-// arrives delivers a batch, in memory of the arena, of the partition that the main lane
-// asks for.
-func (b *laneBench) arrives(arena *record.Arena, raw []byte) {
-	parts := b.asks(0)
+// arrives delivers a batch, in memory of the arena, of the partition that is polled for.
+func (b *sourceBench) arrives(arena *record.Arena, raw []byte) {
+	parts := b.polls()
 	buf := arena.Get(len(raw))
 	copy(buf.Bytes(), raw)
 	record.Patch(buf.Bytes(), record.Offset(parts[0].from), 1)
 	resp := &wire.Fetched{
-		FetchResponse: &pb.FetchResponse{Results: []*pb.FetchPartitionResult{{BatchCount: 1}}},
-		Batches:       []record.Slice{record.SliceOf(buf, 0, buf.Len())},
+		FetchResponse: &pb.FetchResponse{
+			CorrelationId: b.src.number, EndsWaits: true, Results: []*pb.FetchPartitionResult{{BatchCount: 1}},
+		},
+		Batches: []record.Slice{record.SliceOf(buf, 0, buf.Len())},
 	}
 	buf.Release()
-	b.k.deliver(b.src.lanes[0], parts, resp, time.Millisecond)
+	b.k.deliver(b.src, resp)
 }
 
 // A record that is consumed costs no allocation by Poll, and none of its bytes is
@@ -174,7 +175,7 @@ func TestConsumeAllocations(t *testing.T) {
 	const perAnswer = 13
 	for _, codec := range allCodecs {
 		t.Run("Poll/"+codec.String(), func(t *testing.T) {
-			b, arena, consumed := newLaneBench(t, 1), record.NewArena(8<<20), 0
+			b, arena, consumed := newSourceBench(t, 1), record.NewArena(8<<20), 0
 			consume := func(batch []byte) func() {
 				return func() {
 					b.arrives(arena, batch)
@@ -195,7 +196,7 @@ func TestConsumeAllocations(t *testing.T) {
 		})
 	}
 	t.Run("Poll/headers", func(t *testing.T) {
-		b, arena, consumed := newLaneBench(t, 1), record.NewArena(8<<20), 0
+		b, arena, consumed := newSourceBench(t, 1), record.NewArena(8<<20), 0
 		batch := batchOf(t, record.CodecNone, manyRecords, record.Record{
 			Value: make([]byte, 100), Headers: []record.Header{{Key: "trace", Value: []byte("1")}, {Key: "kind", Value: []byte("2")}},
 		})
@@ -212,7 +213,7 @@ func TestConsumeAllocations(t *testing.T) {
 		require.LessOrEqual(t, many.allocations, uint64(perAnswer+2*manyRecords/64+1), "room for 64 headers at once, and no key twice")
 	})
 	t.Run("Records", func(t *testing.T) {
-		b, arena, consumed := newLaneBench(t, 1), record.NewArena(8<<20), 0
+		b, arena, consumed := newSourceBench(t, 1), record.NewArena(8<<20), 0
 		consume := func(records int) func() {
 			batch := raw(record.CodecNone, records)
 			return func() {
@@ -255,7 +256,7 @@ func TestPollAliasesAndRecordsCopy(t *testing.T) {
 		next.Release()
 	}
 	t.Run("Poll", func(t *testing.T) {
-		b, arena := newLaneBench(t, 1), record.NewArena(8<<20)
+		b, arena := newSourceBench(t, 1), record.NewArena(8<<20)
 		raw := batchOf(t, record.CodecNone, records, in)
 		b.arrives(arena, raw)
 		memory := b.k.queue[0].slices[0].Bytes
@@ -279,7 +280,7 @@ func TestPollAliasesAndRecordsCopy(t *testing.T) {
 	})
 	for _, codec := range allCodecs {
 		t.Run("Records/"+codec.String(), func(t *testing.T) {
-			b, arena := newLaneBench(t, 1), record.NewArena(8<<20)
+			b, arena := newSourceBench(t, 1), record.NewArena(8<<20)
 			raw := batchOf(t, codec, records, in)
 			other := batchOf(t, codec, records, record.Record{Key: []byte("###"), Value: []byte(strings.Repeat("#", len(value)))})
 			var kept []*Record

@@ -19,7 +19,7 @@ type Consumer struct {
 	cfg  consumerConfig
 	life context.Context //nolint:containedctx // ends when Close is done or gives up; parent of every goroutine's context
 	stop context.CancelFunc
-	wg   sync.WaitGroup // resolver, clerk, committer, member, lanes of sources
+	wg   sync.WaitGroup // resolver, clerk, committer, member, sources
 	off  func()         // stops listening to metadata
 
 	member  *member       // nil: not a member of a group

@@ -241,7 +241,7 @@ func TestSlowPollsDoNotHoldUpOthers(t *testing.T) {
 	require.Equal(t, numbers("a", 1000), read(t, k, 1000))
 	require.Less(t, time.Since(began), 5*time.Second)
 	began = time.Now()
-	// At the end the lanes join in one long poll, and what arrives wakes it.
+	// At the end there is one long poll of both, and what arrives wakes it.
 	fetches := func() int {
 		c.mu.Lock()
 		defer c.mu.Unlock()

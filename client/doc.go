@@ -38,8 +38,8 @@
 //
 // # Consuming
 //
-//	leader --- lanes ---> queue of chunks ---> Poll / Records
-//	(source) (streams)    (bounded)            decoded while iterated
+//	leader --- stream ---> queue of chunks ---> Poll / Records
+//	         (source)      (bounded)            decoded while iterated
 //
 // [Consumer.Records] is the loop for applications: records are copies, kept as long
 // as one likes. [Consumer.Poll] is for millions of records a second: whole answers
@@ -72,8 +72,8 @@
 //
 // A client owns one that refreshes metadata; a producer one for deadlines, one for
 // producer ids, and two a broker; a consumer one each for offsets, deadlines and
-// commits, three a broker, and two for its group. Close of each waits for all of its own.
+// commits, two a broker, and two for its group. Close of each waits for all of its own.
 //
-// Locks: partition.mu, then sink.mu; Producer.mu before partition.mu; Consumer.mu
-// alone. No lock is held while hooks, promises or callbacks run.
+// Locks: partition.mu, then sink.mu; Producer.mu before partition.mu; source.sending
+// before Consumer.mu. No lock is held while hooks, promises or callbacks run.
 package client

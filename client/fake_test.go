@@ -50,6 +50,9 @@ type fakeCluster struct {
 	requests  [][]TopicPartition               // of produce, in order of arrival
 	fetches   int
 	polls     map[*pb.FetchRequest]int32 // fetches under way, and at which broker
+	streams   int                        // of fetches that were opened
+	between   int                        // fetches that ended the waits of others
+	older     bool                       // brokers know nothing of that
 }
 
 type fakePartition struct {
@@ -413,6 +416,30 @@ func (b *fakeBroker) Fetch(context.Context, *pb.FetchRequest) (*wire.Fetched, er
 }
 
 func (b *fakeBroker) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]) error {
+	type turn struct {
+		req   *pb.FetchRequest
+		ended chan struct{}
+	}
+	b.c.mu.Lock()
+	b.c.streams++
+	b.c.mu.Unlock()
+	queue := make(chan turn, 3)
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	defer close(queue)
+	answering.Go(func() {
+		failed := false
+		for next := range queue {
+			if failed || b.hang(stream.Context()) != nil {
+				failed = true
+				continue
+			}
+			resp := b.fetch(stream.Context(), next.req, next.ended)
+			failed = stream.Send(resp) != nil
+			resp.Release()
+		}
+	})
+	ended := make(chan struct{})
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -421,20 +448,24 @@ func (b *fakeBroker) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest
 			}
 			return err
 		}
-		if err := b.hang(stream.Context()); err != nil {
-			return err
+		if req.GetEndsWaits() && b.c.endWaits() {
+			close(ended)
+			ended = make(chan struct{})
 		}
-		resp := b.fetch(stream.Context(), req)
-		err = stream.Send(resp)
-		resp.Release()
-		if err != nil {
-			return err
-		}
+		queue <- turn{req, ended}
 	}
 }
 
-// fetch polls until something is there or the time is over.
-func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest) *wire.Fetched {
+// endWaits counts a fetch that ends the waits of others, and reports whether it does.
+func (c *fakeCluster) endWaits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.between++
+	return !c.older
+}
+
+// fetch polls until something is there, the time is over or the wait is ended.
+func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest, ended <-chan struct{}) *wire.Fetched {
 	timer := time.NewTimer(time.Duration(req.GetMaxWaitMs()) * time.Millisecond)
 	defer timer.Stop()
 	b.c.mu.Lock()
@@ -458,6 +489,8 @@ func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest) *wire.Fetc
 		case <-changed:
 		case <-timer.C:
 			return resp
+		case <-ended:
+			return resp
 		case <-ctx.Done():
 			return resp
 		}
@@ -465,7 +498,7 @@ func (b *fakeBroker) fetch(ctx context.Context, req *pb.FetchRequest) *wire.Fetc
 }
 
 func (b *fakeBroker) fetchNow(req *pb.FetchRequest) (*wire.Fetched, bool) {
-	resp := &wire.Fetched{FetchResponse: &pb.FetchResponse{CorrelationId: req.GetCorrelationId()}}
+	resp := &wire.Fetched{FetchResponse: &pb.FetchResponse{CorrelationId: req.GetCorrelationId(), EndsWaits: !b.c.older}}
 	found := false
 	for _, fp := range req.GetPartitions() {
 		r := &pb.FetchPartitionResult{Topic: fp.GetTopic(), Partition: fp.GetPartition(), HighWatermark: -1}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,6 +46,26 @@ func asksFor(req *pb.FetchRequest) (parts []TopicPartition) {
 	return parts
 }
 
+// brokenStreams are the errors of a client's streams.
+type brokenStreams struct {
+	mu   sync.Mutex // guards errs
+	errs []error
+}
+
+func (b *brokenStreams) OnConnection(_ string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.errs = append(b.errs, err)
+	}
+}
+
+func (b *brokenStreams) all() []error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.errs)
+}
+
 // A rebalance is nothing to a partition that stays: the very fetch that waited for its
 // records when another member came waits for them after it, and after it has left, and
 // brings the next one.
@@ -68,6 +89,25 @@ func TestRebalanceInterruptsNoFetchOfWhatStays(t *testing.T) {
 		c.fill(tp("t", 0), "stays", 1, 1)
 		require.Equal(t, numbers("stays", 1), read(t, first, 1))
 		require.False(t, c.underWay(before))
+	})
+	t.Run("what goes comes back to the same broker's", func(t *testing.T) {
+		c := newFakeCluster(t, 1)
+		c.create("t", 4)
+		all := []TopicPartition{tp("t", 0), tp("t", 1), tp("t", 2), tp("t", 3)}
+		var broken brokenStreams
+		first := newTestConsumer(t, newTestClient(t, c, WithHooks(&broken)), groupOpts(longPoll)...)
+		c.poll(0, all...)
+		cl := newTestClient(t, c)
+		for range 3 {
+			second := newTestConsumer(t, cl, groupOpts(longPoll)...)
+			require.Eventually(t, assigned(second, tp("t", 1), tp("t", 3)), 5*time.Second, time.Millisecond)
+			require.NoError(t, second.Close(deadline(t)))
+			require.Eventually(t, assigned(first, all...), 5*time.Second, time.Millisecond)
+			c.poll(0, all...)
+		}
+		c.fill(tp("t", 3), "came", 1, 1)
+		require.Equal(t, numbers("came", 1), read(t, first, 1))
+		require.Empty(t, broken.all(), "a stream was cut off")
 	})
 	t.Run("others go and come back", func(t *testing.T) { // they are another broker's
 		c := newFakeCluster(t, 2)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,48 +16,55 @@ import (
 	"github.com/penstock/penstock/proto/wire"
 )
 
-// A source fetches from one broker over a few lanes, each a stream with one
-// request under way. The main lane carries the long poll of everything that can be
-// fetched at the moment; the others take what becomes fetchable meanwhile (the
-// application made room, an offset was resolved), so that it need not wait for the
-// long poll to end, and ask the broker to wait only shortly. Once such a lane
-// comes back with nothing, its partitions have reached the end too: it interrupts
-// the main lane, whose next poll takes them all.
+// A source fetches from one broker, over one stream. As a rule one request is under way:
+// a poll, which waits for records of everything that can be fetched when it leaves. What
+// becomes fetchable meanwhile (the application made room, resumed or seeked, a partition
+// was gained) does not wait for that poll, nor is the poll cut off. A request in between
+// asks for that alone; it has the broker answer the poll with what there is
+// (FetchRequest.ends_waits), and does not wait itself. When both are answered the next
+// poll asks for everything.
 //
-// One stream with several requests in it would not do: answers come in the order
-// of the requests, so that a poll that waits would hold up all behind it.
+// That never becomes a busy loop, however little the answers hold. A poll asks for all
+// that is fetchable, so that a request in between takes something that became fetchable
+// after it, and not by an answer: none comes before the poll's own. So there are no more
+// requests in between than there were calls of the application, assignments, back-offs
+// and the like.
+//
+// A broker of an earlier release answers in order, whatever a request says. It is asked for
+// one thing at a time, and to wait shortly. The first answer of a stream tells which
+// kind of broker it is, so the first request does not wait.
 type source struct {
 	k       *Consumer
 	address string
-	lanes   [laneCount]*lane
+	wake    chan struct{} // capacity 1: there may be something to poll for
+	between chan struct{} // capacity 1: there may be something to ask for meanwhile
+
+	// sending is held while a request is made and sent, and taken before Consumer.mu.
+	// It guards number, and stream, which run alone changes.
+	sending sync.Mutex
+	stream  grpc.BidiStreamingClient[pb.FetchRequest, wire.Fetched] // nil: none is open
+	number  uint64
 
 	// Guarded by Consumer.mu:
-	busy    bool // the main lane has a request under way
-	merging bool // it was interrupted: the others leave everything to its next one
+	underWay  [2]request         // a poll, and a request in between; the first sent comes first
+	count     int                // of underWay
+	idle      bool               // nothing is under way, nothing was found to fetch, and run waits for wake
+	answered  bool               // the stream has had an answer,
+	endsWaits bool               // which said that the broker heeds ends_waits
+	cut       context.CancelFunc // ends the stream; nil: none is open
 }
 
-const (
-	laneCount = 3
-	// shortWait is what the lanes beside the main one ask the broker to wait.
-	shortWait = 50 * time.Millisecond
-)
+// shortWait is what a broker of an earlier release is asked to wait.
+const shortWait = 50 * time.Millisecond
 
-type lane struct {
-	src  *source
-	main bool
-	wake chan struct{} // capacity 1
-
-	// Guarded by Consumer.mu:
-	idle        bool      // it found nothing to fetch and waits for wake
-	called      bool      // woken, and has not looked yet
-	sent        time.Time // of the request under way; zero: none
-	wait        time.Duration
-	interrupt   context.CancelFunc // ends the stream; nil: none is open
-	interrupted bool
-
-	// Owned by the lane's goroutine:
-	stream grpc.BidiStreamingClient[pb.FetchRequest, wire.Fetched]
-	number uint64
+// request is one that has no answer yet.
+type request struct {
+	number  uint64
+	parts   []asked
+	between bool          // it ends the wait of the poll before it
+	wait    time.Duration // what the broker was asked to wait
+	sent    time.Time
+	turn    time.Time // when it was sent, or the answer before its own came
 }
 
 // asked is one partition of a request.
@@ -76,39 +84,24 @@ func (k *Consumer) wakeSources() {
 	}
 }
 
-// look has a lane look for what has become fetchable, which will take all of it, and
-// wakes no other: with few records on their way, lanes that wake up for nothing
-// cost as much as the records. The caller holds mu.
+// look has the source look for what has become fetchable. The caller holds mu.
 func (src *source) look() {
-	main := src.lanes[0]
-	if main.idle {
-		main.call()
-		return
-	}
-	if !src.busy || src.merging {
-		return // the main lane is about to look
-	}
-	for _, l := range src.lanes[1:] {
-		if l.called {
-			return
+	switch {
+	case src.count == 0:
+		if src.idle {
+			src.idle = false
+			poke(src.wake)
 		}
+	case src.mayAskBetween():
+		poke(src.between)
 	}
-	for _, l := range src.lanes[1:] {
-		if l.idle {
-			l.call()
-			return
-		}
-	}
-	// The first of them to come back takes it.
+	// Else the next poll takes it, for what is under way is answered soon.
 }
 
-// call ends the lane's wait. The caller holds mu.
-func (l *lane) call() {
-	l.idle, l.called = false, true
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+// mayAskBetween reports whether all that is under way is a poll whose wait can be ended.
+// The caller holds mu.
+func (src *source) mayAskBetween() bool {
+	return src.count == 1 && !src.underWay[0].between && src.endsWaits
 }
 
 // led takes a new snapshot: partitions go to the sources of their leaders.
@@ -178,119 +171,164 @@ func (k *Consumer) sourceOf(address string) *source {
 	if src == nil {
 		src = newSource(k, address)
 		k.sources[address] = src
-		for _, l := range src.lanes {
-			k.wg.Go(func() { l.run(k.life) })
-		}
+		k.wg.Go(func() { src.run(k.life) })
+		k.wg.Go(func() { src.askBetween(k.life) })
 	}
 	return src
 }
 
 func newSource(k *Consumer, address string) *source {
-	src := &source{k: k, address: address}
-	for i := range src.lanes {
-		src.lanes[i] = &lane{src: src, main: i == 0, wake: make(chan struct{}, 1)}
-	}
-	return src
+	return &source{k: k, address: address, wake: make(chan struct{}, 1), between: make(chan struct{}, 1)}
 }
 
 // watch looks for an answer that is overdue; true: ask who leads. The caller holds mu.
 func (src *source) watch(now time.Time) (overdue bool) {
-	for _, l := range src.lanes {
-		if l.sent.IsZero() {
-			continue
-		}
-		late := now.Sub(l.sent) - l.wait
-		if late > stallAfter {
-			overdue = true
-		}
-		if late > src.k.c.cfg.requestTimeout && l.interrupt != nil {
-			l.interrupt()
-		}
+	if src.count == 0 {
+		return false
 	}
-	return overdue
+	late := now.Sub(src.underWay[0].turn) - src.underWay[0].wait
+	if late > src.k.c.cfg.requestTimeout && src.cut != nil {
+		src.cut()
+	}
+	return late > stallAfter
 }
 
-// run fetches until the consumer ends.
-func (l *lane) run(ctx context.Context) {
+// run polls and takes all answers, until the consumer ends.
+func (src *source) run(ctx context.Context) {
 	failures := 0
-	defer l.hangUp()
+	defer src.hangUp(nil, 0)
 	for {
-		req, parts := l.prepare()
-		if req == nil {
+		opening := src.stream == nil
+		sent, err := src.ask(ctx, false)
+		if opening && (sent || err != nil) {
+			src.tell(err)
+		}
+		if err == nil && !sent {
 			select {
-			case <-l.wake:
+			case <-src.wake:
 				continue
 			case <-ctx.Done():
 				return
 			}
 		}
-		began := time.Now()
-		resp, err := l.exchange(ctx, req)
-		if err != nil {
-			l.hangUp()
-			if ctx.Err() != nil {
-				return
-			}
-			if l.undo(parts, err, failures) {
-				continue // interrupted by another lane
-			}
-			failures++
-			l.src.k.c.meta.refresh()
-			if sleep(ctx, l.src.k.c.backoff(failures)) != nil {
-				return
-			}
+		for err == nil && src.owed() {
+			err = src.receive(ctx)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			failures = 0
 			continue
 		}
-		failures = 0
-		if l.src.k.deliver(l, parts, resp, time.Since(began)) {
-			l.hangUp()
+		src.hangUp(err, failures)
+		failures++
+		src.k.c.meta.refresh()
+		if sleep(ctx, src.k.c.backoff(failures)) != nil {
+			return
 		}
 	}
 }
 
-// prepare makes the next request; nil: there is nothing to fetch, or it is the
-// main lane's turn.
-func (l *lane) prepare() (*pb.FetchRequest, []asked) {
-	k := l.src.k
+// askBetween sends the requests in between, until the consumer ends.
+func (src *source) askBetween(ctx context.Context) {
+	for {
+		select {
+		case <-src.between:
+			_, _ = src.ask(ctx, true) // an error ends the stream, and run hears of it
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask sends a request, if there is one to send, over a new stream when there is none.
+func (src *source) ask(ctx context.Context, between bool) (sent bool, err *Error) {
+	src.sending.Lock()
+	defer src.sending.Unlock()
+	req := src.prepare(between)
+	if req == nil {
+		return false, nil
+	}
+	if src.stream == nil {
+		if err := src.open(ctx); err != nil {
+			return false, err
+		}
+	}
+	if err := src.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
+		return false, fromRPC(err, src.address)
+	}
+	return true, nil
+}
+
+// owed reports whether an answer is.
+func (src *source) owed() bool {
+	src.k.mu.Lock()
+	defer src.k.mu.Unlock()
+	return src.count > 0
+}
+
+// prepare makes the next request; nil: there is nothing to fetch, or it is not the time.
+// The caller holds sending.
+func (src *source) prepare(between bool) *pb.FetchRequest {
+	k := src.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	l.called, l.idle = false, true
-	if l.main {
-		l.src.merging = false
-	} else if !l.src.busy || l.src.merging {
-		return nil, nil
-	}
-	if k.buffered >= k.cfg.prefetchBytes {
-		return nil, nil
+	if between != (src.count > 0) || between && !src.mayAskBetween() {
+		return nil
 	}
 	var parts []asked
+	if k.buffered < k.cfg.prefetchBytes {
+		parts = k.fetchable(src.address)
+	}
+	if len(parts) == 0 {
+		src.idle = !between
+		return nil
+	}
+	src.idle = false
+	src.number++
+	now := time.Now()
+	r := request{number: src.number, parts: parts, between: between, wait: src.wait(between), sent: now, turn: now}
+	src.underWay[src.count] = r
+	src.count++
+	return r.message(&k.cfg)
+}
+
+// wait is how long the broker is asked to. The caller holds mu.
+func (src *source) wait(between bool) time.Duration {
+	longest := max(src.k.cfg.maxWait, time.Millisecond)
+	switch {
+	case between || !src.answered:
+		return 0
+	case !src.endsWaits:
+		return min(longest, shortWait)
+	default:
+		return longest
+	}
+}
+
+// fetchable takes what a request to a broker may ask for now. The caller holds mu.
+func (k *Consumer) fetchable(address string) (parts []asked) {
 	for _, s := range k.parts {
-		if s.fetchable(l.src.address) {
+		if s.fetchable(address) {
 			s.fetches++
 			s.fetching = s.fetches
 			parts = append(parts, asked{sub: s, number: s.fetches, version: s.version.Load(), from: s.fetchAt, leader: s.leaderEpoch})
 		}
 	}
-	if len(parts) == 0 {
-		return nil, nil
-	}
-	l.idle = false
-	l.wait = k.cfg.maxWait
-	if l.main {
-		l.src.busy = true
-	} else {
-		l.wait = min(l.wait, shortWait)
-	}
-	l.sent = time.Now()
-	l.number++
+	return parts
+}
+
+// message is the request as it is sent. The caller holds mu.
+func (r *request) message(cfg *consumerConfig) *pb.FetchRequest {
 	req := &pb.FetchRequest{
-		MaxWaitMs: uint32(max(l.wait.Milliseconds(), 1)), MinBytes: uint32(k.cfg.minBytes), MaxBytes: uint32(k.cfg.maxBytes),
-		CorrelationId: l.number, Partitions: make([]*pb.FetchPartition, len(parts)),
+		MaxWaitMs: uint32(r.wait.Milliseconds()), MinBytes: uint32(cfg.minBytes), MaxBytes: uint32(cfg.maxBytes),
+		CorrelationId: r.number, EndsWaits: r.between, Partitions: make([]*pb.FetchPartition, len(r.parts)),
 	}
-	for i := range parts {
-		s := parts[i].sub
+	for i := range r.parts {
+		s := r.parts[i].sub
 		req.Partitions[i] = &pb.FetchPartition{
-			Topic: s.tp.Topic, Partition: s.tp.Partition, FetchOffset: s.fetchAt, MaxBytes: uint32(k.cfg.maxPartBytes),
+			Topic: s.tp.Topic, Partition: s.tp.Partition, FetchOffset: s.fetchAt, MaxBytes: uint32(cfg.maxPartBytes),
 		}
 		if s.topicID != ([16]byte{}) {
 			id := s.topicID
@@ -303,44 +341,45 @@ func (l *lane) prepare() (*pb.FetchRequest, []asked) {
 			req.Partitions[i].LastEpoch = new(s.fetchEpoch)
 		}
 	}
-	return req, parts
+	return req
 }
 
-// exchange sends a request and waits for its answer, over a new stream when there
-// is none.
-func (l *lane) exchange(ctx context.Context, req *pb.FetchRequest) (*wire.Fetched, *Error) {
-	k := l.src.k
-	if l.stream == nil {
-		if err := l.open(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := l.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fromRPC(err, l.src.address)
-	}
-	resp, err := l.stream.Recv()
+// receive takes the next answer. Only run calls it, while one is owed.
+func (src *source) receive(ctx context.Context) *Error {
+	k := src.k
+	resp, err := src.stream.Recv()
 	if err != nil {
-		e := fromRPC(err, l.src.address)
+		e := fromRPC(err, src.address)
 		if errors.Is(err, io.EOF) {
 			e.Message, e.Retriable = "the broker ended the stream", true
 		}
 		if ctx.Err() == nil {
-			k.c.cfg.hooks.onConnection(l.src.address, e)
+			src.tell(e)
 		}
-		return nil, e
+		return e
 	}
-	if resp.GetCorrelationId() != req.GetCorrelationId() || len(resp.GetResults()) != len(req.GetPartitions()) {
+	if !k.deliver(src, resp) {
 		resp.Release()
-		return nil, fromRPC(status.Error(codes.Internal, "the answer is to another request"), l.src.address)
+		return fromRPC(status.Error(codes.Internal, "the answer is to another request"), src.address)
 	}
-	return resp, nil
+	return nil
 }
 
-func (l *lane) open(ctx context.Context) *Error {
-	k := l.src.k
-	conn, err := k.c.conn(l.src.address)
+// tell has hooks know that the stream opened, or why it did not or broke.
+func (src *source) tell(err *Error) {
+	if err == nil {
+		src.k.c.cfg.hooks.onConnection(src.address, nil)
+		return
+	}
+	src.k.c.cfg.hooks.onConnection(src.address, err)
+}
+
+// open opens the stream. The caller holds sending.
+func (src *source) open(ctx context.Context) *Error {
+	k := src.k
+	conn, err := k.c.conn(src.address)
 	if err != nil {
-		return &Error{Code: CodeUnknown, Message: err.Error(), Partition: -1, Broker: l.src.address, Retriable: true, Err: err}
+		return &Error{Code: CodeUnknown, Message: err.Error(), Partition: -1, Broker: src.address, Retriable: true, Err: err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	slow := time.AfterFunc(k.c.cfg.dialTimeout, cancel)
@@ -348,69 +387,75 @@ func (l *lane) open(ctx context.Context) *Error {
 	if !slow.Stop() && err == nil {
 		err = status.Error(codes.DeadlineExceeded, "the stream did not open in time")
 	}
-	k.c.cfg.hooks.onConnection(l.src.address, err)
 	if err != nil {
 		cancel()
-		return fromRPC(err, l.src.address)
+		return fromRPC(err, src.address)
 	}
-	l.stream = stream
+	src.stream = stream
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	l.interrupt = cancel
+	src.cut = cancel
 	return nil
 }
 
-// hangUp ends the stream.
-func (l *lane) hangUp() {
-	k := l.src.k
+// hangUp ends the stream and takes back what was asked and not answered, because of err;
+// nil: the consumer ends.
+func (src *source) hangUp(err *Error, failures int) {
+	k := src.k
+	src.endStream() // first, for a Send may be waiting
+	src.sending.Lock()
+	defer src.sending.Unlock()
+	src.stream = nil
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if l.interrupt != nil {
-		l.interrupt()
-		l.interrupt = nil
+	src.answered, src.endsWaits = false, false
+	if err != nil {
+		k.c.cfg.logger.Warn("fetch failed", "broker", src.address, "error", err)
 	}
-	l.stream = nil
-}
-
-// undo takes a request back that had no answer; true: another lane asked for that.
-func (l *lane) undo(parts []asked, err *Error, failures int) (interrupted bool) {
-	k := l.src.k
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	interrupted, l.interrupted = l.interrupted, false
-	l.sent = time.Time{}
-	if l.main {
-		l.src.busy = false
-	}
-	if !interrupted {
-		k.c.cfg.logger.Warn("fetch failed", "broker", l.src.address, "error", err)
-	}
-	for _, a := range parts {
-		if a.sub.fetching == a.number {
-			a.sub.fetching = 0
-			if !interrupted {
+	for ; src.count > 0; src.pop() {
+		for _, a := range src.underWay[0].parts {
+			if a.sub.fetching == a.number {
+				a.sub.fetching = 0
 				a.sub.notYet = time.Now().Add(k.c.backoff(failures + 1))
 			}
 		}
 	}
-	return interrupted
 }
 
-// deliver queues what an answer holds; interrupted: another lane has ended the
-// stream, too late.
-func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited time.Duration) (interrupted bool) {
+func (src *source) endStream() {
+	src.k.mu.Lock()
+	defer src.k.mu.Unlock()
+	if src.cut != nil {
+		src.cut()
+		src.cut = nil
+	}
+}
+
+// pop forgets the request whose turn it was. The caller holds mu.
+func (src *source) pop() {
+	src.underWay[0], src.underWay[1] = src.underWay[1], request{}
+	if src.count--; src.count > 0 {
+		src.underWay[0].turn = time.Now()
+	}
+}
+
+// deliver queues what an answer holds; false: it is to no request, or not to the one whose
+// turn it is.
+func (k *Consumer) deliver(src *source, resp *wire.Fetched) bool {
 	batches := resp.Batches
-	bytes, got := 0, false
+	bytes := 0
 	var errs []*Error
 	k.mu.Lock()
-	interrupted, l.interrupted = l.interrupted, false
-	l.sent = time.Time{}
-	if l.main {
-		l.src.busy = false
+	r := src.underWay[0]
+	if src.count == 0 || resp.GetCorrelationId() != r.number || len(resp.GetResults()) != len(r.parts) {
+		k.mu.Unlock()
+		return false
 	}
-	for i, a := range parts {
-		r := resp.GetResults()[i]
-		n := min(int(r.GetBatchCount()), len(batches))
+	src.answered, src.endsWaits = true, resp.GetEndsWaits()
+	src.pop()
+	for i, a := range r.parts {
+		res := resp.GetResults()[i]
+		n := min(int(res.GetBatchCount()), len(batches))
 		mine := batches[:n]
 		batches = batches[n:]
 		current := a.sub.fetching == a.number && a.sub.version.Load() == a.version
@@ -423,18 +468,17 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 			}
 			continue
 		}
-		e := fromPB(r.GetError(), l.src.address)
+		e := fromPB(res.GetError(), src.address)
 		if e == nil {
 			var ch *chunk
-			if ch, e = newChunk(a, mine, r); ch != nil {
+			if ch, e = newChunk(a, mine, res); ch != nil {
 				bytes += ch.bytes
-				got = true
 				k.enqueue(ch)
 			}
-			a.sub.highWatermark = r.GetHighWatermark()
+			a.sub.highWatermark = res.GetHighWatermark()
 		}
 		if e != nil {
-			if e = k.fetchFailed(a, e, r.GetDiverging()); e != nil {
+			if e = k.fetchFailed(a, e, res.GetDiverging()); e != nil {
 				errs = append(errs, e)
 			}
 		} else {
@@ -444,15 +488,6 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 	for j := range batches {
 		batches[j].Release()
 	}
-	if !got && !l.main && l.src.busy {
-		if m := l.src.lanes[0]; m.interrupt != nil && !m.interrupted {
-			m.interrupted, l.src.merging = true, true
-			m.interrupt()
-		}
-	}
-	if !l.main && !l.src.busy {
-		l.src.look() // this lane leaves it to the main one
-	}
 	k.mu.Unlock()
 	k.wakePoll()
 	for _, e := range errs {
@@ -460,10 +495,10 @@ func (k *Consumer) deliver(l *lane, parts []asked, resp *wire.Fetched, waited ti
 	}
 	if bytes > 0 {
 		for _, h := range k.c.cfg.hooks.fetch {
-			h.OnFetch(l.src.address, bytes, waited)
+			h.OnFetch(src.address, bytes, time.Since(r.sent))
 		}
 	}
-	return interrupted
+	return true
 }
 
 // enqueue adds a chunk. The caller holds mu.
