@@ -115,6 +115,10 @@ func (r *produceRun) measure(ctx context.Context, workload string, feed feeder) 
 	if err != nil {
 		return nil, err
 	}
+	read, err := r.o.diskReads()
+	if err != nil {
+		return nil, err
+	}
 	r.m.begin()
 	began := time.Now()
 	if err := r.phase(ctx, workload, r.o.Duration, r.o.Records, feed); err != nil {
@@ -125,7 +129,14 @@ func (r *produceRun) measure(ctx context.Context, workload string, feed feeder) 
 	if err != nil {
 		return nil, err
 	}
+	readAfter, err := r.o.diskReads()
+	if err != nil {
+		return nil, err
+	}
 	report := r.t.report(r.o, workload)
+	if len(r.o.BrokerPids) > 0 {
+		report.BrokerDiskReads = new(readAfter - read)
+	}
 	acked := r.m.acked.Load()
 	report.rates(acked, acked*int64(r.o.RecordSize), max(elapsed, 0))
 	report.Errors = r.m.failed.Load()

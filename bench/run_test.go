@@ -35,6 +35,7 @@ func TestRunsAgainstACluster(t *testing.T) {
 	o.Warmup, o.Producers, o.Compression, o.Progress = 50*time.Millisecond, 2, "zstd", &progress
 	r, err := Produce(t.Context(), o)
 	require.NoError(t, err)
+	require.Nil(t, r.BrokerDiskReads, "of brokers that are not named")
 	require.EqualValues(t, 20_000, r.Records)
 	require.EqualValues(t, 2_000_000, r.Bytes)
 	require.Zero(t, r.Errors)

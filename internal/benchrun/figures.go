@@ -30,7 +30,7 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	var rates, client, broker, million, resident []float64
+	var rates, client, broker, million, resident, disk []float64
 	var setting string
 	for range l.runs {
 		topic := l.topic("produce")
@@ -47,6 +47,7 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 		l.say("  %.0f records/s", r.RecordsPerSec)
 		million = append(million, *r.CPUSecondsPerGB.Broker*float64(r.RecordSize)/1000)
 		resident = append(resident, slices.Max(mib))
+		disk = append(disk, float64(*r.BrokerDiskReads)/(1<<20))
 		rates = append(rates, r.RecordsPerSec)
 		client = append(client, r.CPUSecondsPerGB.Client)
 		broker = append(broker, *r.CPUSecondsPerGB.Broker)
@@ -63,6 +64,7 @@ func (l *lab) throughput(ctx context.Context, durability, what string) (err erro
 	l.table.add(figure{what + ": CPU of the three brokers together", setting, "s/GB", broker})
 	l.table.add(figure{what + ": CPU of the three brokers together, a million records", setting, "s", million})
 	l.table.add(figure{what + ": resident memory of the largest node", setting, "MiB", resident})
+	l.table.add(figure{what + ": read from disks", readSetting, "MiB", disk})
 	return nil
 }
 

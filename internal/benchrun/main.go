@@ -5,11 +5,12 @@
 //	start     exec of `penstock dev --nodes 3` to the first acknowledged record
 //	idle      resident memory of each server process that has nothing to do
 //	produce   records/s, acks=all, flushed on three disks before the ack; processor
-//	          time; resident memory of the largest node meanwhile
+//	          time; resident memory of the largest node meanwhile; reads from disks
 //	memory    the same, in three memories (durability=replicated)
 //	kib       records of 1 KiB, beside a third of what the bare disk takes
 //	consume   records/s from the start of a topic
-//	tail      the newest 32 MiB to 1, 4, 16 readers, and what was read from disks
+//	tail      the newest 32 MiB to 1, 4, 16 readers, the newest MiB to one, and what was
+//	          read from disks
 //	both      produce while a consumer reads along
 //	latency   open loop at 1,000 records/s, beside what the bare disk takes for
 //	          the same pattern of syncs within the same minute

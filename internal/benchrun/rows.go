@@ -147,28 +147,30 @@ func rawSegment(name string, piece []byte, written int64, until time.Time) (_ in
 	return written, nil
 }
 
-const tailBytes = 32 << 20
+// readSetting is what figures of reading from disks say of themselves.
+const readSetting = "read_bytes of /proc/PID/io, three brokers, whole run"
 
 // tail measures readers of what was written last, whose bytes no disk should be asked for.
+// Those of a single MiB seek with every few answers.
 func (l *lab) tail(ctx context.Context) error {
 	return l.onCluster(ctx, func(c *chaos.Cluster) error {
 		topic := l.topic("tail")
 		if err := l.fill(ctx, c, topic); err != nil {
 			return err
 		}
-		for _, readers := range []int{1, 4, 16} {
+		for _, n := range []struct{ mib, readers int }{{32, 1}, {32, 4}, {32, 16}, {1, 1}} {
 			var rates, disk []float64
 			for range l.runs {
-				r, err := l.load(ctx, c, "consume", append(l.timed(topic), "--newest", fmt.Sprint(tailBytes), "--readers", fmt.Sprint(readers))...)
+				r, err := l.load(ctx, c, "consume", append(l.timed(topic), "--newest", fmt.Sprint(n.mib<<20), "--readers", fmt.Sprint(n.readers))...)
 				if err != nil {
 					return err
 				}
-				l.say("  %d readers: %.0f records/s, %d bytes from disks", readers, r.RecordsPerSec, *r.BrokerDiskReads)
+				l.say("  %d MiB, %d readers: %.0f records/s, %d bytes from disks", n.mib, n.readers, r.RecordsPerSec, *r.BrokerDiskReads)
 				rates, disk = append(rates, r.RecordsPerSec), append(disk, float64(*r.BrokerDiskReads)/(1<<20))
 			}
-			what := fmt.Sprintf("newest 32 MiB, again and again, to %d readers at once", readers)
+			what := fmt.Sprintf("newest %d MiB, again and again, to %d readers at once", n.mib, n.readers)
 			l.table.add(figure{what + ", together", "100 B, 6 partitions", "records/s", rates})
-			l.table.add(figure{what + ": read from disks", "read_bytes of /proc/PID/io, three brokers, whole run", "MiB", disk})
+			l.table.add(figure{what + ": read from disks", readSetting, "MiB", disk})
 		}
 		return nil
 	})
