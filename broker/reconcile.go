@@ -29,9 +29,11 @@ type reconciler struct {
 	// waiting: some replica's log failed and may be opened again later, or was and
 	// the image does not show it.
 	waiting bool
+	// departed were moved away, and their data is still there.
+	departed []*departed
 	// recoveries are the latter, and the replicas that have to tell what they hold.
 	recoveries map[replica.Key]*recovery
-	// proposals tell the metadata of them; proposing ends them.
+	// proposals tell the metadata of them, or ask it about departed ones; proposing ends them.
 	proposals sync.WaitGroup
 	proposing context.Context //nolint:containedctx // That of run.
 	// throttles is the lowest rate asked for among the reassignments of a topic
@@ -62,7 +64,8 @@ func (r *reconciler) run(ctx context.Context) {
 }
 
 func (r *reconciler) reconcile(im *metadata.Image) {
-	gone := r.drop(im) // First: a new topic may want the folder of an old one of its name.
+	r.depart(r.drop(im)) // First: a new topic may want the folder of an old one of its name.
+	gone := r.leave(im)
 	retired := r.retire(im)
 	all := r.recover(im) || retired || r.last == nil || r.failed || brokersDiffer(r.last, im)
 	r.failed = false
@@ -131,8 +134,8 @@ func (r *reconciler) adopt(topics []*metadata.Topic, im *metadata.Image) {
 }
 
 // drop takes the replicas out of service that are not placed here any more, and
-// returns those whose partition was moved away: their data goes when the rest is
-// done. Those of deleted topics go at once; the metadata remembers a deletion
+// returns those whose partition was moved away: their data goes when that is
+// known to be the last word (departed). Those of deleted topics go at once; the metadata remembers a deletion
 // until this broker has told that it is done, absent or not (FateOf).
 func (r *reconciler) drop(im *metadata.Image) (moved []*localReplica) {
 	var deleted, stray []*localReplica

@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock/penstock/broker"
 	"github.com/penstock/penstock/broker/api"
+	"github.com/penstock/penstock/broker/partition"
 	brokerreplica "github.com/penstock/penstock/broker/replica"
 	"github.com/penstock/penstock/cluster/metadata"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
@@ -121,7 +122,7 @@ func (n *node) dropAll() {
 		case broker.FateStay:
 		case broker.FateMoved:
 			n.w.counts.Dropped++
-			n.drop(r, n.remove)
+			n.depart(r)
 		case broker.FateDelete:
 			if first {
 				n.w.counts.RemovedLater++
@@ -135,6 +136,78 @@ func (n *node) dropAll() {
 			n.drop(r, n.setAside)
 		}
 	}
+	n.leave()
+}
+
+// departed is a replica that was moved away and has ended, whose log is still there.
+type departed struct {
+	r    *replica
+	asOf uint64 // the image that has the last word on it; 0: not known yet
+}
+
+// depart ends a replica and asks the metadata whether its log may go.
+func (n *node) depart(r *replica) {
+	r.withdraw()
+	r.die()
+	r.gone = true
+	n.replicas[r.part] = nil
+	d := &departed{r: r}
+	n.departed = append(n.departed, d)
+	n.ask(d)
+}
+
+func (n *node) ask(d *departed) {
+	n.after(n.w.between(time.Millisecond, 300*time.Millisecond), "asks the metadata", func() {
+		m := n.w.meta
+		if m.controller < 0 || !n.w.net.both(n.id, m.controller) {
+			n.ask(d)
+			return
+		}
+		d.asOf = m.latest().Index()
+		n.reconcile()
+	})
+}
+
+// leave removes the logs of departed replicas whose time has come.
+func (n *node) leave() {
+	n.departed = slices.DeleteFunc(n.departed, func(d *departed) bool {
+		r, p := d.r, n.w.parts[d.r.part]
+		switch broker.FateOf(n.image, brokerreplica.Key{Topic: api.TopicID(p.topic)}, n.id, r.disk.lastEpoch(), false) {
+		case broker.FateStay:
+			q := n.image.TopicByID(p.topic).Partitions[0]
+			if q.Replica(n.id) == nil {
+				return false
+			}
+			if r.disk.real == nil && !r.failed { // the log is closed and opened again
+				r.disk.durable = len(r.disk.entries)
+				r.disk.version++
+			}
+			back := n.open(r.part, partition.DamageNone)
+			if back.hurt = r.hurt; r.failed {
+				back.step(partition.LogFailed())
+			}
+		case broker.FateMoved:
+			if d.asOf == 0 || n.image.Index() < d.asOf {
+				return false
+			}
+			n.w.checkDrop(p, n)
+			n.take(r, n.remove)
+		case broker.FateDelete:
+			n.take(r, n.remove)
+		case broker.FateSetAside:
+			n.w.checkSetAside(p, n)
+			n.take(r, n.setAside)
+		}
+		return true
+	})
+}
+
+// checkDrop: what is removed because the partition was moved away is no member's.
+func (w *World) checkDrop(p *part, n *node) {
+	t := w.meta.latest().TopicByID(p.topic)
+	if t != nil && (t.Partitions[0].InISR(n.id) || t.Partitions[0].InELR(n.id)) {
+		w.fail(StrongISR, "partition %d: node %d removes its log, in sync %v, eligible %v", p.index, n.id, t.Partitions[0].ISR, t.Partitions[0].ELR)
+	}
 }
 
 // drop ends a replica and what is done with its log.
@@ -142,6 +215,11 @@ func (n *node) drop(r *replica, do func(part int) error) {
 	r.withdraw()
 	r.die()
 	r.gone = true
+	n.take(r, do)
+}
+
+// take takes the log of a replica that has ended away.
+func (n *node) take(r *replica, do func(part int) error) {
 	if r.disk.real != nil {
 		if err := r.still(func() error { return do(r.part) }); err != nil {
 			n.w.fail(Acked, "partition %d: node %d: remove: %v", r.part, n.id, err)

@@ -52,6 +52,7 @@ type node struct {
 	// replicas in line; 0: none yet.
 	reconciled uint64
 	replicas   []*replica
+	departed   []*departed
 	sessions   uint64
 	heard      time.Time // when a controller last answered
 	suspended  bool
@@ -149,7 +150,7 @@ func (n *node) start() {
 	n.failing, n.hung, n.slow, n.blind, n.flushSince = false, time.Time{}, time.Time{}, time.Time{}, time.Time{} // a full disk stays full
 	n.heard = n.w.now
 	n.replicas = make([]*replica, len(n.w.parts))
-	n.streams = nil
+	n.streams, n.departed = nil, nil
 	if n.w.opts.Quiet != nil {
 		n.openDir(n.files)
 	}

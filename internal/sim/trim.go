@@ -128,9 +128,16 @@ func (r *replica) advance(at int) bool {
 	return true
 }
 
-// followStart does what the leader told.
+// followStart does what the leader told, when the disk lets it.
 func (r *replica) followStart(at int) {
-	r.n.after(r.w().between(time.Millisecond, 200*time.Millisecond), "log start", func() {
+	wait := r.w().between(time.Millisecond, 200*time.Millisecond)
+	if r.n.slow.After(r.w().now) {
+		wait += r.w().between(10*time.Millisecond, 800*time.Millisecond)
+	}
+	if r.n.hung.After(r.w().now) {
+		wait += r.n.hung.Sub(r.w().now)
+	}
+	r.n.after(wait, "log start", func() {
 		if r.cutting {
 			r.followStart(at) // the broker tries again, too
 		} else if r.advance(at) {
