@@ -18,9 +18,10 @@ type Group struct {
 	id          string
 	epoch       int32
 	targetEpoch int32
-	dirty       bool // the target is older than the epoch
-	awaited     int  // members that Restore brought without what they own, and that have not come back
-	hosted      int  // members of the classic protocol
+	targetIDs   map[string]TopicID // of the topics when the target was computed; it is persisted by them
+	dirty       bool               // the target is older than the epoch
+	awaited     int                // members that Restore brought without what they own, and that have not come back
+	hosted      int                // members of the classic protocol
 
 	members  map[string]*member
 	order    []string          // ids, ascending: every loop over members uses it

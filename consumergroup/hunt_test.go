@@ -12,7 +12,7 @@ import (
 
 // hunt is how many seeds TestHunt tries; package internal/mutants sets it, for a
 // group with a fault in it.
-var hunt = flag.Int("hunt", 60, "seeds of TestHunt")
+var hunt = flag.Int("hunt", 200, "seeds of TestHunt")
 
 // huntStop ends a run: an invariant is broken.
 type huntStop string
@@ -27,7 +27,11 @@ func (hunter) Fatalf(format string, args ...any) { panic(huntStop(fmt.Sprintf(fo
 // checks is checked at every step, and at the end everybody comes to rest.
 func TestHunt(t *testing.T) {
 	hosted, released := 0, 0
-	for seed := range *hunt {
+	seeds := *hunt
+	if testing.Short() { // as under the race detector
+		seeds = min(seeds, 60)
+	}
+	for seed := range seeds {
 		w := &huntWorld{model: newModel(), rng: rand.New(rand.NewPCG(uint64(seed), 6)), rolling: seed%3 != 0, cooperative: seed%2 == 0}
 		if broken := w.run(); broken != "" {
 			fmt.Printf("CAUGHT\t%d\t%s\n", seed, broken)
@@ -36,9 +40,9 @@ func TestHunt(t *testing.T) {
 		hosted += w.hosted
 		released += w.released
 	}
-	fmt.Printf("SURVIVED\t%d\n", *hunt)
+	fmt.Printf("SURVIVED\t%d\n", seeds)
 	t.Logf("%d groups were hosted, %d released", hosted, released)
-	if hosted < *hunt/2 || released < *hunt/2 {
+	if hosted < seeds/2 || released < seeds/2 {
 		t.Errorf("%d groups were hosted, %d released: the hunt hardly sees what it is there for", hosted, released)
 	}
 }

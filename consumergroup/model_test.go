@@ -67,14 +67,14 @@ type store struct {
 	epoch, target int32
 	hash          int64
 	members       map[string]Member
-	targets       map[string][]TopicPartition
+	targets       map[string][]Given // with the topics they were of when they were written
 	currents      map[string]*Current
 	classic       *StoredClassic
 }
 
 func (s *store) clearGroup() {
 	s.epoch, s.target, s.hash = 0, 0, 0
-	s.members, s.targets, s.currents = map[string]Member{}, map[string][]TopicPartition{}, map[string]*Current{}
+	s.members, s.targets, s.currents = map[string]Member{}, map[string][]Given{}, map[string]*Current{}
 }
 
 // checkOwners: a coordinator may take over after any record.
@@ -102,9 +102,9 @@ func (w *model) restore() (*Group, *Classic) {
 	if s.classic != nil && (len(s.classic.Members) > 0 || len(s.members) == 0) {
 		return New("g"), RestoreClassic(now, "g", s.classic, 0)
 	}
-	stored := &Stored{Epoch: s.epoch, Hash: s.hash, TargetEpoch: s.target}
+	stored := &Stored{Epoch: s.epoch, Hash: s.hash, TargetEpoch: s.target, TargetIDs: map[string]TopicID{}}
 	for _, id := range slices.Sorted(maps.Keys(s.members)) {
-		m := StoredMember{Member: s.members[id], Target: s.targets[id], Current: s.currents[id]}
+		m := StoredMember{Member: s.members[id], Target: w.knownTarget(id, stored.TargetIDs), Current: s.currents[id]}
 		if s.hash == 0 {
 			m.Target, m.Current = nil, nil
 		} else {
@@ -255,7 +255,7 @@ func (w *model) carryOut() {
 		case EffectPersistTarget:
 			s.target = e.Epoch
 		case EffectPersistTargetOf:
-			s.targets[e.MemberID] = e.Assigned
+			s.targets[e.MemberID] = w.ofToday(e.Assigned)
 		case EffectPersistCurrent:
 			s.currents[e.MemberID] = e.Current
 			s.checkOwners()
@@ -427,6 +427,9 @@ func (w *model) move(older bool) {
 			}
 		}
 		for p, m := range was.wanted {
+			if w.former(p.Topic, was.metadata.IDs[p.Topic]) {
+				continue
+			}
 			if now := w.g.wanted[p]; !was.dirty && (now == nil || now.ID != m.ID) {
 				panic(fmt.Sprintf("%s was to have %s, which the new coordinator does not know", m.ID, p))
 			}

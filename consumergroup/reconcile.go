@@ -95,6 +95,8 @@ func (g *Group) assign(out *Effects) {
 		return
 	}
 	clear(g.wanted)
+	former := g.targetIDs
+	g.targetIDs = g.metadata.IDs
 	for i, id := range g.order {
 		m := g.members[id]
 		before := m.target
@@ -104,13 +106,23 @@ func (g *Group) assign(out *Effects) {
 			m.target[tp] = struct{}{}
 			g.wanted[tp] = m
 		}
-		if !m.saved || !sameSet(before, m.target) {
+		if !m.saved || !sameSet(before, m.target) || g.ofOtherTopics(m.target, former) {
 			g.saveTarget(m, out)
 		}
 		g.queue(m)
 	}
 	// Last: an epoch in the log vouches for the targets before it.
 	out.List = append(out.List, Effect{Kind: EffectPersistTarget, Epoch: g.targetEpoch})
+}
+
+// ofOtherTopics reports whether a topic of a target was another one before.
+func (g *Group) ofOtherTopics(target map[TopicPartition]struct{}, former map[string]TopicID) bool {
+	for p := range target {
+		if former[p.Topic] != g.targetIDs[p.Topic] {
+			return true
+		}
+	}
+	return false
 }
 
 // input writes the group in the assignor's terms: topics by index. What a

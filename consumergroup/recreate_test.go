@@ -28,6 +28,26 @@ func (w *model) known(id string, c *Current) *Current {
 	return &known
 }
 
+// knownTarget does it for what a member is to have, and notes which topics are known.
+func (w *model) knownTarget(id string, ids map[string]TopicID) (target []TopicPartition) {
+	for _, p := range w.store.targets[id] {
+		if !w.former(p.Topic, p.TopicID) {
+			target = append(target, p.TopicPartition)
+			ids[p.Topic] = p.TopicID
+		}
+	}
+	return target
+}
+
+// ofToday is how partitions are written: by the ids of their topics.
+func (w *model) ofToday(list []TopicPartition) []Given {
+	given := make([]Given, len(list))
+	for i, p := range list {
+		given[i] = Given{TopicPartition: p, TopicID: w.id(p.Topic)}
+	}
+	return given
+}
+
 // former reports whether an id is that of a topic of the name that was deleted.
 func (w *model) former(topic string, id TopicID) bool { return id != (TopicID{}) && id != w.id(topic) }
 

@@ -10,6 +10,7 @@ type Stored struct {
 	Epoch       int32
 	Hash        int64 // as in EffectPersistGroup
 	TargetEpoch int32
+	TargetIDs   map[string]TopicID // of the topics that the members' targets name
 	Members     []StoredMember
 }
 
@@ -31,7 +32,7 @@ type StoredMember struct {
 func Restore(now time.Time, id string, stored *Stored, grace time.Duration) *Group {
 	g := New(id)
 	g.epoch, g.hash = stored.Epoch, stored.Hash
-	g.targetEpoch = min(stored.TargetEpoch, g.epoch)
+	g.targetEpoch, g.targetIDs = min(stored.TargetEpoch, g.epoch), stored.TargetIDs
 	whole := true
 	for i := range stored.Members {
 		s := &stored.Members[i]

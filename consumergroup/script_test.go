@@ -272,7 +272,7 @@ func (s *script) stored(id string) *StoredMember {
 
 // move restarts the group; older: from what a build left that did not write who owns what.
 func (s *script) move(older bool) {
-	stored := &Stored{Epoch: s.g.Epoch(), Hash: s.hash, TargetEpoch: s.target}
+	stored := &Stored{Epoch: s.g.Epoch(), Hash: s.hash, TargetEpoch: s.target, TargetIDs: s.g.targetIDs}
 	for _, id := range s.g.order {
 		m := *s.store[id]
 		if older {

@@ -58,7 +58,7 @@ func (s *shard) restore(now time.Time, id string, lg *loadedGroup, names topicNa
 
 // stored is a group of the consumer protocol as its machine takes it.
 func (s *shard) stored(lg *loadedGroup, names topicNames) *consumergroup.Stored {
-	stored := &consumergroup.Stored{Epoch: lg.epoch, Hash: lg.hash, TargetEpoch: lg.target}
+	stored := &consumergroup.Stored{Epoch: lg.epoch, Hash: lg.hash, TargetEpoch: lg.target, TargetIDs: map[string]consumergroup.TopicID{}}
 	for _, memberID := range slices.Sorted(maps.Keys(lg.members)) {
 		m := consumergroup.StoredMember{Member: lg.members[memberID]}
 		if m.SessionTimeout <= 0 {
@@ -68,7 +68,7 @@ func (s *shard) stored(lg *loadedGroup, names topicNames) *consumergroup.Stored 
 			m.RebalanceTimeout = s.cfg.RebalanceTimeout
 		}
 		if lg.hash != 0 { // else: a build that knew no current assignments wrote last
-			m.Current, m.Target = names.current(lg.currents[memberID]), names.target(lg.targets[memberID])
+			m.Current, m.Target = names.current(lg.currents[memberID]), names.target(lg.targets[memberID], stored.TargetIDs)
 		}
 		if len(m.Classic) > 0 {
 			m.Subscription, _ = readSubscription(m.Classic[0].Metadata)

@@ -299,11 +299,13 @@ func (n topicNames) current(c *storedCurrent) *consumergroup.Current {
 	}
 }
 
-func (n topicNames) target(list []idPartitions) []consumergroup.TopicPartition {
+// target reads a member's target, and adds the topics that it is of to ids.
+func (n topicNames) target(list []idPartitions, ids map[string]consumergroup.TopicID) []consumergroup.TopicPartition {
 	given := n.given(list, 0)
 	out := make([]consumergroup.TopicPartition, len(given))
 	for i := range given {
 		out[i] = given[i].TopicPartition
+		ids[given[i].Topic] = given[i].TopicID
 	}
 	return out
 }

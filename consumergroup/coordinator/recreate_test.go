@@ -114,6 +114,35 @@ func TestTopicRecreatedAndCoordinatorMoves(t *testing.T) {
 	})
 }
 
+// The coordinator moves after a member was given the new topic: where it is to be is written
+// by the id of the topic, and keeps it there although it is what it was by name.
+func TestTopicRecreatedStaysAssignedWhenTheCoordinatorMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m := b.member(api.JoinGroup{}).start()
+		synctest.Wait()
+		b.recreate(false)
+		b.c.TopicsChanged()
+		synctest.Wait()
+		if got := m.last().Assignment; len(got) != 4 {
+			t.Fatalf("the member has %v of the new topic", got)
+		}
+		m.cut()
+		b.close()
+
+		b.c = b.start()
+		synctest.Wait()
+		back := m.resume(b.c)
+		synctest.Wait()
+		if got := back.last().Assignment; len(got) != 4 {
+			t.Errorf("under the new coordinator the member has %v", got)
+		}
+		back.cut()
+		b.close()
+	})
+}
+
 // A commit is on its way to the log while its topic is deleted and created again.
 func TestTopicRecreatedUnderACommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
