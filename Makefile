@@ -13,7 +13,7 @@ IMAGE      ?= penstock:dev
 UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
-.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers peers-quoted bench-quoted bench-report catchup bench-log image sim sim-ci sim-long mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
+.PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers peers-quoted bench-quoted bench-report catchup bench-log image sim sim-ci sim-long group-sim mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ sim-ci: ## 2,000 simulated clusters, each twice; fails if some trouble came up t
 sim-long: ## Simulated clusters for SIMTIME=2h, other seeds each day; writes docs/reliability/sim-long.md
 	@mkdir -p docs/reliability
 	$(SIM) -timeout 0 -sim.for=$(or $(SIMTIME),2h) -sim.first=$(or $(FIRST),$$(date +%Y%m%d)0000000) -sim.report=$(CURDIR)/docs/reliability/sim-long.md
+
+group-sim: ## Simulated groups, with the coordinators of three brokers: SEEDS=2000 of them from FIRST=1 on, or SEED=n alone with its trace
+	go test ./broker -run '^TestGroupHunt$$' -count=1 -v -timeout 60m -groups.seeds=$(or $(SEEDS),2000) -groups.first=$(or $(FIRST),1) -groups.seed=$(or $(SEED),0)
 
 mutants: ## Deliberate faults, each of which the simulation must notice
 	go run ./internal/mutants
