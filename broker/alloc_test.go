@@ -68,7 +68,7 @@ func testLeaderAllocations(t *testing.T, producer int64) {
 	l.finish(l.assign(led(1, 1), nil))
 	l.mu.Lock()
 	for node := int32(2); node <= 3; node++ {
-		l.step(partition.Handshake(node, int64(node), 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0, 0))
+		l.step(partition.Handshake(node, int64(node), 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0, 0, 0))
 	}
 	l.mu.Unlock()
 	batch := inArena(t, l)

@@ -74,7 +74,7 @@ func TestADamagedLeaderEndsAtItsLimit(t *testing.T) {
 
 	l.mu.Lock()
 	l.step(partition.Assign(behindOne(3, 4)))
-	l.step(partition.Handshake(2, 2, 3, 1, 1, 10, 10, 1, 10, 0))
+	l.step(partition.Handshake(2, 2, 3, 1, 1, 10, 10, 1, 10, 0, 0))
 	l.step(partition.Ack(2, 3, 1, 10, 10, 0))
 	l.mu.Unlock()
 	behind := l.catchUp([]int32{2})

@@ -36,6 +36,8 @@ func outcomeError(o partition.Outcome) *api.Error {
 		return api.Errorf(api.CodeUnknownPartition, "the asking broker holds no replica of the partition")
 	case partition.OutcomeDamaged:
 		return api.Errorf(api.CodeStorageFailed, "the follower lost acknowledged records and must leave the in-sync set first")
+	case partition.OutcomeCountedOn:
+		return api.Errorf(api.CodeStorageFailed, "the follower has to begin anew, below the end of its log, and must leave the in-sync set first")
 	case partition.OutcomeOffsetNotAvailable:
 		return api.Errorf(api.CodeOffsetNotAvailable, "the new leader does not know yet how far the log is committed")
 	case partition.OutcomeOffsetOutOfRange:

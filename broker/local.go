@@ -233,6 +233,8 @@ func (l *localReplica) carryOut(e *partition.Effect, a *after) {
 		l.b.proposer.add(l, e, &l.out)
 	case partition.EffectFollowerDamaged:
 		l.logger.Error("a follower lost acknowledged records and leaves the in-sync set", "follower", e.Node, "end", e.Offset)
+	case partition.EffectFollowerLeaves:
+		l.logger.Error("a follower's log ends inside of a batch of this one: it leaves the in-sync set and begins anew", "follower", e.Node, "at", e.Offset)
 	case partition.EffectLostCommitted:
 		l.logger.Error("the log lost committed records that an in-sync or eligible follower holds: the replica hands over its leadership",
 			"follower", e.Node, "same_up_to", e.Offset, "committed", e.HW)

@@ -20,8 +20,9 @@ func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
 func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
 	// Not under the lock, for it may read the disk: where the log has moved on
 	// meanwhile, the first push does not fit, and the next handshake finds the place.
-	firstBatch := l.log.Start()
-	if h.RefusedBelow == 0 && h.End <= firstBatch { // else the follower has the first batch
+	start := l.log.Start()
+	firstBatch := start
+	if h.RefusedBelow == 0 && h.End <= start { // else the follower has the first batch
 		firstBatch = l.log.FirstBatch()
 	}
 	l.mu.Lock()
@@ -29,7 +30,7 @@ func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (repli
 	// before a truncation that this replica's own election came behind.
 	answerEpoch, answerEnd := l.epochEnd(h.LastEpoch)
 	s.SetMoving(slices.Contains(l.adding, s.Follower()))
-	ev := partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, firstBatch)
+	ev := partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, start, firstBatch)
 	if h.RefusedBelow != 0 {
 		ev = partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.RefusedBelow, answerEnd)
 	}

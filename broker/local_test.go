@@ -299,7 +299,7 @@ func TestLeaderWithAFailedLogResigns(t *testing.T) {
 			l.finish(l.assign(led(1, 1), nil))
 			for node := int32(2); node <= 3; node++ {
 				l.mu.Lock()
-				l.step(partition.Handshake(node, int64(node), 1, 1, -1, 0, 0, -1, 0, 0))
+				l.step(partition.Handshake(node, int64(node), 1, 1, -1, 0, 0, -1, 0, 0, 0))
 				l.mu.Unlock()
 			}
 			for range 5 {

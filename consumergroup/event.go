@@ -112,7 +112,7 @@ type EffectKind uint8
 
 // The effects, with the fields of Effect that each uses.
 const (
-	// EffectUpdate sends to Stream: MemberID, Epoch, Assigned.
+	// EffectUpdate sends to Stream: MemberID, Epoch, Assigned, TopicIDs.
 	EffectUpdate EffectKind = iota + 1
 	// EffectDrop ends Stream with Code and Message. The machine has forgotten
 	// the stream already; no EventDetach need follow.
@@ -142,6 +142,7 @@ type Effect struct {
 	Stream   uint64
 	Epoch    int32
 	Assigned []TopicPartition // ascending; the shell owns it
+	TopicIDs []TopicID        // of an update: of which topics Assigned is, beside it
 	Code     Code
 	Message  string
 	Member   *Member // not to be changed

@@ -66,14 +66,8 @@ func (g *Group) classic(now time.Time, ev Event, out *Effects) {
 
 // findClassic returns the classic member that a request names, or why there is none.
 func (g *Group) findClassic(memberID, instanceID string) (*member, Code, string) {
-	if instanceID != "" {
-		id, ok := g.instance[instanceID]
-		switch {
-		case !ok:
-			return nil, CodeUnknownMember, "the group has no member with instance id " + strconv.Quote(instanceID)
-		case id != memberID:
-			return nil, CodeFencedInstance, "another member with instance id " + strconv.Quote(instanceID) + " took over"
-		}
+	if code, message := g.CheckInstance(memberID, instanceID); code != CodeNone {
+		return nil, code, message
 	}
 	m := g.members[memberID]
 	if m == nil || !m.isHosted() {

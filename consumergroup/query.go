@@ -49,6 +49,47 @@ func (g *Group) HasInstance(instanceID string) bool {
 // nobody is given anything.
 func (g *Group) Awaits() bool { return g.awaited > 0 }
 
+// Named is what a member lists, by name, where it lists topics by their ids. What it was
+// given of a topic that was deleted it has, under the name of then, until it lists it no
+// more. What is of no topic of now and was not given to it is left out: it is nobody's.
+// Epochs are not looked at; a TopicID of zero is not known.
+func (g *Group) Named(memberID string, listed []Given) []TopicPartition {
+	names := map[TopicID]string{}
+	if m := g.members[memberID]; m != nil {
+		for p := range m.owned {
+			names[g.topic[p]] = p.Topic
+		}
+	}
+	out := make([]TopicPartition, 0, len(listed))
+	for _, l := range listed {
+		p, known := l.TopicPartition, l.TopicID != (TopicID{})
+		if name, had := names[l.TopicID]; had && known {
+			p.Topic = name
+		}
+		given, holds := g.topic[p]
+		if p.Topic == "" || known && holds && given != l.TopicID {
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// CheckInstance reports whether a member may speak for an instance id: not when there is
+// none, or another member took it over. No instance id is anybody's.
+func (g *Group) CheckInstance(memberID, instanceID string) (Code, string) {
+	id, taken := g.instance[instanceID]
+	switch {
+	case instanceID == "":
+		return CodeNone, ""
+	case !taken:
+		return CodeUnknownMember, "the group has no member with instance id " + strconv.Quote(instanceID)
+	case id != memberID:
+		return CodeFencedInstance, "another member with instance id " + strconv.Quote(instanceID) + " took over"
+	}
+	return CodeNone, ""
+}
+
 // Stream is the stream by which a member is attached; 0: none.
 func (g *Group) Stream(memberID string) uint64 {
 	if m := g.members[memberID]; m != nil {

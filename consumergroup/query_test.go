@@ -47,3 +47,38 @@ func TestMembersShareWhatTheyWant(t *testing.T) {
 		t.Error("what is the same was resolved twice")
 	}
 }
+
+// What a member lists by topic ids is what it was given, also of a topic that was
+// deleted; a topic of that name that came later is another.
+func TestNamed(t *testing.T) {
+	former, today, other, unknown := TopicID{1}, TopicID{2}, TopicID{3}, TopicID{4}
+	a0 := TopicPartition{Topic: "a"}
+	g := Restore(time.Unix(0, 0), "g", &Stored{Epoch: 1, Hash: 1, TargetEpoch: 1, Members: []StoredMember{{
+		Member:  Member{ID: "m", InstanceID: "i", Topics: []string{"a"}, SessionTimeout: time.Minute},
+		Current: &Current{Epoch: 1, Assigned: []Given{{TopicPartition: a0, Epoch: 1, TopicID: former}}},
+	}}}, 0)
+	for _, tt := range []struct {
+		name   string
+		listed Given
+		want   []TopicPartition
+	}{
+		{"what it was given", Given{TopicPartition: a0, TopicID: former}, []TopicPartition{a0}},
+		{"of a topic that was deleted", Given{TopicID: former}, []TopicPartition{a0}},
+		{"the one of that name that came later", Given{TopicPartition: a0, TopicID: today}, nil},
+		{"nobody's", Given{TopicID: unknown}, nil},
+		{"another's, which is not the member's", Given{TopicPartition: TopicPartition{"b", 3}, TopicID: other}, []TopicPartition{{"b", 3}}},
+		{"by name alone", Given{TopicPartition: a0}, []TopicPartition{a0}},
+	} {
+		if got := g.Named("m", []Given{tt.listed}); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, not %v", tt.name, got, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		member, instance string
+		want             Code
+	}{{"m", "i", CodeNone}, {"m", "", CodeNone}, {"n", "", CodeNone}, {"n", "i", CodeFencedInstance}, {"m", "j", CodeUnknownMember}} {
+		if code, _ := g.CheckInstance(tt.member, tt.instance); code != tt.want {
+			t.Errorf("member %q of instance %q: %s, not %s", tt.member, tt.instance, code, tt.want)
+		}
+	}
+}

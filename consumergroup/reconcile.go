@@ -71,8 +71,13 @@ func (g *Group) advance(m *member, out *Effects) (news, ask bool) {
 
 // update sends m its epoch and all that it was told.
 func (g *Group) update(m *member, out *Effects) {
+	assigned := sorted(m.told)
+	ids := make([]TopicID, len(assigned))
+	for i, p := range assigned {
+		ids[i] = g.topic[p]
+	}
 	out.List = append(out.List, Effect{
-		Kind: EffectUpdate, MemberID: m.ID, Stream: m.stream, Epoch: m.epoch, Assigned: sorted(m.told),
+		Kind: EffectUpdate, MemberID: m.ID, Stream: m.stream, Epoch: m.epoch, Assigned: assigned, TopicIDs: ids,
 	})
 }
 

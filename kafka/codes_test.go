@@ -356,7 +356,7 @@ func TestGroupCodes(t *testing.T) {
 			r.Members = []kmsg.LeaveGroupRequestMember{{MemberID: "a"}, {MemberID: "b"}}
 		})
 	}
-	consumer := asked(1, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.Group, r.MemberID = "g", "m" })
+	consumer := asked(1, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.Group, r.MemberID, r.MemberEpoch = "g", "m", 1 })
 	find := func(version int16, kind int8) kmsg.Request {
 		return asked(version, func(r *kmsg.FindCoordinatorRequest) {
 			r.CoordinatorKey, r.CoordinatorKeys, r.CoordinatorType = "g", []string{"g", "h"}, kind
@@ -483,6 +483,11 @@ func TestRecordCodes(t *testing.T) {
 		req.SessionID, req.Topics[0].TopicID = session, [16]byte{id}
 		return req
 	}
+	replica := func(version int16, id int32) kmsg.Request {
+		req := fetchRequest(version, 2)
+		req.ReplicaID, req.ReplicaState.ID = id, id
+		return req
+	}
 	list := func(version int16, timestamp int64) kmsg.Request {
 		return asked(version, func(r *kmsg.ListOffsetsRequest) {
 			p := kmsg.NewListOffsetsRequestTopicPartition()
@@ -512,6 +517,10 @@ func TestRecordCodes(t *testing.T) {
 		{"fetch: a session that was never given", fetch(12, 5, 1), 0, 0, "FETCH_SESSION_ID_NOT_FOUND"},
 		{"fetch: a topic by its id", fetch(13, 0, 1), 0, 0, "ok"},
 		{"fetch: an id that no topic has", fetch(13, 0, 2), 0, 0, "UNKNOWN_TOPIC_ID"},
+		{"fetch: as a follower", replica(12, 1), 0, 0, "TOPIC_AUTHORIZATION_FAILED TOPIC_AUTHORIZATION_FAILED"},
+		{"fetch: as a follower of id 0", replica(4, 0), 0, 0, "TOPIC_AUTHORIZATION_FAILED TOPIC_AUTHORIZATION_FAILED"},
+		{"fetch: as a follower that has an epoch", replica(16, 2), 0, 0, "TOPIC_AUTHORIZATION_FAILED TOPIC_AUTHORIZATION_FAILED"},
+		{"fetch: to look for faults, which is a consumer's", replica(16, -2), 0, 0, "ok ok"},
 		{"list: latest", list(9, -1), 0, 0, "ok"},
 		{"list: last tiered", list(9, -5), 0, 0, "ok"},
 		{"list: without a meaning", list(9, -6), 0, 0, "UNSUPPORTED_VERSION"},

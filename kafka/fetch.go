@@ -37,6 +37,10 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 		a.in.Topics = nil
 		return a.send(c)
 	}
+	if replica := replicaOf(a.in); replica >= 0 {
+		a.refuseReplica(replica)
+		return a.send(c)
+	}
 	var err error
 	if a.results, err = c.door.services.Fetcher.Fetch(ctx, c.fetchIn(&a)); err != nil {
 		return err
@@ -45,6 +49,28 @@ func (c *conn) fetch(ctx context.Context, h *header, in kmsg.Request) error {
 	a.refuseZstd()
 	a.sayOlder()
 	return a.send(c)
+}
+
+// replicaOf is the broker that a fetch claims to come from; less than 0: from none, as
+// all consumers say.
+func replicaOf(req *kmsg.FetchRequest) int32 { return max(req.ReplicaID, req.ReplicaState.ID) }
+
+// refuseReplica refuses who fetches as a broker does. In Kafka such a fetch says how far a
+// follower has come and reads beyond the watermark; brokers here replicate otherwise, so
+// that it is a stranger's. The code is the one for who may not act for the cluster.
+func (a *fetchAnswer) refuseReplica(replica int32) {
+	e := kafkaError(kerr.TopicAuthorizationFailed, "a fetch of replica %d: brokers replicate otherwise, consumers say -1", replica)
+	for i := range a.in.Topics {
+		a.refuse(i, e)
+	}
+}
+
+// refuse has a topic of the request answered with an error.
+func (a *fetchAnswer) refuse(topic int, e *api.Error) {
+	if a.refused == nil {
+		a.refused = make(map[int]*api.Error)
+	}
+	a.refused[topic] = e
 }
 
 func (a *fetchAnswer) send(c *conn) error {
@@ -71,10 +97,7 @@ func (c *conn) fetchIn(a *fetchAnswer) *api.FetchRequest {
 		if a.header.version >= 13 {
 			var known bool
 			if name, known = c.door.services.Cluster.TopicName(t.TopicID); !known {
-				if a.unknown == nil {
-					a.unknown = make(map[int]bool)
-				}
-				a.unknown[i] = true
+				a.refuse(i, kafkaError(kerr.UnknownTopicID, "there is no topic with the id %s", api.TopicID(t.TopicID)))
 				req.MaxWait = 0 // The client should hear of it.
 				continue
 			}
@@ -101,7 +124,7 @@ type fetchAnswer struct {
 	header  header
 	in      *kmsg.FetchRequest
 	code    int16
-	unknown map[int]bool // topics of in by place that nobody knows
+	refused map[int]*api.Error // topics of in by place that nobody was asked about
 	results []api.FetchResult
 }
 
@@ -177,8 +200,7 @@ func (a *fetchAnswer) encode(c *conn) (v net.Buffers, files []api.FileRange, siz
 		}
 		e.array(len(t.Partitions))
 		for j := range t.Partitions {
-			if a.unknown[i] {
-				err := kafkaError(kerr.UnknownTopicID, "there is no topic with the id %s", api.TopicID(t.TopicID))
+			if err := a.refused[i]; err != nil {
 				e.partition(t.Partitions[j].Partition, &api.FetchResult{Err: err, HighWatermark: -1, LogStartOffset: -1})
 				continue
 			}

@@ -21,7 +21,10 @@ import (
 // at once, and which were closed with bytes that no sync had covered.
 type audit struct {
 	vfs.FS
+	files *openFiles // nil: not looked at
+
 	mu        sync.Mutex // guards everything below
+	spared    int        // opens beyond the limit while a file was idle
 	open, top int
 	opens     int
 	unsynced  []string
@@ -35,13 +38,28 @@ func (a *audit) watch(name string) func(vfs.File, error) (vfs.File, error) {
 		if err != nil || !strings.HasSuffix(name, logExt) {
 			return f, err
 		}
+		spared := a.files.spares()
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.spared += spared
 		a.opens++
 		a.open++
 		a.top = max(a.top, a.open)
 		return &auditFile{File: f, audit: a, name: name}, nil
 	}
+}
+
+// spares is 1 when an idle file is kept open though there are more than the limit.
+func (o *openFiles) spares() int {
+	if o == nil {
+		return 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open+o.moving > o.limit && o.idle.first != nil {
+		return 1
+	}
+	return 0
 }
 
 // forget begins to count anew.
@@ -123,6 +141,7 @@ func TestFewFilesForManyLogs(t *testing.T) {
 				Synced: synced, FlushInterval: time.Hour, SegmentBytes: 600, IndexInterval: 100, RetentionBytes: 1500,
 			})
 			a.forget()
+			a.files = d.files
 			payload := batch(t, 0, "a value of some length")
 			var wg sync.WaitGroup
 			for i, l := range logs {
@@ -136,7 +155,7 @@ func TestFewFilesForManyLogs(t *testing.T) {
 					}
 				})
 			}
-			for reader := range 2 { // with two workers fewer files are in use at once than the limit
+			for reader := range 2 {
 				wg.Go(func() {
 					for i := range 10 * count {
 						l := logs[(i*7+reader)%count]
@@ -155,19 +174,24 @@ func TestFewFilesForManyLogs(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			open, top, opens := a.counts()
-			require.LessOrEqual(t, top, limit)
+			_, top, opens := a.counts()
+			// The journal lets three quarters of the limit be in use for long; two workers, of
+			// which each may roll, two readers, and who empties the page cache, come on top.
+			require.Less(t, top, 2*limit)
+			require.Zero(t, a.spared, "files opened beyond the limit while one was idle")
 			require.Greater(t, opens, count)
-			known, idle := d.files.counts()
-			require.Equal(t, known, open)
-			require.Equal(t, int64(known-idle), d.files.held.Load(), "only what is not synced is in use")
+			require.Eventually(t, func() bool { // workers may still be at it
+				open, _, _ := a.counts()
+				known, idle := d.files.counts()
+				return open <= limit && known == open && int64(known-idle) == d.files.held.Load()
+			}, 10*time.Second, time.Millisecond, "only what is not synced is in use")
 			for _, l := range logs {
 				require.NoError(t, l.Err())
 				require.Equal(t, record.Offset(appends), l.End())
 				readEverything(t, l)
 			}
 			require.NoError(t, d.Close(1))
-			open, _, _ = a.counts()
+			open, _, _ := a.counts()
 			require.Zero(t, open)
 			require.Empty(t, a.unsynced)
 			require.Zero(t, d.files.held.Load())

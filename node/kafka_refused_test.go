@@ -41,6 +41,7 @@ func TestKafkaRefusesForGood(t *testing.T) {
 		{"control", changed(flag(32)), kerr.InvalidRecord, "control"},
 		{"transactional", changed(flag(16)), kerr.TransactionalIDAuthorizationFailed, "transactions"},
 		{"a delete horizon", changed(flag(64)), kerr.InvalidRecord, "delete horizon"},
+		{"an offset of its own", func() []byte { b := batch(t, "a"); b[7] = 1; return b }(), kerr.InvalidRecord, "base offset 1"},
 		{"fewer records than offsets", changed(put32(23, 2)), kerr.InvalidRecord, "2 records with a last offset delta of 2"},
 		{"more records than offsets", changed(put32(23, 0)), kerr.InvalidRecord, "2 records do not fit"},
 		{"no records", changed(func(b []byte) { put32(57, 0)(b); put32(23, 0)(b) }), kerr.InvalidRecord, "0 records"},

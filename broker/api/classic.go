@@ -101,7 +101,16 @@ type ConsumerHeartbeat struct {
 	Pattern          string
 	Assignor         string // empty: no wish, or not changed
 	HasOwned         bool
-	Owned            []TopicPartition
+	Owned            []OwnedPartition
+}
+
+// OwnedPartition is a partition of a topic that is told by its id: the topics that had
+// one name, one after the other, are not the same. The name is empty of an id that no
+// topic has now.
+type OwnedPartition struct {
+	TopicPartition
+
+	TopicID TopicID
 }
 
 // ConsumerHeartbeatResult answers a ConsumerHeartbeat.
@@ -110,5 +119,5 @@ type ConsumerHeartbeatResult struct {
 	MemberEpoch       int32
 	HeartbeatInterval int64
 	HasAssignment     bool // false: as before
-	Assignment        []TopicPartition
+	Assignment        []OwnedPartition
 }

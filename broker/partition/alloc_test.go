@@ -19,7 +19,7 @@ func TestHotStepsDoNotAllocate(t *testing.T) {
 	leader.Step(now, Assign(a), &out)
 	follower.Step(now, Assign(a), &out)
 	for _, n := range []int32{2, 3} {
-		leader.Step(now, Handshake(n, 1, 1, 1, -1, 0, 0, -1, 0, 0), &out)
+		leader.Step(now, Handshake(n, 1, 1, 1, -1, 0, 0, -1, 0, 0, 0), &out)
 	}
 	follower.Step(now, Begin(1, -1), &out)
 	follower.Step(now, Reply(1, 1, OutcomeOK, true, false, -1, 0, 0, 0, -1, 0), &out)

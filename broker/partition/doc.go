@@ -56,6 +56,12 @@
 // log when the epoch or the session changes; what a handshake states does not
 // count, only acks do.
 //
+// Where the leader's log begins beyond what the follower can compare, the follower begins
+// anew: it empties its log, which then begins with the first batch that the leader keeps. Who is
+// counted on, being in sync, eligible or proposed, never does so below its end: for as
+// long as it had not caught up it would be a wrong leader. It is proposed out of the
+// sets first, as one that does not become eligible, and begins when the image shows that.
+//
 // A leader that hears of a newer leader epoch stops acknowledging at once, but
 // never adopts the epoch from the wire: only an Assignment does that.
 //

@@ -35,6 +35,10 @@ const (
 	// EffectFollowerDamaged: in-sync follower Node came back with a log that ends
 	// at Offset, below HW: it lost acknowledged bytes, and is being proposed out.
 	EffectFollowerDamaged
+	// EffectFollowerLeaves: follower Node, which the metadata counts on, has to begin anew
+	// at Offset, below the end of its log. It is being proposed out, and begins when
+	// nobody counts on it.
+	EffectFollowerLeaves
 	// EffectLostCommitted: an in-sync or eligible follower (Node) holds committed records up to HW
 	// that this leader's log, the same only up to Offset, has lost. Report it. It
 	// resigns.
@@ -112,8 +116,8 @@ type Effects struct {
 	List []Effect
 	// Members is the set of the EffectProposeISR in List, in ascending node id.
 	Members []Member
-	// Damaged are those who leave with it because they lost acknowledged bytes
-	// (IsrChange.damaged): they must not become eligible leaders.
+	// Damaged are those who leave with it and must not become eligible leaders
+	// (IsrChange.damaged): they lost acknowledged bytes, or are about to begin anew.
 	Damaged []int32
 	// Failed are those who leave because their logs refuse work, and who hold all that
 	// they acknowledged (IsrChange.failed): they stay eligible.

@@ -64,7 +64,7 @@ type Event struct {
 	Flushed  record.Offset
 	HW       record.Offset
 	LogStart record.Offset
-	// FirstBatch is where the first batch of a log begins, at its start or below.
+	// FirstBatch is where the batch begins that holds LogStart, at it or below.
 	FirstBatch record.Offset
 
 	PartitionEpoch int32
@@ -151,14 +151,16 @@ func LogDamaged(d Damage) Event { return Event{Kind: EventLogDamaged, Log: LogSt
 
 // Handshake is a follower's, to a leader. answerEpoch and answerEnd are what the
 // local log answers for lastEpoch: its largest epoch at or below, and the end of
-// that; (-1, log start) when there is none. firstBatch is where the batch begins that holds
-// the local log start: at it, or below when records inside of a batch were deleted.
-func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64,
-	lastEpoch record.Epoch, end, flushed record.Offset, answerEpoch record.Epoch, answerEnd, firstBatch record.Offset,
+// that; (-1, log start) when there is none. logStart is where the local log begins, durably,
+// and firstBatch where the batch begins that holds it: at it, or below when records inside of
+// a batch were deleted. The shell looks both up together; the log may have moved on since.
+func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64, lastEpoch record.Epoch,
+	end, flushed record.Offset, answerEpoch record.Epoch, answerEnd, logStart, firstBatch record.Offset,
 ) Event {
 	return Event{
 		Kind: EventHandshake, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session,
-		LastEpoch: lastEpoch, To: end, Flushed: flushed, AnswerEpoch: answerEpoch, AnswerEnd: answerEnd, FirstBatch: firstBatch,
+		LastEpoch: lastEpoch, To: end, Flushed: flushed, AnswerEpoch: answerEpoch, AnswerEnd: answerEnd,
+		LogStart: logStart, FirstBatch: firstBatch,
 	}
 }
 

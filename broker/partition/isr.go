@@ -45,7 +45,7 @@ func (r *Replica) wants(now time.Time, f *peer) bool {
 	if !f.inSync {
 		return r.eligible(now, f)
 	}
-	return !f.fenced && !f.withdrawn && !f.damaged && !r.silent(now, f) && !r.fellBehind(now, f)
+	return !f.fenced && !f.withdrawn && !f.damaged && !f.leaves && !r.silent(now, f) && !r.fellBehind(now, f)
 }
 
 // updateISR proposes the ISR that the leader wants when it differs from the
@@ -64,7 +64,7 @@ func (r *Replica) updateISR(now time.Time, out *Effects) {
 	changed := p.unresolved || r.lastSetKept()
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
-		changed = changed || r.wants(now, f) != f.inSync
+		changed = changed || r.wants(now, f) != f.inSync || f.leaves
 	}
 	if changed {
 		r.propose(now, out)
@@ -121,7 +121,7 @@ func (r *Replica) propose(now time.Time, out *Effects) {
 	out.Failed = out.Failed[:0]
 	for i := range r.lead.followers {
 		f := &r.lead.followers[i]
-		if f.damaged {
+		if f.damaged || f.leaves {
 			out.Damaged = append(out.Damaged, f.node)
 		}
 		if !r.wants(now, f) {

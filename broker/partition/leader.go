@@ -40,6 +40,7 @@ type peer struct {
 	matched   bool   // the session is open
 	withdrawn bool   // the follower gave up
 	damaged   bool   // it lost acknowledged bytes; until it is out of the ISR
+	leaves    bool   // it has to begin anew below its end; until it is out of the ISR and the ELR
 	appended  record.Offset
 	flushed   record.Offset
 	logStart  record.Offset // durable there
@@ -129,6 +130,7 @@ func (r *Replica) syncFollowers(now time.Time, out *Effects) {
 		}
 		f.fenced, f.inSync, f.eligible = a.Fenced, a.ISR, a.ELR && !a.Failed
 		f.damaged = f.damaged && a.ISR
+		f.leaves = f.leaves && (a.ISR || a.ELR)
 		next = append(next, f)
 	}
 	for i := range l.followers {
@@ -201,16 +203,39 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 		f.damaged = true
 		out.add(Effect{Kind: EffectFollowerDamaged, Node: f.node, Offset: ev.To, HW: r.hw})
 	}
+	if f.damaged {
+		reply.Outcome = OutcomeDamaged
+		r.updateISR(now, out)
+		out.add(reply)
+		return
+	}
+	r.compare(ev, &reply)
+	leaves := reply.Begin && reply.LogStart < ev.To && r.countsOn(f)
+	if leaves {
+		// Shorter than it is known to be it would be a wrong leader.
+		reply.Outcome, reply.Begin, reply.LogStart = OutcomeCountedOn, false, r.logStart
+		if !f.leaves {
+			out.add(Effect{Kind: EffectFollowerLeaves, Node: f.node, Offset: min(ev.FirstBatch, r.logStart), HW: r.hw})
+		}
+	}
+	if f.leaves = leaves; leaves {
+		r.updateISR(now, out)
+	}
+	f.matched = reply.Matched
+	out.add(reply)
+}
+
+// compare says in the reply whether a follower's log is a beginning of this one, and if not
+// how the follower gets there.
+func (r *Replica) compare(ev Event, reply *Effect) {
 	// Batches are pushed whole: a follower that begins anew begins with the first.
 	first := min(ev.FirstBatch, r.logStart)
 	switch {
-	case f.damaged:
-		reply.Outcome = OutcomeDamaged
-		r.updateISR(now, out)
-	case ev.To < first, ev.LastEpoch == record.UnknownEpoch && ev.To > first && ev.To <= r.logStart:
+	case ev.To < first, ev.LastEpoch == record.UnknownEpoch && ev.To > first && ev.To <= ev.LogStart:
 		reply.Begin = true
 	case ev.LastEpoch == record.UnknownEpoch:
-		// An empty log agrees with every other as far as it reaches.
+		// An empty log agrees with every other as far as it reaches, also when it ends where
+		// this one is to begin and does not yet durably: what is deleted is not fetched again.
 		reply.AnswerEpoch, reply.Offset = record.UnknownEpoch, r.end
 		reply.Matched = ev.To <= r.end
 	case ev.AnswerEpoch == record.UnknownEpoch:
@@ -225,8 +250,17 @@ func (r *Replica) handshake(now time.Time, ev Event, out *Effects) {
 	if reply.Begin {
 		reply.LogStart = first
 	}
-	f.matched = reply.Matched
-	out.add(reply)
+}
+
+// countsOn reports whether f may lead next for what it is known to hold: it is in the ISR or
+// the ELR, or in a proposal that may be committed.
+func (r *Replica) countsOn(f *peer) bool {
+	for i := range r.assigned.Replicas {
+		if a := &r.assigned.Replicas[i]; a.Node == f.node && (a.ISR || a.ELR) {
+			return true
+		}
+	}
+	return f.proposed
 }
 
 // refused takes the word of a follower that holds committed records which this log

@@ -63,8 +63,8 @@ type simNode struct {
 	// pushing is the leader's state of each session.
 	pushing map[int32]*simPush
 	cut     *Effect // truncation not carried out yet
-	// start is the durable log start (the entries below stay in log, for the checks);
-	// startDue the one that was asked for.
+	// start is the durable log start (the entries below stay in log, as places); startDue
+	// the one that was asked for.
 	start, startDue record.Offset
 }
 
@@ -103,6 +103,7 @@ type world struct {
 	committed []entry
 	ends      map[uint64]int // handle (value) -> offset
 	values    int
+	started   record.Offset // a leader has begun to delete everything below
 	trimmed   record.Offset // the deletion of everything below was answered
 }
 
@@ -151,7 +152,7 @@ func (w *world) step(n *simNode, ev Event) []Effect {
 			n.startDue = e.Offset
 		case EffectTruncate, EffectReset:
 			n.cut = &e
-		case EffectRefusedLead, EffectRefusedTruncation, EffectFollowerDamaged, EffectRebuild, EffectOffline:
+		case EffectRefusedLead, EffectRefusedTruncation, EffectFollowerDamaged, EffectFollowerLeaves, EffectRebuild, EffectOffline:
 			w.t.Fatalf("node %d: effect %s", n.id, describe(e, &Effects{}))
 		default:
 		}
@@ -167,7 +168,7 @@ func (w *world) commit(n *simNode, hw record.Offset) {
 			w.t.Fatalf("leader %d: HW %d beyond its log %v", n.id, hw, n.log)
 		case i >= len(w.committed):
 			w.committed = append(w.committed, n.log[i])
-		case w.committed[i] != n.log[i]:
+		case i >= int(n.start) && w.committed[i] != n.log[i]:
 			w.t.Fatalf("leader %d: committed entry %d was %v, is %v", n.id, i, w.committed[i], n.log[i])
 		}
 	}
@@ -197,7 +198,7 @@ func (w *world) start(n *simNode) {
 	for _, e := range w.step(n, Begin(n.session, lastEpoch(n.log))) {
 		if e.Kind == EffectHandshake && e.HW == 0 {
 			w.bag = append(w.bag, simMessage{to: n.r.Leader(), from: n.id, ev: Handshake(
-				n.id, n.brokerEpoch, e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed, 0, 0, 0)})
+				n.id, n.brokerEpoch, e.Epoch, e.Session, e.AnswerEpoch, e.Offset, e.Flushed, 0, 0, 0, 0)})
 		}
 	}
 }
@@ -218,6 +219,11 @@ func (w *world) pushTo(n, other *simNode, to int) {
 	if p == nil || !ok || epoch != p.epoch || session != p.session {
 		return
 	}
+	if p.next < n.start { // it is deleted: a new handshake says where to begin
+		delete(n.pushing, other.id)
+		w.step(other, StreamGone(p.session))
+		return
+	}
 	w.bag = append(w.bag, simMessage{
 		to: other.id, from: n.id, brokerEpoch: other.brokerEpoch,
 		ev:      Push(epoch, session, p.next, record.Offset(to), n.r.HighWatermark(), n.start),
@@ -234,7 +240,7 @@ func (w *world) trim(t *rapid.T) {
 	if outcome != OutcomeOK {
 		return
 	}
-	n.start = max(n.start, before)
+	n.start, w.started = max(n.start, before), max(w.started, before)
 	w.step(n, LogStart(n.start))
 	w.step(n, Trim(before, trimHandle+uint64(before), time.Time{}))
 }
@@ -328,11 +334,11 @@ func (w *world) hand(m simMessage) {
 	}
 	switch m.ev.Kind {
 	case EventHandshake:
-		m.ev.AnswerEpoch, m.ev.AnswerEnd = epochEnd(n.log, m.ev.LastEpoch)
-		m.ev.FirstBatch = n.start // entries are batches of one
+		m.ev.AnswerEpoch, m.ev.AnswerEnd = n.epochEnd(m.ev.LastEpoch)
+		m.ev.LogStart, m.ev.FirstBatch = n.start, n.start // entries are batches of one
 		w.answer(n, m)
 	case EventReply:
-		m.ev.LocalEpoch, m.ev.LocalEnd = epochEnd(n.log, m.ev.AnswerEpoch)
+		m.ev.LocalEpoch, m.ev.LocalEnd = n.epochEnd(m.ev.AnswerEpoch)
 		w.step(n, m.ev)
 	case EventPush:
 		for _, e := range w.step(n, m.ev) {
@@ -367,7 +373,10 @@ func (w *world) truncate(t *rapid.T) {
 		return
 	}
 	if n.cut.Kind == EffectReset {
-		n.log = append([]entry(nil), w.committed[:n.cut.Offset]...) // deleted at the leader
+		n.log = make([]entry, n.cut.Offset) // deleted at the leader: nothing is known of it
+		for i := range n.log {
+			n.log[i].epoch = record.UnknownEpoch
+		}
 		n.start = n.cut.Offset
 	}
 	n.log = n.log[:n.cut.Offset]
@@ -501,17 +510,23 @@ func (w *world) check(t *rapid.T) {
 			continue
 		}
 		n := w.nodes[a.Node]
+		if n.start > w.started {
+			t.Fatalf("the log of in-sync node %d begins at %d, no leader has deleted beyond %d", n.id, n.start, w.started)
+		}
 		if n.start < w.trimmed {
 			t.Fatalf("records below %d were deleted, the log of in-sync node %d begins at %d", w.trimmed, n.id, n.start)
 		}
 		for value, off := range w.acked {
+			if off < n.start {
+				continue // deleted
+			}
 			if int(off) >= n.flushed || n.log[off].value != value {
 				t.Fatalf("acknowledged value %d (offset %d) is not durable on in-sync node %d: flushed %d, log %v",
 					value, off, n.id, n.flushed, n.log)
 			}
 		}
 		for i, e := range w.committed {
-			if i >= n.flushed || n.log[i] != e {
+			if i >= n.flushed || i >= int(n.start) && n.log[i] != e {
 				t.Fatalf("readable entry %d %v is not durable on in-sync node %d: flushed %d, log %v", i, e, n.id, n.flushed, n.log)
 			}
 		}
@@ -530,12 +545,16 @@ func lastEpoch(log []entry) record.Epoch {
 	return log[len(log)-1].epoch
 }
 
-// epochEnd is the largest epoch in log not above e, and its end.
-func epochEnd(log []entry, e record.Epoch) (record.Epoch, record.Offset) {
-	for i, x := range slices.Backward(log) {
+// epochEnd is the largest epoch in the log not above e, and its end. A log that lost all
+// its batches to deletion still knows its last epoch.
+func (n *simNode) epochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	for i, x := range slices.Backward(n.log) {
+		if i < int(n.start) && i < len(n.log)-1 {
+			break
+		}
 		if x.epoch <= e {
 			return x.epoch, record.Offset(i + 1)
 		}
 	}
-	return record.UnknownEpoch, 0
+	return record.UnknownEpoch, n.start
 }

@@ -185,7 +185,8 @@ func (s *script) event(a args) Event {
 		return LogStart(a.off("to", 0))
 	case "handshake":
 		return Handshake(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.epoch("last", -1),
-			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0), a.off("first", int64(s.r.logStart)))
+			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0),
+			a.off("start", int64(s.r.keptStart)), a.off("first", int64(s.r.keptStart)))
 	case "refused":
 		return Refused(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.off("committed", 0), a.off("answerend", 0))
 	case "ack":
@@ -270,6 +271,8 @@ func describe(e Effect, of *Effects) string {
 		return line
 	case EffectFollowerDamaged:
 		return fmt.Sprintf("follower %d is damaged: end=%d hw=%d", e.Node, e.Offset, e.HW)
+	case EffectFollowerLeaves:
+		return fmt.Sprintf("follower %d leaves, to begin anew at %d: hw=%d", e.Node, e.Offset, e.HW)
 	case EffectDrained:
 		return "drained"
 	case EffectRefusedLead:

@@ -63,6 +63,9 @@ const (
 	OutcomeNotReplica
 	// OutcomeDamaged: the follower lost acknowledged bytes and must leave the ISR first.
 	OutcomeDamaged
+	// OutcomeCountedOn: the follower has to begin anew below the end of its log, and must
+	// leave the ISR and the ELR first.
+	OutcomeCountedOn
 	// OutcomeRefused: the controller refused a proposal for good.
 	OutcomeRefused
 	// OutcomeUnknown: a proposal may or may not be committed.
@@ -75,11 +78,11 @@ const (
 )
 
 // outcomeNames is indexed by Outcome.
-func outcomeNames() [15]string {
+func outcomeNames() [16]string {
 	return [...]string{
 		"ok", "not leader", "not enough replicas", "not enough replicas after append", "timed out", "storage failed",
-		"fenced epoch", "unknown epoch", "stale broker epoch", "not a replica", "damaged", "refused", "unknown",
-		"offset out of range", "offset not available",
+		"fenced epoch", "unknown epoch", "stale broker epoch", "not a replica", "damaged", "counted on", "refused",
+		"unknown", "offset out of range", "offset not available",
 	}
 }
 

@@ -31,7 +31,7 @@ func TestWatermarkTwin(t *testing.T) {
 		}
 		step(Assign(tw.assignment(pe)))
 		for i := 1; i < nodes; i++ {
-			step(Handshake(int32(i), 1, 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0, 0))
+			step(Handshake(int32(i), 1, 1, 1, record.UnknownEpoch, 0, 0, record.UnknownEpoch, 0, 0, 0))
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {

@@ -204,7 +204,7 @@ func (m *memReplica) Handshake(s *Session, h Handshake) (HandshakeReply, bool) {
 		r, _ := m.find(partition.EffectHandshakeReply)
 		return HandshakeReply{Epoch: r.Epoch, Session: r.Session, Err: api.Errorf(api.CodeNotLeader, "refused")}, true
 	}
-	m.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.LastEpoch, h.End, h.Flushed, ae, end, 0))
+	m.step(partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.LastEpoch, h.End, h.Flushed, ae, end, 0, 0))
 	e, ok := m.find(partition.EffectHandshakeReply)
 	if !ok {
 		return HandshakeReply{}, false

@@ -253,12 +253,14 @@ type poller struct {
 	b     *bed
 	id    string
 	epoch int32
-	owned []api.TopicPartition
+	owned []api.OwnedPartition
+	// instance is its static id; empty: it has none.
+	instance string
 }
 
 func (p *poller) beat(t *testing.T, full bool) error {
 	t.Helper()
-	req := &api.ConsumerHeartbeat{Group: "g", MemberID: p.id, MemberEpoch: p.epoch, RebalanceTimeout: -1}
+	req := &api.ConsumerHeartbeat{Group: "g", MemberID: p.id, InstanceID: p.instance, MemberEpoch: p.epoch, RebalanceTimeout: -1}
 	if full || p.epoch == 0 {
 		req.HasTopics, req.Topics, req.HasOwned, req.Owned, req.RebalanceTimeout = true, []string{"a"}, true, p.owned, 60_000
 	}
@@ -272,7 +274,7 @@ func (p *poller) beat(t *testing.T, full bool) error {
 			return nil
 		}
 		p.owned = r.Assignment
-		req = &api.ConsumerHeartbeat{Group: "g", MemberID: p.id, MemberEpoch: p.epoch, RebalanceTimeout: -1, HasOwned: true, Owned: p.owned}
+		req = &api.ConsumerHeartbeat{Group: "g", MemberID: p.id, InstanceID: p.instance, MemberEpoch: p.epoch, RebalanceTimeout: -1, HasOwned: true, Owned: p.owned}
 	}
 }
 

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -18,6 +19,15 @@ type polled struct {
 	ended    *api.Error           // not nil: it is over
 	topics   []string             // of the last full request
 	pattern  string
+}
+
+// assignment is what the member may own, by the topics' ids of when it was given.
+func (p *polled) assignment() []api.OwnedPartition {
+	out := make([]api.OwnedPartition, len(p.latest.Assigned))
+	for i, tp := range p.latest.Assigned {
+		out[i] = api.OwnedPartition{TopicPartition: api.TopicPartition(tp), TopicID: api.TopicID(p.latest.TopicIDs[i])}
+	}
+	return out
 }
 
 // ConsumerHeartbeat is one ConsumerGroupHeartbeat request: a join, a heartbeat
@@ -58,35 +68,69 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHe
 // is committed.
 func (c *Coordinator) consumerHeartbeat(s *shard, req *api.ConsumerHeartbeat) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
 	g := s.groups[req.Group]
-	switch {
-	case req.MemberEpoch < 0:
-		return c.consumerLeave(s, g, req)
-	case req.MemberEpoch == api.EpochJoin:
-		return c.consumerJoin(s, req)
-	case g == nil || !g.machine.Speaks(req.MemberID):
-		return nil, api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
+	if req.MemberEpoch == api.EpochJoin {
+		if len(req.Owned) > 0 {
+			return nil, api.Errorf(api.CodeInvalidArgument, "a join with epoch 0 owns nothing, but lists %d partitions", len(req.Owned))
+		}
+		return c.consumerJoin(s, req, nil)
 	}
+	if err := consumerSpeaks(g, req); err != nil {
+		return nil, err
+	}
+	if req.MemberEpoch < 0 {
+		return c.consumerLeave(s, g, req)
+	}
+	owned := namedBy(g, req)
 	stream := g.machine.Stream(req.MemberID)
 	p := s.polled[stream]
 	if p == nil || req.HasTopics && !slices.Equal(req.Topics, p.topics) || req.HasPattern && req.Pattern != p.pattern {
 		if !req.HasOwned || !req.HasTopics && !req.HasPattern {
 			return nil, api.Errorf(api.CodeNotCoordinator, "the coordinator is new to member %q: send everything", req.MemberID)
 		}
-		return c.consumerJoin(s, req)
+		return c.consumerJoin(s, req, owned)
 	}
 	s.step(time.Now(), g, consumergroup.Event{
 		Kind: consumergroup.EventHeartbeat, MemberID: req.MemberID, Stream: stream,
-		Epoch: req.MemberEpoch, HasOwned: req.HasOwned, Owned: toMachine(req.Owned),
+		Epoch: req.MemberEpoch, HasOwned: req.HasOwned, Owned: owned,
 	})
-	return c.consumerAnswer(p, req), nil
+	return c.consumerAnswer(p, req, owned), nil
 }
 
-// consumerJoin begins a session, for a new member or for one that comes back.
-func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
+// consumerSpeaks checks that a request is one of the member that it names. Of a static
+// one whose place another took, the word for that is what ends it: told that it is not
+// known, it would join anew and take the place back.
+func consumerSpeaks(g *group, req *api.ConsumerHeartbeat) error {
+	if g != nil {
+		if code, message := g.machine.CheckInstance(req.MemberID, req.InstanceID); code != consumergroup.CodeNone {
+			return api.Errorf(codeOf(code), "group %q, member %q: %s", req.Group, req.MemberID, message)
+		}
+	}
+	if g == nil || !g.machine.Speaks(req.MemberID) {
+		return api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
+	}
+	return nil
+}
+
+// namedBy is what a request lists by topic ids in the machine's terms, ascending.
+func namedBy(g *group, req *api.ConsumerHeartbeat) []consumergroup.TopicPartition {
+	listed := make([]consumergroup.Given, len(req.Owned))
+	for i, p := range req.Owned {
+		listed[i] = consumergroup.Given{TopicPartition: consumergroup.TopicPartition(p.TopicPartition), TopicID: consumergroup.TopicID(p.TopicID)}
+	}
+	owned := g.machine.Named(req.MemberID, listed)
+	slices.SortFunc(owned, func(a, b consumergroup.TopicPartition) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return owned
+}
+
+// consumerJoin begins a session, for a new member or for one that comes back and owns
+// something.
+func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat, owned []consumergroup.TopicPartition) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
 	join := api.JoinGroup{
 		Group: req.Group, MemberID: req.MemberID, MemberEpoch: req.MemberEpoch, InstanceID: req.InstanceID,
 		ClientID: req.ClientID, ClientHost: req.ClientHost, Rack: req.Rack, Topics: req.Topics, TopicPattern: req.Pattern,
-		RebalanceTimeout: max(req.RebalanceTimeout, 0), Assignor: req.Assignor, Owned: req.Owned,
+		RebalanceTimeout: max(req.RebalanceTimeout, 0), Assignor: req.Assignor,
 	}
 	m, err := c.checkJoin(&join)
 	if err != nil {
@@ -106,19 +150,16 @@ func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat) (func(f
 	now := time.Now()
 	s.step(now, g, consumergroup.Event{
 		Kind: consumergroup.EventJoin, MemberID: m.ID, Stream: stream, Epoch: req.MemberEpoch, Attach: int64(stream),
-		Owned: toMachine(req.Owned), Join: m, Metadata: s.metadata(g, m),
+		Owned: owned, Join: m, Metadata: s.metadata(g, m),
 	})
 	if g.effects.Assign {
 		// The answer must carry an epoch that is not 0: 0 would be a join again.
 		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventAssign})
 	}
-	return c.consumerAnswer(p, req), nil
+	return c.consumerAnswer(p, req, owned), nil
 }
 
 func (c *Coordinator) consumerLeave(s *shard, g *group, req *api.ConsumerHeartbeat) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
-	if g == nil || !g.machine.Speaks(req.MemberID) {
-		return nil, api.Errorf(api.CodeUnknownMember, "group %q has no member %q", req.Group, req.MemberID)
-	}
 	stream := g.machine.Stream(req.MemberID)
 	delete(s.polled, stream)
 	s.step(time.Now(), g, consumergroup.Event{
@@ -130,7 +171,7 @@ func (c *Coordinator) consumerLeave(s *shard, g *group, req *api.ConsumerHeartbe
 }
 
 // consumerAnswer reads the member's session when it is time to answer.
-func (c *Coordinator) consumerAnswer(p *polled, req *api.ConsumerHeartbeat) func(func(*api.ConsumerHeartbeatResult, error)) {
+func (c *Coordinator) consumerAnswer(p *polled, req *api.ConsumerHeartbeat, owned []consumergroup.TopicPartition) func(func(*api.ConsumerHeartbeatResult, error)) {
 	return func(reply func(*api.ConsumerHeartbeatResult, error)) {
 		if p.ended != nil {
 			reply(nil, p.ended)
@@ -140,8 +181,8 @@ func (c *Coordinator) consumerAnswer(p *polled, req *api.ConsumerHeartbeat) func
 			MemberID: p.memberID, MemberEpoch: p.latest.Epoch, HeartbeatInterval: c.cfg.SessionTimeout.Milliseconds() / 3,
 		}
 		// A member that lists something else did not get the last answer.
-		if p.fresh || req.HasOwned && !slices.Equal(toMachineSorted(req.Owned), p.latest.Assigned) {
-			r.HasAssignment, r.Assignment = true, fromMachine(p.latest.Assigned)
+		if p.fresh || req.HasOwned && !slices.Equal(owned, p.latest.Assigned) {
+			r.HasAssignment, r.Assignment = true, p.assignment()
 			p.fresh = false
 		}
 		reply(r, nil)

@@ -192,7 +192,8 @@ func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 			if ses := s.sessions[e.Stream]; ses != nil {
 				ses.push(e)
 			} else if p := s.polled[e.Stream]; p != nil {
-				p.fresh = p.fresh || p.latest.Epoch == 0 || !slices.Equal(p.latest.Assigned, e.Assigned)
+				same := slices.Equal(p.latest.Assigned, e.Assigned) && slices.Equal(p.latest.TopicIDs, e.TopicIDs)
+				p.fresh = p.fresh || p.latest.Epoch == 0 || !same
 				p.latest = e
 			}
 		})

@@ -179,14 +179,6 @@ func fromMachine(ps []consumergroup.TopicPartition) []api.TopicPartition {
 	return out
 }
 
-func toMachineSorted(ps []api.TopicPartition) []consumergroup.TopicPartition {
-	out := toMachine(ps)
-	slices.SortFunc(out, func(a, b consumergroup.TopicPartition) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
-	return out
-}
-
 func toMachine(ps []api.TopicPartition) []consumergroup.TopicPartition {
 	out := make([]consumergroup.TopicPartition, len(ps))
 	for i, p := range ps {

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,4 +175,58 @@ func TestTopicRecreatedUnderACommit(t *testing.T) {
 			t.Errorf("the log has %+v, %v", l.groups["g"], err)
 		}
 	})
+}
+
+// A member that lists topics by their ids (KIP-848) has what it has of one that was
+// deleted, until it lists it no more: before that it is not given the new one, under whose
+// name and epoch it would commit how far it came in the former.
+func TestTopicRecreatedUnderAMemberThatAsks(t *testing.T) {
+	for name, change := range map[string]func(*bed){
+		"recreated":                    func(b *bed) { b.recreate(true) },
+		"recreated, and nobody saw it": func(b *bed) { b.recreate(false) },
+		"deleted":                      func(b *bed) { b.topics.set("a", 0) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBed(t)
+			synctest.Wait()
+			p := &poller{b: b, id: "p"}
+			for _, full := range []bool{true, false} {
+				if err := p.beat(t, full); err != nil {
+					t.Fatal(err)
+				}
+			}
+			had, epoch := slices.Clone(p.owned), p.epoch
+			if len(had) != 4 || had[0].TopicID.IsZero() {
+				t.Fatal(had)
+			}
+			change(b)
+			b.c.TopicsChanged()
+			synctest.Wait()
+			for i := range had {
+				had[i].Topic = "" // no topic of now has the id
+			}
+			for range 3 {
+				r, err := b.c.ConsumerHeartbeat(t.Context(), &api.ConsumerHeartbeat{
+					Group: "g", MemberID: "p", MemberEpoch: epoch, RebalanceTimeout: -1, HasOwned: true, Owned: had,
+				})
+				if err != nil || r.MemberEpoch != epoch || !r.HasAssignment || len(r.Assignment) > 0 {
+					t.Fatalf("%s: %+v %v: it has the former topic still", name, r, err)
+				}
+			}
+			commit := &api.CommitOffsets{Group: "g", MemberID: "p", MemberEpoch: epoch, Offsets: []api.OffsetCommit{{
+				TopicPartition: api.TopicPartition{Topic: "a"}, Offset: 1001, LeaderEpoch: record.UnknownEpoch,
+			}}}
+			wantCode(t, outcomeOf(b.c.CommitOffsets(t.Context(), commit)), api.CodeUnknownTopic)
+			p.owned = nil
+			if err := p.beat(t, true); err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case name == "deleted" && len(p.owned) == 0:
+			case len(p.owned) != 4 || p.owned[0].TopicID == had[0].TopicID || p.epoch <= epoch:
+				t.Fatalf("%s: %v in epoch %d", name, p.owned, p.epoch)
+			}
+			b.close()
+		})
+	}
 }

@@ -70,6 +70,7 @@ type options struct {
 	keep     bool
 	config   []string // lines
 	raw      string
+	rawBegin int64
 }
 
 // The rule for quoted figures.
@@ -109,6 +110,7 @@ func parse() (*options, error) {
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table for docs/performance.md")
 	flag.BoolVar(&o.benchfmt, "bench-format", false, "print Go's benchmark format, a line a run, for benchstat")
 	flag.BoolVar(&o.keep, "keep", false, "keep data and logs")
+	flag.Int64Var(&o.rawBegin, rawBeginFlag, 0, "used by benchrun itself: when the bare disk's first record is due, nanoseconds since 1970")
 	flag.StringVar(&o.raw, rawFlag, "", "used by benchrun itself: a folder to measure the bare disk in")
 	flag.Parse()
 	if o.quote {
@@ -141,7 +143,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if o.raw != "" {
-		err = rawWorker(ctx, o.raw, o.duration, os.Stdout)
+		err = rawWorker(ctx, o.raw, time.Unix(0, o.rawBegin), o.duration, os.Stdout)
 	} else {
 		err = run(ctx, o, os.Stdout)
 	}

@@ -21,7 +21,8 @@ func (w *World) goneName() string {
 }
 
 // unable says which partition takes no records although a healthy replica is there
-// from which the leader may come, and enough others.
+// from which the leader may come, and enough others that follow it: who refuses a leader whose
+// drive forgot what is committed waits for one of the sets that has it.
 func (w *World) unable(tell bool) string {
 	for _, n := range w.nodes {
 		if n != w.gone && (!n.up || n.brokerEpoch == 0) {
@@ -37,7 +38,9 @@ func (w *World) unable(tell bool) string {
 		healthy, able := 0, false
 		for _, id := range w.replicas(p) {
 			if r := w.healthy(id, p); r != nil {
-				healthy++
+				if r.refuses != r.state.Epoch() {
+					healthy++
+				}
 				able = able || q.InISR(id) || q.InELR(id)
 			}
 		}

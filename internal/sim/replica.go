@@ -40,6 +40,9 @@ type replica struct {
 	// shown is the watermark that this process showed in the present epoch.
 	shown      record.Offset
 	shownEpoch record.Epoch
+	// refuses is the epoch whose leader's log is shorter than what this replica knows to be
+	// committed: it follows nobody in it.
+	refuses record.Epoch
 	// suspended: the state machine was told that the broker has no controller; heard
 	// is the newest leader epoch that a follower named.
 	suspended bool
@@ -65,7 +68,7 @@ func newReplica(n *node, part int, d *disk) *replica {
 	return &replica{
 		n: n, part: part, disk: d, waiters: map[uint64]*produce{}, trims: map[uint64]record.Offset{}, damaged: d.damage != partition.DamageNone,
 		state:      partition.New(partition.Config{Node: n.id, SessionTimeout: sessionTimeout, Log: d.state()}),
-		shownEpoch: record.UnknownEpoch,
+		shownEpoch: record.UnknownEpoch, refuses: record.UnknownEpoch,
 	}
 }
 
@@ -130,6 +133,7 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 	case partition.EffectRefusedTruncation:
 		r.w().counts.RefusedTruncations++
 		r.w().checkRefused(r, e)
+		r.refuses = e.Epoch
 		r.followAfter(r.w().between(time.Millisecond, 100*time.Millisecond))
 	case partition.EffectAppend:
 		// push appends
@@ -144,7 +148,7 @@ func (r *replica) carryOut(e *partition.Effect, of proposed) {
 		r.withdraw()
 	case partition.EffectFollowing:
 		r.w().checkPushed(r)
-	case partition.EffectFollowerDamaged, partition.EffectLostCommitted, partition.EffectDrained, partition.EffectRefusedLead,
+	case partition.EffectFollowerDamaged, partition.EffectFollowerLeaves, partition.EffectLostCommitted, partition.EffectDrained, partition.EffectRefusedLead,
 		partition.EffectDrop, partition.EffectHold:
 	}
 }
@@ -218,7 +222,8 @@ func (r *replica) sendHandshake(e *partition.Effect) {
 			l.step(partition.Refused(from, brokerEpoch, ev.Epoch, session, ev.HW, end))
 			return
 		}
-		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end, record.Offset(l.disk.start)))
+		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end,
+			record.Offset(l.disk.start), record.Offset(l.disk.start)))
 	})
 	// A leader that does not answer is asked again.
 	r.n.after(r.w().between(200*time.Millisecond, 2*time.Second), "waits for an answer", func() {

@@ -206,8 +206,8 @@ func (r *replica) beginAnew(at int) {
 // is committed and not deleted.
 func (w *World) checkBegin(r *replica, at int) {
 	p := w.parts[r.part]
-	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded || len(r.disk.entries) == r.disk.start {
-		return // an empty log begins with the batch that its leader's begins with
+	if r.state.Epoch() < p.lossyEpoch || r.disk.wounded {
+		return
 	}
 	if at > p.started {
 		w.fail(ByEpoch, "partition %d: node %d begins anew at %d, no leader's log began beyond %d", r.part, r.n.id, at, p.started)

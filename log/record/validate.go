@@ -18,7 +18,7 @@ type Limits struct {
 	// MaxDecompressed bounds the record section after decompression, in bytes; 0:
 	// DefaultMaxDecompressed.
 	MaxDecompressed int
-	// Internal accepts what only brokers write: control and transactional
+	// Internal accepts what only brokers write: offsets, control and transactional
 	// batches, append time, and what compaction leaves: gaps in offsets, batches
 	// without records, delete horizons. False at the door for clients.
 	Internal bool
@@ -49,6 +49,9 @@ func Validate(b []byte, lim Limits) (BatchInfo, error) {
 	info, err := checkHeader(b, lim)
 	if err != nil {
 		return info, err
+	}
+	if info.BaseOffset != 0 && !lim.Internal {
+		return info, malformed("base offset %d; a batch that has none yet says 0", info.BaseOffset)
 	}
 	if got := checksum(b); got != info.CRC {
 		return info, corrupt("CRC-32C is %08x, the header says %08x", got, info.CRC)

@@ -1233,7 +1233,7 @@ type IsrChange struct {
 	LeaderEpoch    int32                  `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
 	PartitionEpoch int32                  `protobuf:"varint,4,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
 	Isr            []*IsrMember           `protobuf:"bytes,5,rep,name=isr,proto3" json:"isr,omitempty"`
-	// Of those who leave: the ones that have lost acknowledged bytes. They do not
+	// Of those who leave: the ones that have lost acknowledged bytes, or are about to begin anew. They do not
 	// become eligible leaders.
 	Damaged []int32 `protobuf:"varint,6,rep,packed,name=damaged,proto3" json:"damaged,omitempty"`
 	// Of those who leave: the ones whose logs refuse work, and that hold all they
