@@ -17,6 +17,19 @@ type output struct {
 	run      func(err error)
 	commit   *commit
 	from, to int // the offsets of commit whose records the batch has
+	// group is the group whose state, as decided, the output tells; empty: it tells
+	// what there is when its turn comes.
+	group string
+	// own: the output is about records of the batch that it waits for.
+	own bool
+}
+
+// about is the group that the output belongs to; empty: none.
+func (o *output) about() string {
+	if o.commit != nil {
+		return o.commit.group.id
+	}
+	return o.group
 }
 
 func (o *output) finish(s *shard, err error) {
@@ -31,8 +44,9 @@ func (o *output) finish(s *shard, err error) {
 type batch struct {
 	builder *record.Builder
 	outputs []output
-	groups  bool  // holds group or member records: the state machines ran ahead of the log
-	bad     error // a record could not be encoded; the batch must not be appended
+	groups  bool     // holds group or member records: it is alone under way
+	decided []change // those of groups that ran ahead of the log, in order
+	bad     error    // a record could not be encoded; the batch must not be appended
 
 	settled bool  // its append has ended, or it has no records
 	outcome error // of the append
@@ -95,7 +109,8 @@ func (q *batches) recycle(b *batch) {
 	}
 	b.builder.Reset()
 	clear(b.outputs)
-	*b = batch{builder: b.builder, outputs: b.outputs[:0]}
+	clear(b.decided)
+	*b = batch{builder: b.builder, outputs: b.outputs[:0], decided: b.decided[:0]}
 	q.spare = append(q.spare, b)
 }
 

@@ -13,6 +13,12 @@ import (
 // actor: with an effect, or with the error that ended the shard.
 type classicCall func(e *consumergroup.ClassicEffect, err *api.Error)
 
+// pendingCall is one that has not run.
+type pendingCall struct {
+	group  string
+	answer classicCall
+}
+
 // JoinClassic joins a group of the classic protocol. It returns when the
 // rebalance is through the joining, or ctx ends. Beside CodeMemberIDRequired the
 // result carries the member id to join with.
@@ -123,6 +129,10 @@ func classicCallOf[T any](ctx context.Context, c *Coordinator, groupID string, e
 			})
 			return
 		}
+		if g.refusal != nil {
+			reply(zero, g.refusal)
+			return
+		}
 		s.classicRequest(g, ev, func(e *consumergroup.ClassicEffect, err *api.Error) {
 			switch {
 			case err != nil:
@@ -140,7 +150,7 @@ func classicCallOf[T any](ctx context.Context, c *Coordinator, groupID string, e
 func (s *shard) classicRequest(g *group, ev consumergroup.ClassicEvent, answer classicCall) {
 	s.lastCall++
 	ev.Call = s.lastCall
-	s.calls[ev.Call] = answer
+	s.calls[ev.Call] = pendingCall{g.id, answer}
 	if g.classic != nil {
 		s.stepClassic(time.Now(), g, ev)
 	} else {
@@ -161,10 +171,10 @@ func (s *shard) carryOutClassic(now time.Time, g *group) {
 	for _, e := range g.classicEffects.List {
 		if e.Kind == consumergroup.ClassicPersist {
 			g.classicWritten = true
-			s.persistAt(now, classicKey(g.id), classicValue(g.classic.Stored()), true)
+			s.persist(g, classicKey(g.id), classicValue(g.classic.Stored()))
 			continue
 		}
-		s.answer(&e)
+		s.answer(g, &e)
 	}
 	g.notePresence(now)
 	if s.groups != nil {
@@ -181,10 +191,13 @@ func (s *shard) classicFor(req *api.ClassicJoin) (*group, error) {
 		g = newGroup(consumergroup.New(req.Group))
 		s.groups[req.Group] = g
 	}
+	if g.refusal != nil {
+		return nil, g.refusal
+	}
 	if g.classic == nil && g.machine.Len() == 0 {
 		g.classic = consumergroup.NewClassic(req.Group, g.machine.Epoch(), s.cfg.InitialRebalanceDelay)
 		if g.machine.Epoch() > 0 { // its number goes on whatever happens
-			s.persist(classicKey(g.id), classicValue(g.classic.Stored()))
+			s.persist(g, classicKey(g.id), classicValue(g.classic.Stored()))
 			g.classicWritten = true
 		}
 		s.dropMachine(g)
@@ -209,8 +222,8 @@ func (s *shard) dropMachine(g *group) {
 // consumer protocol, beside its members.
 func (s *shard) forgetMachine(g *group) {
 	if g.machine.Epoch() > 0 {
-		s.persist(targetEpochKey(g.id), nil)
-		s.persist(groupKey(g.id), nil)
+		s.persist(g, targetEpochKey(g.id), nil)
+		s.persist(g, groupKey(g.id), nil)
 	}
 	s.dropPatterns(g, nil)
 }
@@ -223,10 +236,10 @@ func (s *shard) dropClassic(now time.Time, g *group) {
 	}
 	g.machine = consumergroup.Restore(now, g.id, &consumergroup.Stored{Epoch: g.classic.Generation()}, 0)
 	if g.machine.Epoch() > 0 { // its number goes on whatever happens
-		s.persist(groupKey(g.id), groupValue(g.machine.Epoch(), 1))
+		s.persist(g, groupKey(g.id), groupValue(g.machine.Epoch(), 1))
 	}
 	if g.classicWritten {
-		s.persist(classicKey(g.id), nil)
+		s.persist(g, classicKey(g.id), nil)
 	}
 	g.classic, g.classicWritten = nil, false
 	s.deadlines.set(g, time.Time{})

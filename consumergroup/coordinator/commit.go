@@ -81,6 +81,9 @@ func (c *commit) answer(results []api.CommittedOffset, err error) {
 func (s *shard) commit(c *commit) {
 	g := s.groups[c.req.Group]
 	err := commitAllowed(g, &c.req)
+	if g != nil && g.refusal != nil && c.session != nil {
+		err = g.refusal // its session has ended, which is not to look like a fence
+	}
 	if err == nil && c.session != nil && (g == nil || g.machine.Stream(c.req.MemberID) != c.session.stream) {
 		err = api.Errorf(api.CodeFencedMemberEpoch, "group %q: another stream speaks for member %q", c.req.Group, c.req.MemberID)
 	}

@@ -13,6 +13,7 @@ import (
 // polled is the session of a member that asks rather than keeps a stream: one
 // that speaks KIP-848 over Kafka's protocol. It belongs to the actor.
 type polled struct {
+	group    string
 	memberID string
 	latest   consumergroup.Effect // the newest update; what it lists is what the member may own
 	fresh    bool                 // latest was not handed out yet
@@ -50,9 +51,9 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHe
 			return
 		}
 		result, err := c.consumerHeartbeat(s, req)
-		s.emit(func(failed error) {
+		s.emitOf(req.Group, func(failed error) {
 			if failed != nil {
-				reply(nil, errLoading())
+				reply(nil, decisionError(failed))
 				return
 			}
 			if err != nil {
@@ -68,6 +69,9 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, req *api.ConsumerHe
 // is committed.
 func (c *Coordinator) consumerHeartbeat(s *shard, req *api.ConsumerHeartbeat) (func(func(*api.ConsumerHeartbeatResult, error)), error) {
 	g := s.groups[req.Group]
+	if g != nil && g.refusal != nil {
+		return nil, g.refusal
+	}
 	if req.MemberEpoch == api.EpochJoin {
 		if len(req.Owned) > 0 {
 			return nil, api.Errorf(api.CodeInvalidArgument, "a join with epoch 0 owns nothing, but lists %d partitions", len(req.Owned))
@@ -145,7 +149,7 @@ func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat, owned [
 		return nil, api.Errorf(api.CodeCoordinatorLoading, "the coordinator waits for the members of group %q", req.Group)
 	}
 	stream := c.streams.Add(1)
-	p := &polled{memberID: m.ID, topics: req.Topics, pattern: req.Pattern}
+	p := &polled{group: req.Group, memberID: m.ID, topics: req.Topics, pattern: req.Pattern}
 	s.polled[stream] = p
 	now := time.Now()
 	s.step(now, g, consumergroup.Event{

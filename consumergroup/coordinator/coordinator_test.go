@@ -541,7 +541,7 @@ func TestFailedJoinIsForgotten(t *testing.T) {
 		})
 		m := b.member(api.JoinGroup{}).start()
 		<-m.done
-		wantCode(t, m.err, api.CodeCoordinatorLoading)
+		wantCode(t, m.err, api.CodeCoordinatorNotAvailable)
 		if len(m.updates) != 0 {
 			t.Fatalf("%v", m.updates)
 		}

@@ -32,7 +32,8 @@ func (s *shard) deleteOffsets(groupID string, partitions []api.TopicPartition, r
 	results := make([]*api.Error, len(partitions))
 	now := time.Now()
 	subscribed := g.subscribed()
-	var dropped []int
+	var dropped []api.TopicPartition
+	var places []int // of dropped, in results
 	for i, tp := range partitions {
 		_, has := g.offsets[tp]
 		_, exist := s.cfg.Topics.Topic(tp.Topic)
@@ -42,20 +43,44 @@ func (s *shard) deleteOffsets(groupID string, partitions []api.TopicPartition, r
 		case subscribed(tp.Topic):
 			results[i] = api.Errorf(api.CodeGroupNotEmpty, "members of group %q subscribe to the topic", groupID).At(tp.Topic, tp.Partition)
 		case has || g.onTheWay[tp] > 0:
-			s.persistAt(now, offsetKey(g.id, tp), nil, false)
-			dropped = append(dropped, i)
+			dropped, places = append(dropped, tp), append(places, i)
 		}
 	}
-	s.emit(func(err error) {
-		for _, i := range dropped {
-			if tp := partitions[i]; err != nil {
-				results[i] = commitError(err).At(tp.Topic, tp.Partition)
-			} else {
-				delete(g.offsets, tp)
-			}
-		}
-		reply(results, nil)
+	write := func(key []byte) *batch { return s.persistAt(now, key, nil, false) }
+	s.dropOffsets(g, dropped, write, func(i int, err error) {
+		tp := dropped[i]
+		results[places[i]] = commitError(err).At(tp.Topic, tp.Partition)
 	})
+	s.emit(func(error) { reply(results, nil) })
+}
+
+// dropOffsets writes tombstones, each by write. An offset can be read until its own is
+// committed; refused hears of those that are not.
+func (s *shard) dropOffsets(g *group, dropped []api.TopicPartition, write func(key []byte) *batch, refused func(i int, err error)) {
+	ended := func(from, to int) output {
+		return output{group: g.id, own: true, run: func(err error) {
+			for i := from; i < to; i++ {
+				if err != nil {
+					refused(i, err)
+				} else {
+					delete(g.offsets, dropped[i])
+				}
+			}
+		}}
+	}
+	var current *batch
+	from := 0
+	for i, tp := range dropped {
+		b := write(offsetKey(g.id, tp))
+		if current != nil && b != current {
+			current.outputs = append(current.outputs, ended(from, i))
+			from = i
+		}
+		current = b
+	}
+	if current != nil {
+		current.outputs = append(current.outputs, ended(from, len(dropped)))
+	}
 }
 
 func offsetsDeletable(g *group, groupID string) *api.Error {

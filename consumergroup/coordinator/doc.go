@@ -33,8 +33,10 @@
 //
 // An append that failed may or may not be in the log. The shard then forgets
 // everything, ends its sessions with CodeCoordinatorLoading, and loads again
-// from the log. Only when the failure was definite and the batch held nothing
-// but offsets is the failure simply handed to the callers.
+// from the log. When the failure was definite, nothing is in doubt: commits are handed it,
+// and a group that had decided something in that batch, no other, goes back to what the log
+// has of it (refused.go). Its sessions end with CodeCoordinatorNotAvailable and the reason,
+// and it decides nothing for a while; its offsets are read and committed meanwhile.
 //
 // # Commits
 //

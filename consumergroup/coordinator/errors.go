@@ -55,6 +55,14 @@ func definite(err error) bool {
 	return ok && !e.Code.Indefinite()
 }
 
+// decisionError is what a caller hears whose request changed a group, when that is undone.
+func decisionError(err error) *api.Error {
+	if definite(err) {
+		return commitError(err)
+	}
+	return errLoading()
+}
+
 // commitError is what a caller hears when the append of its record failed.
 func commitError(err error) *api.Error {
 	if definite(err) {

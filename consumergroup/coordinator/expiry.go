@@ -63,9 +63,9 @@ func (g *group) arrived(tp api.TopicPartition) {
 	}
 }
 
-// written yields the partitions that have a record in the log or on its way
+// committing yields the partitions that have a record in the log or on its way
 // there: what a deletion must cover.
-func (g *group) written() iter.Seq[api.TopicPartition] {
+func (g *group) committing() iter.Seq[api.TopicPartition] {
 	return func(yield func(api.TopicPartition) bool) {
 		for tp := range g.offsets {
 			if !yield(tp) {
@@ -131,12 +131,13 @@ func (s *shard) sweep(now time.Time) time.Duration {
 		return s.cfg.OffsetsRetentionCheck
 	}
 	if len(s.sweeping) == 0 {
+		s.dropOffsetsOfOtherTopics(now) // what the log did not take when the topics changed
 		s.sweeping = slices.Sorted(maps.Keys(s.groups))
 	}
 	for looked := 0; looked < sweepStep && len(s.sweeping) > 0; {
 		g := s.groups[s.sweeping[0]]
 		s.sweeping = s.sweeping[1:]
-		if g != nil {
+		if g != nil && g.refusal == nil {
 			looked += len(g.offsets) + 1
 			s.expireOffsets(now, g)
 		}
@@ -184,17 +185,10 @@ func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, c
 			dropped = append(dropped, tp)
 		}
 	}
-	for _, tp := range dropped {
-		s.persistAt(now, offsetKey(g.id, tp), nil, true)
-	}
-	if len(dropped) == 0 {
-		return waits
-	}
-	s.emit(func(err error) {
-		for _, tp := range dropped {
-			if err == nil {
-				delete(g.offsets, tp)
-			}
+	write := func(key []byte) *batch { return s.persistAt(now, key, nil, true) }
+	s.dropOffsets(g, dropped, write, func(i int, _ error) {
+		if use := s.topicUse[dropped[i].Topic]; use != nil {
+			use.stale = true // the next sweep looks again
 		}
 	})
 	return waits
@@ -205,7 +199,7 @@ func (s *shard) drop(now time.Time, g *group, matches func(api.TopicPartition, c
 func (s *shard) forget(g *group) {
 	s.forgetMachine(g)
 	if g.classicWritten {
-		s.persist(classicKey(g.id), nil)
+		s.persist(g, classicKey(g.id), nil)
 	}
 	delete(s.groups, g.id)
 	s.deadlines.set(g, time.Time{})

@@ -25,6 +25,7 @@ type fakeLog struct {
 	mu      sync.Mutex
 	batches [][]byte
 	appends int
+	loads   int // calls of Bounds
 	next    record.Offset
 	hold    chan struct{}        // not nil: the ends of appends and Bounds wait for it to close
 	outcome func() (bool, error) // whether the batch is stored, and what is answered; nil: yes, nil
@@ -113,6 +114,7 @@ func (l *fakeLog) Bounds(ctx context.Context) (record.Offset, record.Offset, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.loads++
 	return 0, l.next, l.unread
 }
 

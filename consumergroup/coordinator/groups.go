@@ -29,6 +29,13 @@ type group struct {
 	queued         bool                // is in shard.assigning
 	patterns       map[string][]string // what was written of the patterns that members subscribe to
 
+	// written is what the log has of the group beside its offsets: values by key.
+	written map[string][]byte
+	// refusal is why the log did not take what the group last decided. The group stands as
+	// the log has it, and decides nothing, until its deadline. nil: all is well.
+	refusal *api.Error
+	backoff time.Duration // how long the last such pause was; 0: its records are taken
+
 	deadline time.Time
 	place    int // in shard.deadlines; 0: not in it
 }
@@ -44,16 +51,41 @@ func newGroup(machine *consumergroup.Group) *group {
 func (s *shard) restore(now time.Time, id string, lg *loadedGroup, names topicNames) {
 	g := newGroup(consumergroup.New(id))
 	s.adopt(g, lg.offsets)
-	g.emptySince, g.patterns = lg.changed, lg.patterns
+	g.emptySince, g.written = lg.changed, lg.written
 	s.groups[id] = g
+	s.rebuild(now, g, lg, names)
+	s.settle(now, g, lg)
+}
+
+// rebuild puts the state machine where the log has it. It decides nothing.
+func (s *shard) rebuild(now time.Time, g *group, lg *loadedGroup, names topicNames) {
+	g.patterns, g.classicWritten = lg.patterns, lg.classic != nil
 	if lg.classic != nil && (len(lg.classic.Members) > 0 || len(lg.members) == 0) {
-		s.restoreClassic(now, g, lg)
+		g.machine = consumergroup.New(g.id)
+		g.classic = consumergroup.RestoreClassic(now, g.id, s.fillClassic(lg.classic), s.cfg.InitialRebalanceDelay)
 		return
 	}
-	g.machine = consumergroup.Restore(now, id, s.stored(lg, names), s.cfg.LoadGrace)
-	if len(lg.members) > 0 {
-		s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
+	g.classic = nil
+	g.machine = consumergroup.Restore(now, g.id, s.stored(lg, names), s.cfg.LoadGrace)
+}
+
+// settle has a group that was rebuilt decide what follows from where it stands. What a
+// classic one has left of the other protocol, which it came from or was on its way to, goes.
+func (s *shard) settle(now time.Time, g *group, lg *loadedGroup) {
+	if g.classic == nil {
+		if len(lg.members) > 0 {
+			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
+		}
+		return
 	}
+	for _, memberID := range slices.Sorted(maps.Keys(lg.members)) {
+		s.forgetMember(g, memberID)
+	}
+	if lg.epoch > 0 {
+		g.machine = consumergroup.Restore(now, g.id, &consumergroup.Stored{Epoch: lg.epoch}, 0)
+		s.dropMachine(g)
+	}
+	s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
 }
 
 // stored is a group of the consumer protocol as its machine takes it.
@@ -78,21 +110,6 @@ func (s *shard) stored(lg *loadedGroup, names topicNames) *consumergroup.Stored 
 	return stored
 }
 
-// restoreClassic makes a group of the classic protocol. What is left of the other
-// one, which it came from or was on its way to, goes.
-func (s *shard) restoreClassic(now time.Time, g *group, lg *loadedGroup) {
-	for _, memberID := range slices.Sorted(maps.Keys(lg.members)) {
-		s.forgetMember(g.id, memberID)
-	}
-	if lg.epoch > 0 {
-		g.machine = consumergroup.Restore(now, g.id, &consumergroup.Stored{Epoch: lg.epoch}, 0)
-		s.dropMachine(g)
-	}
-	g.classicWritten = true
-	g.classic = consumergroup.RestoreClassic(now, g.id, s.fillClassic(lg.classic), s.cfg.InitialRebalanceDelay)
-	s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
-}
-
 // fillClassic gives restored members the timeouts that an old record may lack.
 func (s *shard) fillClassic(stored *consumergroup.StoredClassic) *consumergroup.StoredClassic {
 	for i := range stored.Members {
@@ -114,6 +131,9 @@ func (s *shard) groupFor(join *api.JoinGroup, m *consumergroup.Member) (*group, 
 	if g == nil {
 		g = newGroup(consumergroup.New(join.Group))
 		s.groups[join.Group] = g
+	}
+	if g.refusal != nil {
+		return nil, g.refusal
 	}
 	if n := g.members(); n >= s.cfg.MaxMembers && !g.machine.Has(m.ID) {
 		return nil, api.Errorf(api.CodeGroupFull, "group %q has %d members, the most allowed", join.Group, n)
@@ -168,24 +188,24 @@ func (s *shard) logExpired(group string, list []consumergroup.Expired) {
 func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 	switch e.Kind {
 	case consumergroup.EffectPersistGroup:
-		s.persist(groupKey(g.id), groupValue(e.Epoch, e.Hash))
+		s.persist(g, groupKey(g.id), groupValue(e.Epoch, e.Hash))
 	case consumergroup.EffectPersistMember:
-		s.persist(memberKey(g.id, e.MemberID), memberValue(e.Member))
+		s.persist(g, memberKey(g.id, e.MemberID), memberValue(e.Member))
 	case consumergroup.EffectForgetMember:
-		s.forgetMember(g.id, e.MemberID)
+		s.forgetMember(g, e.MemberID)
 	case consumergroup.EffectPersistTarget:
-		s.persist(targetEpochKey(g.id), targetEpochValue(e.Epoch))
+		s.persist(g, targetEpochKey(g.id), targetEpochValue(e.Epoch))
 	case consumergroup.EffectPersistTargetOf:
-		s.persist(targetKey(g.id, e.MemberID), targetValue(e.Assigned, s.topicID))
+		s.persist(g, targetKey(g.id, e.MemberID), targetValue(e.Assigned, s.topicID))
 	case consumergroup.EffectPersistCurrent:
-		s.persist(currentKey(g.id, e.MemberID), currentValue(e.Current, s.topicID))
+		s.persist(g, currentKey(g.id, e.MemberID), currentValue(e.Current, s.topicID))
 	case consumergroup.EffectReply:
 		if e.Reply.Assigned != nil {
 			e.Reply.Assignment = appendAssignment(e.Reply.Version, e.Reply.Assigned)
 		}
-		s.answer(e.Reply)
+		s.answer(g, e.Reply)
 	case consumergroup.EffectUpdate:
-		s.emit(func(err error) {
+		s.emitOf(g.id, func(err error) {
 			if err != nil {
 				return
 			}
@@ -198,7 +218,7 @@ func (s *shard) carryOut(g *group, e consumergroup.Effect) {
 			}
 		})
 	case consumergroup.EffectDrop:
-		s.emit(func(err error) {
+		s.emitOf(g.id, func(err error) {
 			if err != nil {
 				return
 			}
@@ -220,8 +240,8 @@ func (s *shard) assign() {
 	s.assigning = nil
 	for _, g := range due {
 		g.queued = false
-		if g.classic != nil {
-			continue // it went back to the classic protocol meanwhile
+		if g.classic != nil || g.refusal != nil {
+			continue // it went back to the classic protocol meanwhile, or to what it was
 		}
 		s.step(time.Now(), g, consumergroup.Event{Kind: consumergroup.EventAssign})
 	}
@@ -230,9 +250,12 @@ func (s *shard) assign() {
 // fire gives the groups whose deadline has come their timer event.
 func (s *shard) fire(now time.Time) {
 	for g := s.deadlines.due(now); g != nil; g = s.deadlines.due(now) {
-		if g.classic != nil {
+		switch {
+		case g.refusal != nil:
+			s.goOn(now, g)
+		case g.classic != nil:
 			s.stepClassic(now, g, consumergroup.ClassicEvent{Kind: consumergroup.ClassicTimer})
-		} else {
+		default:
 			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventTimer})
 		}
 	}
@@ -242,7 +265,7 @@ func (s *shard) topicsChanged() {
 	now := time.Now()
 	s.dropOffsetsOfOtherTopics(now)
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
-		if g := s.groups[id]; g != nil && g.machine.Len() > 0 {
+		if g := s.groups[id]; g != nil && g.machine.Len() > 0 && g.refusal == nil {
 			s.step(now, g, consumergroup.Event{Kind: consumergroup.EventMetadata, Metadata: s.metadata(g, nil)})
 		}
 	}

@@ -20,7 +20,7 @@ const (
 	// StateActive: all is well.
 	StateActive
 	// StateRefusing: the groups are served from memory, but the log took nothing of
-	// what was last to be appended, so commits are refused.
+	// what was last to be appended, so commits and new members are refused.
 	StateRefusing
 	// StateFailed: the groups cannot be read from the log; everything is refused.
 	StateFailed
@@ -95,8 +95,8 @@ func (s *shard) becameActive() {
 	s.state.Store(int32(StateActive))
 }
 
-// loadsAgain notes that the groups are given up. A log that refuses every record about a
-// group, and can be read, is not complained of each time.
+// loadsAgain notes that the groups are given up. A log whose appends go on to fail so, and
+// that can be read, is not complained of each time.
 func (s *shard) loadsAgain(cause error) {
 	level := slog.LevelWarn
 	if s.reloaded == cause.Error() {
@@ -112,7 +112,7 @@ func (s *shard) appendEnded(err error) {
 	refusing := State(s.state.Load()) == StateRefusing
 	switch {
 	case err != nil && !refusing:
-		s.logger.Error("the groups' log takes no records: commits are refused", "error", err)
+		s.logger.Error("the groups' log takes no records: commits, and what groups decide, are refused", "error", err)
 		s.state.Store(int32(StateRefusing))
 	case err == nil:
 		s.backoff, s.reloaded = 0, ""

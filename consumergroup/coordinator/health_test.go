@@ -208,8 +208,7 @@ func TestLogThatRefuses(t *testing.T) {
 	})
 }
 
-// A log that can be read and takes nothing about groups has the groups loaded again
-// with each join, which is not told each time.
+// A log that takes nothing about groups is told of once, not with each join.
 func TestJoinsThatAreRefusedAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, l := loggedBed(t)
@@ -218,19 +217,20 @@ func TestJoinsThatAreRefusedAreToldOnce(t *testing.T) {
 		join := func() {
 			m := b.member(api.JoinGroup{}).start()
 			<-m.done
-			wantCode(t, m.err, api.CodeCoordinatorLoading)
+			wantCode(t, m.err, api.CodeCoordinatorNotAvailable)
 			time.Sleep(time.Minute)
+			b.wantState(StateRefusing)
 		}
 		join()
 		join()
-		if n := l.with("level=WARN", "one of two replicas"); n != 1 {
+		if n := l.with("level=ERROR", "one of two replicas"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, l.b.String())
 		}
 		b.log.set(func() { b.log.outcome = nil })
 		mustCommit(t, b.c, adminCommit("h", 0, 1))
 		b.log.set(func() { b.log.outcome = refuse })
 		join()
-		if n := l.with("level=WARN", "one of two replicas"); n != 2 {
+		if n := l.with("level=ERROR", "one of two replicas"); n != 2 {
 			t.Errorf("after it was well, told %d times:\n%s", n, l.b.String())
 		}
 		b.close()

@@ -56,7 +56,7 @@ func (s *shard) host(now time.Time, g *group, join *api.JoinGroup) error {
 	}
 	if g.classicWritten {
 		// Last: while it is there, the classic group counts.
-		s.persist(classicKey(g.id), nil)
+		s.persist(g, classicKey(g.id), nil)
 		g.classicWritten = false
 	}
 	s.logger.Info("the coordinator assigns in a group of the classic protocol from now on", "group", g.id, "generation", generation, "classic_members", members)
@@ -71,7 +71,7 @@ func (s *shard) release(now time.Time, g *group) {
 	g.classic = machine.Release(now, s.cfg.InitialRebalanceDelay, appendAssignment, &g.classicEffects)
 	s.carryOutClassic(now, g) // its record first: once it is there, it counts
 	for i := range members {
-		s.forgetMember(g.id, members[i].ID)
+		s.forgetMember(g, members[i].ID)
 	}
 	s.dropMachine(g)
 	s.deadlines.set(g, g.classicEffects.Deadline)
@@ -79,10 +79,10 @@ func (s *shard) release(now time.Time, g *group) {
 }
 
 // forgetMember writes tombstones for all that is written of a member.
-func (s *shard) forgetMember(group, member string) {
-	s.persist(currentKey(group, member), nil)
-	s.persist(targetKey(group, member), nil)
-	s.persist(memberKey(group, member), nil)
+func (s *shard) forgetMember(g *group, member string) {
+	s.persist(g, currentKey(g.id, member), nil)
+	s.persist(g, targetKey(g.id, member), nil)
+	s.persist(g, memberKey(g.id, member), nil)
 }
 
 // readClaims reads what a classic member said and was assigned.
@@ -162,16 +162,16 @@ func (s *shard) hostedRequest(now time.Time, g *group, ev consumergroup.ClassicE
 }
 
 // answer hands the outcome of a request of the classic protocol to who waits for it.
-func (s *shard) answer(e *consumergroup.ClassicEffect) {
-	s.emit(func(err error) {
-		answer := s.calls[e.Call]
+func (s *shard) answer(g *group, e *consumergroup.ClassicEffect) {
+	s.emitOf(g.id, func(err error) {
+		call, waits := s.calls[e.Call]
 		delete(s.calls, e.Call)
 		switch {
-		case answer == nil:
+		case !waits:
 		case err != nil:
-			answer(nil, errLoading())
+			call.answer(nil, decisionError(err))
 		default:
-			answer(e, nil)
+			call.answer(e, nil)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -26,7 +27,8 @@ type loadedGroup struct {
 	currents map[string]*storedCurrent
 	patterns map[string][]string
 	offsets  map[api.TopicPartition]committed
-	changed  time.Time // of the last record about the group or a member
+	changed  time.Time         // of the last record about the group or a member
+	written  map[string][]byte // all but the offsets, as it stands in the log
 }
 
 // loaded is the content of one partition of __consumer_offsets.
@@ -109,7 +111,16 @@ func (l *loaded) apply(rec *record.Record) {
 	}
 	if e.kind != keyOffsetCommit {
 		g.changed = time.UnixMilli(rec.Timestamp)
+		set(&g.written, string(rec.Key), bytes.Clone(rec.Value), e.tombstone)
 	}
+	g.take(&e)
+	if g.void() {
+		delete(l.groups, e.group)
+	}
+}
+
+// take takes what one record says.
+func (g *loadedGroup) take(e *entry) {
 	switch e.kind {
 	case keyOffsetCommit:
 		if e.tombstone {
@@ -131,9 +142,6 @@ func (l *loaded) apply(rec *record.Record) {
 		set(&g.patterns, e.pattern, e.topics, e.tombstone)
 	case keyMemberMetadata:
 		set(&g.members, e.member.ID, e.member, e.tombstone)
-	}
-	if g.void() {
-		delete(l.groups, e.group)
 	}
 }
 

@@ -144,16 +144,17 @@ func (s *shard) remove(groupID string, reply func(error)) {
 		refused = api.Errorf(api.CodeUnknownGroup, "there is no group %q", groupID)
 	case g.members() > 0:
 		refused = api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members", groupID, g.members())
+	default:
+		refused = g.refusal
 	}
 	if refused != nil {
 		s.emit(func(error) { reply(refused) })
 		return
 	}
-	for tp := range g.written() {
-		s.persist(offsetKey(g.id, tp), nil)
-	}
+	write := func(key []byte) *batch { return s.persist(g, key, nil) }
+	s.dropOffsets(g, slices.Collect(g.committing()), write, func(int, error) {})
 	s.forget(g)
-	s.emit(func(err error) {
+	s.emitOf(g.id, func(err error) {
 		if err != nil {
 			reply(commitError(err))
 			return

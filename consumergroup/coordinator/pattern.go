@@ -69,7 +69,7 @@ func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metada
 		if before, written := g.patterns[pattern]; written && slices.Equal(before, topics) {
 			continue
 		}
-		s.persist(patternKey(g.id, pattern), patternValue(topics, s.cfg.Topics.Version(), now))
+		s.persist(g, patternKey(g.id, pattern), patternValue(topics, s.cfg.Topics.Version(), now))
 		if g.patterns == nil {
 			g.patterns = map[string][]string{}
 		}
@@ -82,7 +82,7 @@ func (s *shard) savePatterns(now time.Time, g *group, news *consumergroup.Metada
 func (s *shard) dropPatterns(g *group, left []string) {
 	for _, pattern := range slices.Sorted(maps.Keys(g.patterns)) {
 		if !slices.Contains(left, pattern) {
-			s.persist(patternKey(g.id, pattern), nil)
+			s.persist(g, patternKey(g.id, pattern), nil)
 			delete(g.patterns, pattern)
 		}
 	}

@@ -22,6 +22,7 @@ const maxSessionCommits = 1024
 
 // session is a member's stream between its Session call and the actor.
 type session struct {
+	group    string
 	stream   uint64
 	interval int64                  // heartbeat interval, ms
 	updates  chan api.SessionUpdate // 1; the actor replaces what was not taken
@@ -92,6 +93,7 @@ func (c *Coordinator) Session(ctx context.Context, join api.JoinGroup, in <-chan
 		return err
 	}
 	ses := &session{
+		group:    join.Group,
 		stream:   c.streams.Add(1),
 		interval: max(m.SessionTimeout.Milliseconds()/3, 10),
 		updates:  make(chan api.SessionUpdate, 1),
@@ -209,10 +211,13 @@ func (r *sessionRun) ended() error {
 
 func (r *sessionRun) leave(ctx context.Context) error {
 	if err := r.s.enqueue(ctx, request{run: func() {
+		if r.s.sessions[r.ses.stream] == nil {
+			return // its end is on its way
+		}
 		if g := r.s.groups[r.group]; g != nil {
 			r.s.step(time.Now(), g, consumergroup.Event{Kind: consumergroup.EventLeave, MemberID: r.memberID, Stream: r.ses.stream})
 		}
-		r.s.emit(func(err error) {
+		r.s.emitOf(r.group, func(err error) {
 			if err == nil && r.s.sessions[r.ses.stream] != nil {
 				delete(r.s.sessions, r.ses.stream)
 				r.ses.finish(nil)

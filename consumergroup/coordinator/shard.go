@@ -58,7 +58,7 @@ type shard struct {
 	groups    map[string]*group // nil: loading
 	sessions  map[uint64]*session
 	polled    map[uint64]*polled     // by stream
-	calls     map[uint64]classicCall // requests of the classic protocol that wait
+	calls     map[uint64]pendingCall // requests of the classic protocol that wait
 	lastCall  uint64
 	deadlines deadlines
 	topicUse  map[string]*topicUse // by name: which groups have offsets of it
@@ -96,7 +96,7 @@ func newShard(c *Coordinator, partition int32, epoch record.Epoch, log Log) *sha
 		sessions: map[uint64]*session{},
 		polled:   map[uint64]*polled{},
 		topicUse: map[string]*topicUse{},
-		calls:    map[uint64]classicCall{},
+		calls:    map[uint64]pendingCall{},
 		health:   health{began: time.Now()},
 	}
 }
@@ -221,8 +221,13 @@ func (s *shard) finishLoad(r loadResult) {
 	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped, "took", time.Since(r.began))
 }
 
-// persist adds a record about a group or a member to the batch being gathered.
-func (s *shard) persist(key, value []byte) { s.persistAt(time.Now(), key, value, true) }
+// persist adds a record of what g has decided to the batch being gathered, and returns
+// that. It keeps key and value.
+func (s *shard) persist(g *group, key, value []byte) *batch {
+	b := s.persistAt(time.Now(), key, value, true)
+	b.decided = append(b.decided, change{g, key, value})
+	return b
+}
 
 // persistAt adds any record: ofGroup is false for offsets. It returns the batch.
 func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) *batch {
@@ -232,9 +237,13 @@ func (s *shard) persistAt(now time.Time, key, value []byte, ofGroup bool) *batch
 	return b
 }
 
-// emit runs out once everything that was persisted before is committed, with
-// nil, or with the error that it met.
+// emit runs out once everything that was persisted before is committed, or was refused
+// and is undone; with the error where that is not known, and all is loaded again.
 func (s *shard) emit(out func(err error)) { s.after(output{run: out}) }
+
+// emitOf is emit for what tells of a decision of a group: out gets the error also when
+// that decision is undone.
+func (s *shard) emitOf(group string, out func(err error)) { s.after(output{run: out, group: group}) }
 
 func (s *shard) after(out output) {
 	b := s.batches.last()
@@ -281,7 +290,7 @@ func (s *shard) finishAppend(r appendResult) {
 func (s *shard) land() {
 	for len(s.batches.inFlight) > 0 && s.batches.inFlight[0].settled {
 		b := s.batches.inFlight[0]
-		if err := b.outcome; err != nil && (b.groups || !definite(err)) {
+		if err := b.outcome; err != nil && !definite(err) {
 			s.reload(err)
 			return
 		}
@@ -289,7 +298,12 @@ func (s *shard) land() {
 		if !b.empty() {
 			s.appendEnded(b.outcome)
 		}
-		b.finish(s, b.outcome)
+		if b.outcome != nil {
+			s.refused(b, b.outcome)
+		} else {
+			b.keep()
+			b.finish(s, nil)
+		}
 		s.batches.recycle(b)
 	}
 }
@@ -331,8 +345,8 @@ func (s *shard) fail(cause error, sessions *api.Error) {
 	for _, ses := range s.sessions {
 		ses.finish(sessions)
 	}
-	for _, answer := range s.calls {
-		answer(nil, sessions)
+	for _, c := range s.calls {
+		c.answer(nil, sessions)
 	}
 	clear(s.sessions)
 	clear(s.polled)
