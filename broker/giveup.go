@@ -2,9 +2,12 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/broker/partition"
+	"github.com/penstock/penstock/cluster"
 	"github.com/penstock/penstock/cluster/metadata"
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
@@ -18,9 +21,15 @@ import (
 //
 // Nothing more happens by itself, for all else is a loss: to go on from the damage means
 // that the records behind it, acknowledged and readable, leave the partition, and others
-// get their offsets. An operator orders that (GiveUpDamaged), or restarts the broker, which has
-// always meant the same. The replica then tells the metadata what is whole of it, and the
-// best copy of all leads (metadata.Elect). Its files are kept whatever comes.
+// get their offsets. An operator orders that (GiveUpDamaged). The replica then tells the metadata
+// what is whole of it, and the best copy of all leads (metadata.Elect). Its files are kept
+// whatever comes.
+//
+// Nor does it give anything up because its leadership or its process ends (holdsOut). As long
+// as the metadata has nobody beside it who may hold what was acknowledged, it does not tell,
+// so that it is elected again, and leads again. At a start it asks first, for what this node
+// has applied by then is old. Where somebody else leads or is in one of the sets all the
+// same, the replica tells as soon as it sees so.
 
 // tellHurt logs what a leader is from now on. The caller holds mu.
 func (l *localReplica) tellHurt() {
@@ -28,6 +37,60 @@ func (l *localReplica) tellHurt() {
 	l.logger.Error("the log of a leader is damaged: it takes no records any more, and hands over to an in-sync or eligible replica; "+
 		"without one it serves what it can read, and an operator decides (penstock cluster damaged)",
 		"damage", l.log.Damage(), "whole_to", whole, "end", l.logEnd())
+}
+
+// holdsAlone reports whether the metadata counts on node alone for what was acknowledged.
+func holdsAlone(p *metadata.Partition, node int32) bool {
+	return len(p.ISR) == 1 && p.InISR(node) && len(p.ELR) == 0 && (p.Leader == node || p.Leader == metadata.NoNode)
+}
+
+// endIsWhole reports whether a log is damaged inside, and nowhere else: it reaches as far as
+// it ever did. One that ends too early has lost bytes, whatever else; it must not lead for
+// what it holds, nor has it anything behind the damage.
+func endIsWhole(log *commitlog.Log) bool {
+	return log.Damage() == commitlog.DamageCorrupt && log.End() >= log.Recovery().Flushed
+}
+
+// holdsOut reports whether the damaged replica keeps its place, for nobody else may hold what
+// it has behind the damage, and no operator has given that up.
+func (l *localReplica) holdsOut(p *metadata.Partition) bool {
+	return holdsAlone(p, l.b.cfg.NodeID) && endIsWhole(l.log) && !l.givesUp.Load()
+}
+
+// keepPlaces asks, where logs are damaged inside, what the metadata says of them by now, and
+// lets those keep their places that are the last holders of their partitions. The log of a
+// topic that is not synced may lack its end, too.
+func (b *Broker) keepPlaces(ctx context.Context, opened []*localReplica) error {
+	damaged := slices.DeleteFunc(slices.Clone(opened), func(l *localReplica) bool { return !endIsWhole(l.log) })
+	if len(damaged) == 0 {
+		return nil
+	}
+	switch err := b.cfg.Images.ReadBarrier(ctx); {
+	case errors.Is(err, cluster.ErrCannotAsk):
+		return nil // a controller of an earlier release: it is told, as it always was
+	case err != nil:
+		return err
+	}
+	im := b.cfg.Images.Image()
+	for _, l := range damaged {
+		t := im.TopicByID(metadata.ID(l.key.Topic))
+		if t == nil || int(l.partition) >= len(t.Partitions) || !synced(t.Settings()) || !im.TakesReports() {
+			continue
+		}
+		if holdsAlone(t.Partitions[l.partition], b.cfg.NodeID) {
+			l.keepPlace()
+		}
+	}
+	return nil
+}
+
+// keepPlace lets the replica count for all that its log has.
+func (l *localReplica) keepPlace() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.untold = true
+	l.limit.Store(int64(record.UnknownOffset))
+	l.begins(l.logState())
 }
 
 // mayHoldLost reports whether the log holds records that an election in a leader epoch

@@ -17,6 +17,7 @@ import (
 	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/internal/vfs"
 	"github.com/penstock/penstock/log/record"
+	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
 
 func gaugeOf(t *testing.T, c prometheus.Collector, name string) float64 {
@@ -218,4 +219,133 @@ func movedAway(t *testing.T, rebuilt bool, lossy int32, left string) {
 	}
 	require.Equal(t, left, found)
 	closeAll()
+}
+
+// comesBack opens the log of the last holder, [10, 20) of which cannot be read, as a start
+// does under an image. spoil is what happened to its files meanwhile.
+func comesBack(t *testing.T, im *metadata.Image, spoil func(fsys vfs.FS)) *localReplica {
+	t.Helper()
+	fsys := vfs.NewMem()
+	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	scrubbedAs(t, l, fsys, func() { l.finish(l.assign(behindOne(2, 3), nil)) })
+	closeAll()
+	spoil(fsys)
+	l, closeAll = newLocalOn(t, fsys, "/d", -1, testSettings(t))
+	t.Cleanup(closeAll)
+	l.b.shareMemory()
+	l.b.cfg.Images = fixedImage{im}
+	require.NoError(t, l.b.keepPlaces(t.Context(), []*localReplica{l}))
+	return l
+}
+
+// A damaged last holder that comes back from a stop is what it was: it leads, serves both
+// sides, takes no records, and gives up nothing but by order. Whoever leads beside it, or may
+// hold what it has, makes it tell.
+func TestADamagedLastHolderComesBack(t *testing.T) {
+	l := comesBack(t, ledByOne(t, 1), func(vfs.FS) {})
+	told := l.recovered()
+	require.Zero(t, told.GetDamage(), "it tells, and loses its place")
+	require.Equal(t, int64(30), told.GetLogEndOffset())
+	require.Equal(t, int32(1), told.GetLastEpoch())
+
+	for name, tt := range map[string]struct {
+		im    *metadata.Image
+		tells bool
+	}{
+		"as it was": {ledByOne(t, 1), false}, "another leads": {ledByTwo(t, 2), true}, "another is in sync": {ledByTwo(t, 2, 1), true},
+	} {
+		require.Equal(t, tt.tells, l.tellsDamage(tt.im), name)
+	}
+
+	im := ledByOne(t, 1)
+	im.Topic("t").Partitions[0].LeaderEpoch = 4
+	l.b.cfg.Images = fixedImage{im}
+	r := &reconciler{b: l.b, proposing: t.Context()}
+	require.False(t, r.retire(im))
+	r.assign(im.Topic("t"), im)
+	require.Equal(t, partition.RoleLeader, l.role())
+	require.Equal(t, record.Epoch(4), l.epoch())
+	require.Equal(t, record.Offset(30), l.watermark())
+	require.Equal(t, partition.DamageCorrupt, l.state.Damage(), "it would not hand over to whoever comes in sync")
+	for _, from := range []record.Offset{0, 20} {
+		var got api.FetchResult
+		l.b.readFrom(l, &got, &api.FetchPartition{PartitionRef: api.PartitionRef{Topic: "t"}, Offset: from, MaxBytes: 1, LeaderEpoch: -1}, reading{room: 1 << 20, must: true})
+		require.Nil(t, got.Err, "fetch from %d", from)
+		require.Len(t, got.Batches, 1)
+		got.Release()
+	}
+	results, err := produce(t, l).Wait(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, api.CodeStorageFailed, api.CodeOf(asError(results[0].Err)))
+	require.Equal(t, []api.DamagedReplica{{
+		TopicPartition: api.TopicPartition{Topic: "t"}, Leads: true, Damage: "durable data is corrupt", WholeTo: 10, End: 30, GivesUp: true,
+	}}, l.b.DamagedReplicas(t.Context()))
+
+	// Its session ends, and it is elected again.
+	ends := ledByOne(t, 1)
+	p := ends.Topic("t").Partitions[0]
+	p.Leader, p.LeaderEpoch, p.PartitionEpoch = metadata.NoNode, 5, 8
+	r.assign(ends.Topic("t"), ends)
+	require.NotEqual(t, partition.RoleLeader, l.role())
+	require.False(t, r.retire(ends))
+	again := ledByOne(t, 1)
+	p = again.Topic("t").Partitions[0]
+	p.LeaderEpoch, p.PartitionEpoch = 6, 9
+	r.assign(again.Topic("t"), again)
+	require.Equal(t, partition.RoleLeader, l.role())
+	require.Equal(t, partition.DamageCorrupt, l.state.Damage())
+}
+
+// What a log lacks at its end it may not lead for, and where others may hold everything there
+// is nothing to keep: the metadata is told.
+func TestADamagedReplicaThatTellsAsItStarts(t *testing.T) {
+	replicated := func(im *metadata.Image) *metadata.Image {
+		t.Helper()
+		im, _, err := metadata.Apply(im, im.Index()+1, &metav1.Command{Version: 1, Id: append(make([]byte, 15), 200), Kind: &metav1.Command_AlterTopicConfig{AlterTopicConfig: &metav1.AlterTopicConfig{
+			Name: "t", Set: map[string]string{"durability": "replicated"},
+		}}})
+		require.NoError(t, err)
+		return im
+	}
+	for name, tt := range map[string]struct {
+		im  *metadata.Image
+		cut int64 // bytes off the end of the segment
+	}{
+		"another leads":   {ledByTwo(t, 2), 0},
+		"not alone":       {ledByOne(t, 1, 2), 0},
+		"not synced":      {replicated(ledByOne(t, 1)), 0},
+		"a deleted topic": {image(t), 0},
+		"cut short":       {ledByOne(t, 1), 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := comesBack(t, tt.im, func(fsys vfs.FS) {
+				file, err := fsys.Open("/d/t-0/00000000000000000000.log")
+				require.NoError(t, err)
+				size, err := file.Size()
+				require.NoError(t, err)
+				require.NoError(t, file.Truncate(size-tt.cut))
+				require.NoError(t, file.Close())
+			})
+			told := l.recovered()
+			require.Equal(t, metav1.Damage_DAMAGE_CORRUPT, told.GetDamage())
+			require.Equal(t, int64(10), told.GetLogEndOffset())
+			require.Equal(t, record.Offset(10), l.logEnd())
+		})
+	}
+}
+
+// Alone is who has nobody beside it that the metadata counts on.
+func TestWhoHoldsAlone(t *testing.T) {
+	leaderless, eligible := ledByOne(t, 1), ledByOne(t, 1)
+	leaderless.Topic("t").Partitions[0].Leader = metadata.NoNode
+	eligible.Topic("t").Partitions[0].ELR = []int32{2}
+	for name, tt := range map[string]struct {
+		im    *metadata.Image
+		alone bool
+	}{
+		"leads": {ledByOne(t, 1), true}, "nobody leads": {leaderless, true}, "another leads": {ledByTwo(t, 2), false},
+		"in sync with another": {ledByOne(t, 1, 2), false}, "another is eligible": {eligible, false},
+	} {
+		require.Equal(t, tt.alone, holdsAlone(tt.im.Topic("t").Partitions[0], 1), name)
+	}
 }

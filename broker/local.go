@@ -46,6 +46,9 @@ type localReplica struct {
 	gone atomic.Pointer[goneLeader]
 	// hurt: damage was found since the log was opened.
 	hurt atomic.Bool
+	// untold: the log was damaged when it was opened, which the metadata was not told, for
+	// the replica is the last holder (holdsOut). It may read and serve behind the damage.
+	untold bool
 	// givesUp: an operator gives up what this damaged leader has behind its damage.
 	givesUp atomic.Bool
 	// lossy is the last leader epoch whose election may have lost records; 0: none.
@@ -171,14 +174,18 @@ func (b *Broker) open(req openRequest) (*localReplica, error) {
 		l.limit.Store(int64(end))
 		state.End, state.LastEpoch = end, epoch
 	}
-	l.state = partition.New(partition.Config{
-		Node: b.cfg.NodeID, LagTimeMax: b.cfg.LagTimeMax, SessionTimeout: b.cfg.SessionTimeout, Log: state,
-	})
+	l.begins(state)
 	l.epochNow.Store(int32(record.UnknownEpoch))
-	l.hwNow.Store(int64(l.state.HighWatermark()))
 	ready.Store(true)
 	l.progress(commitlog.Progress{Err: log.Err()}) // What was missed until now.
 	return l, nil
+}
+
+// begins makes the state machine. The caller holds mu, or nobody else has the replica yet.
+func (l *localReplica) begins(log partition.LogState) {
+	cfg := &l.b.cfg
+	l.state = partition.New(partition.Config{Node: cfg.NodeID, LagTimeMax: cfg.LagTimeMax, SessionTimeout: cfg.SessionTimeout, Log: log})
+	l.hwNow.Store(int64(l.state.HighWatermark()))
 }
 
 func (l *localReplica) logState() partition.LogState {

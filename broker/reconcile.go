@@ -206,17 +206,24 @@ func (r *reconciler) assign(t *metadata.Topic, im *metadata.Image) {
 		if !l.finish(l.assign(a, t.Partitions[i].Adding)) {
 			r.failed = true // once more after a pause: there may be room by then
 		}
+		if (l.untold || l.hurt.Load()) && l.role() == partition.RoleLeader {
+			l.checkDamage() // in a new epoch too it hands over to whoever comes in sync
+		}
 	}
 }
 
-// mayLeadDamaged reports whether the metadata lets this replica lead although it
-// is damaged: it was told so, and elected it from the last complete in-sync set
-// all the same, which clears the damage in the image. The log stays read-only:
+// mayLeadDamaged reports whether this replica leads although it is damaged: the
+// metadata was told so, and elected it from the last complete in-sync set
+// all the same, which clears the damage in the image; or it is the last holder, and was
+// not told (holdsOut). The log stays read-only:
 // consumers and followers get its valid prefix, and the first append makes it
 // resign in favour of a follower that has caught up.
 func (l *localReplica) mayLeadDamaged(p *metadata.Partition) bool {
 	mine := p.Replica(l.b.cfg.NodeID)
-	return l.damaged.Load() && mine != nil && p.Leader == l.b.cfg.NodeID && mine.Damage == metadata.DamageNone
+	if mine == nil || p.Leader != l.b.cfg.NodeID || mine.Damage != metadata.DamageNone {
+		return false
+	}
+	return l.damaged.Load() || l.hurt.Load() && l.holdsOut(p)
 }
 
 // Assignment is what an image says of a partition, in the words of its state

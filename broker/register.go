@@ -80,6 +80,9 @@ func (b *Broker) register(ctx context.Context) error {
 		req.Kafka = append(req.Kafka, &metav1.Endpoint{Listener: e.Listener, Address: e.Address})
 	}
 	opened, unopened := b.openFound(found)
+	if err := b.keepPlaces(ctx, opened); err != nil {
+		return fmt.Errorf("broker: what the metadata says of damaged replicas: %w", err)
+	}
 	b.table.change(opened, nil)
 	for _, l := range opened {
 		req.Replicas = append(req.Replicas, l.recovered())
@@ -132,6 +135,11 @@ func (b *Broker) openFound(found []commitlog.Found) (opened []*localReplica, uno
 func (l *localReplica) recovered() *metav1.RecoveredReplica {
 	epoch, end := l.log.Readable()
 	damage := l.log.Damage()
+	if l.untold {
+		l.logger.Error("the replica is damaged, and the last holder of its partition: it keeps its place, serves what it can read, and takes no records; "+
+			"an operator decides what is given up (penstock cluster damaged)", "damage", damage, "whole_to", end, "end", l.log.End())
+		epoch, end, damage = l.log.LastEpoch(), l.log.End(), commitlog.DamageNone
+	}
 	r := &metav1.RecoveredReplica{
 		TopicId: l.key.Topic[:], Partition: l.partition, LastEpoch: int32(epoch), LogEndOffset: int64(end),
 	}

@@ -84,15 +84,20 @@ func (r *reconciler) positions(topics []*metadata.Topic, im *metadata.Image) (fo
 }
 
 // tellsDamage reports whether a replica has to tell of damage that was found since it was
-// opened: unless it leads. A leader that nobody can replace is the last holder. What it has behind the
-// damage it still serves, and would lose with its place.
+// opened, or that it kept to itself then: unless it leads, or is to lead again. A leader that
+// nobody can replace is the last holder. What it has behind the damage it still serves, and
+// would lose with its place.
 func (l *localReplica) tellsDamage(im *metadata.Image) bool {
 	leads := l.role() == partition.RoleLeader && !l.givesUp.Load()
-	if !l.hurt.Load() || leads || l.failedLog() {
+	if !l.hurt.Load() && !l.untold || leads || l.failedLog() {
 		return false
 	}
 	t := im.TopicByID(metadata.ID(l.key.Topic))
-	return t != nil && int(l.partition) < len(t.Partitions) && t.Partitions[l.partition].Replica(l.b.cfg.NodeID) != nil
+	if t == nil || int(l.partition) >= len(t.Partitions) {
+		return false
+	}
+	p := t.Partitions[l.partition]
+	return p.Replica(l.b.cfg.NodeID) != nil && !l.holdsOut(p)
 }
 
 func (l *localReplica) failedLog() bool {

@@ -163,6 +163,26 @@ func TestTellsDamage(t *testing.T) {
 	}
 	l.givesUp.Store(false)
 	l.roleNow.Store(int32(partition.RoleFollower))
+	leaderless := ledByOne(t, 1)
+	leaderless.Topic("t").Partitions[0].Leader = metadata.NoNode
+	others := ledByOne(t, 1)
+	others.Topic("t").Partitions[0].ELR = []int32{2}
+	for name, tt := range map[string]struct {
+		im    *metadata.Image
+		tells bool
+	}{
+		"to lead again": {ledByOne(t, 1), false}, "alone, without its session": {leaderless, false},
+		"not alone": {ledByOne(t, 1, 2), true}, "others eligible": {others, true},
+	} {
+		if got := l.tellsDamage(tt.im); got != tt.tells {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	l.givesUp.Store(true)
+	if !l.tellsDamage(leaderless) {
+		t.Error("an order to give up ends with the leadership")
+	}
+	l.givesUp.Store(false)
 	l.hurt.Store(false)
 	if l.tellsDamage(ledByTwo(t, 2, 1)) {
 		t.Error("a sound replica tells of damage")

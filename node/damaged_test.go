@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,50 @@ func TestDamagedLastHolder(t *testing.T) {
 	kept, err := os.ReadFile(filepath.Join(all[0].Kept, "00000000000000000000.log"))
 	require.NoError(t, err)
 	require.Contains(t, string(kept), "record 6")
+}
+
+// A restart decides nothing: the damaged last holder leads again, serves both sides, and waits
+// for the operator, whether it was stopped or died, and whoever else is there.
+func TestDamagedLastHolderRestarts(t *testing.T) {
+	w, c, leader, _ := hurtAlone(t, 2)
+	tp := client.TopicPartition{Topic: "t"}
+	want := []client.DamagedReplica{{
+		TopicPartition: tp, NodeID: leader, Leads: true, Damage: "durable data is corrupt", WholeTo: 4, End: 7, CanGiveUp: true,
+	}}
+	still := func() {
+		t.Helper()
+		w.until("all is as it was", 30*time.Second, func() error {
+			all, err := c.Admin().Damaged(t.Context())
+			if err == nil && (len(all) != 1 || all[0] != want[0]) {
+				err = fmt.Errorf("%#v", all)
+			}
+			return err
+		})
+		require.NoError(t, w.inSync("t", 1))
+		var value string
+		w.until("what is behind the damage", 10*time.Second, func() error {
+			r, err := w.fetch("t", 0, 5, 0)
+			if err == nil && len(r.GetRecords()) == 0 {
+				err = errors.New("no record")
+			}
+			if err == nil {
+				value = string(r.GetRecords()[0].GetValue())
+			}
+			return err
+		})
+		require.Equal(t, "record 5", value)
+	}
+	for _, clean := range []bool{true, false} {
+		config := w.node(leader).cfg
+		w.stopNode(leader, clean)
+		w.restart(config)
+		still()
+	}
+	w.stop()
+	w.start(3)
+	still()
+	w.until("the order is taken", 20*time.Second, func() error { return c.Admin().GiveUpDamaged(t.Context(), tp, -1) })
+	w.requireOn(4)
 }
 
 // Nothing is gained by giving up what only one replica has, damaged or not. With another
