@@ -63,7 +63,8 @@ const (
 	WatermarkRegress Anomaly = "watermark-regress"
 	// LogStartRegress: a leader said that the log starts below what was said before, in
 	// one leader epoch, if the answer names it; or below what a deletion had been
-	// acknowledged for, longer than Options.Stale ago.
+	// acknowledged for, longer than Options.Stale ago, or when its epoch had not been
+	// seen yet.
 	LogStartRegress Anomaly = "log-start-regress"
 	// LogStartRewound: the same of another leader epoch, and no deletion so far had been
 	// acknowledged: the leader died before its followers had heard of it. Allowed.

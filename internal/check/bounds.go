@@ -14,11 +14,12 @@ type step struct {
 	op    int64
 	time  time.Duration
 	value int64
+	epoch int32 // the greatest that had been seen; of what was deleted
 }
 
 func (r *rising) observe(op *Op, value int64) {
 	if n := len(r.steps); n == 0 && value > 0 || n > 0 && value > r.steps[n-1].value {
-		r.steps = append(r.steps, step{op.Index, op.Time, value})
+		r.steps = append(r.steps, step{op: op.Index, time: op.Time, value: value})
 	}
 }
 
@@ -88,11 +89,23 @@ func (c *Checker) startWent(k *partition, inv *invocation, op *Op, b *Bounds) {
 		return
 	}
 	kind := LogStartRegress
-	if b.LeaderEpoch >= 0 && b.LogStart >= k.startIn(b.LeaderEpoch).before(inv.index).value && b.LogStart >= k.deleted.by(inv.time-c.opt.Stale).value {
+	if b.LeaderEpoch >= 0 && b.LogStart >= k.startIn(b.LeaderEpoch).before(inv.index).value && b.LogStart >= c.mustBegin(k, inv, b.LeaderEpoch) {
 		kind = LogStartRewound
 	}
 	c.report(kind, Example{Key: k.key, Ops: []int64{was.op, op.Index}, Offsets: []int64{was.value, b.LogStart}},
 		"op %d was told log start %d of leader epoch %d, op %d had shown %d before", op.Index, b.LogStart, b.LeaderEpoch, was.op, was.value)
+}
+
+// mustBegin is where the log of a leader must begin, by the deletions that were
+// acknowledged. A leader that was replaced and does not know it need not have
+// heard of the newest. One of an epoch beyond all that had been seen until then must have.
+func (c *Checker) mustBegin(k *partition, inv *invocation, epoch int32) int64 {
+	for _, d := range slices.Backward(k.deleted.steps) {
+		if d.op < inv.index && (d.epoch < epoch || d.time < inv.time-c.opt.Stale) {
+			return d.value
+		}
+	}
+	return 0
 }
 
 // overrun judges a log start that was told: records go by the deletions that were
@@ -127,7 +140,11 @@ func (c *Checker) endTrim(inv *invocation, op *Op) {
 		}
 		c.overrun(k, op, at.Offset)
 		k.start.observe(op, at.Offset)
-		k.deleted.observe(op, at.Offset)
+		if k.deleted.observe(op, at.Offset); len(k.deleted.steps) > 0 {
+			if d := &k.deleted.steps[len(k.deleted.steps)-1]; d.op == op.Index {
+				d.epoch = k.newest
+			}
+		}
 	}
 }
 
@@ -136,6 +153,7 @@ func (k *partition) learn(op *Op, b *Bounds) {
 	k.start.observe(op, b.LogStart)
 	k.high.observe(op, b.HighWatermark)
 	if b.LeaderEpoch >= 0 {
+		k.newest = max(k.newest, b.LeaderEpoch)
 		k.epoch(b.LeaderEpoch).observe(op, b.HighWatermark)
 		k.startIn(b.LeaderEpoch).observe(op, b.LogStart)
 	}

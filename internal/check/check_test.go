@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -633,6 +634,12 @@ func TestAllowed(t *testing.T) {
 			b.add(check.Op{Process: 1, Type: check.Info, F: check.FTrim})
 			b.offsets(2, 5, 9, 1)
 			b.offsets(2, 0, 9, 2)
+		}},
+		{"a leader that was replaced has not heard of a deletion", check.LogStartRewound, check.Options{Stale: time.Hour}, func(b *builder) {
+			b.offsets(2, 0, 9, 1)
+			b.trim(1, 5, 5)
+			b.offsets(2, 5, 9, 2)
+			b.offsets(2, 0, 9, 1)
 		}},
 		{"retention beside deletions", "", check.Options{Retained: []string{"orders"}, ReadFirst: true}, func(b *builder) {
 			b.send(1, 0, 7, 1, 8, 2, 9)

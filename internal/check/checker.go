@@ -188,7 +188,7 @@ func (c *Checker) partition(key Key) *partition {
 		k = &partition{
 			key: key, byValue: map[Value]int32{}, at: map[int64]int32{},
 			compacted: slices.Contains(c.opt.Compacted, key.Topic), retained: slices.Contains(c.opt.Retained, key.Topic),
-			clashes: map[int64][]int32{}, copies: map[int32][]int64{}, epochs: map[int32]*rising{}, starts: map[int32]*rising{},
+			clashes: map[int64][]int32{}, copies: map[int32][]int64{}, epochs: map[int32]*rising{}, starts: map[int32]*rising{}, newest: -1,
 		}
 		c.partitions[key] = k
 		c.order = append(c.order, k)

@@ -25,6 +25,13 @@ func TestEachAnomalyOfDeletions(t *testing.T) {
 			func(b *builder) { b.trim(1, 3, 3); b.offsets(2, 3, 9, 1); b.offsets(2, 3, 9, 2) },
 		},
 		{
+			"another leader brings back what was deleted just now",
+			kinds{check.LogStartRegress},
+			check.Options{Stale: time.Hour},
+			func(b *builder) { b.offsets(2, 0, 9, 1); b.trim(1, 3, 3); b.offsets(2, 2, 9, 2) },
+			func(b *builder) { b.offsets(2, 0, 9, 1); b.trim(1, 3, 3); b.offsets(2, 3, 9, 2) },
+		},
+		{
 			"the log start goes below what was deleted",
 			kinds{check.LogStartRegress},
 			check.Options{},

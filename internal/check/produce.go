@@ -18,6 +18,7 @@ type partition struct {
 	epochs    map[int32]*rising
 	start     rising
 	starts    map[int32]*rising // by leader epoch
+	newest    int32             // leader epoch; -1: none was told
 	deleted   rising            // below it records are gone: it was acknowledged
 	asked     int64             // the greatest offset below which they were to be deleted
 	trimmed   bool              // some deletion is in the history

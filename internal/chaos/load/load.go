@@ -129,7 +129,9 @@ func (l *Load) start() {
 		m := &member{l: l, number: i}
 		l.readers.Go(func() { m.run(reading) })
 	}
-	l.writers.Go(func() { l.trim(writing) })
+	for i := range trimmers {
+		l.writers.Go(func() { l.trim(writing, i) })
+	}
 	l.readers.Go(func() { l.watchBounds(reading) })
 	l.readers.Go(func() { l.watchCommitted(reading) })
 }

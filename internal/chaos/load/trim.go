@@ -18,10 +18,14 @@ import (
 // misses them like any others (Options.ReadFirst). The weak topic has retention by
 // size, and now and then everything in a partition of it is deleted, read or not.
 const (
-	trimEvery = 300 * time.Millisecond
+	// trimmers share the partitions: a deletion waits for every replica that is in sync, and
+	// one that sleeps must not hold up all of them.
+	trimmers  = 3
+	trimEvery = 600 * time.Millisecond
 	trimWait  = 4 * time.Second // for the answer to one deletion
-	// wipeOne of so many deletions is of all there is in a partition of the weak topic.
-	wipeOne = 16
+	// wipeOne of so many deletions of a trimmer is of all there is in a partition of the
+	// weak topic.
+	wipeOne = 8
 )
 
 // weakConfigs makes retention remove segments of the weak topic every few seconds.
@@ -74,18 +78,18 @@ func (p *passed) all(tp client.TopicPartition) int64 {
 	return least
 }
 
-// trim deletes records of one partition after the other.
-func (l *Load) trim(ctx context.Context) {
+// trim deletes records of some partitions, one after the other.
+func (l *Load) trim(ctx context.Context, number int) {
 	proc := l.rec.Process()
 	turn := 0
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1)) //nolint:gosec // what is deleted is in the history
 	l.repeat(ctx, trimEvery, trimWait, func(ctx context.Context, a *client.Admin) error {
 		turn++
-		tp := client.TopicPartition{Topic: Strict, Partition: int32(turn) % l.o.Partitions}
+		tp := client.TopicPartition{Topic: Strict, Partition: int32(turn*trimmers+number) % l.o.Partitions}
 		before := int64(0)
 		var err error
 		if turn%wipeOne == 0 {
-			tp.Topic, tp.Partition = Weak, int32(turn/wipeOne)%l.o.Partitions
+			tp.Topic, tp.Partition = Weak, int32(turn/wipeOne*trimmers+number)%l.o.Partitions
 			var end client.FoundOffset
 			end, err = lookUp(ctx, a, client.Latest(), tp)
 			before = end.Offset
@@ -103,7 +107,7 @@ func (l *Load) trim(ctx context.Context) {
 // first none, of the last the most, so that logs of all lengths are recovered and
 // copied.
 func (l *Load) kept(partition int32) int64 {
-	return int64(float64(partition) * l.o.Life.Seconds() * float64(l.o.Rate) / float64(l.o.Partitions))
+	return int64(float64(partition) * l.o.Life.Seconds() / 4 * float64(l.o.Rate) / float64(l.o.Partitions))
 }
 
 // consumed is the offset below which all readers and the group are done.
