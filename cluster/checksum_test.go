@@ -92,7 +92,7 @@ func TestFlippedBitInTheRaftLogIsRefused(t *testing.T) {
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 	rng := rand.New(rand.NewPCG(1, 1))
-	step := int64(11)
+	step := int64(29)
 	if testing.Short() {
 		step = 61
 	}
