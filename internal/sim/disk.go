@@ -153,9 +153,7 @@ func (d *disk) recover() {
 	if d.damage == partition.DamageNone && len(d.entries) < d.promised {
 		d.damage = partition.DamageLostBytes
 	}
-	if d.damage == partition.DamageNone {
-		d.watermark = min(d.watermark, len(d.entries))
-	}
+	d.watermark = min(d.watermark, len(d.entries)) // or what comes after a loss would count as committed
 }
 
 func (d *disk) state() partition.LogState {
