@@ -220,8 +220,7 @@ func (l *lab) groups(d durability) (all []group) {
 		}
 		i++ // what is next consumes it
 		consume := wanted[i]
-		// How a record was acknowledged says nothing about how it is read.
-		reads := slices.Contains(l.rows, consume.name) && string(d) == l.durabilities[0]
+		reads := slices.Contains(l.rows, consume.name) && l.readsAt(d)
 		switch {
 		case chosen && reads:
 			all = append(all, group{rows: []row{r, consume}})
@@ -234,6 +233,43 @@ func (l *lab) groups(d durability) (all []group) {
 	return all
 }
 
+// readsAt reports whether anybody reads what was acknowledged in this way. How that was
+// says nothing about reading, so it is done once, where the run begins, but for a system
+// that has another kind of queue for each: it reads both, and Penstock beside it.
+func (l *lab) readsAt(d durability) bool {
+	if string(d) == l.durabilities[0] {
+		return true
+	}
+	for _, p := range l.installed {
+		if slices.ContainsFunc(p.contenders, func(c contender) bool { return c.only == d }) {
+			return true
+		}
+	}
+	return false
+}
+
+// takes reports whether a contender has a turn at a row.
+func (l *lab) takes(p *peer, ct *contender, r *row, d durability) bool {
+	switch {
+	case !ct.takes(r.name, d):
+		return false
+	case r.workload != load.Consume || string(d) == l.durabilities[0]:
+		return true
+	default:
+		return ct.only == d || p.name == "penstock" && l.readsAt(d)
+	}
+}
+
+// joins reports whether a contender has a turn at any row that counts.
+func (l *lab) joins(p *peer, ct *contender, g *group, d durability) bool {
+	for i := range g.rows {
+		if (i > 0 || !g.fill) && l.takes(p, ct, &g.rows[i], d) {
+			return true
+		}
+	}
+	return false
+}
+
 const turnOverhead = 9 * time.Second // memory, topic, counting, deletion
 
 func (l *lab) estimate() time.Duration {
@@ -244,12 +280,13 @@ func (l *lab) estimate() time.Duration {
 		}
 		for _, d := range l.durabilities {
 			for _, g := range l.groups(durability(d)) {
-				for _, ct := range p.contenders {
-					if !ct.takes(g.rows[0].name, durability(d)) {
+				for i := range p.contenders {
+					ct := &p.contenders[i]
+					if !l.joins(p, ct, &g, durability(d)) {
 						continue
 					}
 					turn := turnOverhead + l.warmup + l.duration
-					if len(g.rows) > 1 && ct.takes(g.rows[1].name, durability(d)) {
+					if len(g.rows) > 1 && l.takes(p, ct, &g.rows[1], durability(d)) {
 						turn += retentionCheck + l.duration
 					}
 					total += time.Duration(l.options.rounds) * turn
@@ -273,7 +310,7 @@ func (l *lab) order(d durability, g group, round int) []player {
 	var all []player
 	for _, p := range l.installed {
 		for i := range p.contenders {
-			if ct := &p.contenders[i]; ct.takes(g.rows[0].name, d) {
+			if ct := &p.contenders[i]; l.joins(p, ct, &g, d) {
 				all = append(all, player{p, ct})
 			}
 		}
@@ -298,7 +335,7 @@ func (l *lab) rounds(ctx context.Context, d durability, g group) error {
 			if c == nil { // died in this round
 				continue
 			}
-			err := l.turn(ctx, c, who.ct, d, g, round)
+			err := l.turn(ctx, c, who, d, g, round)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -323,7 +360,8 @@ func (l *lab) rounds(ctx context.Context, d durability, g group) error {
 }
 
 // turn is a contender's work on one group in one round, on a topic of its own.
-func (l *lab) turn(ctx context.Context, c *cluster, ct *contender, d durability, g group, round int) (err error) {
+func (l *lab) turn(ctx context.Context, c *cluster, who player, d durability, g group, round int) (err error) {
+	ct := who.ct
 	t, drop, err := l.topic(ctx, c, ct, d, &g.rows[0])
 	if err != nil {
 		return err
@@ -331,7 +369,7 @@ func (l *lab) turn(ctx context.Context, c *cluster, ct *contender, d durability,
 	defer func() { err = errors.Join(err, drop()) }()
 	for i := range g.rows {
 		r := &g.rows[i]
-		if !ct.takes(r.name, d) {
+		if !l.takes(who.p, ct, r, d) && !(g.fill && i == 0) {
 			continue
 		}
 		if i > 0 { // what retention is about to take goes before it is read

@@ -83,6 +83,22 @@ func TestGroupsShareTopics(t *testing.T) {
 	require.Empty(t, l.groups(replicated), "reading is compared once")
 }
 
+// TestWhoHasAnotherKindOfQueueReadsIt: RabbitMQ's streams are read where they are
+// written, by Penstock too, and by nobody else.
+func TestWhoHasAnotherKindOfQueueReadsIt(t *testing.T) {
+	l := &lab{options: &options{rows: []string{"consume-100"}, durabilities: []string{"synced", "replicated"}}, installed: all()}
+	readers := func(d durability) (names []string) {
+		for _, g := range l.groups(d) {
+			for _, who := range l.order(d, g, 0) {
+				names = append(names, who.ct.name)
+			}
+		}
+		return names
+	}
+	require.Equal(t, []string{penstockGRPC, penstockKafka, kafkaFranz, "JetStream, nats.go", "Redis Streams, go-redis", "RabbitMQ quorum queues, amqp091-go"}, readers(synced))
+	require.Equal(t, []string{penstockGRPC, penstockKafka, "RabbitMQ streams, stream protocol"}, readers(replicated))
+}
+
 // TestNobodyAlwaysFollowsTheSame: each round begins with another contender, and every
 // second goes the other way round.
 func TestNobodyAlwaysFollowsTheSame(t *testing.T) {

@@ -269,27 +269,41 @@ func (q *rabbitQueue) settle(c amqp.Confirmation) {
 	<-q.window
 }
 
-func (r *rabbitQuorum) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
+func (r *rabbitAdmin) reader(ctx context.Context, t *Topic, again bool, args amqp.Table) (Reader, int64, error) {
 	size, err := r.Count(ctx, t)
 	if err != nil {
 		return nil, 0, err
 	}
-	reader := &rabbitReader{arrivals: newArrivals()}
-	for i, name := range t.parts() {
-		if err := reader.consume(r.leader(i), name); err != nil {
-			return nil, 0, errors.Join(fmt.Errorf("consume %s: %w", name, err), reader.Close())
-		}
-	}
-	return reader, size, nil
+	reader := &rabbitReader{arrivals: newArrivals(), admin: r, names: t.parts(), args: args, again: again}
+	return reader, size, reader.start()
+}
+
+func (r *rabbitQuorum) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
+	return r.reader(ctx, t, false, nil)
 }
 
 // rabbitReader has a connection a queue.
 type rabbitReader struct {
 	*arrivals
 
+	admin *rabbitAdmin
+	names []string
+	args  amqp.Table // of each consumer
+	again bool       // what was read stays
+
 	conns     []*amqp.Connection
 	closing   atomic.Bool
 	consumers sync.WaitGroup
+}
+
+func (r *rabbitReader) start() error {
+	r.closing.Store(false)
+	for i, name := range r.names {
+		if err := r.consume(r.admin.leader(i), name); err != nil {
+			return errors.Join(fmt.Errorf("consume %s: %w", name, err), r.Close())
+		}
+	}
+	return nil
 }
 
 func (r *rabbitReader) consume(address, name string) error {
@@ -301,7 +315,7 @@ func (r *rabbitReader) consume(address, name string) error {
 	if err := ch.Qos(rabbitPrefetch, 0, false); err != nil {
 		return err
 	}
-	deliveries, err := ch.Consume(name, "", false, false, false, false, nil)
+	deliveries, err := ch.Consume(name, "", false, false, false, false, r.args)
 	if err != nil {
 		return err
 	}
@@ -320,8 +334,17 @@ func (r *rabbitReader) consume(address, name string) error {
 	return nil
 }
 
-// Rewind cannot: what was read is gone.
-func (r *rabbitReader) Rewind(context.Context) (bool, error) { return false, nil }
+// Rewind cannot, where what was read is gone.
+func (r *rabbitReader) Rewind(context.Context) (bool, error) {
+	if !r.again {
+		return false, nil
+	}
+	if err := r.Close(); err != nil {
+		return false, err
+	}
+	r.forget()
+	return true, r.start()
+}
 
 func (r *rabbitReader) Close() error {
 	r.closing.Store(true)
@@ -329,6 +352,7 @@ func (r *rabbitReader) Close() error {
 	for _, c := range r.conns {
 		errs = append(errs, c.Close())
 	}
+	r.conns = nil
 	r.consumers.Wait()
 	return errors.Join(errs...)
 }

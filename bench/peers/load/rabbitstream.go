@@ -13,8 +13,8 @@ import (
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
 )
 
-// rabbitStream is rabbitmq-stream-go-client against RabbitMQ's streams, by their own
-// protocol, which its documentation recommends over AMQP for them: a stream and a
+// rabbitStream is rabbitmq-stream-go-client against RabbitMQ's streams, written by their
+// own protocol, which its documentation recommends over AMQP for them: a stream and a
 // producer a partition, with the library's defaults (at most 10,000 messages of a
 // producer without a confirm), whole blocks sent by BatchSend. A stream is replicated,
 // and leaves its flushing to the kernel.
@@ -195,64 +195,9 @@ func (p *rabbitStreamProducer) Close() error {
 	return errors.Join(errs...)
 }
 
+// Reader reads over AMQP. Over the stream protocol most chunks from the server that Debian
+// has came 207 ms after the one before, with a credit of 10 and of 100 chunks alike, which
+// made 8,000 records/s of six streams; why was not found.
 func (r *rabbitStream) Reader(ctx context.Context, t *Topic) (Reader, int64, error) {
-	size, err := r.Count(ctx, t)
-	if err != nil {
-		return nil, 0, err
-	}
-	reader := &rabbitStreamReader{arrivals: newArrivals(), env: r.env, names: t.parts()}
-	return reader, size, reader.start()
-}
-
-// rabbitStreamReader has a consumer a stream.
-type rabbitStreamReader struct {
-	*arrivals
-
-	env       *stream.Environment
-	names     []string
-	consumers []*stream.Consumer
-	watching  sync.WaitGroup
-}
-
-func (r *rabbitStreamReader) start() error {
-	for _, name := range r.names {
-		c, err := r.env.NewConsumer(name, r.take, stream.NewConsumerOptions().SetOffset(stream.OffsetSpecification{}.First()))
-		if err != nil {
-			return errors.Join(fmt.Errorf("consume %s: %w", name, err), r.Close())
-		}
-		r.consumers = append(r.consumers, c)
-		ended := c.NotifyClose()
-		r.watching.Go(func() { // until the consumer is closed
-			if e := <-ended; e.Reason != stream.UnSubscribe {
-				r.fail(fmt.Errorf("%w of stream %s: %s", errEnded, name, e.Reason))
-			}
-		})
-	}
-	return nil
-}
-
-func (r *rabbitStreamReader) take(_ stream.ConsumerContext, m *streamamqp.Message) {
-	n := 0
-	for _, part := range m.Data {
-		n += len(part)
-	}
-	r.add(1, n)
-}
-
-func (r *rabbitStreamReader) Rewind(context.Context) (bool, error) {
-	if err := r.Close(); err != nil {
-		return false, err
-	}
-	r.forget()
-	return true, r.start()
-}
-
-func (r *rabbitStreamReader) Close() error {
-	var errs []error
-	for _, c := range r.consumers {
-		errs = append(errs, c.Close())
-	}
-	r.consumers = nil
-	r.watching.Wait()
-	return errors.Join(errs...)
+	return r.reader(ctx, t, true, amqp.Table{"x-stream-offset": "first"})
 }

@@ -17,7 +17,7 @@ import (
 type redisStreams struct{ c *redis.Client }
 
 const (
-	redisWorkers  = 16
+	redisWorkers  = 50 // as redis-benchmark has
 	redisPipeline = 64
 	redisRead     = 1000
 	redisField    = "v"
