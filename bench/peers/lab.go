@@ -369,7 +369,7 @@ func (l *lab) turn(ctx context.Context, c *cluster, who player, d durability, g 
 	defer func() { err = errors.Join(err, drop()) }()
 	for i := range g.rows {
 		r := &g.rows[i]
-		if !l.takes(who.p, ct, r, d) && !(g.fill && i == 0) {
+		if fills := g.fill && i == 0; !fills && !l.takes(who.p, ct, r, d) {
 			continue
 		}
 		if i > 0 { // what retention is about to take goes before it is read
