@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -155,4 +156,28 @@ func waitHealthy(ctx context.Context, a *client.Admin, wait time.Duration) (*cli
 		case <-tick.C:
 		}
 	}
+}
+
+// brokerState is a broker's state in a word or two.
+func brokerState(b *client.Broker) string {
+	state := "alive"
+	switch {
+	case b.Replaced:
+		state = "waits for a disk"
+	case b.Fenced:
+		state = "fenced"
+	}
+	if b.Decommissioning {
+		state += ", leaves"
+	}
+	return state
+}
+
+// nodeArg reads a node id.
+func nodeArg(arg string) (int32, error) {
+	n, err := strconv.ParseInt(arg, 10, 32)
+	if err != nil || n < 1 {
+		return 0, usagef("NODE is %q, want a node id of at least 1", arg)
+	}
+	return int32(n), nil
 }

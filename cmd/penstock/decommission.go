@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,35 +12,6 @@ import (
 
 	"github.com/penstock/penstock/client"
 )
-
-// plannedJSON is a line of a plan.
-type plannedJSON struct {
-	Topic     string  `json:"topic"`
-	Partition int32   `json:"partition"`
-	From      []int32 `json:"from"`
-	To        []int32 `json:"to"`
-}
-
-func planned(moves []client.PlannedMove) []plannedJSON {
-	rows := make([]plannedJSON, len(moves))
-	for i, m := range moves {
-		rows[i] = plannedJSON{m.Topic, m.Partition, m.From, m.To}
-	}
-	return rows
-}
-
-func printPlan(w io.Writer, rows []plannedJSON) error {
-	if len(rows) == 0 {
-		_, err := fmt.Fprintln(w, "nothing has to move")
-		return err
-	}
-	return table(w, func(row func(...any)) {
-		row("PARTITION", "FROM", "TO")
-		for _, r := range rows {
-			row(fmt.Sprintf("%s-%d", r.Topic, r.Partition), ids(r.From), ids(r.To))
-		}
-	})
-}
 
 func newClusterDecommission(s *shared) *cobra.Command {
 	var (
@@ -169,137 +139,4 @@ func waitMarked(ctx context.Context, a *client.Admin, d client.Decommission, emp
 			return nil, fmt.Errorf("%w; the cluster goes on with the decommission", ctx.Err())
 		}
 	}
-}
-
-func newClusterRebalance(s *shared) *cobra.Command {
-	var (
-		move   moveFlags
-		topics []string
-		dryRun bool
-	)
-	cmd := &cobra.Command{
-		Use: "rebalance", Short: "Even out what the brokers have, after one was added", Args: exactArgs(),
-		Long: "Even replicas and preferred leaderships out over all brokers that are alive and\n" +
-			"stay, with few moves: a replica moves only from a broker that has more than its\n" +
-			"share, and no partition is on fewer racks than before. What is moving already is\n" +
-			"left alone. Leaderships follow by themselves, or by `penstock topic elect`.",
-		Example: "  penstock cluster rebalance --dry-run\n" +
-			"  penstock cluster rebalance --throttle 50MiB --wait\n" +
-			"  penstock cluster rebalance --topic orders",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			throttle, err := move.rate()
-			if err != nil {
-				return err
-			}
-			return s.withAdmin(func(a *client.Admin) error {
-				moves, err := a.Rebalance(cmd.Context(), client.Rebalance{Topics: topics, Throttle: throttle, DryRun: dryRun})
-				if err != nil {
-					return err
-				}
-				if move.wait && !dryRun && len(moves) > 0 {
-					to := make(map[client.TopicPartition][]int32, len(moves))
-					for _, m := range moves {
-						to[m.TopicPartition] = m.To
-					}
-					if err := waitMoved(cmd.Context(), a, to); err != nil {
-						return err
-					}
-				}
-				rows := planned(moves)
-				return s.show(cmd.OutOrStdout(), rows, func(w io.Writer) error { return printPlan(w, rows) })
-			})
-		},
-	}
-	cmd.Flags().StringArrayVar(&topics, "topic", nil, "only this topic; may be repeated")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show the plan, change nothing")
-	move.add(cmd)
-	return cmd
-}
-
-// electedJSON is a line of the output of `topic elect`.
-type electedJSON struct {
-	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
-	Leader    int32  `json:"leader"`
-}
-
-// electPreferred asks for the preferred leaders of a partition, a topic or all
-// topics. That one leads already is an error only where that one was named.
-func (s *shared) electPreferred(cmd *cobra.Command, a *client.Admin, args []string, partition int32) error {
-	parts, preferred, err := electable(cmd.Context(), a, args, partition)
-	if err != nil {
-		return err
-	}
-	rows := []electedJSON{}
-	var failed []error
-	for part := range slices.Chunk(parts, 1000) {
-		results, err := a.ElectPreferredLeaders(cmd.Context(), part...)
-		if err != nil {
-			return err
-		}
-		for _, r := range results {
-			e, typed := errors.AsType[*client.Error](r.Err)
-			switch {
-			case r.Err == nil:
-				rows = append(rows, electedJSON{r.Topic, r.Partition, preferred[r.TopicPartition]})
-			case typed && e.Code == client.CodeElectionNotNeeded && partition < 0:
-			default:
-				failed = append(failed, r.Err)
-			}
-		}
-	}
-	err = s.show(cmd.OutOrStdout(), rows, func(w io.Writer) error {
-		for _, r := range rows {
-			fmt.Fprintf(w, "%s-%d: broker %d leads\n", r.Topic, r.Partition, r.Leader)
-		}
-		if len(rows) == 0 && len(failed) == 0 {
-			fmt.Fprintln(w, "the preferred leaders lead already")
-		}
-		return nil
-	})
-	return errors.Join(errors.Join(failed...), err)
-}
-
-// electable lists the partitions whose preferred leader does not lead.
-func electable(ctx context.Context, a *client.Admin, args []string, partition int32) ([]client.TopicPartition, map[client.TopicPartition]int32, error) {
-	topics, err := a.ListTopics(ctx, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	var parts []client.TopicPartition
-	preferred := make(map[client.TopicPartition]int32)
-	for _, t := range topics {
-		if len(args) > 0 && t.Name != args[0] {
-			continue
-		}
-		for _, p := range t.Partitions {
-			tp := client.TopicPartition{Topic: t.Name, Partition: p.Partition}
-			if preferred[tp] = p.Replicas[0]; partition < 0 && p.Leader != p.Replicas[0] {
-				parts = append(parts, tp)
-			}
-		}
-	}
-	if partition >= 0 {
-		return []client.TopicPartition{{Topic: args[0], Partition: partition}}, preferred, nil
-	}
-	if len(args) > 0 && !slices.ContainsFunc(topics, func(t client.Topic) bool { return t.Name == args[0] }) {
-		_, err := a.DescribeTopic(ctx, args[0]) // says so
-		return nil, nil, err
-	}
-	return parts, preferred, nil
-}
-
-// brokerState is a broker's state in a word or two.
-func brokerState(b *client.Broker) string {
-	state := "alive"
-	switch {
-	case b.Replaced:
-		state = "waits for a disk"
-	case b.Fenced:
-		state = "fenced"
-	}
-	if b.Decommissioning {
-		state += ", leaves"
-	}
-	return state
 }

@@ -48,13 +48,6 @@ func newGroupList(s *shared) *cobra.Command {
 	}
 }
 
-func known(n int64) string {
-	if n < 0 {
-		return "-"
-	}
-	return strconv.FormatInt(n, 10)
-}
-
 // parseOffset reads earliest, latest, @TIME or an offset.
 func parseOffset(flag, s string) (client.Offset, error) {
 	switch {

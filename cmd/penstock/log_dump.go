@@ -1,15 +1,52 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 
+	"github.com/spf13/cobra"
+
 	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
+
+func newLogDump(s *shared) *cobra.Command {
+	o := dumpOptions{}
+	var partition int32
+	cmd := &cobra.Command{
+		Use: "dump PATH", Short: "Print segments, batches, indexes, epochs, producers and the checkpoint", Args: exactArgs("PATH"),
+		Long: "Print what is in the files, right or wrong. -o json prints one object a line; its\n" +
+			"field \"type\" says what it is. Bytes that are not UTF-8 are printed as base64.\n" +
+			"Times are UTC; in JSON they are milliseconds, as in the files.",
+		Example: "  penstock log dump /var/lib/penstock/orders-0\n" +
+			"  penstock log dump /var/lib/penstock/orders-0 --records --from 1200 --to 1300\n" +
+			"  penstock log dump /var/lib/penstock -o json --partition 3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.from < 0 || o.to < -1 || o.to >= 0 && o.to < o.from {
+				return usagef("--from is %d and --to is %d, want offsets from 0 that do not fall", o.from, o.to)
+			}
+			in, err := inspect(args[0], partition, nil)
+			if err != nil {
+				return err
+			}
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+			o.asJSON = s.output == "json"
+			d := &dump{in: in, w: w, opts: o, left: o.count}
+			return errors.Join(d.run(cmd.Context()), w.Flush())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.records, "records", false, "print the records of the batches too")
+	f.Int64Var(&o.from, "from", 0, "first offset")
+	f.Int64Var(&o.to, "to", -1, "offset to stop before; -1: the end")
+	f.Int64VarP(&o.count, "count", "n", 0, "stop after so many batches, or records with --records; 0: do not stop")
+	f.Int32Var(&partition, "partition", -1, "the partitions of this number alone; -1: all")
+	return cmd
+}
 
 type dumpOptions struct {
 	records  bool

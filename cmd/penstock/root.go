@@ -2,8 +2,11 @@ package main
 
 import (
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/penstock/penstock/client"
 )
 
 // shared are the flags that every command which talks to a cluster has.
@@ -92,3 +95,24 @@ func group(use, short, long string, sub ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(sub...)
 	return cmd
 }
+
+// connect makes a client for the brokers of -b.
+func (s *shared) connect(opts ...client.Opt) (*client.Client, error) {
+	return client.New(s.brokers, append([]client.Opt{client.WithClientID("penstock-cli")}, opts...)...)
+}
+
+// withAdmin runs f with the administrative calls of a client of its own.
+func (s *shared) withAdmin(f func(*client.Admin) error) error {
+	c, err := s.connect()
+	if err != nil {
+		return err
+	}
+	err = f(c.Admin())
+	if cerr := c.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// stopTimeout bounds the last flush and commit of a command that was interrupted.
+const stopTimeout = 10 * time.Second

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -18,49 +16,6 @@ func newTopic(s *shared) *cobra.Command {
 	return s.prints(s.connects(group("topic", "Create, list, describe, alter, trim, reassign and delete topics, elect leaders", "",
 		newTopicCreate(s), newTopicList(s), newTopicDescribe(s), newTopicAlter(s), newTopicTrim(s), newTopicReassign(s), newTopicDelete(s),
 		newTopicElect(s), newTopicMend(s))))
-}
-
-// connect makes a client for the brokers of -b.
-func (s *shared) connect(opts ...client.Opt) (*client.Client, error) {
-	return client.New(s.brokers, append([]client.Opt{client.WithClientID("penstock-cli")}, opts...)...)
-}
-
-// withAdmin runs f with the administrative calls of a client of its own.
-func (s *shared) withAdmin(f func(*client.Admin) error) error {
-	c, err := s.connect()
-	if err != nil {
-		return err
-	}
-	err = f(c.Admin())
-	if cerr := c.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
-// show prints v as JSON, or what asText writes.
-func (s *shared) show(w io.Writer, v any, asText func(io.Writer) error) error {
-	if s.output == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
-	}
-	return asText(w)
-}
-
-// table writes aligned columns.
-func table(w io.Writer, rows func(row func(cells ...any))) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	rows(func(cells ...any) {
-		for i, c := range cells {
-			if i > 0 {
-				fmt.Fprint(tw, "\t")
-			}
-			fmt.Fprint(tw, c)
-		}
-		fmt.Fprintln(tw)
-	})
-	return tw.Flush()
 }
 
 // parseConfigs reads name=value pairs.
@@ -237,39 +192,6 @@ func printTopic(w io.Writer, t *client.Topic) error {
 			row(c.Name, c.Value, set, c.Documentation)
 		}
 	})
-}
-
-// replicas shows what a reassignment adds and removes: 1,2,3 +4 -1.
-func replicas(p client.PartitionState) string {
-	var there []int32
-	for _, id := range p.Replicas {
-		if !slices.Contains(p.Adding, id) {
-			there = append(there, id)
-		}
-	}
-	var out strings.Builder
-	out.WriteString(ids(there))
-	for _, id := range p.Adding {
-		fmt.Fprintf(&out, " +%d", id)
-	}
-	for _, id := range p.Removing {
-		fmt.Fprintf(&out, " -%d", id)
-	}
-	return out.String()
-}
-
-func nodeName(id int32) string {
-	if id < 0 {
-		return "none"
-	}
-	return fmt.Sprint(id)
-}
-
-func ids(list []int32) string {
-	if len(list) == 0 {
-		return "-"
-	}
-	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
 }
 
 func newTopicAlter(s *shared) *cobra.Command {
