@@ -47,20 +47,8 @@ type consumeRun struct {
 }
 
 func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
-	var err error
-	if r.start, err = r.t.ends(ctx, client.Earliest()); err != nil {
+	if err := r.bounds(ctx); err != nil {
 		return nil, err
-	}
-	if r.end, err = r.t.ends(ctx, client.Latest()); err != nil {
-		return nil, err
-	}
-	if r.o.Newest > 0 {
-		for tp, end := range r.end {
-			r.start[tp] = max(r.start[tp], end-r.o.Newest/int64(r.o.RecordSize*len(r.end)))
-		}
-	}
-	if sum(r.end) == sum(r.start) {
-		return nil, fmt.Errorf("%w: topic %q is empty; run bench produce first", ErrOptions, r.o.Topic)
 	}
 	readers, err := r.readers()
 	if err != nil {
@@ -76,11 +64,7 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 			return nil, err
 		}
 	}
-	cpu, err := r.o.cpuNow(ctx)
-	if err != nil {
-		return nil, err
-	}
-	read, err := r.o.diskReads()
+	before, err := r.spent(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -93,34 +77,67 @@ func (r *consumeRun) measure(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	elapsed := time.Since(began)
-	cpuAfter, err := r.o.cpuNow(ctx)
+	after, err := r.spent(ctx)
 	if err != nil {
 		return nil, err
 	}
-	readAfter, err := r.o.diskReads()
-	if err != nil {
-		return nil, err
+	return r.report(len(readers), elapsed, before, after), nil
+}
+
+// bounds looks up what there is to read.
+func (r *consumeRun) bounds(ctx context.Context) (err error) {
+	if r.start, err = r.t.ends(ctx, client.Earliest()); err != nil {
+		return err
 	}
+	if r.end, err = r.t.ends(ctx, client.Latest()); err != nil {
+		return err
+	}
+	if r.o.Newest > 0 {
+		for tp, end := range r.end {
+			r.start[tp] = max(r.start[tp], end-r.o.Newest/int64(r.o.RecordSize*len(r.end)))
+		}
+	}
+	if sum(r.end) == sum(r.start) {
+		return fmt.Errorf("%w: topic %q is empty; run bench produce first", ErrOptions, r.o.Topic)
+	}
+	return nil
+}
+
+// spending is what processes took up to a moment.
+type spending struct {
+	cpu   usage
+	disks int64 // bytes that the named brokers read from theirs
+}
+
+func (r *consumeRun) spent(ctx context.Context) (s spending, err error) {
+	if s.cpu, err = r.o.cpuNow(ctx); err != nil {
+		return s, err
+	}
+	s.disks, err = r.o.diskReads()
+	return s, err
+}
+
+func (r *consumeRun) report(readers int, elapsed time.Duration, before, after spending) *Report {
 	report := r.t.report(r.o, "consume")
-	report.Producers, report.BatchBytes = len(readers), 0 // the producers' affair
+	report.Producers, report.BatchBytes = readers, 0 // the producers' affair
 	if r.o.Readers > 0 {
 		report.Producers, report.Readers = 0, r.o.Readers
 	}
 	report.Newest = r.o.Newest
 	if len(r.o.BrokerPids) > 0 {
-		report.BrokerDiskReads = new(readAfter - read)
+		report.BrokerDiskReads = new(after.disks - before.disks)
 	}
 	report.Payload = "what the topic holds"
 	report.rates(r.records.Load(), r.bytes.Load(), elapsed)
 	if report.Records > 0 {
 		report.RecordSize = int(report.Bytes / report.Records)
 	}
-	report.CPUSecondsPerGB = r.o.perGB(cpu, cpuAfter, report.Bytes)
+	report.CPUSecondsPerGB = r.o.perGB(before.cpu, after.cpu, report.Bytes)
 	report.DiskBytes = diskBytes(r.o.DataDir)
 	if n := r.polls.Load(); n > 0 {
 		report.MeanBatchBytes = float64(r.wire.Load()) / float64(n)
 	}
-	return report, nil
+	return report
 }
 
 // readers makes the consumers: each with all partitions, or these dealt out by turns.
