@@ -8,15 +8,14 @@ VERSION    ?= $(shell git describe --tags --always 2>/dev/null || echo dev)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.gitRev=$(GIT_REV)
 FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
-# The last revision before feature levels.
-# Of feature levels 1 and 3.
+# What `make upgrade-e2e` upgrades from: revisions of feature levels 1 and 3.
 UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
 UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
 .PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers peers-quoted bench-quoted bench-report catchup bench-log image sim sim-ci sim-long group-sim mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
 
 help: ## What can be made
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
 build: ## The static binary bin/penstock
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/penstock ./cmd/penstock
