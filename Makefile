@@ -10,7 +10,7 @@ FUZZTIME   ?= 30s
 IMAGE      ?= penstock:dev
 # What `make upgrade-e2e` upgrades from: revisions of feature levels 1 and 3.
 UPGRADE_FROM ?= 81232d4c0e72 891291fbe86d
-UNIT       := $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
+UNIT        = $(shell go list ./... 2>/dev/null | grep -v /internal/e2e)
 
 .PHONY: help build upgrade-e2e metadata-100k demo test test-unit test-e2e race lint fmt fuzz fuzz-corpora proto proto-release bench bench-compare modules peers peers-quoted bench-quoted bench-report catchup bench-log image sim sim-ci sim-long group-sim mutants clean log-crash-long recovery-10g chaos chaos-short storm group-bench failover kafka-clients kafka-figures wire-clients
 
