@@ -105,6 +105,29 @@ func TestADamagedLastHolderStays(t *testing.T) {
 	}}, l.b.DamagedReplicas(t.Context()))
 }
 
+// Nor does it give anything up because its session ended for a moment: it has no leader, and
+// is elected again.
+func TestADamagedLastHolderLeadsAgain(t *testing.T) {
+	l, _ := lastHolder(t)
+	r := &reconciler{b: l.b, proposing: t.Context()}
+	require.True(t, l.hurt.Load())
+	for epoch := int32(5); epoch < 9; epoch++ {
+		im := ledByOne(t, 1)
+		p := im.Topic("t").Partitions[0]
+		p.LeaderEpoch, p.PartitionEpoch = epoch, epoch
+		leads := epoch%2 == 0
+		if !leads {
+			p.Leader = metadata.NoNode
+		}
+		l.b.cfg.Images = fixedImage{im}
+		require.False(t, r.retire(im), "epoch %d: it gives up its place", epoch)
+		r.assign(im.Topic("t"), im)
+		require.Equal(t, leads, l.role() == partition.RoleLeader, "epoch %d: it is %s", epoch, l.role())
+		require.Equal(t, partition.DamageCorrupt, l.state.Damage(), "epoch %d: it would not hand over to whoever comes in sync", epoch)
+	}
+	require.Equal(t, record.Offset(30), l.watermark())
+}
+
 // Nothing is given up where it gains nothing, or where somebody may come who holds more.
 func TestWhatMayNotBeGivenUp(t *testing.T) {
 	l, im := lastHolder(t)

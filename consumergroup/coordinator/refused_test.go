@@ -38,6 +38,11 @@ func once() func() bool {
 	return func() bool { n++; return n == 1 }
 }
 
+func (b *bed) appends() (n int) {
+	b.log.set(func() { n = b.log.appends })
+	return n
+}
+
 func (b *bed) wantLoads(want int) {
 	b.t.Helper()
 	n := 0
@@ -207,7 +212,7 @@ func TestAGroupGoesBackToWhatTheLogHas(t *testing.T) {
 			t.Fatalf("%+v %v, before %+v", after, err, before)
 		}
 		// Meanwhile nothing is decided: who asks hears why, at once, and the log is not asked.
-		appends := b.log.appends
+		appends := b.appends()
 		again := m.resume(b.c)
 		<-again.done
 		for what, err := range map[string]error{
@@ -221,8 +226,8 @@ func TestAGroupGoesBackToWhatTheLogHas(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		if b.log.appends != appends {
-			t.Fatalf("%d appends of a group that is to wait", b.log.appends-appends)
+		if n := b.appends() - appends; n != 0 {
+			t.Fatalf("%d appends of a group that is to wait", n)
 		}
 		if got := fetchA(t, b.c, "g", 2); got != 7 {
 			t.Fatalf("offset %d", got)
@@ -267,10 +272,10 @@ func TestAGroupThatIsRefusedTriesAgain(t *testing.T) {
 		b.c.TopicsChanged()
 		<-m.done
 		wantCode(t, m.err, api.CodeCoordinatorNotAvailable)
-		appends := b.log.appends
+		appends := b.appends()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := b.log.appends - appends; n < 100 || n > 2*int(time.Hour/reloadLatest) {
+		if n := b.appends() - appends; n < 100 || n > 2*int(time.Hour/reloadLatest) {
 			t.Fatalf("%d tries in an hour", n)
 		}
 		b.takes()

@@ -65,6 +65,10 @@ func assignmentMutants() []mutant {
 		restore   = "consumergroup/restore.go"
 	)
 	return []mutant{
+		stated("TestARefusalIsOfOneGroup", one("a refused join loads all groups of the partition anew", "consumergroup/coordinator/shard.go",
+			"err != nil && !definite(err) {", "err != nil && (MUTANT && b.groups || !definite(err)) {")),
+		stated("TestADeletionThatIsRefused", one("what rests on a refused decision is appended", "consumergroup/coordinator/refused.go",
+			"	if len(back) > 0 {", "	if len(back) > 0 && !MUTANT {")),
 		one("what a member is given is not persisted", reconcile,
 			"	if changed {\n", "	if changed && !MUTANT {\n"),
 		one("what a member is to give up is not persisted", restore,
