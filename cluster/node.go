@@ -321,39 +321,13 @@ func (n *Node) recordClusterID(ctx context.Context) {
 	}
 }
 
-// RaftStats are figures for metrics.
-type RaftStats struct {
-	Term, LastIndex, CommitIndex, AppliedIndex uint64
-	State                                      string // follower, candidate, leader, shutdown
-	LogFileBytes                               int64  // size of the Raft log's file, which never shrinks
-	LastContact                                time.Duration
-}
-
-// RaftStats returns the present figures. LastContact is 0 on the leader.
-func (n *Node) RaftStats() RaftStats {
-	s := RaftStats{
-		Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), CommitIndex: n.raft.CommitIndex(),
-		AppliedIndex: n.raft.AppliedIndex(), State: n.raft.State().String(), LogFileBytes: n.store.size(),
-	}
-	if contact := n.raft.LastContact(); !contact.IsZero() && n.raft.State() != raft.Leader {
-		s.LastContact = time.Since(contact)
-	}
-	return s
-}
-
 // PossibleLoss counts the elections that this node, as the controller, decided
 // and that may have lost acknowledged records: from the last in-sync set, or by an
 // operator's order.
 func (n *Node) PossibleLoss() uint64 { return n.possibleLoss.Load() }
 
 // LogFileBytes is the size of the file that holds the metadata log; 0: it cannot be told.
-func (n *Node) LogFileBytes() int64 {
-	info, err := os.Stat(n.store.path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
+func (n *Node) LogFileBytes() int64 { return n.store.size() }
 
 // Rest is for a whole cluster that stops: told to all nodes before the first one
 // closes, it keeps those that close last from fencing those that closed first,

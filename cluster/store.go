@@ -206,7 +206,7 @@ func (s *latchedStore) busy() time.Duration {
 	return time.Since(s.began) - time.Duration(since)
 }
 
-// size of the file in bytes; it never shrinks.
+// size of the file in bytes, which never shrinks; 0: it cannot be told.
 func (s *latchedStore) size() int64 {
 	info, err := os.Stat(s.path)
 	if err != nil {

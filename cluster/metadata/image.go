@@ -230,9 +230,6 @@ func (im *Image) Index() uint64 { return im.index }
 // ClusterID is empty until the first command.
 func (im *Image) ClusterID() string { return im.clusterID }
 
-// NextProducerID is the first producer id not yet given out.
-func (im *Image) NextProducerID() int64 { return im.nextProducerID }
-
 // Broker returns the broker with a node id, nil when it never registered.
 func (im *Image) Broker(node int32) *Broker {
 	b, _ := im.brokers.get(node)

@@ -131,7 +131,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Migration == "" {
 		c.Migration = MigrateBoth
 	}
-	if _, ok := ParseMigration(string(c.Migration)); !ok {
+	if !c.Migration.known() {
 		return c, fmt.Errorf("coordinator: Migration %q is none of bidirectional, upgrade, downgrade, disabled", c.Migration)
 	}
 	if c.MaxMetadataBytes > math.MaxInt16 {

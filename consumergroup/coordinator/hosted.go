@@ -27,14 +27,8 @@ const (
 func (m Migration) up() bool   { return m == MigrateBoth || m == MigrateUp }
 func (m Migration) down() bool { return m == MigrateBoth || m == MigrateDown }
 
-// ParseMigration reads a policy.
-func ParseMigration(text string) (Migration, bool) {
-	switch m := Migration(text); m {
-	case MigrateBoth, MigrateUp, MigrateDown, MigrateNot:
-		return m, true
-	}
-	return "", false
-}
+// known says that it is one of the policies.
+func (m Migration) known() bool { return m.up() || m.down() || m == MigrateNot }
 
 // host takes a classic group with members over: a member of the consumer protocol joins it.
 func (s *shard) host(now time.Time, g *group, join *api.JoinGroup) error {
