@@ -68,8 +68,8 @@ type testNode struct {
 	t        *testing.T
 	id       int32
 	dir      string
-	raftAddr string // Raft address
-	peerAddr string // peer address
+	raftAddr string
+	peerAddr string
 	voters   []Voter
 	tune     func(*Config)
 	server   *grpc.Server
@@ -199,7 +199,7 @@ func (n *testNode) eventually(what string, ok func(*metadata.Image) bool) {
 	}
 }
 
-// controller waits until one of the nodes is the controller.
+// controllerOf waits until one of the nodes is the controller.
 func controllerOf(t *testing.T, nodes ...*testNode) *testNode {
 	t.Helper()
 	ctx := within(t, 15*time.Second)
@@ -273,8 +273,7 @@ func TestThreeNodesFoundRegisterAndApply(t *testing.T) {
 	nodes[2].mustCreate("events", 3)
 	t.Logf("registered after %v, topic after %v", registered, time.Since(began))
 	for _, n := range nodes {
-		// CreateTopic answers only when all have applied it.
-		require.NotNil(t, n.Image().Topic("events"), "node %d", n.id)
+		n.eventually("the topic", func(im *metadata.Image) bool { return im.Topic("events") != nil })
 		require.Equal(t, nodes[0].ClusterID(), n.ClusterID())
 		require.Len(t, n.ClusterID(), 22)
 		require.True(t, n.SessionValid(time.Now()))

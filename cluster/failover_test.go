@@ -74,6 +74,9 @@ func TestFourthNodeJoinsWithoutAVote(t *testing.T) {
 
 func TestAnotherControllerTakesOver(t *testing.T) {
 	nodes := newNodes(t, 3, 3)
+	for _, n := range nodes {
+		n.tune = func(c *Config) { c.SessionTimeout = time.Minute } // refused dials fence long before
+	}
 	startAll(nodes...)
 	old := controllerOf(t, nodes...)
 	rest := without(nodes, old)
@@ -88,7 +91,6 @@ func TestAnotherControllerTakesOver(t *testing.T) {
 	next := controllerOf(t, rest...)
 	next.eventually("the old one is fenced", fenced(old.id))
 	t.Logf("fenced after %v", time.Since(began))
-	require.Less(t, time.Since(began), 3*time.Second, "refused dials fence before the session would end")
 	id, ok := rest[1].Controller()
 	require.True(t, ok)
 	require.Equal(t, next.id, id)
@@ -139,26 +141,23 @@ func TestResetAloneDoesNotFence(t *testing.T) {
 // One that accepts connections (it starts, it is stopped by a debugger) has its
 // whole session.
 func TestSuspects(t *testing.T) {
-	nodes := newNodes(t, 1, 1)
-	const session = 2 * time.Second
-	nodes[0].tune = func(c *Config) { c.SessionTimeout = session }
-	startAll(nodes...)
-	boss := nodes[0]
-	fencedAfter := func(id int32, address string) time.Duration {
+	fencedAfter := func(session time.Duration, address string) time.Duration {
+		boss := newNodes(t, 1, 1)[0]
+		boss.tune = func(c *Config) { c.SessionTimeout = session }
+		startAll(boss)
 		began := time.Now()
 		_, err := boss.Propose(t.Context(), &pb.ProposeRequest{Kind: &pb.ProposeRequest_Register{Register: &metav1.RegisterBroker{
-			NodeId: id, StorageId: newCommandID(), PeerAddress: address, FeatureLevel: metadata.Version,
+			NodeId: 8, StorageId: newCommandID(), PeerAddress: address, FeatureLevel: metadata.Version,
 		}}})
 		require.NoError(t, err)
-		boss.eventually("fenced", fenced(id))
+		boss.eventually("fenced", fenced(8))
 		return time.Since(began)
 	}
 	alive := listen(t, "127.0.0.1:0")
 	defer alive.Close()
-	require.GreaterOrEqual(t, fencedAfter(8, alive.Addr().String()), session)
-	dead := fencedAfter(9, freeAddress(t))
-	require.GreaterOrEqual(t, dead, 100*time.Millisecond)
-	require.Less(t, dead, session, "early")
+	const session = 2 * time.Second
+	require.GreaterOrEqual(t, fencedAfter(session, alive.Addr().String()), session)
+	require.GreaterOrEqual(t, fencedAfter(time.Minute, freeAddress(t)), 100*time.Millisecond)
 }
 
 // A cut in either direction is silence: what the controller sends is not echoed
@@ -186,10 +185,8 @@ func TestSilenceFencesEitherWay(t *testing.T) {
 			startAll(nodes...)
 			boss := controllerOf(t, nodes...)
 			victim := without(nodes, boss)[0]
-			began := time.Now()
 			c.cut(cutters[victim.id])
 			boss.eventually("fenced", fenced(victim.id))
-			require.Less(t, time.Since(began), 3*time.Second)
 			require.False(t, victim.SessionValid(time.Now()), "the broker stops before another may begin")
 			cutters[victim.id].heal()
 			boss.eventually("unfenced", func(im *metadata.Image) bool { return !im.Broker(victim.id).Fenced })
@@ -208,14 +205,15 @@ func TestShutdownHandsOver(t *testing.T) {
 	for _, p := range boss.Image().Topic("t").Partitions {
 		require.NotEqual(t, boss.id, p.Leader)
 	}
-	began := time.Now()
+	rest := without(nodes, boss)
+	for _, n := range rest { // from now on nobody stands for election by himself
+		slow := n.raft.ReloadableConfig()
+		slow.HeartbeatTimeout, slow.ElectionTimeout = time.Minute, time.Minute
+		require.NoError(t, n.raft.ReloadConfig(slow))
+	}
 	boss.server.Stop()
 	require.NoError(t, boss.Close())
-	next := controllerOf(t, without(nodes, boss)...)
-	took := time.Since(began)
-	t.Logf("next controller after %v", took)
-	require.Less(t, took, 450*time.Millisecond, "handed over, not timed out")
-	next.mustCreate("u", 2)
+	controllerOf(t, rest...).mustCreate("u", 2)
 }
 
 func TestSnapshotAndInstall(t *testing.T) {
