@@ -73,18 +73,17 @@ func TestBootstrapFromTheOneThatAnswers(t *testing.T) {
 	c := newFakeCluster(t, 3)
 	c.create("t", 3)
 	c.brokers[0].freeze()
-	cl, err := New([]string{"127.0.0.1:1", c.brokers[0].address, c.brokers[2].address})
+	cl, err := New([]string{"127.0.0.1:1", c.brokers[0].address, c.brokers[2].address}, WithRequestTimeout(time.Minute))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, cl.Close()) }()
-	began := time.Now()
-	parts, err := cl.Admin().Partitions(t.Context(), "t")
+	ctx := deadline(t) // long before that: a broker that hangs is not waited for
+	parts, err := cl.Admin().Partitions(ctx, "t")
 	require.NoError(t, err)
 	require.Len(t, parts, 3)
 	for range 6 {
-		_, err = cl.Admin().Cluster(t.Context())
+		_, err = cl.Admin().Cluster(ctx)
 		require.NoError(t, err)
 	}
-	require.Less(t, time.Since(began), 5*time.Second, "a broker that hangs is not waited for")
 }
 
 func TestListOffsets(t *testing.T) {

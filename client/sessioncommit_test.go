@@ -106,9 +106,9 @@ func TestLossWakesCommits(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var waits, loses sync.WaitGroup
 		waits.Go(func() {
-			line, err := m.attached(ctx)
-			require.NoError(t, err)
-			require.Nil(t, line)
+			if line, err := m.attached(ctx); err != nil || line != nil {
+				t.Errorf("attached to %v, %v", line, err)
+			}
 		})
 		synctest.Wait()
 		loses.Go(func() { m.loseAll(ctx) })
