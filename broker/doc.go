@@ -3,6 +3,20 @@
 // does is decided by package partition, how bytes reach followers by package
 // replica, where they lie by package log, who leads by package cluster.
 //
+// # What is where
+//
+//	broker.go, config.go, register.go     start and stop; what it is told; recovery and registration
+//	produce.go, producerids.go, admission.go    producers, and the door at which they wait for memory
+//	fetch.go, readers.go, offsets.go, judge.go  consumers; what is said only when the metadata confirms it
+//	topics.go, settings.go, operate.go, reassign.go, deleterecords.go    administration
+//	describe.go, awaitleaders.go, applied.go    what Kafka clients ask besides; waiting for the metadata
+//	groups.go, groupcalls.go, groupmetrics.go, progress.go    groups: coordinators, calls, lag
+//	local.go, local_leader.go, local_follower.go    the shell of one replica, as leader, as follower
+//	table.go, reconcile.go, departed.go   all replicas, which there should be, and those that were moved away
+//	proposer.go, tick.go, clean.go, scrub.go    what goes on in the background
+//	retire.go, giveup.go                  logs that failed; damage in the last holder
+//	errors.go, metrics.go                 outcomes as api errors; figures
+//
 // # A record's way
 //
 //	produce.go   validate, append to the leader's log, register the waiter

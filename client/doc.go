@@ -68,6 +68,18 @@
 // may it have worked already. Faults of options come all at once, as a
 // *[ConfigError]; a *[BootstrapError] names every broker that did not answer and why.
 //
+// # What is where
+//
+//	client.go, options.go, metadata.go, errors.go, hooks.go    connections, and what all parts share
+//	producer.go, producer_options.go, partitioner.go    Produce; which partition
+//	partition.go, batch.go, identity.go, sink.go    the batches of a partition, their ids, their way to a broker
+//	consumer.go, consumer_options.go, polled.go, record.go    Poll and Records
+//	subscription.go, resolver.go, source.go    one partition; where it begins; fetching it
+//	doubt.go                              an offset that may be gone
+//	member.go, commit.go, sessioncommit.go, coordinator.go    groups
+//	admin.go, admin_*.go, list_offsets.go, delete_records.go, reassign.go, damaged.go    administration
+//	waitlist.go                           waiting for one of many
+//
 // # Goroutines
 //
 // A client owns one that refreshes metadata; a producer one for deadlines, one for

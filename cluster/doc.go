@@ -6,13 +6,18 @@
 // # What is where
 //
 //	config.go               Config
+//	errors.go               errors, and how they cross gRPC
 //	node.go                 Node: start, stop, failure, image
 //	identity.go             who this directory is: node id, storage id, cluster id
 //	hello.go                the frames that open a connection to the Raft listener
-//	stream_layer.go         that listener, and the transport on top
+//	stream_layer.go         that listener
+//	transport.go            Raft's messages over it, without three traps of the library
 //	handshake.go            who is let in
 //	bootstrap.go            founding the quorum, joining it
-//	store.go                the Raft log that fails once
+//	moved.go                a voter that comes back under another address
+//	quorum.go               who votes, as Raft knows it
+//	store.go, checksum.go   the Raft log that fails once, and checks what it reads
+//	raft_logger.go          what Raft has to say, in our log
 //	fsm.go                  the shell over metadata.Apply
 //	leader.go               where the controller is
 //	peers.go                connections to other brokers
@@ -21,6 +26,9 @@
 //	readbarrier.go          knowing all that was committed before one asked
 //	term.go                 a term as controller: barrier, decisions
 //	term_propose.go         answering proposals: placing topics, Join
+//	term_place.go           decommission, rebalance, preferred leaders
+//	term_operate.go         operators' orders: replace, remove, unclean election, partitions
+//	term_quorum.go          changing who votes
 //	term_heartbeat.go       the controller's side of sessions; dialling suspects
 //
 // # The way of a change
@@ -65,12 +73,14 @@
 //	task                    started by      ends with
 //	leaderWatch.run         Start           Close
 //	Node.watchStore         Start           Close, or the store's failure
+//	Node.watchOutdated      Start           Close, or a command of a newer build
 //	Node.recordClusterID    Start           the id on disk, or Close
 //	Node.formOrFail         Start           a leader is heard, or Close
 //	Node.controllerLoop     Start           Close; waits for its term
 //	term: prepare, decide   beginTerm       the end of the term
 //	term.probeLoop          the term        the end of the term
 //	term.spreadLoop         the term        the end of the term
+//	term.quorumLoop         the term        the end of the term
 //	session.run             Register        Close; waits for its receiver
 //	readBarrier.run         ReadBarrier     nobody waits any more, or Close
 //	streamLayer.acceptLoop  Start           streamLayer.Close

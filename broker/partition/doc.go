@@ -65,10 +65,13 @@
 // A leader that hears of a newer leader epoch stops acknowledging at once, but
 // never adopts the epoch from the wire: only an Assignment does that.
 //
-// # Files
+// # What is where
 //
-// event.go and effect.go are the language; assign.go changes roles; leader.go
-// has sessions and acks; watermark.go and isr.go the two decisions; lag.go what
-// "fell behind" means; waiters.go pending produce requests; follower.go the
-// other side.
+//	event.go, effect.go, types.go    the language: what goes in, what comes out
+//	replica.go, view.go              Replica and Step; what the shell may look at
+//	assign.go                        changes of role
+//	leader.go, follower.go           sessions, pushes and acks, from either side
+//	watermark.go, isr.go, lag.go     the decisions: what is committed, who is in sync, who fell behind
+//	waiters.go                       produce requests that wait
+//	trim.go                          deleting the oldest records
 package partition
