@@ -49,14 +49,15 @@ func (b *Broker) CommitOffsets(ctx context.Context, req *api.CommitOffsets) ([]a
 	return stored(b, results, err)
 }
 
-// FetchOffsets returns the committed offsets of a group. That nothing is committed it
-// says only when the metadata, as it was after the question came, names this broker as
-// the coordinator: a consumer that is told so begins at one end of the partition.
+// FetchOffsets returns the committed offsets of a group. It does only when the metadata,
+// as it was after the question came, names this broker as the coordinator: another may have
+// taken over while this one has its session, and a consumer that is told an older offset, or
+// none, reads again what was read, and takes the newer one back when it commits.
 func (b *Broker) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
 	epoch := b.coordinator.Epoch(req.Group)
 	results, err := b.coordinator.FetchOffsets(ctx, req)
-	if results, err = remembered(b, results, err); err != nil || !lacks(results) {
-		return results, err
+	if results, err = remembered(b, results, err); err != nil {
+		return nil, err
 	}
 	asked := b.askMetadata(ctx, 0)
 	switch {
@@ -64,21 +65,11 @@ func (b *Broker) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api
 		return nil, ctx.Err()
 	case !asked:
 		return nil, api.Errorf(api.CodeNotCoordinator,
-			"nothing is committed here, but the broker may have been replaced as the coordinator: the controller has not confirmed it since the request came")
+			"the broker may have been replaced as the coordinator: the controller has not confirmed it since the request came")
 	case !b.coordinates(req.Group, epoch):
 		return nil, api.Errorf(api.CodeNotCoordinator, "group %q has another coordinator by now", req.Group)
 	}
 	return results, nil
-}
-
-// lacks reports whether an answer says that something is not committed.
-func lacks(results []api.CommittedOffset) bool {
-	for i := range results {
-		if results[i].Offset < 0 {
-			return true
-		}
-	}
-	return len(results) == 0
 }
 
 // coordinates reports whether the image says that this broker coordinates a group, as the

@@ -13,6 +13,8 @@ type mutant struct {
 	inLog bool
 	// inGroups: the fault is in consumer groups, whose package has a TestHunt of its own.
 	inGroups bool
+	// inShell: the fault is in what runs them, which has a TestGroupHunt in package broker.
+	inShell bool
 	// state is the test of its package that is to fail, of a fault that takes too rare a
 	// run of events for the seeds of a hunt: one that brings them about.
 	state string
@@ -27,18 +29,22 @@ func stated(test string, m mutant) mutant {
 // pkg is the package of the first edit.
 func (m mutant) pkg() string { return "./" + path.Dir(m.edits[0].file) }
 
-// The packages with a TestHunt: whole clusters, and consumer groups.
+// The packages with a hunt: whole clusters, consumer groups, and what runs groups.
 const (
 	simPackage   = "./internal/sim"
 	groupPackage = "./consumergroup"
+	shellPackage = "./broker"
 )
 
-// hunt returns the package whose TestHunt is to notice m, and its flags.
+// hunt returns the package whose hunt is to notice m, and its flags.
 func (m mutant) hunt(seeds int) (pkg string, flags []string) {
-	if m.inGroups {
-		return groupPackage, []string{fmt.Sprintf("-hunt=%d", seeds)}
+	switch {
+	case m.inGroups:
+		return groupPackage, []string{"-test.run=^TestHunt$", fmt.Sprintf("-hunt=%d", seeds)}
+	case m.inShell:
+		return shellPackage, []string{"-test.run=^TestGroupHunt$", fmt.Sprintf("-groups.seeds=%d", seeds)}
 	}
-	return simPackage, []string{fmt.Sprintf("-sim.hunt=%d", seeds), fmt.Sprintf("-sim.hunt.log=%v", m.inLog)}
+	return simPackage, []string{"-test.run=^TestHunt$", fmt.Sprintf("-sim.hunt=%d", seeds), fmt.Sprintf("-sim.hunt.log=%v", m.inLog)}
 }
 
 // edit replaces old, which occurs once in the file, by new. In new, MUTANT is
@@ -64,8 +70,8 @@ func list() []mutant {
 	out = append(out, deletionMutants()...)
 	out = append(out, logMutants()...)
 	out = append(out, groupMutants()...)
+	out = append(out, shellMutants()...)
 	out = append(out, kafkaMutants()...)
-	out = append(out, raftLogMutants()...)
 	return out
 }
 

@@ -1,7 +1,7 @@
 // Command mutants shows that the simulation notices when the product is broken.
 //
 // list.go holds deliberate faults, each an edit of a source file. They are built into
-// test binaries of internal/sim and consumergroup as switches, by way of go's -overlay, so that no
+// test binaries of internal/sim, consumergroup and broker as switches, by way of go's -overlay, so that no
 // switch is in the product. Each mutant then runs simulated clusters, or groups, seed
 // after seed, until one breaks a promise; of a few, which take too rare a run of events,
 // a test that brings it about has to fail. The table says which; a mutant that survives
@@ -63,7 +63,7 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 		return err
 	}
 	fmt.Fprintf(out, "built in %.0f s\n\n", time.Since(begin).Seconds())
-	for _, m := range []mutant{{}, {inLog: true}, {inGroups: true}} {
+	for _, m := range []mutant{{}, {inLog: true}, {inGroups: true}, {inShell: true}} {
 		if v := hunt(ctx, binaries, m, 50); !errors.Is(v.err, errSurvived) {
 			return fmt.Errorf("without a mutant the simulation must find nothing: seed %s: %s: %w", v.seed, v.invariant, v.err)
 		}
@@ -78,7 +78,7 @@ func run(ctx context.Context, out io.Writer, seeds int, only string) error {
 	}
 	var mutants []mutant
 	for _, m := range list() {
-		if strings.Contains(m.name, only) || m.inGroups && only == groupPackage {
+		if strings.Contains(m.name, only) || m.inGroups && only == groupPackage || m.inShell && only == shellPackage {
 			mutants = append(mutants, m)
 		}
 	}
@@ -118,7 +118,7 @@ func huntAll(ctx context.Context, binaries map[string]string, mutants []mutant, 
 func hunt(ctx context.Context, binaries map[string]string, m mutant, seeds int) verdict {
 	begin := time.Now()
 	pkg, flags := m.hunt(seeds)
-	cmd := exec.CommandContext(ctx, binaries[pkg], append([]string{"-test.run=^TestHunt$", "-test.timeout=10m"}, flags...)...)
+	cmd := exec.CommandContext(ctx, binaries[pkg], append([]string{"-test.timeout=10m"}, flags...)...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", variable+"="+m.name)
 	b, err := cmd.CombinedOutput()
 	v := judge(b, err)
@@ -209,7 +209,7 @@ func build(ctx context.Context, dir string, mutants []mutant) (map[string]string
 		return nil, err
 	}
 	binaries := map[string]string{}
-	packages := []string{simPackage, groupPackage}
+	packages := []string{simPackage, groupPackage, shellPackage}
 	for _, m := range mutants {
 		if m.state != "" && !slices.Contains(packages, m.pkg()) {
 			packages = append(packages, m.pkg())
