@@ -72,6 +72,7 @@ func list() []mutant {
 	out = append(out, groupMutants()...)
 	out = append(out, shellMutants()...)
 	out = append(out, kafkaMutants()...)
+	out = append(out, raftLogMutants()...)
 	return out
 }
 
