@@ -119,7 +119,7 @@ func DataFolder(parent, prefix string) (string, error) {
 			parent = "bin"
 		}
 	}
-	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // an ordinary folder
+	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", err
 	}
 	if FileSystem(parent) == "tmpfs" {

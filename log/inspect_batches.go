@@ -106,7 +106,7 @@ func (w *batchWalker) next(ctx context.Context) (*InspectedBatch, error) {
 		return nil, err
 	}
 	if w.at >= w.size {
-		return nil, nil //nolint:nilnil // the end
+		return nil, nil // the end
 	}
 	w.b = InspectedBatch{Position: w.at}
 	b, err := w.bytes(w.at, int(min(record.HeaderSize, w.size-w.at)))

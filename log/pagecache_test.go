@@ -348,7 +348,7 @@ func residentBytes(t *testing.T, name string) (resident int64) {
 	require.NoError(t, err)
 	page := os.Getpagesize()
 	in := make([]byte, (len(m)+page-1)/page)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&in[0]))) //nolint:gosec // what the call wants
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&in[0])))
 	require.Zero(t, errno)
 	require.NoError(t, unix.Munmap(m))
 	for _, b := range in {

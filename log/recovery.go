@@ -401,7 +401,7 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 				break
 			}
 			if _, torn := errors.AsType[*tornError](err); torn || errors.Is(err, io.EOF) {
-				return nil, nil //nolint:nilnil // the caller scans it as damaged
+				return nil, nil // the caller scans it as damaged
 			}
 			return nil, err
 		}

@@ -70,7 +70,7 @@ func (l *lab) nodes(ctx context.Context, n int) error {
 	}
 	l.clusters++
 	dir := filepath.Join(l.dir, fmt.Sprintf("cluster%d", l.clusters))
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // an ordinary folder
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	c, err := chaos.New(chaos.Options{Binary: l.binary, Dir: dir, Nodes: n, Voters: 3})

@@ -154,7 +154,7 @@ func run(ctx context.Context, o *options) error {
 		}
 	}
 	if !o.plotOnly {
-		if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // an ordinary folder
+		if err := os.MkdirAll(o.out, 0o755); err != nil {
 			return err
 		}
 		if err := measure(ctx, o, r, func() error { return r.save(file) }); err != nil {
@@ -179,7 +179,7 @@ const (
 
 // around is what a page has before and after its plots.
 func around(page string) (before, after string, err error) {
-	b, err := os.ReadFile(page) //nolint:gosec // named by the user
+	b, err := os.ReadFile(page)
 	if err != nil {
 		return "", "", err
 	}
@@ -206,11 +206,11 @@ func (r *report) show(page, plots string) error {
 		fmt.Fprintf(&s, "![%s](%s)\n\n%s; each point %s; revision %s, %s; %s, data on %s.\n\n",
 			c.Title, filepath.ToSlash(filepath.Join(folder, c.Name+".svg")), c.Setting, c.Point, c.GitRev, c.Date, c.Machine, c.FS)
 	}
-	return os.WriteFile(page, []byte(before+docsBegin+s.String()+docsEnd+after), 0o644) //nolint:gosec // an ordinary file
+	return os.WriteFile(page, []byte(before+docsBegin+s.String()+docsEnd+after), 0o644)
 }
 
 func read(file string) (*report, error) {
-	b, err := os.ReadFile(file) //nolint:gosec // named by the user
+	b, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return &report{}, nil
 	}
@@ -229,7 +229,7 @@ func (r *report) save(file string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, append(b, '\n'), 0o644) //nolint:gosec // an ordinary file
+	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
 // put replaces the curve of the same name, or adds it at its place.

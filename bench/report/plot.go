@@ -62,7 +62,7 @@ func (c *curve) draw(file string) (err error) {
 	}
 	// Fonts of the same widths, for where the first is not installed.
 	b := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
-	return os.WriteFile(file, b, 0o644) //nolint:gosec // an ordinary file
+	return os.WriteFile(file, b, 0o644)
 }
 
 func sans(p *plot.Plot) {

@@ -88,7 +88,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 
 // measure runs one group of benchmarks once.
 func (o *options) measure(ctx context.Context, binary string, g group, found results) error {
-	cmd := exec.CommandContext(ctx, binary, "-test.run=^$", "-test.bench=^"+g.name+"$", "-test.benchtime="+g.time, "-test.timeout=30m") //nolint:gosec // built above
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^$", "-test.bench=^"+g.name+"$", "-test.benchtime="+g.time, "-test.timeout=30m")
 	cmd.Dir = "log"
 	cmd.Env = os.Environ()
 	if o.dir != "" {

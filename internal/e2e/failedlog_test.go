@@ -63,7 +63,7 @@ func TestTheLastReplicaIsOpenedAgain(t *testing.T) {
 // takeAll writes a file until there is no room.
 func takeAll(t *testing.T, name string) {
 	t.Helper()
-	f, err := os.Create(name) //nolint:gosec // in a folder of the test
+	f, err := os.Create(name)
 	require.NoError(t, err)
 	for piece := make([]byte, 256<<10); err == nil; {
 		_, err = f.Write(piece)

@@ -97,7 +97,6 @@ type storm struct {
 func (s *storm) start() {
 	s.t.Helper()
 	p := &consumerProcess{number: len(s.processes), done: make(chan struct{})}
-	//nolint:gosec // our own binary
 	p.cmd = exec.Command("penstock", "consume", "storm", "-g", "storm", "-b", s.brokers, "-o", "{{.Partition}} {{.Offset}}")
 	p.cmd.Stderr = &p.stderr
 	out, err := p.cmd.StdoutPipe()

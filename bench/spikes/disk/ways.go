@@ -103,7 +103,7 @@ func measure(o options, dir string, w way, written func(int64) error) (result, e
 			least: o.least << 10, most: o.most << 10, lagOf: o.lag << 20 / int64(o.files),
 			reader: reader{dir: filepath.Join(dir, strconv.Itoa(i)), segment: w.segment, b: make([]byte, groupMost)},
 			memory: aligned(arenaBytes / o.files), staging: aligned(groupMost + 2*block),
-			random: rand.New(rand.NewPCG(1, uint64(i))), //nolint:gosec // sizes
+			random: rand.New(rand.NewPCG(1, uint64(i))),
 			syncs:  histogram(), drops: histogram(),
 		}
 		for j := range x.memory {
@@ -181,7 +181,7 @@ func histogram() *hdrhistogram.Histogram {
 // aligned makes memory that O_DIRECT takes.
 func aligned(n int) []byte {
 	b := make([]byte, n+block)
-	skip := (block - int(uintptr(unsafe.Pointer(&b[0]))%block)) % block //nolint:gosec // an address
+	skip := (block - int(uintptr(unsafe.Pointer(&b[0]))%block)) % block
 	return b[skip : skip+n : skip+n]
 }
 
