@@ -21,6 +21,28 @@
 //	                                  take the place of others
 //	    *.torn                        what recovery cut off the end of a segment
 //
+// # What is where
+//
+//	dir.go, config.go, errors.go        the data directory; what it and its logs are told, and say
+//	log.go                              Log: its state, its end
+//	append.go, producers.go             taking batches; telling repeated ones
+//	tail.go, ring.go                    the newest batches, in memory
+//	pool.go, commit.go                  a log's turn to write and sync
+//	groupcommit.go, journal.go          one sync for many logs
+//	segment.go, index.go, files.go      one segment; its indexes; names and small files
+//	openfiles.go, pagecache.go          what is open; what the kernel keeps
+//	checkpoint.go, snapshot.go, epochs.go    what a start goes by
+//	recovery.go, resume.go, scan.go, rebuild.go, torn.go, journal_replay.go    that start
+//	read.go, cold.go, filerange.go      reading: from memory, from files, for the kernel to send
+//	sound.go, pace.go                   which bytes were checked; reads that give way to flushes
+//	time.go, newest.go                  looking up by time
+//	retention.go, remover.go, space.go, rest.go    the oldest goes; slowly on the disk; full disks; idle logs
+//	truncate.go, handover.go            cutting, and beginning anew
+//	remove.go                           a partition's folder goes, or is put aside
+//	setaside.go, scrub.go               keeping what is left of a damaged log; looking for damage
+//	compact.go, compact_*.go            compaction
+//	inspect.go, inspect_*.go            reading the files of a directory that another process owns
+//
 // # The way of a batch
 //
 // Append takes the log's lock for microseconds: it gives the batch its offset by
