@@ -40,9 +40,9 @@ func TestThePageNamesEveryPackage(t *testing.T) {
 	}
 }
 
-// TestDocsNameFiles: where a package's comment says what is where, it names none of its
-// files that is gone.
-func TestDocsNameFiles(t *testing.T) {
+// TestDocsNameEveryFile: where a package's comment says what is where, it names each of
+// the package's files, and none that is gone.
+func TestDocsNameEveryFile(t *testing.T) {
 	word := regexp.MustCompile(`[a-z0-9_*]+\.go\b`)
 	tables := 0
 	for _, p := range list(t) {
@@ -56,6 +56,15 @@ func TestDocsNameFiles(t *testing.T) {
 		table, _, _ = strings.Cut(table, "\n//\n")
 		table, _, _ = strings.Cut(table, "\npackage ")
 		patterns := word.FindAllString(table, -1)
+		files, err := filepath.Glob(path.Join(folder, "*.go"))
+		require.NoError(t, err)
+		for _, f := range files {
+			name := filepath.Base(f)
+			named := slices.ContainsFunc(patterns, func(p string) bool { ok, err := path.Match(p, name); return ok && err == nil })
+			if !named && name != "doc.go" && !strings.HasSuffix(name, "_test.go") {
+				t.Errorf("%s: doc.go does not say what %s is for", p.ImportPath, name)
+			}
+		}
 		for _, pattern := range patterns {
 			if there, err := filepath.Glob(path.Join(folder, pattern)); err != nil || len(there) == 0 {
 				t.Errorf("%s: doc.go speaks of %s, which is not there", p.ImportPath, pattern)
