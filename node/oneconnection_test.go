@@ -25,28 +25,27 @@ func (f *fetched) OnFetch(_ string, bytes int, _ time.Duration) { f.bytes.Add(in
 // newest 32 are in memory.
 type shared struct {
 	*world
-	ctx   context.Context
-	parts []client.TopicPartition
+	ctx     context.Context
+	parts   []client.TopicPartition
+	records int64 // in each of them
 }
 
-const sharedBatches = 150 // a partition, beside a first record
-
-func startShared(t *testing.T) *shared {
+func startShared(t *testing.T, partitions int32) *shared {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	s := &shared{world: startWorld(t, 1, 0), ctx: ctx}
-	const partitions = 4
+	batches := 600 / int(partitions)
+	s := &shared{world: startWorld(t, 1, 0), ctx: ctx, records: int64(batches) + 1}
 	s.createTopic(&pb.CreateTopicRequest{Name: "t", Partitions: partitions})
 	raw := batch(t, string(make([]byte, batchSize-200)))
 	errs := make(chan error, partitions)
-	for p := range int32(partitions) {
+	for p := range partitions {
 		s.mustProduce("t", p, "the leader leads")
 		s.parts = append(s.parts, client.TopicPartition{Topic: "t", Partition: p})
 	}
 	conn := s.any()
-	for p := range int32(partitions) {
-		go func() { errs <- s.feed(ctx, conn, p, raw, sharedBatches) }()
+	for p := range partitions {
+		go func() { errs <- s.feed(ctx, conn, p, raw, batches) }()
 	}
 	for range partitions {
 		if err := <-errs; err != nil {
@@ -60,7 +59,7 @@ func startShared(t *testing.T) *shared {
 // what it has room for, and holds up the other by nothing.
 func TestASlowConsumerHoldsUpNoOther(t *testing.T) {
 	const room, answer = 2 << 20, 1 << 20
-	s := startShared(t)
+	s := startShared(t, 12)
 	var sent fetched
 	var dialled atomic.Int32
 	cl, err := client.New(s.d.Brokers(), client.WithHooks(&sent), client.WithDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -88,7 +87,7 @@ func TestASlowConsumerHoldsUpNoOther(t *testing.T) {
 	})
 	next := make([]int64, len(s.parts))
 	var taken, bytes int64
-	for k := consumer(); taken < int64(len(s.parts)*(1+sharedBatches)); {
+	for k := consumer(); taken < int64(len(s.parts))*s.records; {
 		p, err := k.Poll(s.ctx)
 		if err != nil {
 			t.Fatalf("after %d records: %v", taken, err)
@@ -117,7 +116,7 @@ func TestUnreadStreamsHoldUpNoOther(t *testing.T) {
 	// More than the window of a stream, 4 MiB; all together more than that of a
 	// connection, 16 MiB, and less than what the broker has for readers, 32 MiB.
 	const unread = 5 << 20
-	s := startShared(t)
+	s := startShared(t, 4)
 	conn, err := grpc.NewClient(s.any().Target(), append(wire.DialOptions(s.codec), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
@@ -128,9 +127,11 @@ func TestUnreadStreamsHoldUpNoOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = stream.Send(&pb.FetchRequest{Partitions: []*pb.FetchPartition{{Topic: "t", Partition: tp.Partition, MaxBytes: unread, FetchOffset: 60}}})
-		if err != nil {
-			t.Fatal(err)
+		for range 2 { // the second answer, of the same batches, waits to be sent
+			err = stream.Send(&pb.FetchRequest{Partitions: []*pb.FetchPartition{{Topic: "t", Partition: tp.Partition, MaxBytes: unread, FetchOffset: 60}}})
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	arena := s.d.nodes[0].arena
@@ -140,12 +141,31 @@ func TestUnreadStreamsHoldUpNoOther(t *testing.T) {
 		}
 		return nil
 	})
-	for _, tp := range s.parts {
-		if err := s.drain(s.ctx, conn, tp.Partition, sharedBatches+1); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.readAlong(conn)
 	if got := arena.Pinned(); got < int64(len(s.parts))*(unread-batchSize) {
 		t.Errorf("%d bytes are pinned: somebody has read the streams", got)
+	}
+}
+
+// readAlong reads all partitions over one more stream of a connection.
+func (s *shared) readAlong(conn *grpc.ClientConn) {
+	s.t.Helper()
+	stream, err := wire.FetchStream(s.ctx, conn)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, tp := range s.parts {
+		for next := int64(0); next < s.records; {
+			err := stream.Send(&pb.FetchRequest{MaxWaitMs: 1000, Partitions: []*pb.FetchPartition{{Topic: "t", Partition: tp.Partition, FetchOffset: next}}})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			out, err := stream.Recv()
+			if err != nil {
+				s.t.Fatalf("partition %d, at offset %d: %v", tp.Partition, next, err)
+			}
+			next += int64(len(out.Batches)) // of a record each
+			out.Release()
+		}
 	}
 }
