@@ -17,7 +17,7 @@ func shellMutants() []mutant {
 			"	case consumergroup.EffectUpdate:\n",
 			"	case consumergroup.EffectUpdate:\n		if ses := s.sessions[e.Stream]; MUTANT && ses != nil {\n			ses.push(e)\n			return\n		}\n"),
 		one("groups go on after an append of unknown outcome", shard,
-			"err != nil && !definite(err) {", "err != nil && !MUTANT && !definite(err) {"),
+			"			s.reload(err)\n			return\n		}\n		s.batches.landed()\n", "			if !MUTANT {\n				s.reload(err)\n				return\n			}\n		}\n		s.batches.landed()\n"),
 		one("requests are served while groups are loaded", shard,
 			"	case s.groups == nil:\n		r.refuse(",
 			"	case s.groups == nil && MUTANT:\n		s.groups = map[string]*group{}\n		s.serve(r)\n	case s.groups == nil:\n		r.refuse("),
