@@ -54,11 +54,3 @@ func TestApply(t *testing.T) {
 	require.Equal(t, "package p\n\nvar a, b = 1, f((penstockMutant == \"m\"))\n", files["p/f.go"])
 	require.Equal(t, "package p\n\nimport \"os\"\n\nvar penstockMutant = os.Getenv(\"PENSTOCK_MUTANT\")\n", files["p/penstock_mutant.go"])
 }
-
-// TestListApplies: each snippet is in the product, once, and none is in the way of another.
-func TestListApplies(t *testing.T) {
-	root, err := moduleRoot(t.Context())
-	require.NoError(t, err)
-	_, err = writeOverlay(root, t.TempDir(), list())
-	require.NoError(t, err)
-}
