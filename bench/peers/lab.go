@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/penstock/penstock/bench"
@@ -60,14 +61,22 @@ func newLab(ctx context.Context, o *options) (*lab, error) {
 	return l, nil
 }
 
-// fits refuses a disk that a turn would fill.
+// reserve is the part of a disk that Penstock's servers do not write to by default.
+const reserve = 0.05
+
+// fits refuses a disk that a turn would fill, or so far that Penstock refuses to write.
 func (l *lab) fits() error {
 	free, err := bench.FreeBytes(l.dir)
+	var disk syscall.Statfs_t
+	if err == nil {
+		err = syscall.Statfs(l.dir, &disk)
+	}
 	if err != nil {
 		return err
 	}
-	if most := float64(free) / (1 << 30); l.gib > most {
-		return &flagError{"gib", fmt.Sprint(l.gib), fmt.Sprintf("at most %.0f, which is free on the disk of %s; -dir names another", math.Floor(most), l.dir)}
+	kept := reserve * float64(disk.Blocks) * float64(disk.Bsize)
+	if most := (float64(free) - kept) / (1 << 30); l.gib > most {
+		return &flagError{"gib", fmt.Sprint(l.gib), fmt.Sprintf("at most %.0f, which is free on the disk of %s beyond the %.0f %% that Penstock leaves; -dir names another", math.Floor(max(most, 0)), l.dir, 100*reserve)}
 	}
 	return nil
 }
