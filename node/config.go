@@ -49,7 +49,7 @@ type Config struct {
 	DiskReserve int64
 	// PageCache is how many bytes of the segments stay in the kernel's page cache.
 	PageCache int64
-	// OpenFiles is how many segment files are kept open; 0: a quarter of what the
+	// OpenFiles is how many segment files are kept open; 0: half of what the
 	// process may open.
 	OpenFiles int32
 
