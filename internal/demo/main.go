@@ -163,20 +163,15 @@ func (d *demo) consumeInGroup(ctx context.Context) error {
 }
 
 func (d *demo) replay(ctx context.Context) error {
-	began := time.Now()
-	seen := newLedger()
-	bytes, err := readAll(ctx, d.client, seen)
-	if err != nil {
-		return err
-	}
-	if err := d.acked.compare(seen); err != nil {
-		return fmt.Errorf("the replay: %w", err)
-	}
-	d.say("5. replayed from the earliest offset\n     %s", rate(seen.len(), bytes, time.Since(began)))
-	return nil
+	return d.readBack(ctx, "the replay", "5. replayed from the earliest offset")
 }
 
 func (d *demo) replayAll(ctx context.Context) error {
+	return d.readBack(ctx, "after the kill", "7. read everything once more")
+}
+
+// readBack reads the topic from its earliest offset and compares it with what was acknowledged.
+func (d *demo) readBack(ctx context.Context, what, line string) error {
 	began := time.Now()
 	seen := newLedger()
 	bytes, err := readAll(ctx, d.client, seen)
@@ -184,8 +179,8 @@ func (d *demo) replayAll(ctx context.Context) error {
 		return err
 	}
 	if err := d.acked.compare(seen); err != nil {
-		return fmt.Errorf("after the kill: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	d.say("7. read everything once more\n     %s", rate(seen.len(), bytes, time.Since(began)))
+	d.say("%s\n     %s", line, rate(seen.len(), bytes, time.Since(began)))
 	return nil
 }
