@@ -122,15 +122,14 @@ func TestBrokerDiesAndAnotherLeads(t *testing.T) {
 func TestSilentBrokerIsLeftOnceAnotherLeads(t *testing.T) {
 	c := newFakeCluster(t, 2)
 	c.create("t", 1)
-	p := newTestProducer(t, newTestClient(t, c), WithLinger(0))
+	// Whoever waits for the answer, which never comes, is late for the delivery.
+	p := newTestProducer(t, newTestClient(t, c, WithRequestTimeout(time.Hour)), WithLinger(0), WithDeliveryTimeout(time.Minute))
 	require.NoError(t, p.ProduceSync(t.Context(), &Record{Topic: "t", Key: []byte("k"), Value: []byte("v-0")}))
 	c.brokers[0].freeze()
 	done := make(chan error, 1)
 	p.Produce(t.Context(), &Record{Topic: "t", Key: []byte("k"), Value: []byte("v-1")}, func(_ *Record, err error) { done <- err })
 	c.move(tp("t", 0), 1)
-	began := time.Now()
 	require.NoError(t, <-done)
-	require.Less(t, time.Since(began), 3*time.Second)
 	require.Equal(t, numbers("v", 2), c.values(tp("t", 0)))
 }
 
