@@ -62,7 +62,7 @@ func (c *Client) listOffsetsAt(ctx context.Context, snap *snapshot, address stri
 	for k, i := range indexes {
 		if err != nil {
 			out[i].Err = err
-			if IsRetriable(err) {
+			if IsRetriable(err) || ctx.Err() != nil { // the caller says that ctx ended
 				again = append(again, i)
 			}
 			continue
