@@ -100,9 +100,9 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
-	rec := &reconciler{b: b}
+	rec := newReconciler(run, b)
 	rec.reconcile(cfg.Images.Image())
-	b.wg.Go(func() { rec.run(run) })
+	b.wg.Go(rec.run)
 	b.wg.Go(func() { b.proposer.run(run) })
 	b.wg.Go(func() { b.tick(run) })
 	b.wg.Go(func() { b.retain(run) })

@@ -51,7 +51,8 @@ func TestDataGoesByTheLastWord(t *testing.T) {
 		images.now.Store(moved)
 		b.cfg.Images = images
 		ctx, cancel := context.WithCancel(t.Context())
-		r := &reconciler{b: b, last: ledByTwo(t, 2, 1), proposing: ctx}
+		r := newReconciler(ctx, b)
+		r.last = ledByTwo(t, 2, 1)
 		r.depart(r.drop(moved))
 		require.Nil(t, b.table.byKey(l.key), "it ends first")
 		require.Empty(t, r.leave(moved))

@@ -85,7 +85,7 @@ func ledByOne(t *testing.T, isr ...int32) *metadata.Image {
 func TestADamagedLastHolderStays(t *testing.T) {
 	l, im := lastHolder(t)
 	l.b.cfg.Images = fixedImage{im}
-	r := &reconciler{b: l.b, proposing: t.Context()}
+	r := newReconciler(t.Context(), l.b)
 	require.False(t, r.retire(im), "it gives up its place, and what is behind the damage")
 	require.Equal(t, partition.RoleLeader, l.role())
 	ref := api.PartitionRef{Topic: "t"}
@@ -109,7 +109,7 @@ func TestADamagedLastHolderStays(t *testing.T) {
 // is elected again.
 func TestADamagedLastHolderLeadsAgain(t *testing.T) {
 	l, _ := lastHolder(t)
-	r := &reconciler{b: l.b, proposing: t.Context()}
+	r := newReconciler(t.Context(), l.b)
 	require.True(t, l.hurt.Load())
 	for epoch := int32(5); epoch < 9; epoch++ {
 		im := ledByOne(t, 1)
@@ -194,7 +194,7 @@ func TestGiveUpDamaged(t *testing.T) {
 		}
 		controller := &recorder{index: im.Index()}
 		l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
-		r := &reconciler{b: l.b, proposing: t.Context()}
+		r := newReconciler(t.Context(), l.b)
 		require.True(t, r.retire(im))
 		r.adopt([]*metadata.Topic{im.Topic("t")}, im)
 		r.recover(im)
@@ -230,7 +230,7 @@ func movedAway(t *testing.T, rebuilt bool, lossy int32, left string) {
 	l.stop()
 	im := ledByTwo(t, 2)
 	im.Topic("t").Partitions[0].LossyEpoch = lossy
-	(&reconciler{b: l.b}).removeData(l, im)
+	newReconciler(t.Context(), l.b).removeData(l, im)
 	entries, err := fsys.List("/d")
 	require.NoError(t, err)
 	found := ""
@@ -283,7 +283,7 @@ func TestADamagedLastHolderComesBack(t *testing.T) {
 	im := ledByOne(t, 1)
 	im.Topic("t").Partitions[0].LeaderEpoch = 4
 	l.b.cfg.Images = fixedImage{im}
-	r := &reconciler{b: l.b, proposing: t.Context()}
+	r := newReconciler(t.Context(), l.b)
 	require.False(t, r.retire(im))
 	r.assign(im.Topic("t"), im)
 	require.Equal(t, partition.RoleLeader, l.role())

@@ -135,7 +135,8 @@ func TestGroupsGoWithTheirReplica(t *testing.T) {
 	l.finish(l.assign(alone(), nil))
 	b.loadGroups(l)
 	until(t, "the groups", func() bool { return b.coordinator.Partitions()[coordinator.StateActive] == 1 })
-	r := &reconciler{b: b, last: im}
+	r := newReconciler(t.Context(), b)
+	r.last = im
 	r.drop(im)
 	require.Nil(t, b.table.byKey(l.key))
 	_, err = b.coordinator.FetchOffsets(t.Context(), &api.FetchOffsets{Group: "g"})

@@ -35,7 +35,7 @@ type reconciler struct {
 	recoveries map[replica.Key]*recovery
 	// proposals tell the metadata of them, or ask it about departed ones; proposing ends them.
 	proposals sync.WaitGroup
-	proposing context.Context //nolint:containedctx // That of run.
+	proposing context.Context //nolint:containedctx // ends run and the proposals
 	// throttles is the lowest rate asked for among the reassignments of a topic
 	// that are led here; topics without one are not in it.
 	throttles map[metadata.ID]int64
@@ -43,8 +43,12 @@ type reconciler struct {
 	kept bool
 }
 
-func (r *reconciler) run(ctx context.Context) {
-	r.proposing = ctx
+// newReconciler may reconcile before it runs; what it starts then ends with ctx, too.
+func newReconciler(ctx context.Context, b *Broker) *reconciler {
+	return &reconciler{b: b, proposing: ctx}
+}
+
+func (r *reconciler) run() {
 	defer r.proposals.Wait()
 	for {
 		im := r.b.cfg.Images.Image()
@@ -57,7 +61,7 @@ func (r *reconciler) run(ctx context.Context) {
 		case <-r.b.cfg.Images.Changed(im.Index()):
 		case <-r.b.kick: // The session was lost or came back.
 		case <-retry:
-		case <-ctx.Done():
+		case <-r.proposing.Done():
 			return
 		}
 	}

@@ -100,7 +100,7 @@ func TestFailedLogIsOpenedAgain(t *testing.T) {
 			l.unsafe = tt.unsafe
 			controller := &recorder{index: tt.image.Index()}
 			l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
-			r := &reconciler{b: l.b, proposing: t.Context()}
+			r := newReconciler(t.Context(), l.b)
 			if got := r.retire(tt.image); got != tt.again {
 				t.Fatalf("opened again: %v", got)
 			}

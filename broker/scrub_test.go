@@ -105,7 +105,7 @@ func TestScrubbedDamageIsTold(t *testing.T) {
 	im := ledByTwo(t, 2, 1)
 	controller := &recorder{index: im.Index()}
 	l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
-	r := &reconciler{b: l.b, proposing: t.Context()}
+	r := newReconciler(t.Context(), l.b)
 	if !r.retire(im) {
 		t.Fatal("it has nothing to tell")
 	}
@@ -200,7 +200,7 @@ func TestPositionsAreTold(t *testing.T) {
 	p.Replica(2).Damage, p.Replica(1).LogEndOffset = metadata.DamageLostBytes, -1
 	controller := &recorder{index: im.Index(), requests: nil}
 	l.b.cfg.Controller, l.b.cfg.SessionTimeout = controller, time.Second
-	r := &reconciler{b: l.b, proposing: t.Context()}
+	r := newReconciler(t.Context(), l.b)
 	topics := []*metadata.Topic{im.Topic("t")}
 	if !im.WantsPosition(p, 1) || !r.positions(topics, im) || r.positions(topics, im) {
 		t.Fatal("not told, or told twice")
@@ -231,7 +231,7 @@ func TestKeptCopyGoesWhenInSync(t *testing.T) {
 	if l.finish(l.assign(out, nil)); l.log.End() == 0 {
 		t.Fatal("rebuilt before the metadata has heard of the damage")
 	}
-	r := &reconciler{b: l.b}
+	r := newReconciler(t.Context(), l.b)
 	im := ledByTwo(t, 2)
 	r.retire(im)
 	r.adopt([]*metadata.Topic{im.Topic("t")}, im)
@@ -262,7 +262,7 @@ func TestKeptCopyStaysAfterALoss(t *testing.T) {
 	l, closeAll := newLocalOn(t, fsys, "/d", -1, testSettings(t))
 	defer closeAll()
 	scrubbed(t, l, fsys)
-	r := &reconciler{b: l.b}
+	r := newReconciler(t.Context(), l.b)
 	im := ledByTwo(t, 2)
 	r.retire(im)
 	r.adopt([]*metadata.Topic{im.Topic("t")}, im)
