@@ -105,7 +105,10 @@ func (franz) join(ctx context.Context, a *args, got func(record) bool) error {
 			if errors.Is(err, context.Canceled) {
 				break
 			}
-			return err
+			// The client goes on and joins again: this tells of a session that ended.
+			if _, ok := errors.AsType[*kgo.ErrGroupSession](err); !ok {
+				return err
+			}
 		}
 		var taken []*kgo.Record
 		fs.EachRecord(func(r *kgo.Record) {
