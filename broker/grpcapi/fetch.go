@@ -2,8 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
-	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -145,51 +143,27 @@ type fetchTurn struct {
 func (s *fetchService) FetchStream(stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]) error {
 	d := s.door.deliveries.begin(stream.Context())
 	defer s.door.deliveries.end(d)
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	queue := make(chan fetchTurn, fetchWindow)
-	sent := make(chan error, 1)
-	go func() {
-		err := s.sendFetched(ctx, stream, queue, d)
-		cancel() // unblocks a receiver that waits for a place in the queue
-		sent <- err
-	}()
-	recvErr := s.receiveFetches(ctx, stream, queue)
-	close(queue)
-	if sendErr := <-sent; recvErr == nil {
-		return sendErr
-	}
-	return statusError(ctx, recvErr, s.door.services.Cluster)
+	return pipelined(stream.Context(), s.door.services.Cluster, fetchWindow, stream.Recv, fetchTurns(), func(ctx context.Context, queue <-chan fetchTurn) error {
+		return s.sendFetched(ctx, stream, queue, d)
+	})
 }
 
-// receiveFetches queues request after request until the client closes its side or sends
-// something malformed. What was queued is still answered. All requests between two that
-// end waits share a channel, which the second one closes: however late their turn comes,
-// they do not wait any more.
-func (s *fetchService) receiveFetches(ctx context.Context, stream grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched], queue chan<- fetchTurn) error {
+// fetchTurns makes the turns of a stream. All requests between two that end waits share a
+// channel, which the second one closes: however late their turn comes, they do not wait any
+// more.
+func fetchTurns() func(context.Context, *pb.FetchRequest) (fetchTurn, error) {
 	ended := make(chan struct{})
-	for {
-		in, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	return func(_ context.Context, in *pb.FetchRequest) (fetchTurn, error) {
 		req, err := fetchIn(in)
 		if err != nil {
-			return err
+			return fetchTurn{}, err
 		}
 		if in.GetEndsWaits() {
 			close(ended)
 			ended = make(chan struct{})
 		}
 		req.Ended = ended
-		select {
-		case queue <- fetchTurn{in, req}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return fetchTurn{in, req}, nil
 	}
 }
 

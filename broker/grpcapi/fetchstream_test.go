@@ -185,11 +185,7 @@ func TestTheEndOfAFetchStream(t *testing.T) {
 }
 
 // receiver is a stream whose client has sent n requests.
-type receiver struct {
-	grpc.BidiStreamingServer[pb.FetchRequest, wire.Fetched]
-
-	n, read int
-}
+type receiver struct{ n, read int }
 
 func (r *receiver) Recv() (*pb.FetchRequest, error) {
 	if r.read == r.n {
@@ -203,11 +199,11 @@ func (r *receiver) Recv() (*pb.FetchRequest, error) {
 // client sends behind one that waits, few are read.
 func TestAPipelineIsNotReadAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, r := &fetchService{door: &PublicDoor{}}, &receiver{n: 100}
+		r := &receiver{n: 100}
 		ctx, cancel := context.WithCancel(t.Context())
 		queue := make(chan fetchTurn, fetchWindow)
 		done := make(chan error)
-		go func() { done <- s.receiveFetches(ctx, r, queue) }()
+		go func() { done <- receiveAll(ctx, queue, r.Recv, fetchTurns()) }()
 		<-queue // it waits for records
 		synctest.Wait()
 		if r.read != 1+fetchWindow+1 {

@@ -2,8 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
-	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -60,44 +58,16 @@ type answer struct {
 
 // ProduceStream is described in the package comment.
 func (s *produceService) ProduceStream(stream grpc.BidiStreamingServer[wire.Produce, pb.ProduceResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	queue := make(chan answer, produceWindow)
-	sent := make(chan error, 1)
-	go func() {
-		err := s.sendAnswers(ctx, stream, queue)
-		cancel() // unblocks a receiver that waits for a place in the queue
-		sent <- err
-	}()
-	recvErr := s.receive(ctx, stream, queue)
-	close(queue)
-	if sendErr := <-sent; recvErr == nil {
-		return sendErr
-	}
-	return statusError(ctx, recvErr, s.door.services.Cluster)
-}
-
-// receive appends request after request until the client closes its side or
-// sends something malformed. What was queued is still answered.
-func (s *produceService) receive(ctx context.Context, stream grpc.BidiStreamingServer[wire.Produce, pb.ProduceResponse], queue chan<- answer) error {
-	for {
-		in, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	appended := func(ctx context.Context, in *wire.Produce) (answer, error) {
 		req, err := s.request(in)
 		if err != nil {
-			return err
+			return answer{}, err
 		}
-		select {
-		case queue <- answer{in.GetCorrelationId(), s.door.services.Producer.Produce(ctx, req)}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return answer{in.GetCorrelationId(), s.door.services.Producer.Produce(ctx, req)}, nil
 	}
+	return pipelined(stream.Context(), s.door.services.Cluster, produceWindow, stream.Recv, appended, func(ctx context.Context, queue <-chan answer) error {
+		return s.sendAnswers(ctx, stream, queue)
+	})
 }
 
 func (s *produceService) sendAnswers(ctx context.Context, stream grpc.BidiStreamingServer[wire.Produce, pb.ProduceResponse], queue <-chan answer) error {
