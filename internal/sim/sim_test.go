@@ -126,7 +126,7 @@ func TestASeedReplays(t *testing.T) {
 // TestHunt is for internal/mutants: seed after seed until a promise is broken.
 func TestHunt(t *testing.T) {
 	if *huntFlag == 0 {
-		return
+		t.Skip("-sim.hunt says how many seeds; TestSeeds runs without")
 	}
 	for i := range uint64(*huntFlag) {
 		seed := *firstFlag + i
