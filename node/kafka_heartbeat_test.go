@@ -24,8 +24,18 @@ type heartbeater struct {
 	keeps bool
 }
 
-// beat sends one heartbeat, and the member then has what it is told to.
+// beat sends one heartbeat, again while the coordinator loads, as clients do; the member
+// then has what it is told to.
 func (h *heartbeater) beat() *kerr.Error {
+	h.t.Helper()
+	for {
+		if e := h.try(); e != kerr.CoordinatorLoadInProgress {
+			return e
+		}
+	}
+}
+
+func (h *heartbeater) try() *kerr.Error {
 	h.t.Helper()
 	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 	req.Group, req.MemberID, req.InstanceID, req.MemberEpoch = "g", h.id, h.instance, h.epoch
