@@ -19,7 +19,7 @@ func TestFlags(t *testing.T) {
 	require.Equal(t, "kill", o.only)
 	_, err = parse([]string{"-only", "comits"})
 	require.ErrorContains(t, err, `"comits"`)
-	require.ErrorContains(t, err, "join, kill, commits, load, groups")
+	require.ErrorContains(t, err, "join, kill, commits, load, groups, offsets")
 	_, err = parse([]string{"kill"})
 	require.ErrorContains(t, err, `"kill"`)
 }

@@ -11,6 +11,8 @@
 //	load     a coordinator with a million committed offsets: from the start of its
 //	         process until it answers
 //	groups   ten thousand groups: what they take of the coordinator's memory
+//	offsets  the committed offsets of ten thousand groups, a request each: one after
+//	         another, and sixteen at a time
 //
 // -short tries that it works.
 package main
@@ -90,7 +92,7 @@ type figure struct {
 }
 
 func figures() []figure {
-	return []figure{{"join", join}, {"kill", kill}, {"commits", commits}, {"load", load}, {"groups", groups}}
+	return []figure{{"join", join}, {"kill", kill}, {"commits", commits}, {"load", load}, {"groups", groups}, {"offsets", offsets}}
 }
 
 func names() (all []string) {
