@@ -24,6 +24,7 @@
 //	propose.go              asking for a change, registering
 //	heartbeat.go            the broker's side of its session
 //	readbarrier.go          knowing all that was committed before one asked
+//	confirm.go              whom the voters follow, by their answers to heartbeats
 //	term.go                 a term as controller: barrier, decisions
 //	term_propose.go         answering proposals: placing topics, Join
 //	term_place.go           decommission, rebalance, preferred leaders
@@ -93,7 +94,7 @@
 // are waited for, then peers, Raft and the store are closed. Raft's own wait is
 // bounded: a goroutine of it that hangs in a write to a dead disk never ends.
 //
-// Locks: fsm.mu, leaderWatch.mu, controllerFinder.mu, session.mu, readBarrier.mu, Peers.mu,
-// streamLayer.mu and term.mu are leaves: nothing is called under one that takes
+// Locks: fsm.mu, leaderWatch.mu, controllerFinder.mu, session.mu, readBarrier.mu, confirmations.mu,
+// Peers.mu, streamLayer.mu and term.mu are leaves: nothing is called under one that takes
 // another, and nothing is waited for.
 package cluster

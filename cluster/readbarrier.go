@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -16,8 +17,8 @@ import (
 const (
 	// readTry bounds one question to the controller.
 	readTry = time.Second
-	// readPause is between two of them: each is an entry of the metadata log, and clients
-	// may ask without end.
+	// readPause is after one that failed. Where they succeed there is none: one is under
+	// way at a time, and what it takes of the controller is a few messages.
 	readPause = 20 * time.Millisecond
 )
 
@@ -40,7 +41,8 @@ type readRound struct {
 // ReadBarrier returns once Image holds all that was committed to the metadata log when
 // ReadBarrier was called, wherever (what Raft calls a linearizable read). A heartbeat that
 // is answered does not show that: the controller may be one that was replaced, and its
-// answer may be an old one. It takes a write of the log on a majority of the voters.
+// answer may be an old one. It takes the word of a majority of the voters, asked after the
+// call, that they follow the controller still (docs/decisions/0016-read-index.md).
 //
 // Errors: ctx's, with what kept the answer away; ErrCannotAsk; ErrClosed.
 func (n *Node) ReadBarrier(ctx context.Context) error {
@@ -91,9 +93,14 @@ func (b *readBarrier) begin() *readRound {
 // run asks as long as somebody waits for an answer.
 func (b *readBarrier) run(ctx context.Context) {
 	for r := b.begin(); r != nil; r = b.begin() {
+		leaderChanged := b.node.leaders.next()
 		r.err = b.node.catchUp(ctx)
 		close(r.done)
+		if r.err == nil {
+			continue
+		}
 		select {
+		case <-leaderChanged:
 		case <-time.After(readPause):
 		case <-ctx.Done():
 			return // who waits hears that the node is closed
@@ -155,15 +162,45 @@ func (n *Node) HandleReadIndex(ctx context.Context, _ *pb.ReadIndexRequest) (*pb
 }
 
 // readIndex is an index up to which everything was committed that was when it was called.
-// The barrier is stored by a majority in this term, so no later one had begun. Raft's
-// VerifyLeader would do without a write, but counts answers to messages that were sent
-// before it was called.
+// What earlier terms committed was applied here before this one was ready. What this one
+// did was stored here first, so the newest command in the log is at or above it; one that
+// is under way, and may be committed a moment later, is waited for as well. And no later
+// term had begun: that a majority confirms.
 func (t *term) readIndex(ctx context.Context) (uint64, error) {
 	if err := t.awaitReady(ctx); err != nil {
 		return 0, err
 	}
-	if err := t.barrier(ctx); err != nil {
+	if err := t.confirm(ctx); err != nil {
 		return 0, newError(pb.ErrorCode_ERROR_CODE_NOT_CONTROLLER, "node %d does not know whether it is the controller: %v", t.node.cfg.NodeID, err)
 	}
-	return t.node.Image().Index(), nil
+	index := max(t.node.Image().Index(), t.node.store.newestOf(t.number))
+	// Last: with its own vote for another term this node would have gone over to that.
+	if r := t.node.raft; r.CurrentTerm() != t.number || r.State() != raft.Leader {
+		return 0, t.node.notController()
+	}
+	return index, nil
+}
+
+// confirm returns once a majority of the voters has told, after it was called, that they
+// follow this node in this term.
+func (t *term) confirm(ctx context.Context) error {
+	n := t.node
+	question := n.trans.followers.ask()
+	// It may wait for Raft's main loop. Its answer is not used, see confirmations.
+	if !n.futures.start(func() { n.raft.VerifyLeader() }) {
+		return ErrClosed
+	}
+	for {
+		yes, more := n.trans.followers.confirmed(question, t.number, serverID(n.storageID), n.voters())
+		if yes {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-t.done:
+			return n.notController()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

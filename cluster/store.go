@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,13 @@ type latchedStore struct {
 	// running: only goroutines that the store may end read from it.
 	running atomic.Bool
 	began   time.Time
+
+	// newest is the newest command that was stored since the store was opened; nil: none.
+	newest atomic.Pointer[logPlace]
 }
+
+// logPlace is where an entry stands in the log.
+type logPlace struct{ term, index uint64 }
 
 // openStore opens or creates the Raft log of a node in dir, and reads all of it: a
 // *DamagedLogError says that something in it is not what was written. The freelist is not written
@@ -119,7 +126,25 @@ func (s *latchedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.
 
 // StoreLogs is part of raft.LogStore.
 func (s *latchedStore) StoreLogs(logs []*raft.Log) error {
-	return s.write(func() error { return s.raftStore.StoreLogs(logs) })
+	if err := s.write(func() error { return s.raftStore.StoreLogs(logs) }); err != nil {
+		return err
+	}
+	for _, l := range slices.Backward(logs) {
+		if l.Type == raft.LogCommand {
+			s.newest.Store(&logPlace{l.Term, l.Index})
+			break
+		}
+	}
+	return nil
+}
+
+// newestOf is the index of the newest command of a term; 0: none was stored. While this
+// node leads in the term, whatever is committed in it was stored here before.
+func (s *latchedStore) newestOf(term uint64) uint64 {
+	if at := s.newest.Load(); at != nil && at.term == term {
+		return at.index
+	}
+	return 0
 }
 
 // DeleteRange is part of raft.LogStore. Raft calls it from its snapshot

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -30,6 +31,8 @@ const (
 // knows only what it heard itself: a new term gives every broker a full session.
 type term struct {
 	node *Node
+	// number is Raft's. It is set before ready is closed.
+	number uint64
 	// ready is closed when the term may act: every entry of earlier terms is
 	// applied, and the cluster has its id.
 	ready chan struct{}
@@ -120,7 +123,11 @@ func (n *Node) beginTerm(ctx context.Context) (end func()) {
 func (t *term) prepare(ctx context.Context) bool {
 	n := t.node
 	for {
+		t.number = n.raft.CurrentTerm()
 		err := t.barrier(ctx)
+		if err == nil && n.raft.CurrentTerm() != t.number {
+			err = errors.New("the term changed")
+		}
 		if err == nil && n.Image().ClusterID() == "" {
 			_, err = t.apply(ctx, &metav1.Command{
 				TimeMs: time.Now().UnixMilli(),

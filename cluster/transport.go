@@ -41,9 +41,12 @@ const (
 // waits for the reader, so nobody closes the pipeline. A broker that had restarted at
 // that moment heard nothing until the leader changed. One request at a time is enough
 // for metadata: it carries all entries that have gathered meanwhile.
+//
+// And what heartbeats are answered is kept, for read barriers: see confirmations.
 type transport struct {
 	*raft.NetworkTransport
 
+	followers *confirmations
 	closing   context.Context //nolint:containedctx // the stream layer's life, which ends the waiting
 	addresses *sync.Map       // raft.ServerID -> raft.ServerAddress of the last heartbeat
 }
@@ -56,7 +59,12 @@ func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
 func (t transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(args) {
 		t.addresses.Store(id, target)
-		return t.NetworkTransport.AppendEntries(id, target, args, resp)
+		carried := t.followers.leaving()
+		err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+		if err == nil && resp.Success {
+			t.followers.took(id, args.Term, carried)
+		}
+		return err
 	}
 	patience := time.NewTimer(absentPatience)
 	defer patience.Stop()
@@ -99,6 +107,7 @@ func newTransport(l *streamLayer, cfg *Config, logger hclog.Logger) transport {
 			Stream: l, MaxPool: 3, Timeout: max(2*cfg.ElectionTimeout, time.Second), Logger: logger,
 			MaxRPCsInFlight: noPipeline,
 		}),
+		followers: newConfirmations(),
 		closing:   l.ctx,
 		addresses: new(sync.Map),
 	}

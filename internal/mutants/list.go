@@ -73,6 +73,7 @@ func list() []mutant {
 	out = append(out, shellMutants()...)
 	out = append(out, kafkaMutants()...)
 	out = append(out, raftLogMutants()...)
+	out = append(out, readMutants()...)
 	return out
 }
 

@@ -44,7 +44,7 @@ type ClusterServiceClient interface {
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
 	// How far the metadata log must be applied by whoever wants to know all that was
 	// committed before it asked. Only the controller answers, when it has found that it
-	// still is: a majority stored an entry of its own after the question.
+	// still is: a majority of the voters said so after the question.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// The follower dials the leader and opens one stream for each kind; without gRPC
 	// where the leader's hello says that it takes them so.
@@ -154,7 +154,7 @@ type ClusterServiceServer interface {
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
 	// How far the metadata log must be applied by whoever wants to know all that was
 	// committed before it asked. Only the controller answers, when it has found that it
-	// still is: a majority stored an entry of its own after the question.
+	// still is: a majority of the voters said so after the question.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// The follower dials the leader and opens one stream for each kind; without gRPC
 	// where the leader's hello says that it takes them so.
