@@ -338,6 +338,9 @@ func TestConsumerHeartbeats(t *testing.T) {
 		}
 		_, err = b.c.ConsumerHeartbeat(t.Context(), &api.ConsumerHeartbeat{Group: "g", MemberID: "p1", MemberEpoch: p1.epoch + 5})
 		wantCode(t, err, api.CodeFencedMemberEpoch)
+		must(p1.beat(t, false)) // whoever said that did not harm it
+		p1.epoch = api.EpochLeave
+		must(p1.beat(t, false))
 		wantCode(t, p1.beat(t, false), api.CodeUnknownMember)
 		must(p2.beat(t, false))
 		p2.epoch = api.EpochLeave

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,6 +21,27 @@ type polled struct {
 	ended    *api.Error           // not nil: it is over
 	topics   []string             // of the last full request
 	pattern  string
+	heard    int32 // the member epoch in which the member spoke last
+	answered int32 // the one in the last answer to it
+}
+
+// check refuses a request that speaks in an epoch of the past: it was under way while the
+// member went on, and what it lists would be taken for what the member has now. A member
+// that lost an answer, or several, does not know its epoch yet; it goes on in the one it
+// has, and has to list what it owns.
+func (p *polled) check(req *api.ConsumerHeartbeat) error {
+	fenced := func(why string) error {
+		return api.Errorf(api.CodeFencedMemberEpoch, "group %q, member %q: %s", req.Group, req.MemberID, why)
+	}
+	switch epoch := req.MemberEpoch; {
+	case epoch > p.answered:
+		return fenced(fmt.Sprintf("member epoch %d was not given to the member, whose epoch is %d: join with epoch 0", epoch, p.answered))
+	case epoch < p.heard:
+		return fenced(fmt.Sprintf("member epoch %d is of the past, the member has spoken in epoch %d: join with epoch 0", epoch, p.heard))
+	case epoch < p.answered && !req.HasOwned:
+		return fenced(fmt.Sprintf("member epoch %d is older than the member's, %d, and the request does not say what the member owns: join with epoch 0", epoch, p.answered))
+	}
+	return nil
 }
 
 // assignment is what the member may own, by the topics' ids of when it was given.
@@ -87,6 +109,12 @@ func (c *Coordinator) consumerHeartbeat(s *shard, req *api.ConsumerHeartbeat) (f
 	owned := namedBy(g, req)
 	stream := g.machine.Stream(req.MemberID)
 	p := s.polled[stream]
+	if p != nil {
+		if err := p.check(req); err != nil {
+			return nil, err
+		}
+		p.heard = req.MemberEpoch
+	}
 	if p == nil || req.HasTopics && !slices.Equal(req.Topics, p.topics) || req.HasPattern && req.Pattern != p.pattern {
 		if !req.HasOwned || !req.HasTopics && !req.HasPattern {
 			return nil, api.Errorf(api.CodeNotCoordinator, "the coordinator is new to member %q: send everything", req.MemberID)
@@ -149,7 +177,7 @@ func (c *Coordinator) consumerJoin(s *shard, req *api.ConsumerHeartbeat, owned [
 		return nil, api.Errorf(api.CodeCoordinatorLoading, "the coordinator waits for the members of group %q", req.Group)
 	}
 	stream := c.streams.Add(1)
-	p := &polled{group: req.Group, memberID: m.ID, topics: req.Topics, pattern: req.Pattern}
+	p := &polled{group: req.Group, memberID: m.ID, topics: req.Topics, pattern: req.Pattern, heard: req.MemberEpoch}
 	s.polled[stream] = p
 	now := time.Now()
 	s.step(now, g, consumergroup.Event{
@@ -189,6 +217,7 @@ func (c *Coordinator) consumerAnswer(p *polled, req *api.ConsumerHeartbeat, owne
 			r.HasAssignment, r.Assignment = true, p.assignment()
 			p.fresh = false
 		}
+		p.answered = r.MemberEpoch
 		reply(r, nil)
 	}
 }
