@@ -180,6 +180,9 @@ type MemberInfo struct {
 	Epoch  int32
 	Owned  []TopicPartition // what it may own by its own view, ascending
 	Target []TopicPartition // where it is headed, ascending
+	// OwnedIDs and TargetIDs say beside them of which topics these are: of when they were
+	// given and chosen, not of now.
+	OwnedIDs, TargetIDs []TopicID
 }
 
 // Members describes the members, ascending by id.
@@ -187,7 +190,14 @@ func (g *Group) Members() []MemberInfo {
 	infos := make([]MemberInfo, 0, len(g.order))
 	for _, id := range g.order {
 		m := g.members[id]
-		infos = append(infos, MemberInfo{Member: m.Member, Epoch: m.epoch, Owned: m.ownedSorted(), Target: sorted(m.target)})
+		info := MemberInfo{Member: m.Member, Epoch: m.epoch, Owned: m.ownedSorted(), Target: sorted(m.target)}
+		for _, p := range info.Owned {
+			info.OwnedIDs = append(info.OwnedIDs, g.topic[p])
+		}
+		for _, p := range info.Target {
+			info.TargetIDs = append(info.TargetIDs, g.targetIDs[p.Topic])
+		}
+		infos = append(infos, info)
 	}
 	return infos
 }

@@ -60,76 +60,45 @@ func consumerGroupDescribe(ctx context.Context, d *Door, c *call, req *kmsg.Cons
 			e = kafkaError(kerr.GroupIDNotFound, "group %q is not of the consumer protocol", name)
 		}
 		if out.ErrorCode, out.ErrorMessage = c.ofGroup(e), messageOf(e); e == nil {
-			if err := d.consumerGroup(ctx, &out, g); err != nil {
-				return nil, err
-			}
+			d.consumerGroup(&out, g)
 		}
 		resp.Groups = append(resp.Groups, out)
 	}
 	return resp, nil
 }
 
-func (d *Door) consumerGroup(ctx context.Context, out *kmsg.ConsumerGroupDescribeResponseGroup, g *api.GroupDescription) error {
+func (d *Door) consumerGroup(out *kmsg.ConsumerGroupDescribeResponseGroup, g *api.GroupDescription) {
 	out.State, out.Epoch, out.AssignmentEpoch, out.AssignorName = groupState(g.State), g.Epoch, g.AssignmentEpoch, g.Assignor
-	ids, err := d.topicIDs(ctx)
-	if err != nil {
-		return err
-	}
 	for i := range g.Members {
 		m := &g.Members[i]
 		v := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 		v.MemberID, v.InstanceID, v.RackID, v.MemberEpoch = m.MemberID, optional(m.InstanceID), optional(m.Rack), m.MemberEpoch
 		v.ClientID, v.ClientHost, v.SubscribedTopics, v.SubscribedTopicRegex = m.ClientID, m.Host, m.Topics, optional(m.Pattern)
-		v.Assignment, v.TargetAssignment = assigned(m.Assigned, ids), assigned(m.Target, ids)
+		v.Assignment, v.TargetAssignment = d.assigned(m.Assigned, m.AssignedIDs), d.assigned(m.Target, m.TargetIDs)
 		if v.MemberType = 1; m.Classic {
 			v.MemberType = 0
 		}
 		out.Members = append(out.Members, v)
 	}
-	return nil
 }
 
-// topicIDs are those of all topics by name.
-func (d *Door) topicIDs(ctx context.Context) (map[string]api.TopicID, error) {
-	md, err := d.services.Cluster.Metadata(ctx, nil, true, "")
-	if err != nil {
-		return nil, err
-	}
-	ids := make(map[string]api.TopicID, len(md.Topics))
-	for i := range md.Topics {
-		ids[md.Topics[i].Name] = md.Topics[i].ID
-	}
-	return ids, nil
-}
-
-func assigned(partitions []api.TopicPartition, ids map[string]api.TopicID) kmsg.Assignment {
+// assigned names partitions by the topics that they are of. What is of a topic that is no
+// more is left out, as in Kafka, although another may have its name.
+func (d *Door) assigned(partitions []api.TopicPartition, ids []api.TopicID) kmsg.Assignment {
 	out := kmsg.NewAssignment()
-	for _, t := range byTopic(partitions) {
-		v := kmsg.NewAssignmentTopicPartition()
-		v.Topic, v.TopicID, v.Partitions = t.topic, ids[t.topic], t.partitions
-		out.TopicPartitions = append(out.TopicPartitions, v)
-	}
-	return out
-}
-
-// topicPartitions are partitions of one topic.
-type topicPartitions struct {
-	topic      string
-	partitions []int32
-}
-
-// byTopic gathers partitions under their topics, in the order of their first ones.
-func byTopic(list []api.TopicPartition) []topicPartitions {
-	var out []topicPartitions
-	places := make(map[string]int)
-	for _, tp := range list {
-		i, ok := places[tp.Topic]
-		if !ok {
-			i = len(out)
-			places[tp.Topic] = i
-			out = append(out, topicPartitions{topic: tp.Topic})
+	for i, p := range partitions {
+		if ids[i] != (api.TopicID{}) {
+			if _, there := d.services.Cluster.TopicName(ids[i]); !there {
+				continue
+			}
 		}
-		out[i].partitions = append(out[i].partitions, tp.Partition)
+		if n := len(out.TopicPartitions); n == 0 || out.TopicPartitions[n-1].Topic != p.Topic {
+			v := kmsg.NewAssignmentTopicPartition()
+			v.Topic, v.TopicID = p.Topic, ids[i]
+			out.TopicPartitions = append(out.TopicPartitions, v)
+		}
+		last := &out.TopicPartitions[len(out.TopicPartitions)-1]
+		last.Partitions = append(last.Partitions, p.Partition)
 	}
 	return out
 }

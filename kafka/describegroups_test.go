@@ -27,3 +27,32 @@ func TestAGroupHasTwoEpochs(t *testing.T) {
 	require.Equal(t, int32(7), resp.Groups[0].Epoch)
 	require.Equal(t, int32(6), resp.Groups[0].AssignmentEpoch)
 }
+
+// shared is a group whose member has partitions of t, of a topic that is no more and of one
+// whose id nobody wrote down.
+type shared struct{ stub }
+
+func (shared) TopicName(id api.TopicID) (string, bool) { return "t", id == api.TopicID{1} }
+
+func (shared) DescribeGroup(context.Context, string) (*api.GroupDescription, error) {
+	list := []api.TopicPartition{{Topic: "gone", Partition: 0}, {Topic: "old", Partition: 3}, {Topic: "t", Partition: 0}, {Topic: "t", Partition: 2}}
+	ids := []api.TopicID{{9}, {}, {1}, {1}}
+	return &api.GroupDescription{Type: api.GroupTypeConsumer, State: "stable", Members: []api.GroupMember{{
+		MemberID: "m", Assigned: list, AssignedIDs: ids, Target: list[2:], TargetIDs: ids[2:],
+	}}}, nil
+}
+
+// Topics are named by the ids that the group has, not by those of what has their names
+// now. What is of no topic any more is left out, as in Kafka.
+func TestAGroupNamesTheTopicsItHas(t *testing.T) {
+	req := kmsg.NewPtrConsumerGroupDescribeRequest()
+	req.Groups = []string{"g"}
+	services := stubServices(stub{})
+	services.GroupAdmin, services.Cluster = shared{}, shared{}
+	resp, err := consumerGroupDescribe(t.Context(), &Door{services: services}, &call{stats: &stats{}}, req)
+	require.NoError(t, err)
+	m := resp.Groups[0].Members[0]
+	known := kmsg.AssignmentTopicPartition{TopicID: [16]byte{1}, Topic: "t", Partitions: []int32{0, 2}}
+	require.Equal(t, []kmsg.AssignmentTopicPartition{{Topic: "old", Partitions: []int32{3}}, known}, m.Assignment.TopicPartitions)
+	require.Equal(t, []kmsg.AssignmentTopicPartition{known}, m.TargetAssignment.TopicPartitions)
+}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,6 +83,19 @@ func (h *heartbeater) commit(offset int64) *kerr.Error {
 	return e
 }
 
+// described is what ConsumerGroupDescribe says of the member.
+func (h *heartbeater) described() *kmsg.ConsumerGroupDescribeResponseGroupMember {
+	h.t.Helper()
+	req := kmsg.NewPtrConsumerGroupDescribeRequest()
+	req.Groups = []string{"g"}
+	resp, err := req.RequestWith(h.ctx, h.cl)
+	require.NoError(h.t, err)
+	require.NoError(h.t, kerr.ErrorForCode(resp.Groups[0].ErrorCode))
+	i := slices.IndexFunc(resp.Groups[0].Members, func(m kmsg.ConsumerGroupDescribeResponseGroupMember) bool { return m.MemberID == h.id })
+	require.GreaterOrEqual(h.t, i, 0)
+	return &resp.Groups[0].Members[i]
+}
+
 // until has members beat until what they are to come to holds.
 func until(ctx context.Context, t *testing.T, what string, ok func() bool, members ...*heartbeater) {
 	t.Helper()
@@ -142,6 +156,33 @@ func TestKafkaStaticMembers(t *testing.T) {
 	require.Equal(t, kerr.InvalidRequest, unnamed.beat(), "a member that is not static leaves for good")
 }
 
+// A member that speaks in an epoch older than the one in which it spoke last is fenced, as
+// in Kafka: a request of it was under way for long, or a former process of it lives. That
+// harms nobody who speaks in the epoch of now.
+func TestKafkaMembersAreFencedByTheirEpoch(t *testing.T) {
+	w := startWorld(t, 1, 0)
+	ctx := within(t, time.Minute)
+	cl := w.kafkaClient()
+	createKafkaTopic(ctx, t, cl, "t", 2)
+	h, other := &heartbeater{t: t, ctx: ctx, cl: cl, id: "m"}, &heartbeater{t: t, ctx: ctx, cl: cl, id: "other"}
+	until(ctx, t, "it has the topic", func() bool { return h.partitions() == 2 }, h)
+	former := h.epoch
+	until(ctx, t, "they share the topic", func() bool { return h.partitions() == 1 && other.partitions() == 1 }, h, other)
+	require.Nil(t, h.beat())
+	now := h.epoch
+	require.Greater(t, now, former)
+
+	for _, epoch := range []int32{former, now + 1} {
+		h.epoch = epoch
+		require.Equal(t, kerr.FencedMemberEpoch, h.beat(), "epoch %d, the member's is %d", epoch, now)
+	}
+	h.epoch = now
+	require.Nil(t, h.beat())
+	require.Equal(t, 1, h.partitions())
+	h.epoch, h.owned = 0, nil
+	until(ctx, t, "it joins anew", func() bool { return h.partitions() == 1 }, h, other)
+}
+
 // A topic is deleted and created again while a member of KIP-848 reads it. Until the
 // member lists what it has of the former topic no more, it is not given the new one.
 func TestKafkaTopicRecreatedUnderAMember(t *testing.T) {
@@ -166,10 +207,17 @@ func TestKafkaTopicRecreatedUnderAMember(t *testing.T) {
 		require.Equal(t, epoch, h.epoch, "it was given something although it has the former topic")
 	}
 	require.Equal(t, kerr.UnknownTopicOrPartition, h.commit(1001), "an offset of the former topic")
+	described := h.described()
+	require.Empty(t, described.Assignment.TopicPartitions, "what it has is of no topic of now, whatever has the name")
+	require.NotEqual(t, former, described.TargetAssignment.TopicPartitions[0].TopicID)
 	require.Zero(t, committed(ctx, t, cl, "g"))
 	h.keeps, h.owned = false, nil
 	until(ctx, t, "it has the new topic", func() bool { return h.partitions() == 2 }, h)
 	require.NotEqual(t, former, h.owned[0].TopicID)
+	described = h.described()
+	require.Equal(t, described.TargetAssignment, described.Assignment)
+	require.Len(t, described.Assignment.TopicPartitions, 1)
+	require.Equal(t, kmsg.AssignmentTopicPartition{TopicID: h.owned[0].TopicID, Topic: "t", Partitions: []int32{0, 1}}, described.Assignment.TopicPartitions[0])
 	require.Nil(t, h.commit(3))
 	require.Equal(t, int64(3), committed(ctx, t, cl, "g"))
 }

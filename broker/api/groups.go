@@ -183,7 +183,12 @@ type GroupMember struct {
 	MemberEpoch int32
 	Assigned    []TopicPartition
 	// Target is where the coordinator wants the member to be.
-	Target  []TopicPartition
+	Target []TopicPartition
+	// AssignedIDs and TargetIDs say beside them of which topics these are, whatever has
+	// their names now; zero where it is not known. A group of the classic protocol, which
+	// knows names alone, has none.
+	AssignedIDs, TargetIDs []TopicID
+
 	Topics  []string
 	Pattern string
 	// Classic: the member speaks the classic protocol; Metadata and Assignment are

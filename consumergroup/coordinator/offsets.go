@@ -74,11 +74,20 @@ func (s *shard) describeMembers(g *group) []api.GroupMember {
 		m := &infos[i]
 		members = append(members, api.GroupMember{
 			MemberID: m.ID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, MemberEpoch: m.Epoch, Rack: m.Rack,
-			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
+			Assigned: fromMachine(m.Owned), Target: fromMachine(m.Target), AssignedIDs: apiTopicIDs(m.OwnedIDs), TargetIDs: apiTopicIDs(m.TargetIDs),
+			Topics: slices.Clone(m.Topics), Pattern: m.Pattern,
 			Classic: len(m.Classic) > 0,
 		})
 	}
 	return members
+}
+
+func apiTopicIDs(ids []consumergroup.TopicID) []api.TopicID {
+	out := make([]api.TopicID, len(ids))
+	for i, id := range ids {
+		out[i] = api.TopicID(id)
+	}
+	return out
 }
 
 func describeClassic(c *consumergroup.Classic) []api.GroupMember {
