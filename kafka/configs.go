@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -220,7 +221,20 @@ func brokersAreFixed(alter *api.AlterTopic) *api.Error {
 	if len(alter.Set) == 0 {
 		return nil
 	}
-	return kafkaError(kerr.InvalidRequest, "%s cannot be set: a broker's configs are in its file", slices.Min(slices.Collect(maps.Keys(alter.Set))))
+	first := slices.Min(slices.Collect(maps.Keys(alter.Set)))
+	if isThrottle(first) {
+		return kafkaError(kerr.InvalidRequest, "%s cannot be set: %s", first, throttleInstead)
+	}
+	return kafkaError(kerr.InvalidRequest, "%s cannot be set: a broker's configs are in its file", first)
+}
+
+// throttleInstead says what is in place of the configs by which Kafka's tools bound the
+// rate of a reassignment.
+const throttleInstead = "the rate of reassignments is reassignment.throttle.bytes in the brokers' files, or that of penstock topic reassign --throttle"
+
+// isThrottle reports whether a config, of a broker or of a topic, is one of those.
+func isThrottle(name string) bool {
+	return strings.HasSuffix(name, ".replication.throttled.rate") || strings.HasSuffix(name, ".replication.throttled.replicas")
 }
 
 // change notes one operation on a config. topic is nil for a broker.
@@ -234,6 +248,9 @@ func change(topic *api.Topic, alter *api.AlterTopic, c *kmsg.IncrementalAlterCon
 	}
 	if c.Value == nil {
 		return kafkaError(kerr.InvalidConfig, "%s has no value", c.Name)
+	}
+	if topic != nil && isThrottle(c.Name) {
+		return kafkaError(kerr.InvalidConfig, "%s cannot be set: %s", c.Name, throttleInstead)
 	}
 	switch c.Op {
 	case kmsg.IncrementalAlterConfigOpSet:

@@ -84,11 +84,11 @@ func TestIncrementalAlterConfigs(t *testing.T) {
 		{"throttles of all brokers", broker, "", op(remove, nil, brokerThrottles...), nil, "", nil},
 		{"throttles of another broker", broker, "2", op(remove, nil, brokerThrottles...), kerr.InvalidRequest, `"2" is not this broker, which is 1`, nil},
 		{"of no broker", broker, "one", op(remove, nil, brokerThrottles...), kerr.InvalidRequest, `"one" is not this broker`, nil},
-		{"a throttle of a broker", broker, "1", op(set, new("1000"), brokerThrottles[0]), kerr.InvalidRequest, "leader.replication.throttled.rate cannot be set: a broker's configs are in its file", nil},
+		{"a throttle of a broker", broker, "1", op(set, new("1000"), brokerThrottles[0]), kerr.InvalidRequest, "leader.replication.throttled.rate cannot be set: the rate of reassignments is reassignment.throttle.bytes", nil},
 		{"more of a broker", broker, "1", op(add, new("x"), "log.dirs"), kerr.InvalidRequest, "log.dirs cannot be set", nil},
 		{"throttles of a topic", topic, "t", op(remove, nil, topicThrottles...), nil, "", nil},
 		{"throttles of a topic that is not there", topic, "u", op(remove, nil, topicThrottles...), kerr.UnknownTopicOrPartition, "", nil},
-		{"a throttle of a topic", topic, "t", op(set, new("*"), topicThrottles[0]), nil, "", &api.AlterTopic{Name: "t", Set: map[string]string{topicThrottles[0]: "*"}}}, // refused there
+		{"a throttle of a topic", topic, "t", op(set, new("*"), topicThrottles[0]), kerr.InvalidConfig, "penstock topic reassign --throttle", nil},
 		{"what is set", topic, "t", op(remove, nil, "retention.ms"), nil, "", &api.AlterTopic{Name: "t", Set: map[string]string{}, Unset: []string{"retention.ms"}}},
 		{"what is not set as far as is known", topic, "t", op(remove, nil, "retention.bytes"), nil, "", &api.AlterTopic{Name: "t", Set: map[string]string{}, Unset: []string{"retention.bytes"}}},
 		{"both kinds", topic, "t", append(op(set, new("7"), "retention.ms"), op(remove, nil, topicThrottles...)...), nil, "", &api.AlterTopic{Name: "t", Set: map[string]string{"retention.ms": "7"}}},

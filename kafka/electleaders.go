@@ -20,7 +20,7 @@ func electLeaders(ctx context.Context, d *Door, c *call, req *kmsg.ElectLeadersR
 	defer cancel()
 	resp := kmsg.NewPtrElectLeadersResponse()
 	if req.ElectionType != electPreferred {
-		resp.ErrorCode = c.fail(kerr.InvalidRequest)
+		refuseElection(c, resp, req)
 		return resp, nil
 	}
 	refs, err := d.electable(ctx, req)
@@ -34,6 +34,24 @@ func electLeaders(ctx context.Context, d *Door, c *call, req *kmsg.ElectLeadersR
 		resp.ErrorCode = c.code(asError(err))
 	}
 	return resp, nil
+}
+
+// refuseElection refuses a type of election. Only partitions have a message that says why.
+func refuseElection(c *call, resp *kmsg.ElectLeadersResponse, req *kmsg.ElectLeadersRequest) {
+	e := kafkaError(kerr.InvalidRequest, "election type %d: 0, preferred, is served; an unclean one names the replica, by penstock topic elect --unclean", req.ElectionType)
+	for i := range req.Topics {
+		t := kmsg.NewElectLeadersResponseTopic()
+		t.Topic = req.Topics[i].Topic
+		for _, p := range req.Topics[i].Partitions {
+			out := kmsg.NewElectLeadersResponseTopicPartition()
+			out.Partition, out.ErrorCode, out.ErrorMessage = p, c.code(e), messageOf(e)
+			t.Partitions = append(t.Partitions, out)
+		}
+		resp.Topics = append(resp.Topics, t)
+	}
+	if len(req.Topics) == 0 {
+		resp.ErrorCode = c.code(e)
+	}
 }
 
 // electable are the partitions that are meant.
