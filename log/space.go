@@ -58,6 +58,9 @@ type space struct {
 	keep  atomic.Int64 // the reserve in bytes
 	until atomic.Int64 // how long it is good for, in Unix nanoseconds
 
+	// refused is the size of the produce that last found no room; 0: there is room again.
+	refused atomic.Int64
+
 	mu    sync.Mutex // held while the file system is asked; guards asked
 	asked time.Time
 }
@@ -78,6 +81,9 @@ func (s *space) take(n int64, c claim) error {
 		return nil
 	}
 	s.taken.Add(-n)
+	if c == claimProduce {
+		s.refused.Store(n)
+	}
 	return &DiskFullError{Path: s.path, Free: max(free+n, 0), Reserve: floor, Wanted: n}
 }
 
@@ -129,22 +135,29 @@ func (d *Dir) Volume() (total, free int64, err error) {
 	return total, free, err
 }
 
-// CheckReserve answers a *DiskFullError while less than the reserve is free:
-// Append refuses the produce of clients then.
+// CheckReserve answers a *DiskFullError while Append refuses the produce of clients:
+// less than the reserve is free, or so little more that the batch it last refused
+// would find no room now either. Large batches stop above the reserve, where nothing
+// but a smaller one would ever take what is left of it.
 func (d *Dir) CheckReserve() error {
-	return d.leaves(func(reserve int64) int64 { return reserve })
+	free, reserve, err := d.space.left()
+	if err != nil {
+		return err
+	}
+	wanted := d.space.refused.Load()
+	if free >= reserve+wanted {
+		d.space.refused.CompareAndSwap(wanted, 0)
+		return nil
+	}
+	return &DiskFullError{Path: d.path, Free: free, Reserve: reserve, Wanted: wanted}
 }
 
 // CheckReplication answers a *DiskFullError while a follower that was refused for
 // lack of space should not begin again: until three quarters of the reserve are
 // free. It was refused at a half; the difference keeps it from going to and fro.
 func (d *Dir) CheckReplication() error {
-	return d.leaves(func(reserve int64) int64 { return reserve / 4 * 3 })
-}
-
-func (d *Dir) leaves(part func(reserve int64) int64) error {
 	free, reserve, err := d.space.left()
-	if want := part(reserve); err == nil && free < want {
+	if want := reserve / 4 * 3; err == nil && free < want {
 		return &DiskFullError{Path: d.path, Free: free, Reserve: want}
 	}
 	return err

@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,6 +211,39 @@ func TestWhoMayUseTheReserve(t *testing.T) {
 		require.Equal(t, tt.internal, try(true, false), "internal at %d", tt.free)
 		require.Equal(t, tt.internal, try(true, true), "internal follower at %d", tt.free)
 	}
+}
+
+// Batches that find no room are told of, also where a smaller one would still fit: a
+// producer of large ones never comes down to the reserve itself.
+func TestARefusedBatchIsAFullDisk(t *testing.T) {
+	const reserve = 1 << 20
+	mem := vfs.NewMem()
+	large := batch(t, 1, strings.Repeat("x", 1000))
+	mem.SetSpace(reserve+int64(len(large))-1, 1<<30)
+	var clock atomic.Int64
+	clock.Store(1000e9)
+	opts := testOptions(mem)
+	opts.DiskReserve, opts.Now = reserve, func() time.Time { return time.Unix(0, clock.Load()) }
+	d := openTestDir(t, opts)
+	defer func() { require.NoError(t, d.Close(-1)) }()
+	l, err := d.Open(Spec{Topic: "t", TopicID: testID, Config: Config{Synced: true}})
+	require.NoError(t, err)
+	require.NoError(t, d.CheckReserve(), "nothing was refused yet")
+
+	_, _, err = tryAdd(l, 1, large)
+	require.ErrorIs(t, err, ErrDiskFull)
+	err = d.CheckReserve()
+	require.ErrorIs(t, err, ErrDiskFull)
+	require.ErrorContains(t, err, fmt.Sprintf("no room for %d", len(large)))
+	_, _, err = tryAdd(l, 1, batch(t, 1, "x"))
+	require.NoError(t, err, "a small one goes in")
+	require.ErrorIs(t, d.CheckReserve(), ErrDiskFull, "the large one would not")
+
+	mem.SetSpace(reserve+2*int64(len(large)), 1<<30)
+	clock.Add(int64(time.Second))
+	require.NoError(t, d.CheckReserve())
+	_, _, err = tryAdd(l, 1, large)
+	require.NoError(t, err)
 }
 
 func patched(b []byte, off record.Offset, epoch record.Epoch) []byte {
