@@ -308,7 +308,15 @@ func (c *Client) retry(ctx context.Context, again func(error) bool, do func(cont
 			return err
 		}
 		if ctx.Err() != nil || sleep(ctx, c.backoff(n)) != nil {
-			return errors.Join(err, ctx.Err())
+			return gaveUp(err, ctx.Err())
 		}
 	}
+}
+
+// gaveUp is the last failure of a call that was tried until its context ended.
+func gaveUp(err, ended error) error {
+	if ended == nil || errors.Is(err, ended) {
+		return err
+	}
+	return fmt.Errorf("%w; gave up: %w", err, ended)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -67,6 +69,39 @@ func TestBootstrapErrorNamesEveryAddress(t *testing.T) {
 	require.ErrorContains(t, err, ln.Addr().String()+": no answer in time")
 	require.ErrorContains(t, err, gone.Addr().String())
 	require.ErrorContains(t, err, "connection refused")
+}
+
+// Whoever names the metrics port, or another program's, is told what would be right.
+func TestWhatSpeaksNoGRPC(t *testing.T) {
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	cl, err := New([]string{web.Listener.Addr().String()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cl.Close()) }()
+	_, err = cl.Admin().Cluster(t.Context())
+	require.ErrorContains(t, err, "does not speak gRPC: want the address that a broker has as listen.grpc")
+}
+
+func TestPlainly(t *testing.T) {
+	for message, want := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp [::1]:1: connect: connection refused"`: "dial tcp [::1]:1: connect: connection refused",
+		"connection error: desc = incomplete": "connection error: desc = incomplete",
+		"the log is full":                     "the log is full",
+		"unexpected HTTP status code received from server: 404 (Not Found)": "what listens there does not speak gRPC: " +
+			"want the address that a broker has as listen.grpc (unexpected HTTP status code)",
+	} {
+		require.Equal(t, want, plainly(message))
+	}
+}
+
+// What a call failed with last comes before that the time was up, and both are told.
+func TestGaveUp(t *testing.T) {
+	refused := &Error{Code: CodeNotController, Message: "no controller can be reached", Partition: -1}
+	err := gaveUp(refused, context.DeadlineExceeded)
+	require.EqualError(t, err, "penstock: not controller: no controller can be reached; gave up: context deadline exceeded")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, CodeNotController, CodeOf(err))
+	require.Equal(t, error(refused), gaveUp(refused, nil))
 }
 
 func TestBootstrapFromTheOneThatAnswers(t *testing.T) {

@@ -318,7 +318,7 @@ func fromRPC(err error, broker string) *Error {
 			}
 		}
 	}
-	out := &Error{Code: CodeUnknown, Message: st.Message(), Partition: -1, Broker: broker, Err: err}
+	out := &Error{Code: CodeUnknown, Message: plainly(st.Message()), Partition: -1, Broker: broker, Err: err}
 	switch st.Code() {
 	case codes.Unavailable, codes.Aborted, codes.ResourceExhausted, codes.Internal, codes.Unknown, codes.OK:
 		out.Retriable, out.Indefinite = true, true
@@ -333,6 +333,22 @@ func fromRPC(err error, broker string) *Error {
 	default:
 	}
 	return out
+}
+
+// plainly says what a transport failed with without gRPC's wrapping, and where the words
+// are those of a connection to something else, that it is no broker.
+func plainly(message string) string {
+	for _, other := range []string{"error reading server preface", "unexpected HTTP status code", "malformed header"} {
+		if strings.Contains(message, other) {
+			return "what listens there does not speak gRPC: want the address that a broker has as listen.grpc (" + other + ")"
+		}
+	}
+	if inner, ok := strings.CutPrefix(message, "connection error: desc = "); ok {
+		if text, err := strconv.Unquote(inner); err == nil {
+			message = text
+		}
+	}
+	return strings.TrimPrefix(message, "transport: Error while dialing: ")
 }
 
 // rewrap gives the error of one result the form of a failed call's, so that the

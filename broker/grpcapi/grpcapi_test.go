@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -483,6 +484,29 @@ func TestDoorBeforeOpen(t *testing.T) {
 }
 
 // A peer listener that serves before its node runs says so.
+// What waits for a controller gives up while its client still listens, who then hears why.
+func TestTimeToAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		door := &PublicDoor{}
+		door.open.Store(true)
+		listens, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		why := api.Errorf(api.CodeNotController, "no controller")
+		wait := func(ctx context.Context, _ any) (any, error) {
+			<-ctx.Done()
+			return nil, why
+		}
+		_, err := door.gateUnary(listens, nil, &grpc.UnaryServerInfo{FullMethod: pb.AdminService_DeleteTopic_FullMethodName}, wait)
+		if err != why || listens.Err() != nil {
+			t.Fatalf("answered %v, when the client's time was %v", err, listens.Err())
+		}
+		_, err = door.gateUnary(listens, nil, &grpc.UnaryServerInfo{FullMethod: pb.ProduceService_Produce_FullMethodName}, wait)
+		if err != why || listens.Err() == nil {
+			t.Fatalf("a produce request was cut short: %v", err)
+		}
+	})
+}
+
 func TestPeerDoorBeforeOpen(t *testing.T) {
 	var d PeerDoor
 	if _, err := d.Hello(t.Context(), nil); status.Code(err) != codes.Unavailable {

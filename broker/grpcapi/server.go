@@ -86,8 +86,30 @@ func (d *PublicDoor) gateUnary(ctx context.Context, req any, info *grpc.UnarySer
 	if err := d.closed(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
+	if strings.HasPrefix(info.FullMethod, adminMethods) {
+		var cancel context.CancelFunc
+		ctx, cancel = withTimeToAnswer(ctx)
+		defer cancel()
+	}
 	return handler(ctx, req)
 }
+
+// adminMethods are the calls that may wait for the controller.
+const adminMethods = "/penstock.v1.AdminService/"
+
+// withTimeToAnswer ends a call's work a little before its client stops listening. Who
+// waits for a controller that does not come is then told so, and not only that there
+// was no answer in time.
+func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxTimeToAnswer)))
+}
+
+// maxTimeToAnswer is more than an answer takes on its way, unless much is amiss.
+const maxTimeToAnswer = 500 * time.Millisecond
 
 func (d *PublicDoor) gateStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := d.closed(stream.Context(), info.FullMethod); err != nil {
