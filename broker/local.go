@@ -547,7 +547,11 @@ func (l *localReplica) rebuild() bool {
 	}
 	l.limit.Store(int64(record.UnknownOffset))
 	l.hurt.Store(false)
-	l.logger.Warn("rebuilding the damaged replica from its leader", "damage", damage, "old_copy_kept", kept)
+	if damage == commitlog.DamageNone { // the log is well, and not what the metadata knows of: an empty disk in the place of a lost one
+		l.logger.Info("copying the replica from its leader: the disk does not hold what it held when the metadata last heard of it")
+	} else {
+		l.logger.Warn("rebuilding the damaged replica from its leader", "damage", damage, "old_copy_kept", kept)
+	}
 	l.mu.Lock()
 	l.damaged.Store(false)
 	s := l.logState()

@@ -77,7 +77,10 @@ func (n *Node) foundOrWait(ctx context.Context, answers map[int32]helloAnswer, c
 		if v.NodeID == n.cfg.NodeID || !answered {
 			continue
 		}
-		err := errors.Join(n.refused(v.Address, a), n.checkCluster(v.Address, a))
+		err := n.refused(v.Address, a)
+		if err == nil {
+			err = n.checkCluster(v.Address, a)
+		}
 		if conflict, ok := errors.AsType[*IdentityConflictError](err); ok && n.mayBeBehind(conflict) {
 			continue
 		}

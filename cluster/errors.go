@@ -40,7 +40,8 @@ type NodeIDMismatchError struct {
 }
 
 func (e *NodeIDMismatchError) Error() string {
-	return fmt.Sprintf("cluster: directory %s belongs to node %d, but node.id is %d", e.Dir, e.Recorded, e.Configured)
+	return fmt.Sprintf("cluster: directory %s belongs to node %d, but node.id is %d: set node.id to %d, or give this node data.dir and raft.dir of its own",
+		e.Dir, e.Recorded, e.Configured, e.Recorded)
 }
 
 // DamagedLogError says that the Raft log of a node is not what was written: bytes have
@@ -70,7 +71,8 @@ type ClusterIDMismatchError struct {
 }
 
 func (e *ClusterIDMismatchError) Error() string {
-	return fmt.Sprintf("cluster: this node belongs to cluster %s, but %s to cluster %s", e.Ours, e.Peer, e.Theirs)
+	return fmt.Sprintf("cluster: this node belongs to cluster %s, but %s to cluster %s: see that data.dir, raft.dir and voters are those of one cluster",
+		e.Ours, e.Peer, e.Theirs)
 }
 
 // IdentityConflictError says that a node id is known with another storage id. The node
@@ -87,7 +89,10 @@ func (e *IdentityConflictError) Error() string {
 		return fmt.Sprintf("cluster: the storage id %x of node %d was given up, by replacing or removing the node: "+
 			"start it with an empty directory", e.Found[:], e.NodeID)
 	}
-	return fmt.Sprintf("cluster: node %d is known with storage id %x, but came with %x", e.NodeID, e.Known[:], e.Found[:])
+	return fmt.Sprintf("cluster: node %d is known with storage id %x, but came with %x, that of another data directory or of an empty one: "+
+		"give it the directory back (data.dir, raft.dir), or another node.id; if its disk is gone, run `penstock cluster replace %d` "+
+		"against another node, then start it with an empty directory (docs/OPERATIONS.md, \"A disk is gone\")",
+		e.NodeID, e.Known[:], e.Found[:], e.NodeID)
 }
 
 // OutdatedError says that the metadata log holds a command that this build does not

@@ -207,7 +207,6 @@ func (n *Node) Register(ctx context.Context, r *metav1.RegisterBroker) (brokerEp
 	}
 	epoch := int64(resp.GetIndex())
 	n.session.begin(epoch, asked)
-	n.logger.Info("registered", "node", n.cfg.NodeID, "broker_epoch", epoch, "replicas", len(r.GetReplicas()))
 	return epoch, nil
 }
 

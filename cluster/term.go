@@ -150,7 +150,7 @@ func (t *term) prepare(ctx context.Context) bool {
 	t.live.Observe(n.Image(), now)
 	t.mu.Unlock()
 	close(t.ready)
-	n.logger.Info("controller", "node", n.cfg.NodeID, "term", n.raft.CurrentTerm(), "cluster", n.Image().ClusterID())
+	n.logger.Info("controller", "term", n.raft.CurrentTerm(), "cluster", n.Image().ClusterID())
 	return true
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -212,6 +213,20 @@ func TestPortInUse(t *testing.T) {
 		_, err := startNode(t, c)
 		if e, ok := errors.AsType[*ListenError](err); !ok || e.Key != key || !strings.Contains(err.Error(), lis.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+func TestListenErrorSaysWhatWouldBeRight(t *testing.T) {
+	for cause, want := range map[syscall.Errno]string{
+		syscall.EADDRINUSE:    "listen.raft: 10.9.9.9:80 is in use by another process; choose another port or stop that process",
+		syscall.EADDRNOTAVAIL: "listen.raft: this machine has no address 10.9.9.9:80; listen on one that it has",
+		syscall.EACCES:        "listen.raft: this process may not listen on 10.9.9.9:80; choose a port from 1024",
+		syscall.EMFILE:        "too many open files",
+	} {
+		err := &ListenError{"listen.raft", "10.9.9.9:80", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", cause)}}
+		if !strings.Contains(err.Error(), want) || !errors.Is(err, cause) {
+			t.Errorf("%v: %v, want %s", cause, err, want)
 		}
 	}
 }

@@ -37,8 +37,14 @@ type ListenError struct {
 }
 
 func (e *ListenError) Error() string {
-	if errors.Is(e.Err, syscall.EADDRINUSE) {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
 		return fmt.Sprintf("%s: %s is in use by another process; choose another port or stop that process", e.Key, e.Address)
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return fmt.Sprintf("%s: this machine has no address %s; listen on one that it has, or on 0.0.0.0, and advertise the one under which others reach it",
+			e.Key, e.Address)
+	case errors.Is(e.Err, syscall.EACCES):
+		return fmt.Sprintf("%s: this process may not listen on %s; choose a port from 1024, or give it CAP_NET_BIND_SERVICE", e.Key, e.Address)
 	}
 	return fmt.Sprintf("%s: cannot listen on %s: %v", e.Key, e.Address, e.Err)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -69,14 +70,46 @@ func newLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
+// lateStart is when a start is worth a word: a quorum that is up answers within a second.
+const lateStart = 10 * time.Second
+
+// listening are the addresses of a node by the keys of its configuration.
+func listening(at node.Addresses) []any {
+	join := func(list []node.Endpoint) string {
+		var out []string
+		for _, e := range list {
+			out = append(out, e.Address)
+		}
+		return strings.Join(out, ",")
+	}
+	var attrs []any
+	for _, l := range []struct{ key, address string }{
+		{"listen.grpc", join(at.GRPC)},
+		{"listen.kafka", join(at.Kafka)},
+		{"listen.raft", at.Raft},
+		{"listen.peer", at.Peer},
+		{"listen.http", at.HTTP},
+	} {
+		if l.address != "" {
+			attrs = append(attrs, l.key, l.address)
+		}
+	}
+	return attrs
+}
+
+// serve runs a node until ctx ends or the node fails for good.
 func serve(ctx context.Context, cfg node.Config) error {
-	n, err := node.Start(ctx, cfg, node.Options{
-		Version: version,
-		Logger:  newLogger(os.Stderr, cfg.LogLevel, cfg.LogJSON),
+	logger := newLogger(os.Stderr, cfg.LogLevel, cfg.LogJSON)
+	logger.Info("starting", "node", cfg.NodeID, "version", version, "data.dir", cfg.DataDir)
+	late := time.AfterFunc(lateStart, func() {
+		logger.Warn("still starting: this node recovers its data, or waits for most of the voters", "node", cfg.NodeID, "voters_configured", len(cfg.Voters))
 	})
+	n, err := node.Start(ctx, cfg, node.Options{Version: version, Logger: logger})
+	late.Stop()
 	if err != nil {
 		return err
 	}
+	logger.Info("serving", append([]any{"node", cfg.NodeID}, listening(n.Addresses())...)...)
 	select {
 	case <-ctx.Done():
 	case <-n.Done():

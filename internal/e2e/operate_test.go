@@ -91,9 +91,9 @@ func TestReplaceADisk(t *testing.T) {
 	require.Eventually(t, func() bool { return w.nodes.Pid(lost) == 0 }, testWait, 20*time.Millisecond, "it was let in")
 	printed, err := os.ReadFile(w.nodes.LogFile(lost))
 	require.NoError(t, err)
-	require.Contains(t, string(printed), "is known with storage id")
-
 	node := fmt.Sprint(lost)
+	require.Contains(t, string(printed), "is known with storage id")
+	require.Contains(t, string(printed), "run `penstock cluster replace "+node+"` against another node")
 	require.Contains(t, w.refused(1, "cluster", "remove", node), "move them to other brokers first")
 	var solo int32 = -1 // the partition that only the lost disk had
 	for p := range w.leads("solo", -1) {
