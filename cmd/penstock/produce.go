@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/penstock/penstock/client"
 )
@@ -74,7 +72,8 @@ func produceLines(ctx context.Context, s *shared, stdin io.Reader, progress io.W
 		defer f.Close() //nolint:errcheck // read only
 		in = f
 	}
-	c, err := s.connect()
+	report := newProduceReport(progress, time.Now())
+	c, err := s.connect(client.WithHooks(report))
 	if err != nil {
 		return err
 	}
@@ -83,25 +82,14 @@ func produceLines(ctx context.Context, s *shared, stdin io.Reader, progress io.W
 	if err != nil {
 		return err
 	}
-	report := &produceReport{progress: progress, began: time.Now()}
+	defer report.watch()()
 	err = report.send(ctx, p, in, topic, flags)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if ctx.Err() == nil {
 		closing = ctx
 	}
-	return errors.Join(err, p.Close(closing), report.end())
-}
-
-// produceReport counts what became of the records.
-type produceReport struct {
-	progress io.Writer
-	began    time.Time
-
-	mu     sync.Mutex // guards what follows
-	acked  int64
-	failed int64
-	first  error // why the first one failed
+	return report.end(err, p.Close(closing))
 }
 
 func (r *produceReport) send(ctx context.Context, p *client.Producer, in io.Reader, topic string, flags produceFlags) error {
@@ -115,13 +103,14 @@ func (r *produceReport) send(ctx context.Context, p *client.Producer, in io.Read
 		if flags.separator != "" {
 			key, value, ok := bytes.Cut(rec.Value, []byte(flags.separator))
 			if !ok {
-				return fmt.Errorf("line %d has no separator %q", n, flags.separator)
+				return fmt.Errorf("line %d has no separator %q (--key-separator)", n, flags.separator)
 			}
 			rec.Key, rec.Value = key, value
 		}
 		if r.gaveUp() {
 			return nil // end says why
 		}
+		r.took()
 		p.Produce(ctx, rec, r.settle)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -129,38 +118,6 @@ func (r *produceReport) send(ctx context.Context, p *client.Producer, in io.Read
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("reading lines of at most %d bytes: %w", maxLine, err)
-	}
-	return nil
-}
-
-func (r *produceReport) settle(_ *client.Record, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err == nil {
-		r.acked++
-		return
-	}
-	r.failed++
-	if r.first == nil {
-		r.first = err
-	}
-}
-
-func (r *produceReport) gaveUp() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.first != nil
-}
-
-func (r *produceReport) end() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.first != nil {
-		return fmt.Errorf("%d records acknowledged, %d failed, the first: %w", r.acked, r.failed, r.first)
-	}
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		took := time.Since(r.began)
-		fmt.Fprintf(r.progress, "%d records acknowledged in %s\n", r.acked, took.Round(time.Millisecond))
 	}
 	return nil
 }
