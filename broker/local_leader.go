@@ -18,27 +18,65 @@ func (b *Broker) Leader(k replica.Key) (replica.LeaderPartition, bool) {
 
 // Handshake implements replica.LeaderPartition.
 func (l *localReplica) Handshake(s *replica.Session, h replica.Handshake) (replica.HandshakeReply, bool) {
-	// Not under the lock, for it may read the disk: where the log has moved on
-	// meanwhile, the first push does not fit, and the next handshake finds the place.
-	start := l.log.Start()
-	firstBatch := start
-	if h.RefusedBelow == 0 && h.End <= start { // else the follower has the first batch
-		firstBatch = l.log.FirstBatch()
+	for {
+		// Not under the lock, for it may read the disk.
+		if reply, answer, ok := l.handshake(s, h, l.beginning(h.End)); ok {
+			return reply, answer
+		}
 	}
+}
+
+// beginning is where a log begins: its first offset, and the first of the batch that holds it.
+type beginning struct{ start, firstBatch record.Offset }
+
+// beginning looks for the leader's log, for a follower whose log ends at end.
+func (l *localReplica) beginning(end record.Offset) beginning {
+	start := l.log.Start()
+	if end > start { // the follower has the first batch
+		return beginning{start, start}
+	}
+	return beginning{start, l.log.FirstBatch()}
+}
+
+// handshake answers; not ok: the log does not begin at b any more.
+func (l *localReplica) handshake(s *replica.Session, h replica.Handshake, b beginning) (reply replica.HandshakeReply, answer, ok bool) {
 	l.mu.Lock()
+	ev, ok := l.handshakeEvent(s, h, b)
+	if !ok {
+		l.mu.Unlock()
+		return replica.HandshakeReply{}, false, false
+	}
+	s.SetMoving(slices.Contains(l.adding, s.Follower()))
+	todo := l.step(ev)
+	reply, answer = l.handshakeReply(s)
+	l.mu.Unlock()
+	l.finish(todo)
+	return reply, answer, true
+}
+
+// caller is whose handshake it is.
+type caller interface {
+	Follower() int32
+	BrokerEpoch() int64
+	ID() uint64 // the session's
+}
+
+// handshakeEvent adds what the log has to say to a handshake; not ok: it does not begin at b
+// any more. A log has no epochs below its start, so that an answer of the log as it is and
+// the start of the log as it was would tell a follower that ends between the two to cut its
+// log at the latter, below what it knows to be committed. The caller holds mu.
+func (l *localReplica) handshakeEvent(from caller, h replica.Handshake, b beginning) (ev partition.Event, ok bool) {
 	// Under the lock: looked up before, the answer could be of the log as it was
 	// before a truncation that this replica's own election came behind.
 	answerEpoch, answerEnd := l.epochEnd(h.LastEpoch)
-	s.SetMoving(slices.Contains(l.adding, s.Follower()))
-	ev := partition.Handshake(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.LastEpoch, h.End, h.Flushed, answerEpoch, answerEnd, start, firstBatch)
-	if h.RefusedBelow != 0 {
-		ev = partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, s.ID(), h.RefusedBelow, answerEnd)
+	if l.log.Start() != b.start {
+		return partition.Event{}, false
 	}
-	todo := l.step(ev)
-	reply, answer := l.handshakeReply(s)
-	l.mu.Unlock()
-	l.finish(todo)
-	return reply, answer
+	if h.RefusedBelow != 0 {
+		return partition.Refused(from.Follower(), from.BrokerEpoch(), h.Epoch, from.ID(), h.RefusedBelow, h.End, answerEnd, b.firstBatch), true
+	}
+	return partition.Handshake(from.Follower(), from.BrokerEpoch(), h.Epoch, from.ID(), h.LastEpoch, h.End, h.Flushed,
+		answerEpoch, answerEnd, b.start, b.firstBatch), true
 }
 
 // handshakeReply reads the answer from the effects of the last step. The caller

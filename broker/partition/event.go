@@ -153,7 +153,8 @@ func LogDamaged(d Damage) Event { return Event{Kind: EventLogDamaged, Log: LogSt
 // local log answers for lastEpoch: its largest epoch at or below, and the end of
 // that; (-1, log start) when there is none. logStart is where the local log begins, durably,
 // and firstBatch where the batch begins that holds it: at it, or below when records inside of
-// a batch were deleted. The shell looks both up together; the log may have moved on since.
+// a batch were deleted. The shell looks all of them up in one log: when that began elsewhere
+// after the first look, it looks again.
 func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64, lastEpoch record.Epoch,
 	end, flushed record.Offset, answerEpoch record.Epoch, answerEnd, logStart, firstBatch record.Offset,
 ) Event {
@@ -164,12 +165,14 @@ func Handshake(node int32, brokerEpoch int64, epoch record.Epoch, session uint64
 	}
 }
 
-// Refused is a follower's that holds committed records up to committed and would have
-// to cut its log below for this leader, whose log answers answerEnd for the epoch of
-// the follower's last batch: as far as the two can agree.
-func Refused(node int32, brokerEpoch int64, epoch record.Epoch, session uint64, committed, answerEnd record.Offset) Event {
+// Refused is a follower's whose log ends at end, that holds committed records up to
+// committed and would have to cut its log below for this leader, whose log answers
+// answerEnd for the epoch of the follower's last batch: as far as the two can agree.
+// firstBatch is as with Handshake.
+func Refused(node int32, brokerEpoch int64, epoch record.Epoch, session uint64, committed, end, answerEnd, firstBatch record.Offset) Event {
 	return Event{
-		Kind: EventRefused, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session, HW: committed, AnswerEnd: answerEnd,
+		Kind: EventRefused, Node: node, BrokerEpoch: brokerEpoch, Epoch: epoch, Session: session,
+		HW: committed, To: end, AnswerEnd: answerEnd, FirstBatch: firstBatch,
 	}
 }
 

@@ -13,7 +13,7 @@ const (
 	phaseAwait                   // handshake sent
 	phaseTruncating              // the shell is cutting the log
 	phaseOn                      // logs match, pushes come
-	phaseRefused                 // stays out until the next leader epoch
+	phaseRefused                 // stays out until the next leader epoch, or until what it holds is deleted
 	phaseStopped                 // the log failed
 )
 
@@ -57,7 +57,7 @@ func (r *Replica) begin(ev Event, out *Effects) {
 func (r *Replica) reply(ev Event, out *Effects) {
 	f := &r.follow
 	if f.phase == phaseRefused {
-		out.add(Effect{Kind: EffectHold})
+		r.replyToRefused(ev, out)
 		return
 	}
 	if r.role != RoleFollower || f.phase != phaseAwait || ev.Session != f.session || ev.Epoch != r.Epoch() {
@@ -81,6 +81,19 @@ func (r *Replica) reply(ev Event, out *Effects) {
 	default:
 		r.truncate(r.cutPoint(ev), out)
 	}
+}
+
+// replyToRefused begins the log anew when what this replica refuses to cut has been deleted
+// on the leader since; else it waits on.
+func (r *Replica) replyToRefused(ev Event, out *Effects) {
+	f := &r.follow
+	if r.role != RoleFollower || ev.Session != f.lastSession || ev.Epoch != r.Epoch() ||
+		ev.Outcome != OutcomeOK || !ev.Begin || ev.LogStart < r.end {
+		out.add(Effect{Kind: EffectHold})
+		return
+	}
+	f.phase = phaseTruncating
+	out.add(Effect{Kind: EffectReset, Offset: ev.LogStart})
 }
 
 // cutPoint is where the logs may still agree (KIP-101, KIP-279): the end of the

@@ -268,6 +268,9 @@ func (r *Replica) countsOn(f *peer) bool {
 // has lost something, below what it had counted as flushed: a disk that lied. It hands
 // over to those who have it, and follows. An eligible follower would else stay out for
 // ever: it cannot follow, and the set that it could replace is below its minimum.
+//
+// Once everything that the follower holds has been deleted here it has nothing left to
+// refuse for, and begins anew as every follower that is so far behind.
 func (r *Replica) refused(now time.Time, ev Event, out *Effects) {
 	f := r.lead.find(ev.Node)
 	reply := Effect{Kind: EffectHandshakeReply, Node: ev.Node, Epoch: ev.Epoch, Session: ev.Session, Outcome: OutcomeNotLeader}
@@ -276,8 +279,13 @@ func (r *Replica) refused(now time.Time, ev Event, out *Effects) {
 		out.add(reply)
 		return
 	}
-	out.add(reply)
 	f.heard = now
+	if first := min(ev.FirstBatch, r.logStart); ev.To <= first {
+		reply.Outcome, reply.Begin, reply.LogStart, reply.HW = OutcomeOK, true, first, r.hw
+		out.add(reply)
+		return
+	}
+	out.add(reply)
 	if !f.inSync && !f.eligible || f.damaged || ev.HW <= ev.AnswerEnd {
 		return
 	}

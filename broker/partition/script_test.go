@@ -188,7 +188,8 @@ func (s *script) event(a args) Event {
 			a.off("end", 0), a.off("flushed", 0), a.epoch("answer", -1), a.off("answerend", 0),
 			a.off("start", int64(s.r.keptStart)), a.off("first", int64(s.r.keptStart)))
 	case "refused":
-		return Refused(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.off("committed", 0), a.off("answerend", 0))
+		return Refused(a.node(), a.num("be", int64(a.node())*10), epoch, a.session(), a.off("committed", 0), a.off("end", a.num("committed", 0)),
+			a.off("answerend", 0), a.off("first", int64(s.r.keptStart)))
 	case "ack":
 		return Ack(a.node(), epoch, a.session(), a.off("appended", a.num("flushed", 0)), a.off("flushed", 0), a.off("start", int64(s.r.logStart)))
 	case "trim":

@@ -20,7 +20,8 @@ type Handshake struct {
 	Start     record.Offset
 	Flushed   record.Offset
 	// RefusedBelow is not 0 when the follower opens no session: it holds committed
-	// records up to here that the leader's log lacks.
+	// records up to here that the leader's log lacks. It begins anew once the leader
+	// says so, because everything up to End is deleted there.
 	RefusedBelow record.Offset
 }
 

@@ -200,7 +200,7 @@ func (m *memReplica) Handshake(s *Session, h Handshake) (HandshakeReply, bool) {
 	defer m.mu.Unlock()
 	ae, end := m.epochEnd(h.LastEpoch)
 	if h.RefusedBelow != 0 {
-		m.step(partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.RefusedBelow, end))
+		m.step(partition.Refused(s.Follower(), s.BrokerEpoch(), h.Epoch, h.Session, h.RefusedBelow, h.End, end, 0))
 		r, _ := m.find(partition.EffectHandshakeReply)
 		return HandshakeReply{Epoch: r.Epoch, Session: r.Session, Err: api.Errorf(api.CodeNotLeader, "refused")}, true
 	}

@@ -219,7 +219,7 @@ func (r *replica) sendHandshake(e *partition.Effect) {
 		l.asked = ev.Offset
 		l.heard = max(l.heard, ev.Epoch)
 		if ev.HW != 0 {
-			l.step(partition.Refused(from, brokerEpoch, ev.Epoch, session, ev.HW, end))
+			l.step(partition.Refused(from, brokerEpoch, ev.Epoch, session, ev.HW, ev.Offset, end, record.Offset(l.disk.start)))
 			return
 		}
 		l.step(partition.Handshake(from, brokerEpoch, ev.Epoch, session, ev.AnswerEpoch, ev.Offset, ev.Flushed, epoch, end,

@@ -2032,7 +2032,7 @@ type ReplicaHandshake struct {
 	FlushedOffset  int64 `protobuf:"varint,8,opt,name=flushed_offset,json=flushedOffset,proto3" json:"flushed_offset,omitempty"`
 	// Not 0: the follower opens no session. It holds committed records up to here, and
 	// refused to cut its log below, where the leader's becomes another one: the leader
-	// has lost them.
+	// has lost them. The answer is begin_at_log_start once they are deleted there.
 	RefusedBelow  int64 `protobuf:"varint,9,opt,name=refused_below,json=refusedBelow,proto3" json:"refused_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
