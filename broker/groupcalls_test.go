@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -184,4 +185,100 @@ func TestOffsetsAreConfirmed(t *testing.T) {
 	images.err, images.then = nil, twoBrokers(t) // without the topic: as if another led it
 	_, err = fetch(others)
 	require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err), "it hears that it does not coordinate the group any more")
+}
+
+// So is what else is told of groups: what they are, that there is no such group, what a
+// reset would do, and which there are.
+func TestGroupsAreShownConfirmed(t *testing.T) {
+	b, images, _ := groupBroker(t)
+	to := []api.OffsetCommit{{TopicPartition: api.TopicPartition{Topic: "t"}, Offset: 1, LeaderEpoch: -1}}
+	shown := map[string]struct {
+		call func() error
+		code api.Code // when it is confirmed
+	}{
+		"a description":     {func() error { _, err := b.DescribeGroup(t.Context(), "g"); return err }, api.CodeNone},
+		"a plan":            {func() error { _, err := b.ResetOffsets(t.Context(), "g", to, true); return err }, api.CodeNone},
+		"no such group":     {func() error { _, err := b.DescribeGroup(t.Context(), "h"); return err }, api.CodeUnknownGroup},
+		"nothing to delete": {func() error { return b.DeleteGroup(t.Context(), "h") }, api.CodeUnknownGroup},
+		"no offsets to delete": {func() error {
+			_, err := b.DeleteOffsets(t.Context(), "h", []api.TopicPartition{{Topic: "t"}})
+			return err
+		}, api.CodeUnknownGroup},
+	}
+	expect := func(code func(confirmed api.Code) api.Code) {
+		t.Helper()
+		for name, what := range shown {
+			before := images.asked
+			require.Equal(t, code(what.code), api.CodeOf(what.call()), name)
+			require.Equal(t, before+1, images.asked, "%s: once", name)
+		}
+	}
+	notHere := func(api.Code) api.Code { return api.CodeNotCoordinator }
+	expect(func(confirmed api.Code) api.Code { return confirmed })
+	groups, err := b.ListGroups(t.Context())
+	require.NoError(t, err)
+	require.Len(t, groups, 1)
+
+	images.err = errors.New("no controller")
+	expect(notHere)
+	_, err = b.ListGroups(t.Context())
+	require.Equal(t, api.CodeCoordinatorNotAvailable, api.CodeOf(err))
+
+	images.err, images.then = nil, twoBrokers(t) // without the topic: as if another led it
+	expect(notHere)
+	groups, err = b.ListGroups(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, groups, "its coordinator lists it")
+}
+
+// What the request itself is wrong in is nobody's to confirm.
+func TestWrongRequestsAskNoController(t *testing.T) {
+	b, images, _ := groupBroker(t)
+	images.err = errors.New("no controller")
+	_, err := b.FetchOffsets(t.Context(), &api.FetchOffsets{})
+	require.Equal(t, api.CodeInvalidGroupID, api.CodeOf(err))
+	_, err = b.DescribeGroup(t.Context(), "")
+	require.Equal(t, api.CodeInvalidGroupID, api.CodeOf(err))
+	require.Zero(t, images.asked)
+}
+
+// away is a controller that is there again after a time.
+type away struct {
+	*confirming
+
+	until time.Time
+}
+
+func (a away) ReadBarrier(ctx context.Context) error {
+	select {
+	case <-time.After(time.Until(a.until)):
+		return a.confirming.ReadBarrier(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// While a controller is elected offsets are waited for, not refused, for as long as the
+// caller would wait.
+func TestOffsetsWaitForAController(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, images, _ := groupBroker(t)
+		fetch := func(after, patience time.Duration) (took time.Duration, err error) {
+			began := time.Now()
+			b.cfg.Images = away{images, began.Add(after)}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, err = b.FetchOffsets(ctx, &api.FetchOffsets{Group: "g"})
+			return time.Since(began), err
+		}
+		took, err := fetch(2*time.Second, 10*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, 2*time.Second, took)
+		took, err = fetch(2*time.Second, time.Second)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, took)
+		took, err = fetch(time.Minute, time.Minute)
+		require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err), "who asks may find another coordinator meanwhile")
+		require.Equal(t, judgeWaitMost, took)
+	})
 }

@@ -13,13 +13,16 @@ import (
 // in Kafka: ConsumerGroupDescribe shows them.
 func describeGroups(ctx context.Context, d *Door, c *call, req *kmsg.DescribeGroupsRequest) (*kmsg.DescribeGroupsResponse, error) {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
-	for _, name := range distinct(req.Groups, itself) {
-		out := kmsg.NewDescribeGroupsResponseGroup()
-		out.Group, out.AuthorizedOperations = name, noOperations
-		g, err := d.services.GroupAdmin.DescribeGroup(ctx, name)
+	names := distinct(req.Groups, itself)
+	resp.Groups = make([]kmsg.DescribeGroupsResponseGroup, len(names))
+	return resp, eachGroup(len(names), func(i int) error {
+		out := &resp.Groups[i]
+		*out = kmsg.NewDescribeGroupsResponseGroup()
+		out.Group, out.AuthorizedOperations = names[i], noOperations
+		g, err := d.services.GroupAdmin.DescribeGroup(ctx, names[i])
 		e := asError(err)
 		if e == nil && g.Type == api.GroupTypeConsumer {
-			e = api.Errorf(api.CodeUnknownGroup, "group %q is of the consumer protocol", name)
+			e = api.Errorf(api.CodeUnknownGroup, "group %q is of the consumer protocol", names[i])
 		}
 		switch {
 		case e != nil && e.Code == api.CodeUnknownGroup && c.version < 6:
@@ -30,11 +33,10 @@ func describeGroups(ctx context.Context, d *Door, c *call, req *kmsg.DescribeGro
 				out.State = "Dead"
 			}
 		default:
-			classicGroup(&out, g)
+			classicGroup(out, g)
 		}
-		resp.Groups = append(resp.Groups, out)
-	}
-	return resp, nil
+		return nil
+	})
 }
 
 func classicGroup(out *kmsg.DescribeGroupsResponseGroup, g *api.GroupDescription) {
@@ -51,20 +53,22 @@ func classicGroup(out *kmsg.DescribeGroupsResponseGroup, g *api.GroupDescription
 // consumerGroupDescribe shows groups of the consumer protocol (KIP-848).
 func consumerGroupDescribe(ctx context.Context, d *Door, c *call, req *kmsg.ConsumerGroupDescribeRequest) (*kmsg.ConsumerGroupDescribeResponse, error) {
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
-	for _, name := range distinct(req.Groups, itself) {
-		out := kmsg.NewConsumerGroupDescribeResponseGroup()
-		out.Group, out.AuthorizedOperations = name, noOperations
-		g, err := d.services.GroupAdmin.DescribeGroup(ctx, name)
+	names := distinct(req.Groups, itself)
+	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, len(names))
+	return resp, eachGroup(len(names), func(i int) error {
+		out := &resp.Groups[i]
+		*out = kmsg.NewConsumerGroupDescribeResponseGroup()
+		out.Group, out.AuthorizedOperations = names[i], noOperations
+		g, err := d.services.GroupAdmin.DescribeGroup(ctx, names[i])
 		e := asError(err)
 		if e == nil && g.Type != api.GroupTypeConsumer {
-			e = kafkaError(kerr.GroupIDNotFound, "group %q is not of the consumer protocol", name)
+			e = kafkaError(kerr.GroupIDNotFound, "group %q is not of the consumer protocol", names[i])
 		}
 		if out.ErrorCode, out.ErrorMessage = c.ofGroup(e), messageOf(e); e == nil {
-			d.consumerGroup(&out, g)
+			d.consumerGroup(out, g)
 		}
-		resp.Groups = append(resp.Groups, out)
-	}
-	return resp, nil
+		return nil
+	})
 }
 
 func (d *Door) consumerGroup(out *kmsg.ConsumerGroupDescribeResponseGroup, g *api.GroupDescription) {

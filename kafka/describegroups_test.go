@@ -2,7 +2,11 @@ package kafka
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -55,4 +59,36 @@ func TestAGroupNamesTheTopicsItHas(t *testing.T) {
 	known := kmsg.AssignmentTopicPartition{TopicID: [16]byte{1}, Topic: "t", Partitions: []int32{0, 2}}
 	require.Equal(t, []kmsg.AssignmentTopicPartition{{Topic: "old", Partitions: []int32{3}}, known}, m.Assignment.TopicPartitions)
 	require.Equal(t, []kmsg.AssignmentTopicPartition{known}, m.TargetAssignment.TopicPartitions)
+}
+
+// slowGroups are groups each of which waits a second for the controller.
+type slowGroups struct{ stub }
+
+func (slowGroups) DescribeGroup(context.Context, string) (*api.GroupDescription, error) {
+	time.Sleep(time.Second)
+	return &api.GroupDescription{}, nil
+}
+
+// Groups of one request wait for the controller together, not one after the other.
+func TestGroupsWaitTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		services := stubServices(stub{})
+		services.GroupAdmin = slowGroups{}
+		d, c := &Door{services: services}, &call{stats: &stats{}}
+		names := make([]string, lookUps)
+		for i := range names {
+			names[i] = strconv.Itoa(i)
+		}
+		began := time.Now()
+		old, err := describeGroups(t.Context(), d, c, &kmsg.DescribeGroupsRequest{Groups: slices.Clone(names)})
+		require.NoError(t, err)
+		require.Equal(t, time.Second, time.Since(began))
+		resp, err := consumerGroupDescribe(t.Context(), d, c, &kmsg.ConsumerGroupDescribeRequest{Groups: slices.Clone(names)})
+		require.NoError(t, err)
+		require.Equal(t, 2*time.Second, time.Since(began))
+		for i, name := range names {
+			require.Equal(t, name, old.Groups[i].Group, "in the order of the request")
+			require.Equal(t, name, resp.Groups[i].Group)
+		}
+	})
 }

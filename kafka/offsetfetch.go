@@ -11,24 +11,29 @@ import (
 	"github.com/penstock/penstock/broker/api"
 )
 
-// offsetFetches is how many groups of one request are looked up at a time: each may wait
+// lookUps is how many groups of one request are looked up at a time: each may wait
 // for the metadata, and those that wait together wait once.
-const offsetFetches = 64
+const lookUps = 64
+
+// eachGroup looks up n groups of a request.
+func eachGroup(n int, look func(i int) error) error {
+	var g errgroup.Group
+	g.SetLimit(lookUps)
+	for i := range n {
+		g.Go(func() error { return look(i) })
+	}
+	return g.Wait()
+}
 
 func offsetFetch(ctx context.Context, d *Door, c *call, req *kmsg.OffsetFetchRequest) (*kmsg.OffsetFetchResponse, error) {
 	resp := kmsg.NewPtrOffsetFetchResponse()
 	if c.version >= 8 {
 		groups := distinct(req.Groups, func(g *kmsg.OffsetFetchRequestGroup) string { return g.Group })
 		resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(groups))
-		var g errgroup.Group
-		g.SetLimit(offsetFetches)
-		for i := range groups {
-			g.Go(func() error {
-				resp.Groups[i] = d.groupOffsets(ctx, c, &groups[i])
-				return nil
-			})
-		}
-		return resp, g.Wait()
+		return resp, eachGroup(len(groups), func(i int) error {
+			resp.Groups[i] = d.groupOffsets(ctx, c, &groups[i])
+			return nil
+		})
 	}
 	group := kmsg.NewOffsetFetchRequestGroup()
 	group.Group = req.Group

@@ -15,20 +15,26 @@ import (
 	pb "github.com/penstock/penstock/proto/penstock/v1"
 )
 
+// codeIn is the code of a typed error.
+func codeIn(err error) pb.ErrorCode {
+	for _, d := range status.Convert(err).Details() {
+		if e, ok := d.(*pb.Error); ok {
+			return e.GetCode()
+		}
+	}
+	return pb.ErrorCode_ERROR_CODE_UNSPECIFIED
+}
+
 // offsetOf is what a broker says that a group has committed in a partition.
 func offsetOf(t *testing.T, conn *grpc.ClientConn, group string, partition int32) (int64, pb.ErrorCode) {
 	t.Helper()
 	out, err := pb.NewGroupServiceClient(conn).FetchOffsets(within(t, 30*time.Second), &pb.FetchOffsetsRequest{
 		Group: group, Partitions: []*pb.TopicPartition{{Topic: "t", Partition: partition}},
 	})
-	if err != nil {
-		for _, d := range status.Convert(err).Details() {
-			if e, ok := d.(*pb.Error); ok {
-				return -2, e.GetCode()
-			}
-		}
-		require.NoError(t, err)
+	if code := codeIn(err); code != pb.ErrorCode_ERROR_CODE_UNSPECIFIED {
+		return -2, code
 	}
+	require.NoError(t, err)
 	return out.GetResults()[0].GetOffset(), out.GetResults()[0].GetError().GetCode()
 }
 
@@ -129,6 +135,14 @@ func TestADeposedCoordinatorSaysNothingOfOffsets(t *testing.T) {
 	commit(group, 1, 9)
 	expect(0, -2, pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR)
 	expect(1, -2, pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR)
+	for _, name := range []string{group, "no group"} {
+		_, err := pb.NewGroupServiceClient(old).DescribeGroup(within(t, 30*time.Second), &pb.DescribeGroupRequest{Group: name})
+		require.Equal(t, pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, codeIn(err), name)
+	}
+	listed, err := pb.NewGroupServiceClient(old).ListGroups(within(t, 30*time.Second), &pb.ListGroupsRequest{})
+	require.NoError(t, err)
+	require.Empty(t, listed.GetGroups(), "others list them")
+	require.Equal(t, pb.ErrorCode_ERROR_CODE_COORDINATOR_NOT_AVAILABLE, listed.GetError().GetCode())
 	began := time.Now()
 	for _, err := range kafka.offsets(1, groups...) {
 		require.ErrorIs(t, err, kerr.NotCoordinator)

@@ -131,6 +131,18 @@ func (c *Coordinator) Epoch(group string) record.Epoch {
 	return s.epoch
 }
 
+// Epochs are the leader epochs of the partitions of __consumer_offsets whose groups are
+// coordinated here.
+func (c *Coordinator) Epochs() map[int32]record.Epoch {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	epochs := make(map[int32]record.Epoch, len(c.shards))
+	for partition, s := range c.shards {
+		epochs[partition] = s.epoch
+	}
+	return epochs
+}
+
 // CommitOffsets stores offsets and returns once they are committed, with the
 // outcome of each. An error is about the whole request: nothing was stored.
 // CodeOverloaded: too many wait already.

@@ -35,6 +35,10 @@ func shellMutants() []mutant {
 			"	if b.lapsed() {\n		var none T\n", "	if b.lapsed() && !MUTANT {\n		var none T\n"),
 		stated("TestOffsetsAreConfirmed", one("a broker does not look whether another coordinates the group by now", calls,
 			"	case !b.coordinates(", "	case !MUTANT && !b.coordinates(")),
+		stated("TestGroupsAreShownConfirmed", one("that there is no such group is not confirmed", calls,
+			"	return ok && epoch != record.UnknownEpoch && ", "	return ok && !MUTANT && epoch != record.UnknownEpoch && ")),
+		stated("TestGroupsAreShownConfirmed", one("groups that others coordinate by now are listed", calls,
+			" return !mine(g.Group) }", " return !mine(g.Group) && !MUTANT }")),
 		stated("TestOffsetsAreConfirmed", one("a broker that reaches no controller says what is committed", calls,
 			"	case !asked:\n", "	case !MUTANT && !asked:\n")),
 	}
