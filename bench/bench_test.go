@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,4 +130,19 @@ func TestProcessTimeOfThisProcess(t *testing.T) {
 	require.NoError(t, err)
 	_, err = ProcessTime(1 << 30)
 	require.Error(t, err)
+}
+
+// The latency of a producer that sends as fast as it goes is not the brokers': the
+// report says so, and does for no other.
+func TestReportSaysWhatTheLatencyIsOf(t *testing.T) {
+	text := func(r Report) string {
+		r.LatencyMS = Latency{P50: 1, Max: 2}
+		var b strings.Builder
+		require.NoError(t, r.WriteText(&b))
+		return b.String()
+	}
+	require.Contains(t, text(Report{Workload: "produce", Processes: 3}), "of a full queue (bench latency keeps a rate)")
+	require.NotContains(t, text(Report{Workload: "produce", TargetPerSec: 100}), "full queue")
+	require.NotContains(t, text(Report{Workload: "latency"}), "full queue")
+	require.Contains(t, text(Report{Workload: "produce", Processes: 3}), "3 brokers")
 }

@@ -28,7 +28,7 @@ type Report struct {
 	Compression      string  `json:"compression"`
 	Payload          string  `json:"payload"`
 	WarmupSeconds    float64 `json:"warmup_s"`
-	Processes        int     `json:"processes"`
+	Processes        int     `json:"processes"` // brokers: penstock dev runs several in one
 	FS               string  `json:"fs"`
 	CPUSecondsPerGB  CPU     `json:"cpu_seconds_per_gb"` // GB = 10^9 bytes of values
 	DiskBytes        int64   `json:"disk_bytes"`
@@ -94,7 +94,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	line("rate", "%.0f records/s, %.1f MiB/s", r.RecordsPerSec, r.MiBPerSec)
 	if r.LatencyMS.Max > 0 {
 		l := r.LatencyMS
-		line("latency", "p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", l.P50, l.P95, l.P99, l.P999, l.Max)
+		line("latency", "p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms%s", l.P50, l.P95, l.P99, l.P999, l.Max, r.queued())
 	}
 	if e := r.EndToEndMS; e != nil {
 		line("consumed", "%.0f records/s; from due to the consumer p50 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", r.ConsumedPerSec, e.P50, e.P99, e.P999, e.Max)
@@ -109,6 +109,15 @@ func (r *Report) WriteText(w io.Writer) error {
 	} else {
 		line("cpu", "client %.2f s/GB", r.CPUSecondsPerGB.Client)
 	}
-	line("where", "%d processes, file system %s, warm-up %.0f s, revision %s", r.Processes, r.FS, r.WarmupSeconds, r.GitRev)
+	line("where", "%d brokers, file system %s, warm-up %.0f s, revision %s", r.Processes, r.FS, r.WarmupSeconds, r.GitRev)
 	return tw.Flush()
+}
+
+// queued says of what the latency is where it is none of the brokers' own: who sends as
+// fast as it goes measures the producer's full memory.
+func (r *Report) queued() string {
+	if r.Workload == "produce" && r.TargetPerSec == 0 {
+		return ", of a full queue (bench latency keeps a rate)"
+	}
+	return ""
 }

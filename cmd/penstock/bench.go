@@ -19,7 +19,7 @@ func newBench(s *shared) *cobra.Command {
 			"at least 60 s after a warm-up of 10 s, and several runs.",
 		newWorkload(s, "produce", "Records/s from first send to last acknowledgement",
 			"  penstock bench produce --replicas 3 --duration 60s --warmup 10s\n"+
-				"  penstock bench produce --records 5000000 --record-size 1024 --acks 1 --json", bench.Produce),
+				"  penstock bench produce --records 5000000 --record-size 1024 --acks 1 -o json", bench.Produce),
 		newWorkload(s, "consume", "Records/s read from the start of the topic",
 			"  penstock bench consume --topic bench --records 5000000", bench.Consume),
 		newWorkload(s, "latency", "Latency at a fixed rate, open loop",
@@ -30,7 +30,7 @@ func newBench(s *shared) *cobra.Command {
 			"  penstock bench e2e --duration 60s\n"+
 				"  penstock bench e2e --rate 1000 --partitions 3", bench.EndToEnd),
 	)
-	return s.connects(cmd)
+	return s.prints(s.connects(cmd))
 }
 
 type workload func(context.Context, bench.Options) (*bench.Report, error)
@@ -53,7 +53,7 @@ func newWorkload(s *shared, name, short, example string, run workload) *cobra.Co
 				return err
 			}
 			write := report.WriteText
-			if asJSON {
+			if asJSON || s.output == "json" {
 				write = report.WriteJSON
 			}
 			if err := write(cmd.OutOrStdout()); err != nil {
@@ -93,5 +93,5 @@ func benchFlags(cmd *cobra.Command, o *bench.Options, asJSON *bool) {
 	f.IntSliceVar(&o.BrokerPids, "broker-pids", nil, "broker processes on this machine, for their processor time")
 	f.StringSliceVar(&o.MetricsURLs, "metrics-urls", nil, "/metrics of brokers elsewhere, for their processor time")
 	f.StringVar(&o.DataDir, "data-dir", "", "folder of the brokers' data on this machine, for its file system and size")
-	f.BoolVar(asJSON, "json", false, "one JSON object")
+	f.BoolVar(asJSON, "json", false, "-o json")
 }

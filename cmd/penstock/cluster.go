@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,7 +128,7 @@ func newClusterHealth(s *shared) *cobra.Command {
 					return err
 				})
 				if err == nil && !c.Healthy() {
-					err = fmt.Errorf("not healthy: controller %s, %s", nodeName(c.Controller), healthLine(c))
+					err = fmt.Errorf("not healthy: %s", strings.Join(amiss(c), ", "))
 				}
 				return err
 			})
@@ -135,6 +136,33 @@ func newClusterHealth(s *shared) *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until healthy, for this long")
 	return cmd
+}
+
+// amiss lists what keeps a cluster from being healthy.
+func amiss(c *client.Cluster) []string {
+	var out []string
+	if c.Unconfirmed || c.Controller < 0 {
+		out = append(out, "no controller confirms it")
+	}
+	for i := range c.Brokers {
+		if b := &c.Brokers[i]; b.Fenced {
+			out = append(out, fmt.Sprintf("broker %d: %s", b.NodeID, brokerState(b)))
+		}
+	}
+	for _, n := range []struct {
+		count int
+		what  string
+	}{
+		{c.Leaderless, "without a leader"},
+		{c.UnderReplicated, "under-replicated"},
+		{c.UnderMinISR, "below min.insync.replicas"},
+		{len(c.DamagedLeaders), "led by a damaged replica"},
+	} {
+		if n.count > 0 {
+			out = append(out, count(int64(n.count), "partition", "partitions")+" "+n.what)
+		}
+	}
+	return out
 }
 
 // waitHealthy asks until the cluster is healthy or the time is up, and returns

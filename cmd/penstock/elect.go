@@ -53,21 +53,7 @@ func newTopicElect(s *shared) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if int(partition) >= len(t.Partitions) {
-					return usagef("topic %s has partitions 0 to %d, not %d", t.Name, len(t.Partitions)-1, partition)
-				}
-				p := t.Partitions[partition]
-				if !yes {
-					return usagef("%s; give --yes to elect node %d all the same", uncleanCost(t.Name, p, leader), leader)
-				}
-				if err := a.ElectUnclean(cmd.Context(), client.TopicPartition{Topic: t.Name, Partition: partition}, leader, p.PartitionEpoch); err != nil {
-					return err
-				}
-				out := map[string]any{"topic": t.Name, "partition": partition, "leader": leader, "unclean": true}
-				return s.show(cmd.OutOrStdout(), out, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "node %d leads %s-%d; records that it did not have are lost\n", leader, t.Name, partition)
-					return err
-				})
+				return s.electUnclean(cmd, a, t, partition, leader, yes)
 			})
 		},
 	}
@@ -77,6 +63,37 @@ func newTopicElect(s *shared) *cobra.Command {
 	f.BoolVar(&unclean, "unclean", false, "acknowledged records may be lost")
 	f.BoolVar(&yes, "yes", false, "do it")
 	return cmd
+}
+
+// partitionOf is a partition of a topic, or the error that there is none of that number.
+func partitionOf(t *client.Topic, partition int32) (client.PartitionState, error) {
+	if int(partition) >= len(t.Partitions) {
+		return client.PartitionState{}, fmt.Errorf("topic %s has partitions 0 to %d, not %d", t.Name, len(t.Partitions)-1, partition)
+	}
+	return t.Partitions[partition], nil
+}
+
+// electUnclean orders a leader, or says without --yes what that would cost.
+func (s *shared) electUnclean(cmd *cobra.Command, a *client.Admin, t *client.Topic, partition, leader int32, yes bool) error {
+	p, err := partitionOf(t, partition)
+	if err != nil {
+		return err
+	}
+	switch {
+	case yes: // the controller knows whether that is needed
+	case p.Leader >= 0:
+		return fmt.Errorf("%s-%d is led by node %d and needs no election", t.Name, partition, p.Leader)
+	default:
+		return &unsureError{uncleanCost(t.Name, p, leader), fmt.Sprintf("elect node %d all the same", leader)}
+	}
+	if err := a.ElectUnclean(cmd.Context(), client.TopicPartition{Topic: t.Name, Partition: partition}, leader, p.PartitionEpoch); err != nil {
+		return err
+	}
+	out := map[string]any{"topic": t.Name, "partition": partition, "leader": leader, "unclean": true}
+	return s.show(cmd.OutOrStdout(), out, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "node %d leads %s-%d; records that it did not have are lost\n", leader, t.Name, partition)
+		return err
+	})
 }
 
 // uncleanCost says who may hold what the new leader lacks.
@@ -90,16 +107,12 @@ func uncleanCost(topic string, p client.PartitionState, leader int32) string {
 			fmt.Fprintf(&holders, ", %s: %s", set.name, ids(set.nodes))
 		}
 	}
-	switch {
-	case p.Leader >= 0:
-		return fmt.Sprintf("%s-%d is led by node %d and needs no election", topic, p.Partition, p.Leader)
-	case p.Lost:
+	if p.Lost {
 		return fmt.Sprintf("every replica of %s-%d that held all acknowledged records was given up; node %d leads with what it has",
 			topic, p.Partition, leader)
-	default:
-		return fmt.Sprintf("%s-%d has no leader%s; when those come back they can lead without loss, and node %d may lack what they hold",
-			topic, p.Partition, holders.String(), leader)
 	}
+	return fmt.Sprintf("%s-%d has no leader%s; when those come back they can lead without loss, and node %d may lack what they hold",
+		topic, p.Partition, holders.String(), leader)
 }
 
 // electedJSON is a line of the output of `topic elect`.

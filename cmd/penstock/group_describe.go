@@ -168,7 +168,7 @@ func describeGroup(ctx context.Context, a *client.Admin, name string) (*groupJSO
 	for _, m := range g.Members {
 		row := memberJSON{
 			MemberID: m.MemberID, InstanceID: m.InstanceID, ClientID: m.ClientID, Host: m.Host, Rack: m.Rack, Epoch: m.MemberEpoch,
-			lagSum: noLag(), Assigned: []string{}, Topics: m.Topics, Pattern: m.Pattern,
+			lagSum: noLag(), Assigned: []string{}, Topics: list(m.Topics), Pattern: m.Pattern,
 		}
 		if sum := members[m.MemberID]; sum != nil {
 			row.lagSum = *sum

@@ -1,7 +1,8 @@
 // Command penstock is the one binary of Penstock: the server, a whole cluster
 // for development, and the tools to work with either.
 //
-// Exit status: 0 done, 1 failed, 2 the command line was wrong.
+// Exit status: 0 done; 1 failed, or refused by the state that the cluster is in; 2 the
+// command line was wrong, or lacks the --yes that what it would do asks for.
 package main
 
 import (
@@ -39,6 +40,12 @@ func isUsage(err error) bool {
 	return ok
 }
 
+// unsureError is what a command would cost that is not done without --yes. The help
+// would say nothing beyond it.
+type unsureError struct{ cost, purpose string }
+
+func (e *unsureError) Error() string { return e.cost + "; give --yes to " + e.purpose }
+
 func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
@@ -52,6 +59,9 @@ func run(ctx context.Context, args []string) int {
 	}
 	// The client's errors begin with that word already.
 	fmt.Fprintf(os.Stderr, "penstock: %s\n", strings.TrimPrefix(err.Error(), "penstock: "))
+	if _, ok := errors.AsType[*unsureError](err); ok {
+		return 2
+	}
 	if isUsage(err) {
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return 2

@@ -43,10 +43,10 @@ func (s *shared) mend(cmd *cobra.Command, a *client.Admin, tp client.TopicPartit
 	if err != nil {
 		return err
 	}
-	if int(tp.Partition) >= len(t.Partitions) {
-		return usagef("topic %s has partitions 0 to %d, not %d", t.Name, len(t.Partitions)-1, tp.Partition)
+	p, err := partitionOf(t, tp.Partition)
+	if err != nil {
+		return err
 	}
-	p := t.Partitions[tp.Partition]
 	if !yes {
 		return s.mendCost(ctx, a, tp, p.Leader)
 	}
@@ -74,16 +74,16 @@ func (s *shared) mendCost(ctx context.Context, a *client.Admin, tp client.TopicP
 			continue
 		}
 		if !r.CanGiveUp {
-			return usagef("node %d leads %s and cannot read offset %d, but what is behind it cannot be given up now; "+
-				"with --yes the broker says why", r.NodeID, tp, r.WholeTo)
+			return &unsureError{fmt.Sprintf("node %d leads %s and cannot read offset %d, but what is behind it cannot be given up now",
+				r.NodeID, tp, r.WholeTo), "have the broker say why"}
 		}
-		return usagef("node %d leads %s and cannot read offset %d; what it has behind that, up to %d, would be lost; "+
-			"give --yes to go on without", r.NodeID, tp, r.WholeTo, r.End)
+		return &unsureError{fmt.Sprintf("node %d leads %s and cannot read offset %d; what it has behind that, up to %d, would be lost",
+			r.NodeID, tp, r.WholeTo, r.End), "go on without"}
 	}
 	if failed != nil {
 		return failed
 	}
-	return usagef("no damage is known of the leader of %s, node %s: there is nothing to mend", tp, nodeName(leader))
+	return fmt.Errorf("no damage is known of the leader of %s, node %s: there is nothing to mend", tp, nodeName(leader))
 }
 
 // awaitLeader returns who leads next; -1: nobody yet.

@@ -124,7 +124,7 @@ type plannedJSON struct {
 func planned(moves []client.PlannedMove) []plannedJSON {
 	rows := make([]plannedJSON, len(moves))
 	for i, m := range moves {
-		rows[i] = plannedJSON{m.Topic, m.Partition, m.From, m.To}
+		rows[i] = plannedJSON{m.Topic, m.Partition, list(m.From), list(m.To)}
 	}
 	return rows
 }

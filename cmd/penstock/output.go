@@ -42,6 +42,14 @@ func table(w io.Writer, rows func(row func(cells ...any))) error {
 	return tw.Flush()
 }
 
+// list is s for JSON, where an empty one is [] and not null.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
 // ids shows a list of node ids: 1,2,3.
 func ids(list []int32) string {
 	if len(list) == 0 {

@@ -54,8 +54,8 @@ func newClusterReassignments(s *shared) *cobra.Command {
 
 func reassignmentRow(r *client.ReassignmentState) reassignmentJSON {
 	row := reassignmentJSON{
-		Topic: r.Topic, Partition: r.Partition, Leader: r.Leader, Replicas: r.Replicas, Adding: r.Adding,
-		Removing: r.Removing, Target: r.Target, ISR: r.ISR, Throttle: r.Throttle, Progress: []catchUpJSON{},
+		Topic: r.Topic, Partition: r.Partition, Leader: r.Leader, Replicas: list(r.Replicas), Adding: list(r.Adding),
+		Removing: list(r.Removing), Target: list(r.Target), ISR: list(r.ISR), Throttle: r.Throttle, Progress: []catchUpJSON{},
 	}
 	for _, c := range r.Progress {
 		row.Progress = append(row.Progress, catchUpJSON(c))

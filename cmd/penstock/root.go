@@ -30,10 +30,7 @@ func newRoot() *cobra.Command {
 			if len(args) == 0 {
 				return nil
 			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usagef("unknown command %q, the nearest is %q", args[0], near[0])
-			}
-			return usagef("unknown command %q", args[0])
+			return unknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -69,10 +66,25 @@ func (s *shared) prints(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// unknownCommand names what is meant, if anything is near.
+func unknownCommand(cmd *cobra.Command, word string) error {
+	if word == "version" { // what others have as a command
+		return usagef("unknown command %q: penstock --version", word)
+	}
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return usagef("unknown command %q, the nearest is %q", word, near[0])
+	}
+	return usagef("unknown command %q", word)
+}
+
 // exactArgs is cobra.ExactArgs with an error that names what is missing.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) != len(names) {
+		switch {
+		case len(args) == len(names):
+		case len(names) == 0:
+			return usagef("got %q, want flags alone", args[0])
+		default:
 			return usagef("got %d arguments, want %d: %s", len(args), len(names), strings.Join(names, " "))
 		}
 		return nil
@@ -84,14 +96,15 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func group(use, short, long string, sub ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(sub...)
 	return cmd
 }

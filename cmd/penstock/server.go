@@ -35,7 +35,7 @@ func newServer() *cobra.Command {
 					return usagef("--set is %q, want key=value", kv)
 				}
 				if err := cfg.Set(name, value); err != nil {
-					return err
+					return usagef("--set: %w", err)
 				}
 			}
 			return serve(cmd.Context(), cfg)

@@ -162,6 +162,7 @@ func newTopicDescribe(s *shared) *cobra.Command {
 func describedTopic(t *client.Topic) topicJSON {
 	out := topicJSON{Name: t.Name, TopicID: fmt.Sprintf("%x", t.ID), Internal: t.Internal, Durability: t.Durability, Replicas: t.ReplicationFactor}
 	for _, p := range t.Partitions {
+		p.Replicas, p.ISR, p.ELR, p.LastISR = list(p.Replicas), list(p.ISR), list(p.ELR), list(p.LastISR)
 		out.Partitions = append(out.Partitions, partitionJSON(p))
 	}
 	for _, c := range t.Configs {
@@ -217,7 +218,7 @@ func newTopicAlter(s *shared) *cobra.Command {
 				return usagef("--partitions is %d, want more than the topic has", partitions)
 			}
 			return s.withAdmin(func(a *client.Admin) error {
-				out := map[string]any{"name": args[0], "set": configs, "unset": unset}
+				out := map[string]any{"name": args[0], "set": configs, "unset": list(unset)}
 				if grow {
 					if err := a.AddPartitions(cmd.Context(), args[0], partitions, false); err != nil {
 						return err
