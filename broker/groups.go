@@ -108,7 +108,9 @@ func (b *Broker) createOffsets(ctx context.Context) error {
 		}
 	}
 	if alive < b.cfg.OffsetsReplicas {
-		return api.Errorf(api.CodeCoordinatorNotAvailable, "%s needs %d brokers (offsets.topic.replication.factor), %d are alive", offsetsTopic, b.cfg.OffsetsReplicas, alive)
+		return api.Errorf(api.CodeCoordinatorNotAvailable,
+			"%s needs %d brokers (offsets.topic.replication.factor), %d are alive: start the others, or set that key to %d on every node of a cluster that has no more",
+			offsetsTopic, b.cfg.OffsetsReplicas, alive, max(alive, 1))
 	}
 	_, err := b.createTopic(ctx, &api.CreateTopic{
 		Name: offsetsTopic, Partitions: b.cfg.OffsetsPartitions, ReplicationFactor: b.cfg.OffsetsReplicas,

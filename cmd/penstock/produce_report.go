@@ -78,6 +78,13 @@ func (r *produceReport) why(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch client.CodeOf(err) {
+	case client.CodeUnknownProducerID, client.CodeOutOfOrderSequence:
+		if r.reason != "" {
+			return // what comes of a batch before it that was refused, for the reason that counts
+		}
+	default:
+	}
 	r.reason = bare(err)
 }
 

@@ -25,6 +25,7 @@ func TestProduceSaysWhatItWaitsFor(t *testing.T) {
 		time.Sleep(quietFor)
 		require.Equal(t, "nothing was acknowledged for 5s, 1 record waits: see penstock cluster health", r.complain(time.Now()))
 		r.OnRetry(client.TopicPartition{}, 1, errFull)
+		r.OnRetry(client.TopicPartition{}, 1, &client.Error{Code: client.CodeUnknownProducerID, Partition: -1}) // of the batch behind it
 		require.Empty(t, r.complain(time.Now()), "it was just said")
 		time.Sleep(sayAgain)
 		require.Equal(t, "nothing was acknowledged for 35s, 1 record waits: orders-2: disk full: no room", r.complain(time.Now()))

@@ -128,7 +128,7 @@ func checkHeader(b []byte, lim Limits) (BatchInfo, error) {
 	case info.Attributes.LogAppendTime():
 		return info, invalid(ErrInvalidTimestamp, "the batch claims append time, which brokers set")
 	case lim.MaxTimestamp > 0 && info.MaxTimestamp > lim.MaxTimestamp:
-		return info, invalid(ErrInvalidTimestamp, "the batch says that its newest record is of %d ms; at most %d are accepted now (message.timestamp.after.max.ms)",
+		return info, invalid(ErrInvalidTimestamp, "the batch says that its newest record is of %d ms; at most %d are accepted now (message.timestamp.after.max.ms); are the clocks of its producer and of this broker right?",
 			info.MaxTimestamp, lim.MaxTimestamp)
 	case info.Count == 0 || info.Count != info.LastDelta+1:
 		return info, malformed("%d records with a last offset delta of %d", info.Count, info.LastDelta)

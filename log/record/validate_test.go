@@ -96,7 +96,7 @@ func TestValidateRefuses(t *testing.T) {
 		{name: "endless varint", kind: record.ErrMalformed, says: "malformed", damage: records(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)},
 		{name: "length over 32 bits", kind: record.ErrMalformed, says: "malformed", damage: records(0x80, 0x80, 0x80, 0x80, 0x80, 0x01)},
 		{name: "limit", kind: record.ErrTooLarge, says: "batch of 79 bytes, at most 78 are accepted", damage: func(b []byte) []byte { return b }, lim: record.Limits{MaxBatchBytes: 78}},
-		{name: "too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 1001 ms; at most 1000 are accepted now (message.timestamp.after.max.ms)", damage: same, lim: record.Limits{MaxTimestamp: 1000}},
+		{name: "too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 1001 ms; at most 1000 are accepted now (message.timestamp.after.max.ms); are the clocks of its producer and of this broker right?", damage: same, lim: record.Limits{MaxTimestamp: 1000}},
 		{name: "a header too far ahead", kind: record.ErrInvalidTimestamp, says: "newest record is of 253402300799999 ms", damage: put64(35, 253402300799999), lim: record.Limits{MaxTimestamp: 5000}},
 		{name: "too far behind", kind: record.ErrInvalidTimestamp, says: "record 0 has 1000 ms; at least 1001 are accepted now (message.timestamp.before.max.ms)", damage: same, lim: record.Limits{MinTimestamp: 1001}},
 		{name: "not gzip", kind: record.ErrMalformed, says: "gzip records do not decompress", damage: put16(21, 1)},
