@@ -50,9 +50,17 @@ func stored[T any](b *Broker, answer T, err error) (T, error) {
 	return answer, err
 }
 
-// Session runs a member's session.
+// Session runs a member's session. Answers to commits are committed; what the member is
+// told beside them may be out of memory, such as that it has what it had, when it comes back.
 func (b *Broker) Session(ctx context.Context, join api.JoinGroup, in <-chan api.SessionMessage, out func(api.SessionUpdate) error) error {
-	return b.coordinator.Session(ctx, join, in, out)
+	err := b.coordinator.Session(ctx, join, in, func(u api.SessionUpdate) error {
+		if len(u.Commits) == 0 && b.lapsed() {
+			return errLapsed()
+		}
+		return out(u)
+	})
+	_, err = stored(b, struct{}{}, err)
+	return err
 }
 
 // CommitOffsets stores offsets of a group.

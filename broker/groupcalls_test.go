@@ -115,6 +115,10 @@ func (b *Broker) groupCalls(ctx context.Context) map[string]func() error {
 			_, err := b.CommitOffsets(ctx, &api.CommitOffsets{Group: "g", MemberID: "m", MemberEpoch: 1})
 			return err
 		},
+		"a session": func() error {
+			join := api.JoinGroup{Group: "g", MemberID: "m", MemberEpoch: 1, Topics: []string{"t"}}
+			return b.Session(ctx, join, make(chan api.SessionMessage), func(api.SessionUpdate) error { return nil })
+		},
 		"a heartbeat": func() error {
 			_, err := b.ConsumerHeartbeat(ctx, &api.ConsumerHeartbeat{Group: "g", MemberID: "m", MemberEpoch: 1})
 			return err
@@ -281,4 +285,33 @@ func TestOffsetsWaitForAController(t *testing.T) {
 		require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err), "who asks may find another coordinator meanwhile")
 		require.Equal(t, judgeWaitMost, took)
 	})
+}
+
+// A member that comes back is told what it has without anything being written. By a
+// broker that stood still until its session was over it is not.
+func TestNobodyComesBackAfterTheSession(t *testing.T) {
+	b, _, lapse := groupBroker(t)
+	enough := errors.New("enough")
+	join := api.JoinGroup{Group: "g", Topics: []string{"t"}, AttachNumber: 1}
+	come := func() (u api.SessionUpdate, err error) {
+		err = b.Session(t.Context(), join, make(chan api.SessionMessage), func(update api.SessionUpdate) error {
+			u = update
+			return enough
+		})
+		return u, err
+	}
+	var u api.SessionUpdate
+	require.Eventually(t, func() bool { // a commit by nobody came first: the group may be busy with it
+		var err error
+		u, err = come()
+		return errors.Is(err, enough)
+	}, 10*time.Second, time.Millisecond)
+	join.MemberID, join.MemberEpoch, join.Owned, join.AttachNumber = u.MemberID, u.MemberEpoch, u.Assignment, 2
+	again, err := come()
+	require.ErrorIs(t, err, enough)
+	require.Equal(t, u.MemberID, again.MemberID)
+	join.AttachNumber = 3
+	lapse()
+	_, err = come()
+	require.Equal(t, api.CodeNotCoordinator, api.CodeOf(err))
 }

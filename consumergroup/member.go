@@ -94,7 +94,9 @@ func (g *Group) admit(now time.Time, m *member, ev Event, out *Effects) {
 	g.update(m, out)
 }
 
-// rejoin brings back a member that kept its identity and what it owns.
+// rejoin brings back a member that kept its identity and what it owns. When all is as it
+// was there is nothing to write: who only lost its stream comes back also while the log
+// takes no records.
 func (g *Group) rejoin(now time.Time, m *member, ev Event, out *Effects) {
 	if !g.claimsHold(m, ev) {
 		out.Expired = append(out.Expired, expired(&m.Member, "it came back claiming what it was not given"))
@@ -104,10 +106,11 @@ func (g *Group) rejoin(now time.Time, m *member, ev Event, out *Effects) {
 		return
 	}
 	g.drop(m, CodeFencedEpoch, "a newer stream of the member is attached", out)
+	moved := m.away
 	if m.away {
 		g.reclaim(m, ev)
 	} else {
-		g.keepOnly(m, ev.Owned)
+		moved = g.keepOnly(m, ev.Owned)
 	}
 	g.back(m, out)
 	changed := !sameWish(&m.Member, ev.Join)
@@ -119,11 +122,13 @@ func (g *Group) rejoin(now time.Time, m *member, ev Event, out *Effects) {
 	}
 	m.left = false
 	g.attach(now, m, ev)
-	clear(m.told)
-	for p := range m.owned {
-		m.told[p] = struct{}{}
+	if moved || len(m.told) < len(m.owned) {
+		clear(m.told)
+		for p := range m.owned {
+			m.told[p] = struct{}{}
+		}
+		g.saveCurrent(m, out)
 	}
-	g.saveCurrent(m, out)
 	g.update(m, out)
 	g.queue(m)
 }
@@ -158,14 +163,16 @@ func (g *Group) reclaim(m *member, ev Event) {
 	}
 }
 
-// keepOnly releases what m owned and no longer lists.
-func (g *Group) keepOnly(m *member, listed []TopicPartition) {
+// keepOnly releases what m owned and no longer lists, and reports whether that was anything.
+func (g *Group) keepOnly(m *member, listed []TopicPartition) (released bool) {
 	keep := setOf(listed)
 	for _, p := range m.ownedSorted() {
 		if _, ok := keep[p]; !ok {
 			g.release(m, p)
+			released = true
 		}
 	}
+	return released
 }
 
 // attach gives m its stream and a full session. What was told on an older

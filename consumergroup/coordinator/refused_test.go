@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -503,4 +504,66 @@ func refusalsAtRandom(t *testing.T, seed uint64) {
 		<-calls
 	}
 	b.close()
+}
+
+// A member that only loses its stream while the log takes no records comes back at once:
+// there is nothing to write. The others of its group keep theirs, and nobody moves. One
+// that comes back as something else has to wait, and hears why.
+func TestAStreamIsReplacedWhileTheLogRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m1, m2 := b.member(api.JoinGroup{}).start(), b.member(api.JoinGroup{}).start()
+		synctest.Wait()
+		before1, before2 := m1.last(), m2.last()
+		b.refuses(always)
+		appends := b.appends()
+		for range 3 {
+			m1.cut()
+			time.Sleep(time.Second)
+			m1 = m1.resume(b.c)
+			synctest.Wait()
+			if u := m1.last(); m1.ended() || u.MemberEpoch != before1.MemberEpoch || !slices.Equal(u.Assignment, before1.Assignment) {
+				t.Fatalf("ended %v, %+v, before %+v", m1.ended(), u, before1)
+			}
+		}
+		time.Sleep(time.Hour) // by heartbeats on the new stream it stays
+		synctest.Wait()
+		if n := b.appends() - appends; n != 0 || m1.ended() || m2.ended() {
+			t.Fatalf("%d appends; ended: %v and %v", n, m1.ended(), m2.ended())
+		}
+		if u := m2.last(); u.MemberEpoch != before2.MemberEpoch || !slices.Equal(u.Assignment, before2.Assignment) {
+			t.Fatalf("%+v, before %+v", u, before2)
+		}
+
+		m1.cut()
+		m1.join.Topics = []string{"a", "b"}
+		other := m1.resume(b.c)
+		<-other.done
+		wantCode(t, other.err, api.CodeCoordinatorNotAvailable)
+		<-m2.done
+		wantCode(t, m2.err, api.CodeCoordinatorNotAvailable)
+		b.takes()
+		time.Sleep(reloadLatest)
+		m1, m2 = other.resume(b.c), m2.resume(b.c)
+		synctest.Wait()
+		if m1.ended() || m2.ended() || len(m2.last().Assignment) != len(before2.Assignment) {
+			t.Fatalf("ended %v and %v: %v", m1.ended(), m2.ended(), m2.last())
+		}
+		b.wantLoads(1)
+		b.wantAsLogged()
+		m1.cut()
+		m2.cut()
+		b.close()
+	})
+}
+
+// ended reports whether the session is over.
+func (m *member) ended() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
 }
