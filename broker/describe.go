@@ -97,11 +97,12 @@ func (b *Broker) Logs() []api.LogInfo {
 // Volume is the size of the file system on which they lie, and what is free of it.
 func (b *Broker) Volume() (total, free int64, err error) { return b.cfg.Dir.Volume() }
 
-// Producers lists the idempotent producers that a partition led here remembers.
+// Producers lists the idempotent producers that the replica of a partition on this broker
+// remembers, whatever its role: what a follower knows is asked of it, too.
 func (b *Broker) Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error) {
-	l, err := b.serving(&ref)
-	if err != nil {
-		return nil, err
+	l := b.table.get(ref)
+	if l == nil {
+		return nil, b.whyNot(ref)
 	}
 	remembered := l.log.Producers()
 	out := make([]api.ProducerState, len(remembered))

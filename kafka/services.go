@@ -57,7 +57,8 @@ type Cluster interface {
 type Replicas interface {
 	// Logs lists the partitions that lie on this broker, whatever their role.
 	Logs() []api.LogInfo
-	// Producers lists the idempotent producers that a partition led here remembers.
+	// Producers lists the idempotent producers that the replica of a partition on this
+	// broker remembers, whatever its role.
 	Producers(ref api.PartitionRef) ([]api.ProducerState, *api.Error)
 	// Volume is the size of the file system on which they lie, and what is free of it.
 	Volume() (total, free int64, err error)

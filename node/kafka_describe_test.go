@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -49,4 +50,41 @@ func TestKafkaDescribesBrokers(t *testing.T) {
 	cleared, err := removal.RequestWith(ctx, cl)
 	require.NoError(t, err)
 	require.NoError(t, kerr.ErrorForCode(cleared.Resources[0].ErrorCode))
+}
+
+// Every replica tells which producers it remembers, as in Kafka: a follower knows what it
+// would go on with as the leader. A broker without a replica says who leads.
+func TestKafkaDescribesProducersOfEveryReplica(t *testing.T) {
+	w := startWorld(t, 3, 0)
+	ctx := within(t, time.Minute)
+	cl := w.kafkaClient(kgo.DefaultProduceTopic("t"))
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "t", 1, 2
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.Topics, create.TimeoutMillis = append(create.Topics, topic), 10_000
+	created, err := create.RequestWith(ctx, cl)
+	require.NoError(t, err)
+	require.NoError(t, kerr.ErrorForCode(created.Topics[0].ErrorCode))
+	for range 3 { // each in a batch of its own, acknowledged by both replicas
+		require.NoError(t, cl.ProduceSync(ctx, &kgo.Record{Value: []byte("v")}).FirstErr())
+	}
+
+	req := kmsg.NewPtrDescribeProducersRequest()
+	req.Topics = []kmsg.DescribeProducersRequestTopic{{Topic: "t", Partitions: []int32{0}}}
+	strangers := 0
+	for node := range int32(3) {
+		answer, err := cl.Broker(int(node+1)).Request(ctx, req)
+		require.NoError(t, err)
+		resp, ok := answer.(*kmsg.DescribeProducersResponse)
+		require.True(t, ok)
+		p := &resp.Topics[0].Partitions[0]
+		if p.ErrorCode != 0 {
+			require.Equal(t, kerr.NotLeaderForPartition, kerr.ErrorForCode(p.ErrorCode))
+			strangers++
+			continue
+		}
+		require.Len(t, p.ActiveProducers, 1)
+		require.Equal(t, int32(2), p.ActiveProducers[0].LastSequence)
+	}
+	require.Equal(t, 1, strangers, "one broker of three has no replica")
 }
