@@ -18,5 +18,8 @@
 // Record N has the value "vN", the header "n" with N in it, and the key "kN%7", or no
 // key when N is odd. A dash stands for what is not there.
 //
+// Beside them run the tools that come with Kafka, with the commands that operators type
+// (tools_test.go).
+//
 // scripts/kafka-clients installs the clients and runs the test.
 package kafkaclients
