@@ -33,7 +33,8 @@ const (
 //
 // A generation is one pass through it. Persisted is what a leader assigned, and
 // that a group became empty; joins are not: a coordinator that takes over knows
-// the last stable generation, and members of a later one join again.
+// the last stable generation, and members of a later one join again. So do all of
+// a group that a Group was released into and that nobody has led since.
 //
 // A static member (group.instance.id) that comes back while the group is stable
 // takes its former assignment over without a rebalance; its former member id is
@@ -111,8 +112,16 @@ func RestoreClassic(now time.Time, id string, stored *StoredClassic, initialDela
 	for i := range stored.Members {
 		c.add(now, stored.Members[i])
 	}
-	if len(c.members) > 0 {
+	switch {
+	case len(c.members) == 0:
+	case c.leader != "":
 		c.state = ClassicStable
+	default:
+		// A Group was released into it, and nobody has led it since: what the members
+		// have may be a part only, and none of them would begin a rebalance.
+		c.enter(now, ClassicPreparing)
+		c.deadline = now.Add(c.patience())
+		c.due(c.deadline)
 	}
 	return c
 }

@@ -55,6 +55,28 @@ func TestGenerationOfBeforeTheRelease(t *testing.T) {
 	require.Equal(t, CodeIllegalGeneration, code)
 }
 
+// The coordinator moves after a group was given back to its members, before these had a
+// generation of their own: what they have may be a part only, and nobody leads them. Each
+// of them hears that it is to join, or they would stay so.
+func TestReleasedGroupRebalancesUnderItsNextCoordinator(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var out ClassicEffects
+	stored := hostedGroup(t, now).Release(now, 0, writeModel, &out).Stored()
+	require.Empty(t, stored.Leader)
+	c := RestoreClassic(now, "g", stored, 0)
+	out.Reset()
+	c.Step(now, ClassicEvent{Kind: ClassicHeartbeat, Call: 1, MemberID: "s1", InstanceID: "i", Generation: 7}, &out)
+	require.Equal(t, CodeRebalanceInProgress, out.List[0].Code)
+	code, _ := c.CheckCommit("s1", "i", 7)
+	require.Equal(t, CodeNone, code, "it has what it has until then")
+	out.Reset()
+	c.Step(now, ClassicEvent{Kind: ClassicJoin, Call: 2, ProtocolType: "consumer", Join: &ClassicMember{
+		ID: "s1", InstanceID: "i", SessionTimeout: time.Minute, RebalanceTimeout: 20 * time.Second, Protocols: []ClassicProtocol{{Name: "range"}},
+	}}, &out)
+	require.Equal(t, int32(8), out.List[0].Generation)
+	require.Equal(t, "s1", out.List[0].Leader)
+}
+
 // Who cannot be hosted is left as it is.
 func TestHostRefuses(t *testing.T) {
 	now := time.Unix(1000, 0)
@@ -74,7 +96,7 @@ func TestHostRefuses(t *testing.T) {
 		"assignment twofold": {"consumer", []ClassicMember{member("m1", `{}`, both), member("m2", `{}`, both)}, `a-0 is assigned to "m1" and to "m2"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			classic := RestoreClassic(now, "g", &StoredClassic{Generation: 7, ProtocolType: c.kind, Protocol: "p", Members: c.members}, 0)
+			classic := RestoreClassic(now, "g", &StoredClassic{Generation: 7, ProtocolType: c.kind, Protocol: "p", Leader: "m1", Members: c.members}, 0)
 			var out Effects
 			g, why := Host(now, classic, readModel, &out)
 			require.Nil(t, g)
