@@ -51,10 +51,11 @@ type member struct {
 	left     bool   // static, said goodbye, may return
 
 	// Of a classic member:
-	join    uint64       // its join that waits for an answer; 0: none
-	says    Subscription // as of its last join
-	syncing bool         // a join was answered, its sync is due
-	doubt   bool         // a join since its last sync was taken for a stale one
+	join    uint64                      // its join that waits for an answer; 0: none
+	says    Subscription                // as of its last join
+	syncing bool                        // a join was answered, its sync is due
+	doubt   bool                        // a join since its last sync was taken for a stale one
+	strays  map[TopicPartition]struct{} // what it listed in its last join and does not have
 
 	owned  map[TopicPartition]int32 // what it may own by its own view -> member epoch it was given in
 	target map[TopicPartition]struct{}
@@ -215,6 +216,18 @@ func (g *Group) setTopic(p TopicPartition, id TopicID) {
 	}
 }
 
+// deletedTopic stands for a topic that is not there and whose id is not known: whichever
+// has its name later is another. It is neither written nor told.
+func deletedTopic() TopicID { return TopicID([]byte("a deleted topic.")) }
+
+// topicOf is of which topic the holder of p is told that it has it; zero: it is not known.
+func (g *Group) topicOf(p TopicPartition) TopicID {
+	if id := g.topic[p]; id != deletedTopic() {
+		return id
+	}
+	return TopicID{}
+}
+
 // gone reports whether the holder of p has it of a topic that was deleted, although
 // there is one of that name. It has to give p up, and may get it anew: what it read
 // and commits is of the other topic.
@@ -308,8 +321,13 @@ func (g *Group) setMetadata(md *Metadata, out *Effects) {
 	restored := !g.seen
 	g.seen = true
 	for p := range g.holder {
-		if _, known := g.topic[p]; !known {
-			g.setTopic(p, md.IDs[p.Topic]) // the former coordinator did not say
+		if _, known := g.topic[p]; known {
+			continue
+		}
+		// The members assigned it among themselves, or the former coordinator did not say.
+		g.setTopic(p, md.IDs[p.Topic])
+		if md.Partitions[p.Topic] == 0 {
+			g.topic[p] = deletedTopic()
 		}
 	}
 	if restored && before == g.hash {

@@ -190,6 +190,7 @@ func (g *Group) classicRejoin(now time.Time, m *member, ev Event, out *Effects) 
 	} else {
 		g.keepOnly(m, ev.Subscription.Owned)
 	}
+	m.strays = g.strays(m, ev.Subscription.Owned)
 	maps.DeleteFunc(m.told, func(p TopicPartition, _ struct{}) bool {
 		_, has := m.owned[p]
 		return !has
@@ -210,6 +211,16 @@ func (g *Group) classicRejoin(now time.Time, m *member, ev Event, out *Effects) 
 		out.List = append(out.List, Effect{Kind: EffectPersistMember, MemberID: m.ID, Member: m.details()})
 	}
 	g.park(m, ev)
+}
+
+// strays are the partitions that m lists and does not have. It stays in its epoch, and is told
+// nothing new, until it joins without: what it reads there may be of a topic that was deleted, of
+// which a coordinator that came since knows nothing. A consumer that is told what it lists would
+// go on with that, and its commits that are on their way would be of the epoch it has.
+func (g *Group) strays(m *member, listed []TopicPartition) map[TopicPartition]struct{} {
+	strays := setOf(listed)
+	maps.DeleteFunc(strays, func(p TopicPartition, _ struct{}) bool { return g.holder[p] == m })
+	return strays
 }
 
 // stale reports whether a join is older than the last sync that the member was

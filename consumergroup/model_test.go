@@ -418,6 +418,10 @@ func (w *model) move(older bool) {
 	if w.store.hash != 0 {
 		kept := 0
 		for p, m := range was.holder {
+			if was.topic[p] == deletedTopic() && w.g.holder[p] != nil {
+				kept++ // nobody subscribed to it: the records may be of before that was found
+				continue
+			}
 			if w.former(p.Topic, was.topic[p]) {
 				continue
 			}

@@ -34,7 +34,8 @@ func (g *Group) reconcile(now time.Time, m *member, out *Effects) {
 }
 
 // advance changes what m is told: less, while it has something to give up, of a
-// topic that was deleted and created again also what it is to get back; else
+// topic that was deleted and created again also what it is to get back, or while it
+// lists what it does not have; else
 // its epoch comes to the target's, and it gets what nobody holds of its target.
 // news: there is something to tell. ask: m must list what it is told.
 func (g *Group) advance(m *member, out *Effects) (news, ask bool) {
@@ -44,7 +45,7 @@ func (g *Group) advance(m *member, out *Effects) (news, ask bool) {
 			keep[p] = struct{}{}
 		}
 	}
-	if len(keep) < len(m.owned) {
+	if len(keep) < len(m.owned) || len(m.strays) > 0 {
 		m.told = keep
 		g.saveCurrent(m, out)
 		return true, true
@@ -74,7 +75,7 @@ func (g *Group) update(m *member, out *Effects) {
 	assigned := sorted(m.told)
 	ids := make([]TopicID, len(assigned))
 	for i, p := range assigned {
-		ids[i] = g.topic[p]
+		ids[i] = g.topicOf(p)
 	}
 	out.List = append(out.List, Effect{
 		Kind: EffectUpdate, MemberID: m.ID, Stream: m.stream, Epoch: m.epoch, Assigned: assigned, TopicIDs: ids,

@@ -99,6 +99,9 @@ func (g *Group) resume(now time.Time, m *member, s *StoredMember) (whole bool) {
 func (g *Group) saveCurrent(m *member, out *Effects) {
 	c := &Current{Epoch: m.epoch, Previous: m.previous}
 	for _, p := range m.ownedSorted() {
+		if g.topic[p] == deletedTopic() {
+			continue // records name topics by their ids
+		}
 		given := Given{p, m.owned[p], g.topic[p]}
 		if _, ok := m.told[p]; ok {
 			c.Assigned = append(c.Assigned, given)
