@@ -35,12 +35,15 @@ const (
 // simTruth is what the committed log says, read record by record: whichever coordinator
 // comes next will know no more, and nobody may have been told more.
 type simTruth struct {
-	epoch    int32
-	members  map[string]bool
-	currents map[string]*simCurrent
-	stood    map[string][]*simCurrent           // all there ever were
-	offsets  map[api.TopicPartition][]simOffset // all there ever were, oldest first
-	tags     map[string]bool                    // of commits that are in
+	epoch       int32
+	members     map[string]bool
+	classic     *simGeneration   // nil: the coordinator assigns
+	upgraded    int              // of the last coordinator that took it over, the newest image
+	generations []*simGeneration // all there ever were
+	currents    map[string]*simCurrent
+	stood       map[string][]*simCurrent           // all there ever were
+	offsets     map[api.TopicPartition][]simOffset // all there ever were, oldest first
+	tags        map[string]bool                    // of commits that are in
 	// What members did.
 	claims map[simClaim]string
 	read   map[simPlace]int64 // somebody processed everything below
@@ -62,6 +65,7 @@ type simCurrent struct {
 	epoch    int32
 	assigned map[simPlace]int32
 	revoking map[simPlace]int32
+	unnamed  []string // topics that there were not: by their ids, records have nothing of them
 }
 
 // simOffset is a committed offset, -1 in a tombstone; batch is which batch had it.
@@ -101,6 +105,7 @@ func parseSimTag(s string) (t simTag) {
 // The types of records that are looked at (DESIGN section 7).
 const (
 	simKeyOffset  = 1
+	simKeyClassic = 2
 	simKeyGroup   = 3
 	simKeyMember  = 5
 	simKeyCurrent = 8
@@ -116,6 +121,7 @@ func (w *simWorld) replay(b *simBatch) {
 			w.brokenf(keepsSane, "a record in the log: %v", err)
 			return
 		}
+		before := w.truth.number()
 		switch binary.BigEndian.Uint16(rec.Key) {
 		case simKeyOffset:
 			w.replayOffset(&rec)
@@ -124,10 +130,9 @@ func (w *simWorld) replay(b *simBatch) {
 			if rec.Value != nil {
 				epoch = int32(binary.BigEndian.Uint32(rec.Value[2:]))
 			}
-			if epoch < w.truth.epoch {
-				w.brokenf(keepsEpochUp, "it was %d and is %d", w.truth.epoch, epoch)
-			}
 			w.truth.epoch = epoch
+		case simKeyClassic:
+			w.replayClassic(rec.Value)
 		case simKeyMember:
 			if id := simMemberOf(rec.Key); rec.Value != nil {
 				w.truth.members[id] = true
@@ -136,6 +141,9 @@ func (w *simWorld) replay(b *simBatch) {
 			}
 		case simKeyCurrent:
 			w.replayCurrent(simMemberOf(rec.Key), rec.Value)
+		}
+		if now := w.truth.number(); now < before {
+			w.brokenf(keepsEpochUp, "it was %d and is %d", before, now)
 		}
 	}
 }
@@ -157,6 +165,7 @@ func (w *simWorld) replayCurrent(id string, value []byte) {
 	r.int32() // the epoch before
 	r.b = r.b[1:]
 	c.assigned, c.revoking = r.places(c.epoch), r.places(c.epoch)
+	c.unnamed = w.absent(w.committed[len(w.committed)-1].image)
 	t.currents[id], t.stood[id] = c, append(t.stood[id], c)
 	for other, d := range t.currents {
 		for _, place := range c.places() {
@@ -263,24 +272,31 @@ func (w *simWorld) replayOffset(rec *record.Record) {
 	t.offsets[p] = append(t.offsets[p], next)
 	t.tags[value.Metadata] = true
 	if strings.HasPrefix(value.Metadata, simReset) {
-		if len(t.members) > 0 {
-			w.brokenf(keepsFenced, "a reset of %v, of a group with the members %v", p, sortedKeys(t.members))
+		if members := t.memberIDs(); len(members) > 0 {
+			w.brokenf(keepsFenced, "a reset of %v, of a group with the members %v", p, members)
 		}
 		return
 	}
 	if next.offset < last.offset && next.topic == last.topic {
 		w.brokenf(keepsNotBack, "%v: %d after %d, by %s", p, next.offset, last.offset, value.Metadata)
 	}
-	w.checkCommitter(p, next.topic, parseSimTag(value.Metadata))
+	w.checkCommitter(p, next, parseSimTag(value.Metadata))
 }
 
-func (w *simWorld) checkCommitter(p api.TopicPartition, topic api.TopicID, tag simTag) {
+func (w *simWorld) checkCommitter(p api.TopicPartition, o simOffset, tag simTag) {
+	topic := o.topic
+	if w.truth.classicCounts() {
+		w.checkClassicCommitter(p, o, tag)
+		return
+	}
 	c := w.truth.currents[tag.member]
 	given, owns := int32(0), false
 	if c != nil {
 		given, owns = c.given(simPlace{topic, p.Partition})
 	}
 	switch {
+	case lifeOf(topic) > tag.topicLife && w.sinceClassic(topic):
+		w.ofFormer(p, o)
 	case lifeOf(topic) > tag.topicLife:
 		w.brokenf(keepsOfItsLife, "%v: %s read the %d. topic of that name, and committed for the %d.", p, tag, tag.topicLife, lifeOf(topic))
 	case !owns:
@@ -319,7 +335,7 @@ func (w *simWorld) checkUpdate(id string, u *api.SessionUpdate) {
 // hasAll reports whether a member was told to own partitions, of whichever topics of their names.
 func (c *simCurrent) hasAll(parts []api.TopicPartition) bool {
 	for _, p := range parts {
-		found := false
+		found := slices.Contains(c.unnamed, p.Topic)
 		for place := range c.assigned {
 			found = found || place.partition == p.Partition && string(place.topic[:1]) == p.Topic
 		}
@@ -348,6 +364,8 @@ func (w *simWorld) countCommit(code api.Code) {
 		w.counts.Doubts++
 	case api.CodeStaleMemberEpoch, api.CodeUnknownMember, api.CodeFencedMemberEpoch:
 		w.counts.Zombies++
+	case api.CodeIllegalGeneration, api.CodeRebalanceInProgress:
+		w.counts.ClassicFenced++
 	case api.CodeUnknownTopic:
 		w.counts.FormerTopics++
 	default:
@@ -359,6 +377,9 @@ func (w *simWorld) claim(c *simClient, p api.TopicPartition, epoch int32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	who := fmt.Sprintf("%s/%d", c.id, c.life)
+	if c.classic != nil && c.instance != "" {
+		who = "classic " + c.instance // whose next process takes its place, and its generation
+	}
 	claim := simClaim{p, epoch}
 	if other, taken := w.truth.claims[claim]; taken && other != who {
 		w.brokenf(keepsOneOwner, "%v is %s's in epoch %d, and %s's", p, other, epoch, who)
@@ -385,6 +406,7 @@ func (w *simWorld) judge(c *simCall) {
 		code = c.results[0].Err.Code
 	}
 	switch {
+	case c.do != nil:
 	case c.commit != nil || c.reset:
 		w.countCommit(code)
 		if code == api.CodeNone && !w.truth.tags[c.offsets[0].Metadata] {
@@ -475,6 +497,8 @@ type simCounts struct {
 	Lost, Survived, Doubts, Refused, Pipelined, Loads, Loading, Barriers                             int
 	Zombies, Fenced, Superseded, Paused, Left, Died, Restarted                                       int
 	Grown, Deleted, Created, FormerTopics, Resets, Commits, Fetches                                  int
+	ClassicJoins, ClassicAssigned, ClassicSynced, ClassicCommits, ClassicFenced                      int
+	HostedSynced, Upgraded, Downgraded, Rolled                                                       int
 }
 
 func (c *simCounts) add(other simCounts) {

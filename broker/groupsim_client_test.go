@@ -19,6 +19,7 @@ type simClient struct {
 	id       string
 	life     int // how often its process was started
 	instance string
+	classic  *simClassic // nil: it speaks the new protocol
 	topics   []string
 	calls    bool // commits by calls, else on its session
 	stuck    bool // gives nothing up
@@ -192,7 +193,7 @@ func (c *simClient) find() *simNode {
 // connect begins a stream; one that there is is given up.
 func (c *simClient) connect() {
 	n := c.find()
-	if n == nil {
+	if n == nil || c.classic != nil {
 		return
 	}
 	c.hangUp()
@@ -208,6 +209,9 @@ func (c *simClient) connect() {
 
 // hangUp leaves a stream; what is in it may arrive yet.
 func (c *simClient) hangUp() {
+	if c.classic != nil {
+		c.classic.ask, c.node = nil, 0
+	}
 	if c.stream == nil {
 		return
 	}
@@ -227,8 +231,12 @@ func (c *simClient) loseAll() {
 	}
 }
 
-// receive takes the next message that came.
+// receive takes the next message that came, or does what is due.
 func (c *simClient) receive() {
+	if c.classic != nil {
+		c.proceed()
+		return
+	}
 	s := c.stream
 	m := s.toClient[0]
 	s.toClient = s.toClient[1:]
@@ -265,6 +273,10 @@ func (c *simClient) updated(u *api.SessionUpdate) {
 
 // giveUp drops what it is not to have any more, and says what it has.
 func (c *simClient) giveUp() {
+	if c.classic != nil {
+		c.giveUpClassic()
+		return
+	}
 	maps.DeleteFunc(c.owned, func(p api.TopicPartition, _ *simOwned) bool { return !c.target[p] })
 	c.beat(true)
 }
@@ -322,16 +334,21 @@ func (c *simClient) read(p api.TopicPartition) {
 // store commits the position of a partition.
 func (c *simClient) store(p api.TopicPartition) {
 	o := c.owned[p]
-	if c.commit != nil || o.pos < 0 || o.topic.IsZero() || !c.calls && c.stream == nil {
+	byCall := c.calls || c.classic != nil
+	if c.commit != nil || o.pos < 0 || o.topic.IsZero() || !byCall && c.stream == nil {
 		return
 	}
 	c.commits++
-	cm := &simCommit{id: uint64(c.commits), tag: simTag{c.id, c.life, c.epoch, lifeOf(o.topic), c.commits}.String()}
+	cm := &simCommit{id: uint64(c.commits), tag: simTag{c.memberID(), c.life, c.epoch, lifeOf(o.topic), c.commits}.String()}
 	offsets := []api.OffsetCommit{{TopicPartition: p, Offset: record.Offset(o.pos), LeaderEpoch: record.UnknownEpoch, Metadata: cm.tag}}
-	if c.calls {
+	if byCall {
 		if n := c.find(); n != nil {
 			c.commit = cm
-			c.w.call(&simCall{c: c, life: c.life, node: n, commit: cm, offsets: offsets, epoch: c.epoch})
+			call := &simCall{c: c, life: c.life, node: n, commit: cm, offsets: offsets, epoch: c.epoch, member: c.memberID()}
+			if c.classic != nil {
+				call.instance = c.instance
+			}
+			c.w.call(call)
 		}
 		return
 	}
@@ -345,23 +362,32 @@ func (c *simClient) restart() {
 	c.hangUp()
 	c.life, c.attach, c.node, c.commit, c.paused = c.life+1, 0, 0, nil, time.Time{}
 	c.loseAll()
+	c.classic = nil
+	if c.w.rng.IntN(100) < c.w.classics {
+		c.classic = c.w.newClassic()
+	}
 	c.connect()
 }
 
 // simCall is one call, on its way to a broker, at it, or on its way back.
 type simCall struct {
-	n       int
-	c       *simClient // nil: an operator's
-	life    int        // of c
-	epoch   int32
-	node    *simNode
-	sent    bool
-	commit  *simCommit // nil: it asks what is committed
-	reset   bool
-	offsets []api.OffsetCommit
-	parts   []api.TopicPartition
-	since   int // how much was committed when it was asked
-	images  int // what the broker, at the least, knew of the metadata then
+	n        int
+	c        *simClient // nil: an operator's
+	life     int        // of c
+	epoch    int32
+	member   string // of a commit, as the next
+	instance string
+	node     *simNode
+	sent     bool
+	what     string                                           // of a request of the classic protocol
+	do       func(context.Context, *Broker) (simHeard, error) // is the request; nil: it is another call
+	heard    simHeard                                         // what came of it
+	commit   *simCommit                                       // nil: it asks what is committed
+	reset    bool
+	offsets  []api.OffsetCommit
+	parts    []api.TopicPartition
+	since    int // how much was committed when it was asked
+	images   int // what the broker, at the least, knew of the metadata then
 
 	done, judged bool // the world's mu guards it, and the rest
 	results      []api.CommittedOffset
@@ -393,7 +419,10 @@ func (c *simCall) run() {
 	topics, lapsed := c.node.topics(), b.lapsed()
 	var results []api.CommittedOffset
 	var err error
+	var heard simHeard
 	switch {
+	case c.do != nil:
+		heard, err = c.do(ctx, b)
 	case c.reset:
 		var moved []api.ResetOffset
 		moved, err = b.ResetOffsets(ctx, simGroup, c.offsets, false)
@@ -401,7 +430,9 @@ func (c *simCall) run() {
 			results = append(results, api.CommittedOffset{TopicPartition: m.TopicPartition, Err: m.Err})
 		}
 	case c.commit != nil:
-		results, err = b.CommitOffsets(ctx, &api.CommitOffsets{Group: simGroup, MemberID: c.c.id, MemberEpoch: c.epoch, Offsets: c.offsets})
+		results, err = b.CommitOffsets(ctx, &api.CommitOffsets{
+			Group: simGroup, MemberID: c.member, InstanceID: c.instance, MemberEpoch: c.epoch, Offsets: c.offsets,
+		})
 	default:
 		results, err = b.FetchOffsets(ctx, &api.FetchOffsets{Group: simGroup, Partitions: c.parts})
 	}
@@ -410,7 +441,7 @@ func (c *simCall) run() {
 	maps.DeleteFunc(topics, func(name string, id api.TopicID) bool { return now[name] != id })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.done, c.results, c.err, c.topics, c.lapsed = true, results, err, topics, lapsed
+	c.done, c.results, c.err, c.topics, c.lapsed, c.heard = true, results, err, topics, lapsed, heard
 }
 
 // topics are those that a broker knows.
@@ -451,6 +482,8 @@ func (c *simCall) awaited() bool {
 
 func (c *simCall) String() string {
 	switch {
+	case c.do != nil:
+		return c.what
 	case c.reset:
 		return fmt.Sprintf("resets to %d", c.offsets[0].Offset)
 	case c.commit != nil:
@@ -476,6 +509,10 @@ func (c *simCall) outcome() string {
 
 // answered hears what became of a call.
 func (c *simClient) answered(call *simCall) {
+	if call.do != nil {
+		c.heard(call)
+		return
+	}
 	if call.err != nil {
 		c.node = 0
 	}

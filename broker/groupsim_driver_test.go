@@ -42,10 +42,12 @@ func (s *simStream) due() bool {
 	return !s.node.stopped && (!s.opened || len(s.toServer) > 0 || s.left)
 }
 
-func (c *simClient) hasNews() bool { return c.awake() && c.stream != nil && len(c.stream.toClient) > 0 }
+func (c *simClient) hasNews() bool {
+	return c.awake() && (c.isDue() || c.stream != nil && len(c.stream.toClient) > 0)
+}
 
 func (c *simClient) hasToGive() bool {
-	if !c.awake() || c.stuck || c.stream == nil {
+	if !c.awake() || c.stuck || c.stream == nil && c.classic == nil {
 		return false
 	}
 	for p := range c.owned {
@@ -55,6 +57,8 @@ func (c *simClient) hasToGive() bool {
 	}
 	return false
 }
+
+func (c *simClient) unconnected() bool { return c.awake() && c.stream == nil && c.classic == nil }
 
 func (c *simClient) owns() bool { return c.awake() && len(c.owned) > 0 }
 
@@ -89,7 +93,7 @@ func (w *simWorld) act() {
 			c.giveUp()
 		}
 	case n < 930:
-		if c := pick(w, w.clients, func(c *simClient) bool { return c.awake() && c.stream == nil }); c != nil {
+		if c := pick(w, w.clients, (*simClient).unconnected); c != nil {
 			c.connect()
 		}
 	case n < 960:
@@ -134,7 +138,7 @@ func (w *simWorld) chatter() {
 				c.receive()
 			case c.hasToGive() && w.rng.IntN(2) == 0:
 				c.giveUp()
-			case c.awake() && c.stream == nil && w.rng.IntN(3) == 0:
+			case c.unconnected() && w.rng.IntN(3) == 0:
 				c.connect()
 			}
 		}
@@ -188,13 +192,18 @@ func (w *simWorld) join() {
 		topics: [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)], instance: []string{"", "", "", "s1"}[w.rng.IntN(4)],
 		owned: map[api.TopicPartition]*simOwned{}, target: map[api.TopicPartition]bool{},
 	}
+	if w.rng.IntN(100) < w.classics {
+		c.classic = w.newClassic()
+	}
 	w.clients = append(w.clients, c)
 	c.connect()
 }
 
 func (w *simWorld) upsetMembers() {
 	c := pick(w, w.clients, (*simClient).awake)
-	switch n := w.rng.IntN(50); {
+	switch n := w.rng.IntN(60); {
+	case n >= 50:
+		w.roll()
 	case n < 12 || c == nil:
 		w.join()
 	case n < 30:
@@ -217,6 +226,11 @@ func (w *simWorld) upsetMembers() {
 		w.notef("%s stands still", c.id)
 		c.paused = time.Now().Add(time.Duration(500+w.rng.IntN(7000)) * time.Millisecond)
 		w.counts.Paused++
+	case c.classic != nil:
+		w.notef("%s leaves", c.id)
+		c.leaveClassic()
+		c.dead = true
+		w.counts.Left++
 	case c.stream != nil:
 		w.notef("%s leaves", c.id)
 		clear(c.target)
@@ -224,6 +238,23 @@ func (w *simWorld) upsetMembers() {
 		c.stream.toServer = append(c.stream.toServer, api.SessionMessage{Leave: true})
 		w.counts.Left++
 	}
+}
+
+// roll has the members start again, one by one, with the other protocol.
+func (w *simWorld) roll() {
+	share := map[bool]int{true: 100, false: 0}
+	c := pick(w, w.clients, func(c *simClient) bool { return c.awake() && share[c.classic != nil] != w.classics })
+	if c == nil {
+		w.classics = []int{0, 100, 50}[w.rng.IntN(3)]
+		w.notef("of 100 members %d are to speak the classic protocol", w.classics)
+		return
+	}
+	w.notef("%s is rolled", c.id)
+	if w.rng.IntN(2) == 0 && c.classic != nil {
+		c.leaveClassic()
+	}
+	c.restart()
+	w.counts.Rolled++
 }
 
 func (w *simWorld) upsetTopics() {
@@ -414,9 +445,9 @@ func (w *simWorld) unrest() string {
 		}
 		live++
 		switch {
-		case !w.truth.members[c.id]:
+		case !slices.Contains(w.truth.memberIDs(), c.memberID()):
 			return c.id + " is not in the group"
-		case c.stream == nil || len(c.stream.toServer)+len(c.stream.toClient) > 0:
+		case c.classic != nil && !c.classic.settled(), c.classic == nil && (c.stream == nil || len(c.stream.toServer)+len(c.stream.toClient) > 0):
 			return c.id + " has something to hear"
 		}
 		for _, p := range c.list() {
@@ -430,8 +461,8 @@ func (w *simWorld) unrest() string {
 		}
 	}
 	switch {
-	case len(w.truth.members) != live:
-		return fmt.Sprintf("%d are alive, the group has the members %v", live, sortedKeys(w.truth.members))
+	case len(w.truth.memberIDs()) != live:
+		return fmt.Sprintf("%d are alive, the group has the members %v", live, w.truth.memberIDs())
 	case len(l.log) > l.hw || len(w.newest().partition().ISR) < simNodes || l.loaded != l.epoch:
 		return fmt.Sprintf("the leader %d is not where it should be", l.id)
 	}

@@ -16,6 +16,7 @@ type simBatch struct {
 	next    record.Offset // the offset after it
 	epoch   record.Epoch
 	bytes   []byte
+	image   int  // the newest that its coordinator had
 	unknown bool // its coordinator heard that it may or may not be in the log
 }
 
@@ -90,7 +91,7 @@ func (l *simLog) Append(buf *record.Buf) coordinator.Appending {
 	bytes := slices.Clone(buf.Bytes())
 	record.Patch(bytes, n.end(), n.epoch)
 	info, _ := record.Peek(bytes)
-	a.batch, a.at = &simBatch{next: info.NextOffset(), epoch: n.epoch, bytes: bytes}, len(n.log)
+	a.batch, a.at = &simBatch{next: info.NextOffset(), epoch: n.epoch, bytes: bytes, image: n.at}, len(n.log)
 	n.log = append(n.log, a.batch)
 	n.pending = append(n.pending, a)
 	if len(n.pending) > 1 {
@@ -320,7 +321,7 @@ func (w *simWorld) tend(l *simNode) {
 		in := slices.Contains(p.ISR, n.id)
 		switch {
 		case n == l:
-		case in && len(p.ISR) > 2 && (!n.connected() || w.rng.IntN(40) == 0):
+		case in && len(p.ISR) > 2 && (!n.connected() || !w.healed && w.rng.IntN(40) == 0):
 			w.propose(l, slices.DeleteFunc(slices.Clone(p.ISR), func(id int32) bool { return id == n.id }))
 			return
 		case !in && !l.proposed[n.id] && n.connected() && l.acked[n.id] >= max(l.hw, l.began) && n.epoch == l.epoch && n.synced:

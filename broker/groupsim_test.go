@@ -13,8 +13,10 @@ package broker
 //	                         the metadata, by the product's images
 //	groupsim_world_test.go   brokers with their sessions; time
 //	groupsim_client_test.go  members and calls, whose messages take their time
+//	groupsim_classic_test.go members of the classic protocol, who assign among themselves
 //	groupsim_driver_test.go  what happens, and in the end the peace in which all must rest
 //	groupsim_check_test.go   what must always hold
+//	groupsim_classic_check_test.go  what must of the classic protocol
 //
 // internal/sim does not host it: its logs are of one-record entries, and what runs groups
 // has goroutines. All of that is in a synctest bubble here; the driver does one thing at a
@@ -27,7 +29,9 @@ package broker
 // and survive, or are cut with the log of a replica that was left behind; brokers learn of
 // elections and topics late; load while commits come. Members lose their streams, whose
 // messages arrive yet, stand still past their sessions and go on as if nothing had been, die,
-// start again under their ids, leave, never give anything up. Topics grow, go and come
+// start again under their ids, leave, never give anything up. They roll from one protocol to
+// the other, so that the group goes from those who assign among themselves, eagerly or
+// cooperatively, to the coordinator and back. Topics grow, go and come
 // again. Operators look, and reset. A run in which any of that hardly came up fails.
 //
 // # What is checked
@@ -44,6 +48,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 )
 
@@ -93,7 +98,8 @@ func TestGroupHunt(t *testing.T) {
 
 func simulateGroup(t *testing.T, seed uint64, trace io.Writer) (w *simWorld) {
 	t.Helper()
-	synctest.Test(t, func(*testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cryptotest.SetGlobalRandom(t, seed) // of which coordinators make the ids of members
 		w = newSimWorld(seed, trace)
 		defer w.close()
 		w.run(*groupSteps)

@@ -43,14 +43,17 @@ type simWorld struct {
 	calls  sync.WaitGroup // goroutines of calls and sessions
 	counts simCounts
 
-	nodes   []*simNode
-	clients []*simClient
-	streams []*simStream // open at the broker, or on the way there
-	waiting []*simCall   // on their way, at a broker, or on their way back
-	numbers int          // of streams and calls
-	born    map[string]int
-	trouble int // how much, of 100
-	healed  bool
+	nodes    []*simNode
+	clients  []*simClient
+	streams  []*simStream        // open at the broker, or on the way there
+	waiting  []*simCall          // on their way, at a broker, or on their way back
+	numbers  int                 // of streams and calls
+	bornAt   map[api.TopicID]int // which image had a topic first
+	born     map[string]int
+	classics int    // of 100 members that start, how many speak the classic protocol
+	protocol string // that they have in common
+	trouble  int    // how much, of 100
+	healed   bool
 
 	mu        sync.Mutex // guards what follows, and the nodes
 	images    []*metadata.Image
@@ -87,7 +90,7 @@ type simNode struct {
 func newSimWorld(seed uint64, trace io.Writer) *simWorld {
 	w := &simWorld{
 		rng: rand.New(rand.NewPCG(seed, 0x67726f757073)), trace: trace, hash: fnv.New64a(), began: time.Now(),
-		born: map[string]int{}, truth: newSimTruth(),
+		born: map[string]int{}, bornAt: map[api.TopicID]int{}, truth: newSimTruth(),
 	}
 	w.images = []*metadata.Image{metadata.Empty()}
 	must := func(c *metav1.Command) {
@@ -107,6 +110,8 @@ func newSimWorld(seed uint64, trace io.Writer) *simWorld {
 		Partitions: []*metav1.PartitionAssignment{{Replicas: []int32{1, 2, 3}}},
 	}}})
 	w.trouble = 10 + w.rng.IntN(60)
+	w.classics = []int{0, 0, 50, 100}[w.rng.IntN(4)]
+	w.protocol = []string{simEager, simCooperative}[w.rng.IntN(2)]
 	w.create("a", 3)
 	w.create("b", 2)
 	for id := int32(1); id <= simNodes; id++ {
@@ -136,6 +141,7 @@ func (w *simWorld) create(name string, partitions int) {
 		c.Partitions = append(c.Partitions, &metav1.PartitionAssignment{Replicas: []int32{1, 2, 3}})
 	}
 	w.command(&metav1.Command{Kind: &metav1.Command_CreateTopic{CreateTopic: c}})
+	w.bornAt[api.TopicID(c.TopicId)] = len(w.images) - 1
 }
 
 // lifeOf is the how many-th topic of its name has an id.
@@ -210,7 +216,11 @@ func (n *simNode) Changed(uint64) <-chan struct{} { return nil }
 func (n *simNode) WaitApplied(context.Context, uint64) error { return nil }
 
 // ReadBarrier implements Images.
+//
+// Its answer comes a little later than everything that is in doubt now: an actor that reads
+// the image meanwhile would see it or not.
 func (n *simNode) ReadBarrier(context.Context) error {
+	time.Sleep(time.Nanosecond)
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.counts.Barriers++

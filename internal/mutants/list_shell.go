@@ -42,8 +42,35 @@ func shellMutants() []mutant {
 		stated("TestOffsetsAreConfirmed", one("a broker that reaches no controller says what is committed", calls,
 			"	case !asked:\n", "	case !MUTANT && !asked:\n")),
 	}
+	mutants = append(mutants, classicMutants()...)
 	for i := range mutants {
 		mutants[i].inShell = true
 	}
 	return mutants
+}
+
+// classicMutants: members that assign among themselves, and groups that go from them to the
+// coordinator and back, while topics go and come.
+func classicMutants() []mutant {
+	const (
+		classic = "consumergroup/classic.go"
+		member  = "consumergroup/classic_member.go"
+		group   = "consumergroup/group.go"
+	)
+	return []mutant{
+		one("a commit of another generation counts", classic,
+			"	case !c.speaks(m, generation):", "	case !MUTANT && !c.speaks(m, generation):"),
+		one("what the leader assigns is not persisted", member,
+			"		c.members[id].Assignment = assignments[id]\n	}\n	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n",
+			"		c.members[id].Assignment = assignments[id]\n	}\n	if !MUTANT {\n		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n	}\n"),
+		one("the next process of a static member is not persisted", member,
+			"		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n		e := c.joined(",
+			"		if !MUTANT {\n			out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n		}\n		e := c.joined("),
+		stated("TestReleasedGroupRebalancesUnderItsNextCoordinator", one("nobody leads a group that was given back when its coordinator moves", classic,
+			"	case c.leader != \"\":\n", "	case c.leader != \"\" || MUTANT:\n")),
+		one("a classic member is told what it lists and does not have", "consumergroup/reconcile.go",
+			" || len(m.strays) > 0 {", " || !MUTANT && len(m.strays) > 0 {"),
+		stated("TestHostedPartitionOfADeletedTopic", one("what members had of a deleted topic is of the next one of its name", group,
+			"		if md.Partitions[p.Topic] == 0 {\n", "		if !MUTANT && md.Partitions[p.Topic] == 0 {\n")),
+	}
 }
