@@ -110,6 +110,12 @@ func consumeRecords(ctx context.Context, s *shared, out io.Writer, topic string,
 			return err
 		}
 	}
+	if flags.group != "" && !flags.exitAtEnd {
+		// So is a group that nobody can coordinate.
+		if _, err := c.Admin().CommittedOffsets(ctx, flags.group, parts...); err != nil {
+			return err
+		}
+	}
 	k, err := c.NewConsumer(opts...)
 	if err != nil {
 		return err
