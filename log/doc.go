@@ -40,6 +40,7 @@
 //	truncate.go, handover.go            cutting, and beginning anew
 //	remove.go                           a partition's folder goes, or is put aside
 //	setaside.go, scrub.go               keeping what is left of a damaged log; looking for damage
+//	giveup.go                           placeholders for what cannot be read
 //	compact.go, compact_*.go            compaction
 //	inspect.go, inspect_*.go            reading the files of a directory that another process owns
 //

@@ -30,7 +30,7 @@ func (r *recoverer) cut(path string, at int64) (err error) {
 		return err
 	}
 	if !zero {
-		if err := r.copyTorn(f, path, at, size); err != nil {
+		if err := copyTorn(fsys, f, path, at, size); err != nil {
 			return err
 		}
 	}
@@ -58,8 +58,8 @@ func allZero(f io.ReaderAt, from, to int64) (bool, error) {
 	return true, nil
 }
 
-func (r *recoverer) copyTorn(f vfs.File, path string, from, to int64) (err error) {
-	fsys := r.l.fs
+// copyTorn keeps bytes of a segment in a file of their own, durably.
+func copyTorn(fsys vfs.FS, f io.ReaderAt, path string, from, to int64) (err error) {
 	name := fmt.Sprintf("%s%s.%d", path, logExt, from)
 	for n := 1; ; n++ { // never over an earlier one
 		probe, err := fsys.Open(name + tornExt)

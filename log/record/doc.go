@@ -21,7 +21,7 @@
 //	bits 0-2  codec: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd
 //	bit  3    timestamps are the broker's (LogAppendTime) instead of the producer's
 //	bit  4    transactional
-//	bit  5    control batch: written by brokers, not shown to applications
+//	bit  5    control batch: written by brokers, not shown to applications (BuildPlaceholder)
 //	bit  6    the base timestamp is the delete horizon (KIP-534): when compaction
 //	          may drop the batch's tombstones. Deltas count from it, so that no
 //	          reader need know.
