@@ -40,9 +40,21 @@ func (a *Admin) PlanReset(ctx context.Context, group string, to Offset, parts ..
 func (a *Admin) PlanShift(ctx context.Context, group string, by int64, parts ...TopicPartition) ([]OffsetMove, error) {
 	ctx, cancel := a.c.patient(ctx)
 	defer cancel()
-	committed, err := a.CommittedOffsets(ctx, group, parts...)
+	// All that is committed: to be asked for one that is not there, a coordinator that has lost
+	// records does not answer.
+	known, err := a.CommittedOffsets(ctx, group)
 	if err != nil {
 		return nil, err
+	}
+	committed := make([]CommittedOffset, len(parts))
+	place := make(map[TopicPartition]int, len(parts))
+	for i, tp := range parts {
+		committed[i], place[tp] = CommittedOffset{TopicPartition: tp, Offset: -1}, i
+	}
+	for _, o := range known {
+		if i, ok := place[o.TopicPartition]; ok {
+			committed[i] = o
+		}
 	}
 	starts, err := a.ListOffsets(ctx, Earliest(), parts...)
 	if err != nil {

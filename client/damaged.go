@@ -83,7 +83,8 @@ func (a *Admin) damagedLeaders(ctx context.Context, brokers []Broker) []DamagedR
 
 // GiveUpDamaged lets a partition go on whose last holder is damaged: the best copy of all
 // leads, as far as it is whole, and the records behind are lost. The files of the damaged
-// replica are kept. It is refused while a replica is there that holds everything, or one is away.
+// replica are kept. Of __consumer_offsets only batches that cannot be read are lost, and the same
+// replica leads on. It is refused while a replica is there that holds everything, or one is away.
 // partitionEpoch is the state of the partition for which it is meant, from DescribeTopic; -1: whichever.
 func (a *Admin) GiveUpDamaged(ctx context.Context, tp TopicPartition, partitionEpoch int32) error {
 	ctx, cancel := a.c.patient(ctx)

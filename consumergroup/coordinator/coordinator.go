@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/penstock/penstock/broker/api"
 	"github.com/penstock/penstock/log/record"
@@ -157,7 +158,8 @@ func (c *Coordinator) CommitOffsets(ctx context.Context, req *api.CommitOffsets)
 }
 
 // FetchOffsets returns what is committed for the partitions, offset -1 where
-// nothing is, or all that is committed when none is named.
+// nothing is, or all that is committed when none is named. Where records were lost that
+// may have been of a partition without an offset, it is CodeCoordinatorNotAvailable.
 func (c *Coordinator) FetchOffsets(ctx context.Context, req *api.FetchOffsets) ([]api.CommittedOffset, error) {
 	s, err := c.shardOf(req.Group)
 	if err != nil {
@@ -173,7 +175,12 @@ func (c *Coordinator) FetchOffsets(ctx context.Context, req *api.FetchOffsets) (
 				reply(nil, refused)
 				return
 			}
-			reply(s.fetch(req.Group, req.Partitions), nil)
+			found := s.fetch(req.Group, req.Partitions)
+			if refused := s.mayBeLost(time.Now(), req, found); refused != nil {
+				reply(nil, refused)
+				return
+			}
+			reply(found, nil)
 		})
 	})
 }
@@ -232,7 +239,7 @@ func (c *Coordinator) DescribeGroup(ctx context.Context, group string) (*api.Gro
 			case err != nil:
 				reply(nil, errLoading())
 			case g == nil:
-				reply(nil, api.Errorf(api.CodeUnknownGroup, "there is no group %q", group))
+				reply(nil, s.unknownGroup(group))
 			default:
 				reply(s.describe(g), nil)
 			}

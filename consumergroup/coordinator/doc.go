@@ -53,6 +53,9 @@
 // then every request is answered CodeCoordinatorNotAvailable with the reason. Events that were decided on but not persisted are lost, and were
 // never seen.
 //
+// Of a log in which batches were given up as damaged, nobody is told for a while that nothing is
+// committed (losses.go).
+//
 // # Protocols
 //
 // A group is of the consumer protocol (KIP-848: a Session stream, or

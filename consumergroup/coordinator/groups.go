@@ -105,6 +105,9 @@ func (s *shard) stored(lg *loadedGroup, names topicNames) *consumergroup.Stored 
 		if len(m.Classic) > 0 {
 			m.Subscription, _ = readSubscription(m.Classic[0].Metadata)
 		}
+		if m.Current != nil { // behind it only where records were given up
+			stored.Epoch = max(stored.Epoch, m.Current.Epoch)
+		}
 		stored.Members = append(stored.Members, m)
 	}
 	return stored

@@ -37,6 +37,7 @@ type loaded struct {
 	names   names // of groups and topics
 	records int
 	skipped int // of types that are not known, or malformed
+	lost    losses
 }
 
 // load replays the log up to its high watermark.
@@ -83,6 +84,9 @@ func (l *loaded) replay(run []byte, next record.Offset) (record.Offset, error) {
 		}
 		next = max(next, info.NextOffset())
 		if info.Attributes.Control() {
+			if record.IsPlaceholder(batch) {
+				l.lost.note(&info)
+			}
 			continue
 		}
 		for rec, err := range record.Records(batch, record.Limits{Internal: true}) {

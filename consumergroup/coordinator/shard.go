@@ -68,6 +68,7 @@ type shard struct {
 	scratch   []byte // of the record being encoded
 	backoff   time.Duration
 	health
+	missing incomplete
 }
 
 // appendResult says how the append of a batch ended.
@@ -213,6 +214,7 @@ func (s *shard) finishLoad(r loadResult) {
 	s.becameActive()
 	s.groups = make(map[string]*group, len(r.loaded.groups))
 	now := time.Now()
+	s.noteLosses(now, &r.loaded.lost)
 	names := s.topicNames(r.loaded)
 	for id, lg := range r.loaded.groups {
 		s.restore(now, id, lg, names)
