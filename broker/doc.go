@@ -14,7 +14,7 @@
 //	local.go, local_leader.go, local_follower.go    the shell of one replica, as leader, as follower
 //	table.go, reconcile.go, departed.go   all replicas, which there should be, and those that were moved away
 //	proposer.go, tick.go, clean.go, scrub.go    what goes on in the background
-//	retire.go, giveup.go                  logs that failed; damage in the last holder
+//	retire.go, giveup.go, giveupbatches.go    logs that failed; damage in the last holder
 //	errors.go, metrics.go                 outcomes as api errors; figures
 //
 // # A record's way

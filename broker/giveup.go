@@ -145,10 +145,12 @@ func (l *localReplica) mayGiveUp(im *metadata.Image) *api.Error {
 		return refuse("broker %d does not lead the partition any more, %d does", l.b.cfg.NodeID, p.Leader)
 	case len(p.ISR) > 1 || len(p.ELR) > 0:
 		return refuse("others hold every acknowledged record (in sync: %v, eligible: %v), and take over without loss when they are there", p.ISR, p.ELR)
-	case len(p.Replicas) == 1:
-		return refuse("there is no other replica, and nothing to gain: give the partition one first (penstock topic reassign), which copies what is whole")
 	case !im.TakesReports():
 		return api.Errorf(api.CodeUnsupported, "the cluster is at feature level %d: restart broker %d instead", im.FeatureLevel(), l.b.cfg.NodeID).At(l.topic, l.partition)
+	case l.givesUpBatches():
+		return nil // it leads on
+	case len(p.Replicas) == 1:
+		return refuse("there is no other replica, and nothing to gain: give the partition one first (penstock topic reassign), which copies what is whole")
 	}
 	for i := range p.Replicas {
 		node := p.Replicas[i].NodeID
@@ -160,7 +162,8 @@ func (l *localReplica) mayGiveUp(im *metadata.Image) *api.Error {
 }
 
 // GiveUpDamaged lets a partition that this broker leads as its last holder go on from where
-// the damage of its log begins; what is behind is lost. It returns when this broker does not
+// the damage of its log begins; what is behind is lost, but for partitions of
+// __consumer_offsets (giveUpBatches). It returns when this broker does not
 // lead it any more as it did. partitionEpoch is the state of the partition for which it
 // is meant; -1: whichever.
 func (b *Broker) GiveUpDamaged(ctx context.Context, ref api.PartitionRef, partitionEpoch int32) error {
@@ -176,8 +179,20 @@ func (b *Broker) GiveUpDamaged(ctx context.Context, ref api.PartitionRef, partit
 	if partitionEpoch >= 0 && partitionEpoch != p.PartitionEpoch {
 		return api.Errorf(api.CodeInvalidUpdateVersion, "partition epoch %d is not the present one, %d", partitionEpoch, p.PartitionEpoch).At(l.topic, l.partition)
 	}
-	_, whole := l.log.Readable()
-	l.logger.Warn("what is behind the damage is given up by an operator's order; its files are kept", "whole_to", whole, "end", l.logEnd())
+	if l.givesUpBatches() {
+		if !b.askMetadata(ctx, 0) { // somebody may have taken over with a whole copy
+			return api.Errorf(api.CodeNotLeader, "the controller has not confirmed that broker %d still leads", b.cfg.NodeID).At(l.topic, l.partition)
+		}
+		if refused := l.mayGiveUp(b.cfg.Images.Image()); refused != nil {
+			return refused
+		}
+		if err := l.giveUpBatches(); err != nil {
+			return err
+		}
+	} else {
+		_, whole := l.log.Readable()
+		l.logger.Warn("what is behind the damage is given up by an operator's order; its files are kept", "whole_to", whole, "end", l.logEnd())
+	}
 	l.hurt.Store(true)
 	l.givesUp.Store(true)
 	b.reconcileSoon()

@@ -16,6 +16,7 @@ import (
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/internal/vfs"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 	metav1 "github.com/penstock/penstock/proto/penstock/meta/v1"
 )
@@ -371,4 +372,40 @@ func TestWhoHoldsAlone(t *testing.T) {
 	} {
 		require.Equal(t, tt.alone, holdsAlone(tt.im.Topic("t").Partitions[0], 1), name)
 	}
+}
+
+// unconfirmed is metadata that nobody confirms.
+type unconfirmed struct{ fixedImage }
+
+func (unconfirmed) ReadBarrier(context.Context) error { return context.DeadlineExceeded }
+
+// A partition of groups gives up what cannot be read and nothing else, whoever is away; but not
+// before the metadata has confirmed that nobody took over who has it whole.
+func TestGroupsGiveUpBadBatches(t *testing.T) {
+	l, im := lastHolder(t)
+	l.internal, l.topic = true, offsetsTopic
+	im.Broker(2).Fenced = true
+	require.Nil(t, l.mayGiveUp(im))
+	im.Topic("t").Partitions[0].Replicas = im.Topic("t").Partitions[0].Replicas[1:]
+	require.Nil(t, l.mayGiveUp(im))
+	ref := api.PartitionRef{TopicID: l.key.Topic}
+	l.b.cfg.Images = unconfirmed{fixedImage{im}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what is not refused waits
+	require.ErrorContains(t, l.b.GiveUpDamaged(ctx, ref, -1), "has not confirmed")
+	require.Equal(t, commitlog.DamageCorrupt, l.log.Damage())
+
+	l.b.cfg.Images = fixedImage{im}
+	require.ErrorIs(t, l.b.GiveUpDamaged(ctx, ref, -1), context.Canceled)
+	require.Equal(t, commitlog.DamageNone, l.log.Damage())
+	require.Equal(t, record.Offset(30), l.log.End())
+	require.True(t, l.tellsDamage(im), "it takes no records until it is opened anew")
+	slices, err := l.log.Read(10, 20, 1<<20)
+	require.NoError(t, err)
+	require.Len(t, slices, 1)
+	require.True(t, record.IsPlaceholder(slices[0].Bytes))
+	slices[0].Release()
+
+	l.topic = "t"
+	require.False(t, l.givesUpBatches(), "a topic of users")
 }

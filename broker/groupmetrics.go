@@ -25,7 +25,7 @@ const lagPatience = time.Second
 type groupMetrics struct {
 	b                                             *Broker
 	groups, members, lag, lagTime, memberLag, age *prometheus.Desc
-	total, left, partitions                       *prometheus.Desc
+	total, left, partitions, incomplete           *prometheus.Desc
 	totalTime, memberTime, topicLag, topicTime    *prometheus.Desc
 
 	looks sync.WaitGroup // look
@@ -51,6 +51,7 @@ func newGroupMetrics(b *Broker) *groupMetrics {
 		total:      desc("lag_records_sum", "lag_records, summed over the partitions of a group.", "group"),
 		age:        desc("lag_age_seconds", "How old the oldest of the leaders' words are that the lag of a group is made of.", "group"),
 		partitions: desc("partitions", "Partitions of __consumer_offsets that this broker coordinates, by state: loading, active, refusing (no commits), failed (nothing).", "state"),
+		incomplete: desc("partitions_incomplete", "Partitions of __consumer_offsets that this broker coordinates of which records were given up as damaged, and would still count."),
 		totalTime:  desc("lag_seconds_max", "The longest lag_seconds of the partitions of a group.", "group"),
 		memberTime: desc("member_lag_seconds", "The longest lag_seconds of the partitions of a member.", "group", "member"),
 		topicLag:   desc("topic_lag_records", "lag_records, summed over the partitions of a topic.", "group", "topic"),
@@ -62,7 +63,7 @@ func newGroupMetrics(b *Broker) *groupMetrics {
 // Describe implements prometheus.Collector.
 func (m *groupMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.groups, m.members, m.lag, m.lagTime, m.memberLag, m.total, m.age, m.left, m.partitions,
+		m.groups, m.members, m.lag, m.lagTime, m.memberLag, m.total, m.age, m.left, m.partitions, m.incomplete,
 		m.totalTime, m.memberTime, m.topicLag, m.topicTime,
 	} {
 		ch <- d
@@ -151,6 +152,7 @@ func (m *groupMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, state := range coordinator.States() { // also those at 0, so that an alert has something to compare
 		gauge(m.partitions, float64(partitions[state]), state.String())
 	}
+	gauge(m.incomplete, float64(m.b.coordinator.Incomplete()))
 	groups, ago := m.newest()
 	if m.b.lapsed() {
 		return

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/penstock/penstock/broker/partition"
 	"github.com/penstock/penstock/cluster/metadata"
 	"github.com/penstock/penstock/consumergroup/coordinator"
+	commitlog "github.com/penstock/penstock/log"
 	"github.com/penstock/penstock/log/record"
 )
 
@@ -221,6 +223,9 @@ func (o *offsetsLog) Read(_ context.Context, from, end record.Offset, maxBytes i
 	slices, err := o.l.log.Read(from, end, maxBytes)
 	if err != nil {
 		o.l.checkDamage()
+		if o.l.log.Damage() != commitlog.DamageNone {
+			err = fmt.Errorf("%w; if no replica takes over that has it whole, give up what cannot be read (penstock topic mend %s --partition %d)", err, offsetsTopic, o.l.partition)
+		}
 		return nil, o.l.readError(err)
 	}
 	return slices, nil

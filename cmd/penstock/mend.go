@@ -21,8 +21,11 @@ func newTopicMend(s *shared) *cobra.Command {
 			"behind the damage are lost to the partition, and new ones get their offsets. As\n" +
 			"long as this is not ordered, consumers that seek past the damage can read them;\n" +
 			"afterwards the files are still kept (`penstock cluster damaged` says where).\n\n" +
+			"Of __consumer_offsets only the batches that cannot be read are given up: the same\n" +
+			"replica leads on, with what is in front of them and behind. Offsets that were\n" +
+			"committed in them may be missing or older; the groups are told so.\n\n" +
 			"Without --yes the command says what would be lost, and does nothing. Refused\n" +
-			"while a replica that may hold more is away.",
+			"while a replica that may hold more is away, but for __consumer_offsets.",
 		Example: "  penstock topic mend orders --partition 3\n  penstock topic mend orders --partition 3 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if partition < 0 {
@@ -60,7 +63,11 @@ func (s *shared) mend(cmd *cobra.Command, a *client.Admin, tp client.TopicPartit
 			_, err := fmt.Fprintf(w, "%s has no leader yet: one is elected when all replicas have told what they hold\n", tp)
 			return err
 		}
-		_, err := fmt.Fprintf(w, "node %d leads %s; what was behind the damage is kept (penstock cluster damaged)\n", leader, tp)
+		kept := "what was behind the damage is kept (penstock cluster damaged)"
+		if tp.Topic == offsetsTopic {
+			kept = "bytes that could not be read are kept beside its segments (*.torn), and its log says which offsets they were"
+		}
+		_, err := fmt.Fprintf(w, "node %d leads %s; %s\n", leader, tp, kept)
 		return err
 	})
 }
@@ -76,6 +83,10 @@ func (s *shared) mendCost(ctx context.Context, a *client.Admin, tp client.TopicP
 		if !r.CanGiveUp {
 			return &unsureError{fmt.Sprintf("node %d leads %s and cannot read offset %d, but what is behind it cannot be given up now",
 				r.NodeID, tp, r.WholeTo), "have the broker say why"}
+		}
+		if tp.Topic == offsetsTopic {
+			return &unsureError{fmt.Sprintf("node %d leads %s and cannot read offset %d; that batch, and others that it cannot read, would be given up, with what groups committed in them "+
+				"(a replica that is away may have them whole: bring it back first)", r.NodeID, tp, r.WholeTo), "go on without"}
 		}
 		return &unsureError{fmt.Sprintf("node %d leads %s and cannot read offset %d; what it has behind that, up to %d, would be lost",
 			r.NodeID, tp, r.WholeTo, r.End), "go on without"}
@@ -104,6 +115,9 @@ func awaitLeader(ctx context.Context, a *client.Admin, tp client.TopicPartition)
 		}
 	}
 }
+
+// offsetsTopic is the topic of the consumer groups.
+const offsetsTopic = "__consumer_offsets"
 
 // mendWait bounds how long `topic mend` waits for the leader that follows.
 const mendWait = 10 * time.Second
