@@ -33,6 +33,7 @@
 //	openfiles.go, pagecache.go          what is open; what the kernel keeps
 //	checkpoint.go, snapshot.go, epochs.go    what a start goes by
 //	recovery.go, resume.go, scan.go, rebuild.go, torn.go, journal_replay.go    that start
+//	vouch.go                            what the batches say of files without a checksum
 //	read.go, cold.go, filerange.go      reading: from memory, from files, for the kernel to send
 //	sound.go, pace.go                   which bytes were checked; reads that give way to flushes
 //	time.go, newest.go                  looking up by time

@@ -87,13 +87,15 @@ func (x *index) entry(relative int64) indexEntry {
 	return x.offsets[i-1]
 }
 
-// before returns an offset (relative) before which every record is older than ms.
-func (x *index) before(ms int64) int64 {
+// before returns the entry of a batch before which every record is older than ms, and
+// the one that leads to it; false: there is none.
+func (x *index) before(ms int64) (t timeEntry, hint indexEntry, ok bool) {
 	i := sort.Search(len(x.times), func(i int) bool { return x.times[i].ms >= ms })
 	if i == 0 {
-		return 0
+		return t, hint, false
 	}
-	return int64(x.times[i-1].relative)
+	t = x.times[i-1]
+	return t, x.entry(int64(t.relative)), true
 }
 
 func (x *index) encode() (offsets, times []byte) {

@@ -38,8 +38,8 @@ func (r *recoverer) midway(err error) error {
 }
 
 // leaderEpochs loads the epoch file, which covers all that was flushed, and adds
-// the epochs of the scanned batches. An unreadable file is built anew from the
-// headers of the whole log.
+// the epochs of the scanned batches. A file that is unreadable, or says what the batches
+// do not, is built anew from the headers of the whole log.
 func (r *recoverer) leaderEpochs() error {
 	l := r.l
 	b, err := readFile(l.fs, filepath.Join(l.path, epochsName))
@@ -50,6 +50,16 @@ func (r *recoverer) leaderEpochs() error {
 	if err == nil {
 		stored, err = decodeEpochs(b)
 	}
+	kept := r.withFresh(stored)
+	if err == nil {
+		right, vouchErr := r.vouched(kept)
+		if vouchErr != nil && !errors.Is(vouchErr, ErrCorrupt) { // else the scan says what is damaged
+			return vouchErr
+		}
+		if !right {
+			err = errors.New("the file does not say what the batches do")
+		}
+	}
 	rebuilt := err != nil && l.end > l.start
 	if rebuilt {
 		l.logger.Warn("leader epochs are built anew from the log", "path", l.path, "error", err)
@@ -58,15 +68,9 @@ func (r *recoverer) leaderEpochs() error {
 				return midErr
 			}
 		}
+		kept = r.withFresh(stored)
 	}
-	kept := stored.truncate(l.end).advance(l.start)
-	for _, e := range r.fresh {
-		if e.start < l.start {
-			e.start = l.start
-		}
-		kept.note(e.epoch, e.start)
-	}
-	l.epochs = kept.truncate(l.end)
+	l.epochs = kept
 	if l.damage != DamageNone {
 		return nil
 	}
@@ -75,6 +79,17 @@ func (r *recoverer) leaderEpochs() error {
 		l.epochsDirty = stored[i] != l.epochs[i]
 	}
 	return l.writeEpochs()
+}
+
+// withFresh brings epochs up to date: those of the log as it is, and of the scanned batches.
+func (r *recoverer) withFresh(stored epochs) epochs {
+	l := r.l
+	kept := stored.truncate(l.end).advance(l.start)
+	for _, e := range r.fresh {
+		e.start = max(e.start, l.start)
+		kept.note(e.epoch, e.start)
+	}
+	return kept.truncate(l.end)
 }
 
 // scanEpochs reads the epochs out of all batch headers.

@@ -23,6 +23,7 @@ type recoverer struct {
 	bases     []record.Offset // of the segment files that matter
 	snapshots []record.Offset // ascending
 	fresh     epochs          // of the batches that were scanned
+	lastEpoch record.Epoch    // of the last batch; UnknownEpoch: it was not looked at
 	torn      int64
 	again     int64 // bytes rewritten
 	// resetting: a reset was interrupted. It has been made good but for its end.
@@ -34,7 +35,7 @@ type recoverer struct {
 // recover is called by Dir.Open on a log that nobody else has.
 func (l *Log) recover(promised logState, known bool) error {
 	// An unknown flushed offset: all checkpoints were lost.
-	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0, settled: l.dir.stoppedInOrder(l.key)}
+	r := &recoverer{l: l, promised: promised, known: known && promised.flushed >= 0, lastEpoch: record.UnknownEpoch, settled: l.dir.stoppedInOrder(l.key)}
 	l.damage, l.sound = promised.damage, record.UnknownOffset
 	if promised.soundKnown {
 		l.sound = promised.sound
@@ -383,7 +384,7 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 	}
 	last, err := lastEntries(l.fs, s.path, s.size)
 	if err == nil && s.size > 0 {
-		err = last.endsAt(f, s, l.cleaned)
+		_, err = r.fits(last, f, s)
 	}
 	if err == nil {
 		s.newest = last.newest(base)
@@ -411,17 +412,18 @@ func (r *recoverer) sealed(base, next record.Offset) (*segment, error) {
 }
 
 // endsAt checks that the batches from the last index entry on lead to the end of the
-// segment, and that none is newer than the last time entry says.
-func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) error {
+// segment, and that none is newer than the last time entry says. It returns the epoch of
+// the last one.
+func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offset) (record.Epoch, error) {
 	last := x.offset
 	sc := &scanner{file: f, size: s.size, at: int64(last.position), epoch: record.UnknownEpoch, crcFrom: s.next, cleaned: cleaned}
 	first, err := sc.bytes(record.HeaderSize)
 	if err != nil {
-		return err
+		return sc.epoch, err
 	}
 	info, ok := record.Peek(first)
 	if want := s.base + record.Offset(last.relative); !ok || info.LastOffset() != want {
-		return fmt.Errorf("the batch at byte %d does not end at offset %d, as the index says", last.position, want)
+		return sc.epoch, fmt.Errorf("the batch at byte %d does not end at offset %d, as the index says", last.position, want)
 	}
 	sc.next = info.BaseOffset
 	for {
@@ -430,16 +432,16 @@ func (x lastIndexEntries) endsAt(f io.ReaderAt, s *segment, cleaned record.Offse
 			break
 		}
 		if err != nil {
-			return err
+			return sc.epoch, err
 		}
 		if info.MaxTimestamp > x.time.ms { // a crash has cut the time index short
-			return fmt.Errorf("%d ms, at offset %d, have no entry in the time index", info.MaxTimestamp, info.LastOffset())
+			return sc.epoch, fmt.Errorf("%d ms, at offset %d, have no entry in the time index", info.MaxTimestamp, info.LastOffset())
 		}
 	}
 	if sc.next != s.next {
-		return fmt.Errorf("segment ends at offset %d, want %d", sc.next, s.next)
+		return sc.epoch, fmt.Errorf("segment ends at offset %d, want %d", sc.next, s.next)
 	}
-	return nil
+	return sc.epoch, nil
 }
 
 // seal gives a scanned segment its index files.
@@ -493,7 +495,7 @@ func (r *recoverer) scan(base record.Offset, lastOne bool, epoch *record.Epoch) 
 	if err != nil {
 		return nil, false, err
 	}
-	*epoch = sc.epoch
+	*epoch, r.lastEpoch = sc.epoch, sc.epoch
 	if s.size > 0 {
 		if err := r.born(s, f); err != nil {
 			return nil, false, err
@@ -527,8 +529,8 @@ func (r *recoverer) clean(s *segment, f io.ReaderAt, size int64) bool {
 	if err != nil {
 		return false
 	}
-	probe := segment{base: s.base, size: size, next: r.promised.flushed}
-	if err := last.endsAt(f, &probe, r.l.cleaned); err != nil {
+	probe := segment{base: s.base, path: s.path, size: size, next: r.promised.flushed}
+	if r.lastEpoch, err = r.fits(last, f, &probe); err != nil {
 		return false
 	}
 	if err := r.born(s, f); err != nil {

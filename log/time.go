@@ -48,18 +48,39 @@ func (l *Log) timeStart(ms int64) record.Offset {
 		l.mu.Unlock()
 		return max(start, written) // what is not written is not indexed
 	}
-	base, path, size, x := s.base, s.path, s.size, s.index
-	if x != nil {
-		off := base + record.Offset(x.before(ms))
+	seg := s.extent()
+	front := max(start, seg.base)
+	if x := s.index; x != nil {
+		t, hint, ok := x.before(ms)
 		l.mu.Unlock()
-		return max(start, off)
+		return max(front, l.timed(&seg, t, hint, ok))
 	}
 	l.mu.Unlock()
-	x, err := loadIndex(l.fs, path, size)
+	x, err := loadIndex(l.fs, seg.path, seg.size)
 	if err != nil {
-		return max(start, base) // without its index the segment is read from the beginning
+		return front // without its index the segment is read from the beginning
 	}
-	return max(start, base+record.Offset(x.before(ms)))
+	t, hint, ok := x.before(ms)
+	return max(front, l.timed(&seg, t, hint, ok))
+}
+
+// timed is the offset of an entry of a time index that the batches vouch for; else the
+// beginning of the segment.
+func (l *Log) timed(s *segment, t timeEntry, hint indexEntry, ok bool) record.Offset {
+	if !ok {
+		return s.base
+	}
+	f, err := l.dir.files.acquire(s.file)
+	if err != nil {
+		return s.base // whoever reads there finds out
+	}
+	defer l.dir.files.release(s.file)
+	off := s.base + record.Offset(t.relative)
+	if right, err := t.tells(s, f, hint); err != nil || !right {
+		l.logger.Warn("the time index does not fit its segment", "segment", s.path, "offset", off, "ms", t.ms, "error", err)
+		return s.base
+	}
+	return off
 }
 
 // firstAtOrAfter looks through batches for the first record at or above from
