@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
 	"os"
 	"os/exec"
@@ -36,33 +35,6 @@ func TestDroppedPacketsAreCounted(t *testing.T) {
 	require.EqualValues(t, 21, n)
 	_, err = dropped("many bytes DROP")
 	require.Error(t, err)
-}
-
-// What the kernel sends may hold several messages, of any kind, cut short or not.
-func TestPacketsInNetlinkMessages(t *testing.T) {
-	q := &packetQueue{number: 1}
-	ne := binary.NativeEndian
-	packet := func(id uint32) []byte {
-		header := append(binary.BigEndian.AppendUint32(nil, id), 8, 0, 1)
-		return q.message(nfqPacket, 0, append(attribute(4, []byte{1, 2, 3, 4}), attribute(nfqaPacketHeader, header)...))
-	}
-	refused := q.message(unix.NLMSG_ERROR, 0, ne.AppendUint32(nil, 0))
-	all := append(append(append([]byte{}, packet(7)...), refused...), packet(9)...)
-	var ids []uint32
-	for b := all; ; {
-		id, rest, ok := nextPacket(b)
-		if !ok {
-			break
-		}
-		ids, b = append(ids, id), rest
-	}
-	require.Equal(t, []uint32{7, 9}, ids)
-	for n := range all {
-		_, _, _ = nextPacket(all[:n])
-		broken := append([]byte{}, all...)
-		broken[n] ^= 0xff
-		_, _, _ = nextPacket(broken)
-	}
 }
 
 // lab is a network of one node, and a way to talk to it.
