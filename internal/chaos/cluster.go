@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +38,7 @@ type Host struct {
 	Namespace string // name of its network namespace; empty: ours
 	DataDir   string
 	Env       []string // added to the environment of its process
+	Group     string   // folder of the memory group that its process is in; empty: ours
 }
 
 // The ports of a node on a Host of its own.
@@ -57,7 +59,7 @@ type node struct {
 	id                     int
 	grpc, raft, http, peer string
 	config, logPath, data  string
-	namespace              string
+	namespace, group       string
 	env                    []string
 	cmd                    *exec.Cmd
 	exited                 chan struct{} // closed when the process has ended
@@ -108,7 +110,7 @@ func places(opts Options) (nodes []*node, err error) {
 			addr := func(port int) string { return fmt.Sprintf("%s:%d", h.IP, port) }
 			nodes = append(nodes, &node{
 				id: i + 1, grpc: addr(PortGRPC), raft: addr(PortRaft), http: addr(PortHTTP), peer: addr(PortPeer),
-				data: h.DataDir, namespace: h.Namespace, env: h.Env,
+				data: h.DataDir, namespace: h.Namespace, env: h.Env, group: h.Group,
 			})
 		}
 		return nodes, nil
@@ -247,6 +249,12 @@ func (c *Cluster) Start(id int) error {
 		n.err = n.cmd.Wait()
 		close(n.exited)
 	}()
+	if n.group == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(n.group, "cgroup.procs"), []byte(strconv.Itoa(n.cmd.Process.Pid)), 0o600); err != nil {
+		return errors.Join(fmt.Errorf("chaos: memory group of node %d: %w", id, err), c.Kill(id))
+	}
 	return nil
 }
 

@@ -8,8 +8,8 @@
 //	DIR/node2.yaml  ...
 //
 // A Lab is a Cluster whose nodes have a network namespace and a disk each, so that
-// the network can be cut in any way, and a disk can lose its power, fill up, hang or
-// die; it needs root. Package load loads it, package storm breaks it.
+// the network can be cut and narrowed in any way, and a disk can lose its power, fill up,
+// hang or die; it needs root. Its processes can be left few files to open and little memory. Package load loads it, package storm breaks it.
 //
 // Processes are started, killed (SIGKILL), paused (SIGSTOP) and stopped
 // (SIGTERM) by node number, counted from 1. Everything a Cluster started ends

@@ -92,7 +92,7 @@ func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
 	if err != nil {
 		return l, err
 	}
-	if err := errors.Join(removeNetwork(), removeDisks(), removeRuns(parent)); err != nil {
+	if err := errors.Join(removeNetwork(), removeDisks(), removeGroups(), removeRuns(parent)); err != nil {
 		return l, fmt.Errorf("chaos: remove what an earlier run left: %w", err)
 	}
 	if l.Dir, err = os.MkdirTemp(parent, mountMark); err != nil {
@@ -104,6 +104,7 @@ func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
 	if l.Network, err = NewNetwork(ctx, o.Nodes); err != nil {
 		return l, err
 	}
+	groups := CanLimitMemory()
 	hosts := make([]Host, 0, o.Nodes)
 	for id := 1; id <= o.Nodes; id++ {
 		d, err := NewDisk(ctx, l.Dir, fmt.Sprintf("node%d", id), o.Disk)
@@ -114,9 +115,16 @@ func NewLab(ctx context.Context, o LabOptions) (l *Lab, err error) {
 		if err := SetSkew(l.skewFile(id), 0); err != nil {
 			return l, err
 		}
-		hosts = append(hosts, Host{
+		h := Host{
 			IP: nodeIP(id), Namespace: namespace(id), DataDir: filepath.Join(d.Path(), "data"), Env: []string{SkewEnv + "=" + l.skewFile(id)},
-		})
+		}
+		if groups {
+			h.Group = memoryGroup(id)
+			if err := os.Mkdir(h.Group, 0o755); err != nil { //nolint:gosec // the kernel decides who may read it
+				return l, err
+			}
+		}
+		hosts = append(hosts, h)
 	}
 	l.Cluster, err = New(Options{
 		Binary: o.Binary, Dir: l.Dir, Nodes: o.Nodes, Voters: o.Voters, Config: o.Config, Hosts: hosts,
@@ -138,7 +146,7 @@ func (l *Lab) Close(keep bool) error {
 	if l.Cluster != nil {
 		errs = append(errs, l.Cluster.Close())
 	}
-	errs = append(errs, removeNetwork(), removeDisks())
+	errs = append(errs, removeNetwork(), removeDisks(), removeGroups())
 	if l.Dir != "" {
 		errs = append(errs, os.Remove(filepath.Join(l.Dir, runningMark)))
 		if !keep {

@@ -70,6 +70,14 @@ func (s *storm) inject(ctx context.Context, a Action) (heal, error) {
 		return s.lose(ctx, a)
 	case Slow:
 		return s.slow(ctx, a)
+	case SlowLink:
+		return s.narrow(ctx, a)
+	case FewFiles:
+		return s.limitFiles(ctx, a)
+	case LittleMemory:
+		return s.limitMemory(a)
+	case BadIndex, BadEpochs, BadSnapshot, BadTopicID, BadCheckpoint:
+		return s.spoilFiles(ctx, a)
 	case TornRaft:
 		return startAgain, s.tearRaft(a)
 	case BadRaft:

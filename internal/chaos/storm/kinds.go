@@ -1,6 +1,11 @@
 package storm
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Kind names a fault.
 type Kind string
@@ -29,6 +34,15 @@ const (
 	Slow       Kind = "slow network"     // packets take Delay, and overtake each other
 	TornRaft   Kind = "torn raft log"    // of a killed node, where nothing was synced
 	BadRaft    Kind = "damaged raft log" // of a killed node: it must not start
+
+	SlowLink      Kind = "slow link"          // Rate bytes a second, each way
+	FewFiles      Kind = "few open files"     // Leave more than it has open
+	LittleMemory  Kind = "little memory"      // Leave more bytes than it uses
+	BadIndex      Kind = "damaged index"      // of offsets or times
+	BadEpochs     Kind = "damaged epochs"     // the leader epoch checkpoint
+	BadSnapshot   Kind = "damaged snapshot"   // of producers
+	BadTopicID    Kind = "damaged topic id"   // of a partition's folder
+	BadCheckpoint Kind = "damaged checkpoint" // of what was flushed: one slot, or both
 )
 
 // Role says which node a fault hits.
@@ -76,6 +90,14 @@ func traits() []trait {
 		{kind: Slow, hold: [2]time.Duration{2 * s, 10 * s}, weight: 2, short: true},
 		{kind: TornRaft, hold: [2]time.Duration{0, 3 * s}, weight: 2, short: true},
 		{kind: BadRaft, hold: [2]time.Duration{0, 3 * s}, weight: 1, short: true},
+		{kind: SlowLink, hold: [2]time.Duration{2 * s, 10 * s}, weight: 2, short: true},
+		{kind: FewFiles, hold: [2]time.Duration{2 * s, 8 * s}, weight: 2},
+		{kind: LittleMemory, hold: [2]time.Duration{2 * s, 6 * s}, weight: 2},
+		{kind: BadIndex, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
+		{kind: BadEpochs, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
+		{kind: BadSnapshot, hold: [2]time.Duration{0, 2 * s}, weight: 1, short: true},
+		{kind: BadTopicID, hold: [2]time.Duration{0, 2 * s}, weight: 1},
+		{kind: BadCheckpoint, hold: [2]time.Duration{0, 2 * s}, weight: 2, short: true},
 		{kind: Rolling, whole: true, alone: true, weight: 1},
 	}
 }
@@ -87,4 +109,16 @@ func traitOf(kind Kind) trait {
 		}
 	}
 	return trait{kind: kind}
+}
+
+// Only picks kinds by their names out of those that can be had.
+func Only(can []Kind, names []string) (kinds []Kind, err error) {
+	for _, name := range names {
+		k := Kind(strings.TrimSpace(name))
+		if !slices.Contains(can, k) {
+			return nil, fmt.Errorf("no fault %q here; there are: %q", k, can)
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds, nil
 }

@@ -27,10 +27,16 @@ type Action struct {
 	Partial bool `json:"partial,omitempty"`
 	// Clients are cut off too.
 	Clients bool `json:"clients,omitempty"`
-	// Leave is what a full disk still takes.
+	// Leave is what is left: bytes of a disk or of memory, or files that may be opened.
 	Leave int64 `json:"leave,omitempty"`
-	// Leads: the flipped bits are in partitions that the node led when it was stopped.
+	// Leads: the damage is in partitions that the node led when it was stopped.
 	Leads bool `json:"leads,omitempty"`
+	// Running: the damage is done while the node runs, which is ended after it.
+	Running bool `json:"running,omitempty"`
+	// Orderly: the node whose files are damaged is stopped in order, not killed.
+	Orderly bool `json:"orderly,omitempty"`
+	// Rate is what passes a slow link, in bytes a second.
+	Rate int64 `json:"rate,omitempty"`
 	// Percent of a node's packets get lost.
 	Percent int `json:"percent,omitempty"`
 	// Least and Most are how long a node's packets take.
@@ -59,8 +65,12 @@ func (a Action) String() string {
 		add(a.Partial, "from one peer")
 		add(a.Clients, "and from clients")
 	}
-	add(a.Kind == DiskFull, "%d bytes left", a.Leave)
-	add(a.Kind == FlipBits && a.Leads, "in what it led")
+	add(a.Kind == DiskFull || a.Kind == LittleMemory, "%d bytes left", a.Leave)
+	add(a.Kind == FewFiles, "%d left", a.Leave)
+	add(a.Kind == SlowLink, "%d bytes a second", a.Rate)
+	add(a.Leads, "in what it led")
+	add(a.Running, "while it runs")
+	add(a.Orderly, "stopped in order")
 	add(a.Kind == Loss, "%d in 100", a.Percent)
 	add(a.Kind == Slow, "by %s to %s", a.Least, a.Most)
 	add(a.Skew != 0, "by %s", a.Skew)
@@ -142,7 +152,7 @@ func (d *dealer) step(i int) Step {
 	if i%2 == 1 && !first.alone {
 		second := d.deal()
 		switch {
-		case second.alone || second.whole && first.whole || second.kind == FlipBits && first.kind == FlipBits:
+		case second.alone || second.whole && first.whole || tooMuch(first.kind, second.kind):
 			d.deck = append(d.deck, second)
 		case touchesDisks(first) && touchesDisks(second) && (first.whole || second.whole):
 			// A disk that hangs cannot lose its power in order.
@@ -150,7 +160,7 @@ func (d *dealer) step(i int) Step {
 		default:
 			s.Actions = append(s.Actions, d.action(second))
 			s.Gap = d.between([2]time.Duration{0, 2 * time.Second})
-			if first.whole && second.kind == FlipBits {
+			if first.whole && asksWhoLeads(second.kind) {
 				slices.Reverse(s.Actions) // somebody has to be there to say who leads what
 			}
 		}
@@ -163,7 +173,19 @@ func (d *dealer) step(i int) Step {
 
 // needsWhole reports whether a fault takes a copy of the records away, or hurts it:
 // what comes before has to be over, and what comes after waits.
-func needsWhole(k Kind) bool { return k == FlipBits || k == Replace || k == Rolling }
+func needsWhole(k Kind) bool { return asksWhoLeads(k) || k == Replace || k == Rolling }
+
+// asksWhoLeads reports whether a fault is in what its node leads or follows.
+func asksWhoLeads(k Kind) bool {
+	patterns, _ := smallFiles(k)
+	return k == FlipBits || len(patterns) > 0
+}
+
+// tooMuch reports whether two faults together could take two copies of a record.
+func tooMuch(a, b Kind) bool {
+	takes := func(k Kind) bool { return k == FlipBits || k == BadTopicID || k == BadCheckpoint }
+	return takes(a) && takes(b) || a != FlipBits && b == Replace && takes(a) || b != FlipBits && a == Replace && takes(b)
+}
 
 func touchesDisks(t trait) bool {
 	return slices.Contains([]Kind{PowerOne, PowerAll, DiskFull, DiskHang, DiskDead, FsyncFails, FsyncHangs, FlipBits, Replace, TornRaft, BadRaft}, t.kind)
@@ -208,6 +230,16 @@ func (d *dealer) action(t trait) Action {
 		a.Skew = []time.Duration{-50 * time.Minute, -10 * time.Second, 10 * time.Second, 50 * time.Minute, 5 * time.Hour}[d.rng.IntN(5)]
 	case Move, TornRaft, BadRaft:
 		a.Seed = d.rng.Uint64()
+	case BadIndex, BadEpochs, BadSnapshot, BadTopicID, BadCheckpoint:
+		a.Seed, a.Leads = d.rng.Uint64(), d.rng.IntN(2) == 0
+		a.Role = map[bool]Role{true: Leader, false: Follower}[a.Leads]
+		a.Running, a.Orderly = d.rng.IntN(3) == 0, d.rng.IntN(2) == 0
+	case SlowLink:
+		a.Rate = []int64{512 << 10, 128 << 10, 32 << 10}[d.rng.IntN(d.harsh())]
+	case FewFiles:
+		a.Leave = []int64{0, 3, 12}[d.rng.IntN(3)]
+	case LittleMemory:
+		a.Leave = []int64{0, 8 << 20}[d.rng.IntN(2)]
 	case Loss:
 		a.Percent = []int{3, 10, 30}[d.rng.IntN(d.harsh())]
 	case Slow:

@@ -49,10 +49,11 @@ func TestDrawnSteps(t *testing.T) {
 					pairs++
 					require.LessOrEqual(t, whole, 1, "%s", s.Name())
 					require.False(t, whole == 1 && disks == 2, "%s", s.Name())
-					require.False(t, s.Actions[1].Kind == FlipBits && traitOf(s.Actions[0].Kind).whole, "%s: nobody is there to ask", s.Name())
+					require.False(t, tooMuch(s.Actions[0].Kind, s.Actions[1].Kind), "%s", s.Name())
+					require.False(t, asksWhoLeads(s.Actions[1].Kind) && traitOf(s.Actions[0].Kind).whole, "%s: nobody is there to ask", s.Name())
 				}
-				flips := slices.ContainsFunc(s.Actions, func(a Action) bool { return a.Kind == FlipBits })
-				require.False(t, flips && s.Eager, "bits may not be flipped in two nodes")
+				hurts := slices.ContainsFunc(s.Actions, func(a Action) bool { return asksWhoLeads(a.Kind) })
+				require.False(t, hurts && s.Eager, "two nodes may not be damaged, and whether one noticed is seen in the end")
 				require.LessOrEqual(t, s.Hold, 10*time.Second)
 			}
 			require.Greater(t, pairs, 20)
@@ -61,6 +62,26 @@ func TestDrawnSteps(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Two faults that each take a copy of a record away are more than is promised.
+func TestTwoCopiesAreNotTaken(t *testing.T) {
+	for _, pair := range [][2]Kind{{FlipBits, FlipBits}, {FlipBits, BadCheckpoint}, {BadTopicID, BadCheckpoint}, {Replace, BadTopicID}, {BadCheckpoint, Replace}} {
+		require.True(t, tooMuch(pair[0], pair[1]), "%s and %s", pair[0], pair[1])
+		require.True(t, tooMuch(pair[1], pair[0]), "%s and %s", pair[1], pair[0])
+	}
+	// A replacement looks by itself for flipped bits elsewhere.
+	for _, pair := range [][2]Kind{{FlipBits, Replace}, {BadEpochs, FlipBits}, {BadIndex, BadSnapshot}, {BadCheckpoint, PowerAll}} {
+		require.False(t, tooMuch(pair[0], pair[1]), "%s and %s", pair[0], pair[1])
+	}
+}
+
+func TestOnlySomeKinds(t *testing.T) {
+	kinds, err := Only([]Kind{Kill, SlowLink, Pause}, []string{"slow link", " kill -9"})
+	require.NoError(t, err)
+	require.Equal(t, []Kind{SlowLink, Kill}, kinds)
+	_, err = Only([]Kind{Kill}, []string{"slow link"})
+	require.ErrorContains(t, err, "slow link")
 }
 
 func TestAScheduleFromAFile(t *testing.T) {

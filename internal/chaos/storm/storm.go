@@ -53,7 +53,9 @@ type storm struct {
 	load    *load.Load
 	flipped int
 	hurts   []hurt
-	missing []Kind // faults of the step that did not take place, though they were injected
+	spoiled []spoiled // small files that were damaged in this step
+	missing []Kind    // faults of the step that did not take place, though they were injected
+	moot    []Kind    // faults of the step that had nothing to hit
 	report  Report
 }
 
@@ -70,6 +72,10 @@ func Kinds(nodes int, skewed bool) (can []Kind, missing map[Kind]string) {
 			missing[t.kind] = "the kernel has no queue for packets (NFQUEUE)"
 		case t.kind == Loss && !chaos.CanLose():
 			missing[t.kind] = "the packet filter cannot lose packets at random"
+		case t.kind == SlowLink && !chaos.CanNarrow():
+			missing[t.kind] = "the kernel has no token bucket filter, or the tool tc is missing"
+		case t.kind == LittleMemory && !chaos.CanLimitMemory():
+			missing[t.kind] = "there are no memory groups of version 1"
 		case t.kind == Clock && !skewed:
 			missing[t.kind] = "the binary is not built with a clock that moves"
 		case t.member && nodes <= replicas:
@@ -216,7 +222,7 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	event := Event{Name: step.Name(), From: time.Now()}
-	s.missing = nil
+	s.missing, s.moot = nil, nil
 	var heals, last []heal
 	var errs []error
 	taken := map[int]bool{}
@@ -255,12 +261,15 @@ func (s *storm) step(ctx context.Context, step *Step) error {
 		}
 	}
 	event.To = time.Now()
-	for _, k := range s.missing {
+	if err := s.noticed(ctx); err != nil {
+		return err
+	}
+	if len(s.missing) > 0 && len(step.Actions) == 1 {
+		return fmt.Errorf("no %s took place", s.missing[0]) // of a pair, the other may have been in its way
+	}
+	for _, k := range slices.Concat(s.missing, s.moot) {
 		i := slices.Index(event.Kinds, k)
 		event.Kinds = slices.Delete(event.Kinds, i, i+1)
-		if len(step.Actions) == 1 {
-			return fmt.Errorf("no %s took place", k) // of a pair, the other may have been in its way
-		}
 	}
 	s.report.Events = append(s.report.Events, event)
 	s.say("  healed after %.1f s, whole %.1f s later; %d acked", event.Healed.Sub(event.From).Seconds(), event.To.Sub(event.Healed).Seconds(), s.load.Outages.Acked())
@@ -381,7 +390,7 @@ func (s *storm) finish(ctx context.Context) error {
 func (s *storm) healAll(ctx context.Context) error {
 	var errs []error
 	for _, id := range s.all() {
-		errs = append(errs, s.lab.Network.Mend(ctx, id), s.lab.Disks[id-1].Thaw(), s.lab.Disks[id-1].Drain())
+		errs = append(errs, s.lab.Network.Mend(ctx, id), s.lab.Network.Widen(ctx, id), s.lab.Disks[id-1].Thaw(), s.lab.Disks[id-1].Drain())
 	}
 	return errors.Join(append(errs, s.lab.StartAll())...)
 }

@@ -1,7 +1,7 @@
 // Command chaos breaks a cluster of real processes while clients use it, and checks
 // that it kept its promises. It needs root, see scripts/chaos.
 //
-//	chaos -penstock bin/penstock [-duration 30m] [-seed N | -schedule FILE] [-short]
+//	chaos -penstock bin/penstock [-duration 30m] [-seed N | -schedule FILE] [-only KINDS] [-short]
 //
 // It exits 0 when all is well; 1 on an anomaly, on a cluster that did not recover, when
 // no fault was injected or too little acknowledged; 2 on wrong use; 3 when this
@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,13 +58,14 @@ func main() {
 func parse() (o *storm.Options, record string, err error) {
 	o = &storm.Options{Out: os.Stdout}
 	var seed uint64
-	var schedule string
+	var schedule, only string
 	var clock bool
 	flag.StringVar(&o.Binary, "penstock", "bin/penstock", "the binary")
 	flag.StringVar(&o.Parent, "dir", "/var/tmp", "where a folder for data, logs and history is made; on a disk")
 	flag.DurationVar(&o.Duration, "duration", 30*time.Minute, "how long faults are injected")
 	flag.Uint64Var(&seed, "seed", 0, "chooses the schedule; 0: any")
 	flag.StringVar(&schedule, "schedule", "", "play this file, which an earlier run left")
+	flag.StringVar(&only, "only", "", "draw these kinds of fault alone, with commas between them")
 	flag.BoolVar(&o.Short, "short", false, "quick faults only, each held for a moment")
 	flag.IntVar(&o.Rate, "rate", 2000, "records a second")
 	flag.Int64Var(&o.MinAcked, "min-acked", -1, "fewer acknowledged records are a failure; -1: 10000 in a short run, 555 a second in others")
@@ -106,6 +108,11 @@ func parse() (o *storm.Options, record string, err error) {
 	for _, k := range slices.Sorted(maps.Keys(missing)) {
 		if !o.Short {
 			fmt.Printf("no %s: %s\n", k, missing[k])
+		}
+	}
+	if only != "" {
+		if can, err = storm.Only(can, strings.Split(only, ",")); err != nil {
+			return nil, "", err
 		}
 	}
 	// A step takes a second at least.
