@@ -338,7 +338,7 @@ func (c *Classic) complete(now time.Time, out *ClassicEffects) {
 	if len(c.members) == 0 {
 		c.enter(now, ClassicEmpty)
 		c.protocol, c.leader = "", ""
-		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})
+		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})
 		return
 	}
 	c.protocol = c.elect()

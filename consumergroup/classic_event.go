@@ -62,8 +62,8 @@ type ClassicEffectKind uint8
 const (
 	// ClassicReply answers Call: the whole of ClassicEffect.
 	ClassicReply ClassicEffectKind = iota + 1
-	// ClassicPersist writes the group as Classic.Stored has it. Nothing after it
-	// may be seen by anybody before the record is committed.
+	// ClassicPersist writes the group: Stored. Nothing after it may be seen by anybody
+	// before the record is committed.
 	ClassicPersist
 )
 
@@ -85,6 +85,9 @@ type ClassicEffect struct {
 	// consumers' embedded protocol has it, in a version that the member knows.
 	Assigned []TopicPartition
 	Version  int16
+	// Stored is the group as it was when it was to be written: what it did in the same
+	// step after that is not for whoever loads it.
+	Stored *StoredClassic
 }
 
 // ClassicListed is what the leader hears of a member.

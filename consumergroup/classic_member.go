@@ -128,7 +128,7 @@ func (c *Classic) replace(now time.Time, old *classicMember, ev ClassicEvent, ou
 	switch {
 	case c.state == ClassicStable && same:
 		// The record goes first: a coordinator that takes over must know the new id.
-		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})
+		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})
 		e := c.joined(m, ev.Call)
 		e.SkipAssignment = led
 		out.List = append(out.List, e)
@@ -184,7 +184,7 @@ func (c *Classic) stabilize(now time.Time, assignments map[string][]byte, out *C
 	for _, id := range c.order {
 		c.members[id].Assignment = assignments[id]
 	}
-	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})
+	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})
 	for _, id := range c.order {
 		if m := c.members[id]; m.sync != 0 {
 			out.List = append(out.List, c.synced(m, m.sync))

@@ -123,7 +123,7 @@ func (s *classicScript) step(ev ClassicEvent) {
 	}
 	for _, e := range s.out.List {
 		if e.Kind == ClassicPersist {
-			s.stored = s.c.Stored()
+			s.stored = e.Stored
 			fmt.Fprintf(&s.b, "persist generation %d, %d members\n", s.stored.Generation, len(s.stored.Members))
 			continue
 		}
@@ -179,7 +179,7 @@ func (w *classicWorld) step(ev ClassicEvent) {
 	w.c.Step(w.now, ev, &w.out)
 	for _, e := range w.out.List {
 		if e.Kind == ClassicPersist {
-			w.stored = w.c.Stored()
+			w.stored = e.Stored
 			continue
 		}
 		p := w.calls[e.Call]

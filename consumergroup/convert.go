@@ -146,7 +146,7 @@ func (g *Group) Release(now time.Time, initialDelay time.Duration, assignment fu
 		c.due(t)
 	}
 	c.enter(now, ClassicStable)
-	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})
+	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})
 	c.prepare(now, out)
 	out.Deadline = c.next
 	return c

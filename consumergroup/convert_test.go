@@ -77,6 +77,26 @@ func TestReleasedGroupRebalancesUnderItsNextCoordinator(t *testing.T) {
 	require.Equal(t, "s1", out.List[0].Leader)
 }
 
+// What is written of a group that was given back is of before the rebalance that it begins
+// with, also when all have joined already and that is over at once: nobody has synced.
+func TestReleasedGroupIsWrittenAsItWas(t *testing.T) {
+	now := time.Unix(1000, 0)
+	g := hostedGroup(t, now)
+	var out Effects
+	g.Step(now, Event{Kind: EventMetadata, Metadata: &Metadata{}}, &out) // a target is due, and the join waits for it
+	g.Step(now, Event{Kind: EventClassic, Subscription: &Subscription{Topics: []string{"a"}}, Classic: &ClassicEvent{
+		Kind: ClassicJoin, Call: 1, ProtocolType: "consumer", Join: &ClassicMember{
+			ID: "s1", InstanceID: "i", SessionTimeout: time.Minute, RebalanceTimeout: 20 * time.Second, Protocols: []ClassicProtocol{{Name: "range"}},
+		},
+	}}, &out)
+	var released ClassicEffects
+	c := g.Release(now, 0, writeModel, &released)
+	require.Equal(t, ClassicCompleting, c.State())
+	require.Equal(t, ClassicPersist, released.List[0].Kind)
+	require.Equal(t, c.Generation()-1, released.List[0].Stored.Generation)
+	require.Empty(t, released.List[0].Stored.Leader)
+}
+
 // Who cannot be hosted is left as it is.
 func TestHostRefuses(t *testing.T) {
 	now := time.Unix(1000, 0)

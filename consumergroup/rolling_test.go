@@ -254,7 +254,7 @@ func (w *model) stepOld(ev ClassicEvent) {
 func (w *model) carryOutOld() {
 	for _, e := range w.oldOut.List {
 		if e.Kind == ClassicPersist {
-			w.store.classic = w.c.Stored()
+			w.store.classic = e.Stored
 			continue
 		}
 		w.reply(e)

@@ -171,7 +171,7 @@ func (s *shard) carryOutClassic(now time.Time, g *group) {
 	for _, e := range g.classicEffects.List {
 		if e.Kind == consumergroup.ClassicPersist {
 			g.classicWritten = true
-			s.persist(g, classicKey(g.id), classicValue(g.classic.Stored()))
+			s.persist(g, classicKey(g.id), classicValue(e.Stored))
 			continue
 		}
 		s.answer(g, &e)
