@@ -498,6 +498,7 @@ type simCounts struct {
 	Zombies, Fenced, Superseded, Paused, Left, Died, Restarted                                       int
 	Grown, Deleted, Created, FormerTopics, Resets, Commits, Fetches                                  int
 	ClassicJoins, ClassicAssigned, ClassicSynced, ClassicCommits, ClassicFenced                      int
+	Matched, MatchCreated, MatchDeleted, MatchGrown, RefusedDecisions                                int
 	HostedSynced, Upgraded, Downgraded, Rolled                                                       int
 }
 

@@ -21,8 +21,9 @@ type simClient struct {
 	instance string
 	classic  *simClassic // nil: it speaks the new protocol
 	topics   []string
-	calls    bool // commits by calls, else on its session
-	stuck    bool // gives nothing up
+	pattern  string // of more topics, for the new protocol; empty: none
+	calls    bool   // commits by calls, else on its session
+	stuck    bool   // gives nothing up
 	dead     bool
 	paused   time.Time // until then the process stands still
 
@@ -200,7 +201,7 @@ func (c *simClient) connect() {
 	c.attach++
 	c.w.numbers++
 	c.stream = &simStream{n: c.w.numbers, c: c, node: n, commits: map[uint64]string{}, join: api.JoinGroup{
-		Group: simGroup, MemberID: c.id, MemberEpoch: c.epoch, AttachNumber: c.attach, InstanceID: c.instance, Topics: c.topics,
+		Group: simGroup, MemberID: c.id, MemberEpoch: c.epoch, AttachNumber: c.attach, InstanceID: c.instance, Topics: c.topics, TopicPattern: c.pattern,
 		SessionTimeout: simMember.Milliseconds(), RebalanceTimeout: simRebalance.Milliseconds(), Owned: c.list(),
 	}}
 	c.w.streams = append(c.w.streams, c.stream)
@@ -261,6 +262,9 @@ func (c *simClient) updated(u *api.SessionUpdate) {
 	clear(c.target)
 	for _, p := range u.Assignment {
 		c.target[p] = true
+		if c.byPattern(p.Topic) {
+			c.w.counts.Matched++
+		}
 		if c.owned[p] == nil {
 			c.w.claim(c, p, u.MemberEpoch)
 			c.owned[p] = &simOwned{pos: -1}

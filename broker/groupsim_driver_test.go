@@ -115,9 +115,9 @@ func (w *simWorld) upset() {
 	switch n := w.rng.IntN(100); {
 	case n < 45:
 		w.upsetMembers()
-	case n < 55:
+	case n < 60:
 		w.upsetTopics()
-	case n < 65:
+	case n < 68:
 		w.operate()
 	default:
 		w.upsetBrokers()
@@ -192,6 +192,9 @@ func (w *simWorld) join() {
 		topics: [][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}}[w.rng.IntN(4)], instance: []string{"", "", "", "s1"}[w.rng.IntN(4)],
 		owned: map[api.TopicPartition]*simOwned{}, target: map[api.TopicPartition]bool{},
 	}
+	if w.rng.IntN(2) == 0 {
+		c.pattern = simPatterns[w.rng.IntN(len(simPatterns))]
+	}
 	if w.rng.IntN(100) < w.classics {
 		c.classic = w.newClassic()
 	}
@@ -258,22 +261,25 @@ func (w *simWorld) roll() {
 }
 
 func (w *simWorld) upsetTopics() {
-	name := []string{"a", "b"}[w.rng.IntN(2)]
+	name := []string{"a", "b", "p", "q", "p", "q"}[w.rng.IntN(6)]
 	id, partitions := w.newest().topic(name)
 	drop := &metav1.Command{Kind: &metav1.Command_DeleteTopic{DeleteTopic: &metav1.DeleteTopic{Name: name, TopicId: id[:]}}}
 	switch n := w.rng.IntN(10); {
 	case partitions == 0:
-		w.notef("topic %s is created again", name)
+		w.notef("topic %s is created", name)
 		w.create(name, 1+w.rng.IntN(3))
 		w.counts.Created++
+		w.countMatch(name, &w.counts.MatchCreated)
 	case n < 3:
 		w.notef("topic %s is deleted", name)
 		w.command(drop)
 		w.counts.Deleted++
+		w.countMatch(name, &w.counts.MatchDeleted)
 	case n < 6:
 		w.notef("topic %s is deleted and created again", name)
 		w.command(drop)
 		w.create(name, int(partitions))
+		w.countMatch(name, &w.counts.MatchDeleted)
 		w.counts.Deleted++
 		w.counts.Created++
 	case partitions < 5:
@@ -282,6 +288,7 @@ func (w *simWorld) upsetTopics() {
 			Name: name, TopicId: id[:], From: partitions, Partitions: []*metav1.PartitionAssignment{{Replicas: []int32{1, 2, 3}}},
 		}}})
 		w.counts.Grown++
+		w.countMatch(name, &w.counts.MatchGrown)
 	}
 }
 
@@ -292,7 +299,7 @@ func (w *simWorld) look() {
 		return
 	}
 	c := w.call(&simCall{node: n})
-	if name := []string{"", "a", "b"}[w.rng.IntN(3)]; name != "" {
+	if name := []string{"", "a", "b", "p"}[w.rng.IntN(4)]; name != "" {
 		c.parts = []api.TopicPartition{{Topic: name, Partition: w.rng.Int32N(3)}}
 	}
 }
@@ -473,7 +480,7 @@ func (w *simWorld) unrest() string {
 func (w *simWorld) leftOver(owner map[api.TopicPartition]string) string {
 	for _, name := range sortedKeys(w.born) {
 		_, partitions := w.newest().topic(name)
-		wanted := slices.ContainsFunc(w.clients, func(c *simClient) bool { return !c.dead && slices.Contains(c.topics, name) })
+		wanted := slices.ContainsFunc(w.clients, func(c *simClient) bool { return !c.dead && (slices.Contains(c.topics, name) || c.byPattern(name)) })
 		for i := range partitions {
 			if p := (api.TopicPartition{Topic: name, Partition: i}); wanted && owner[p] == "" {
 				return fmt.Sprintf("%v is nobody's", p)
@@ -483,13 +490,17 @@ func (w *simWorld) leftOver(owner map[api.TopicPartition]string) string {
 	return ""
 }
 
-// lookBack asks for everything that is committed.
+// lookBack asks for everything that is committed, of a coordinator that may be loading yet.
 func (w *simWorld) lookBack() {
 	w.waiting = nil
 	c := w.call(&simCall{node: w.leader()})
 	w.arrive(c)
-	for i := 0; i < 20 && !c.judged; i++ { // records may be on their way
+	for i := 0; i < 20 && (!c.judged || c.err != nil); i++ {
 		w.pass(simBeat)
+		if c.judged && c.err != nil {
+			c = w.call(&simCall{node: w.leader()})
+			w.arrive(c)
+		}
 	}
 	switch {
 	case w.err != nil:

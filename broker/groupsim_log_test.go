@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 
 	"github.com/penstock/penstock/broker/api"
@@ -81,6 +82,9 @@ func (l *simLog) Append(buf *record.Buf) coordinator.Appending {
 	case n.refuse > 0:
 		n.refuse--
 		w.counts.Refused++
+		if hasDecision(buf.Bytes()) {
+			w.counts.RefusedDecisions++
+		}
 		n.refused = append(n.refused, a)
 		return a
 	}
@@ -98,6 +102,16 @@ func (l *simLog) Append(buf *record.Buf) coordinator.Appending {
 		w.counts.Pipelined++
 	}
 	return a
+}
+
+// hasDecision reports whether a batch has records about groups and members, beside offsets.
+func hasDecision(batch []byte) bool {
+	for rec, err := range record.Records(batch, record.Limits{}) {
+		if err == nil && binary.BigEndian.Uint16(rec.Key) != simKeyOffset {
+			return true
+		}
+	}
+	return false
 }
 
 // Bounds implements coordinator.Log.

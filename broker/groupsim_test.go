@@ -15,6 +15,7 @@ package broker
 //	groupsim_client_test.go  members and calls, whose messages take their time
 //	groupsim_classic_test.go members of the classic protocol, who assign among themselves
 //	groupsim_driver_test.go  what happens, and in the end the peace in which all must rest
+//	groupsim_pattern_test.go subscriptions by pattern
 //	groupsim_check_test.go   what must always hold
 //	groupsim_classic_check_test.go  what must of the classic protocol
 //

@@ -114,6 +114,7 @@ func newSimWorld(seed uint64, trace io.Writer) *simWorld {
 	w.protocol = []string{simEager, simCooperative}[w.rng.IntN(2)]
 	w.create("a", 3)
 	w.create("b", 2)
+	w.create("p", 2)
 	for id := int32(1); id <= simNodes; id++ {
 		w.nodes = append(w.nodes, &simNode{w: w, id: id})
 	}

@@ -23,6 +23,8 @@ func shellMutants() []mutant {
 			"	case s.groups == nil && MUTANT:\n		s.groups = map[string]*group{}\n		s.serve(r)\n	case s.groups == nil:\n		r.refuse("),
 		one("a load leaves out what was written last", loader,
 			"	for next < end {\n", "	if MUTANT {\n		end--\n	}\n	for next < end {\n"),
+		one("a group goes on from what the log refused", "consumergroup/coordinator/refused.go",
+			"	for _, g := range back {\n		s.goBack(", "	for _, g := range back {\n		if MUTANT {\n			continue\n		}\n		s.goBack("),
 		one("an offset can be read though its record was refused", commit,
 			"			r.Err = commitError(err).At(r.Topic, r.Partition)\n", "			r.Err = commitError(err).At(r.Topic, r.Partition)\n			if MUTANT && definite(err) {\n				s.store(c.group, r.TopicPartition, c.stored(i))\n			}\n"),
 		stated("TestOldStreamDoesNotCommit", one("a commit of a stream that was replaced is taken", commit,
@@ -43,6 +45,7 @@ func shellMutants() []mutant {
 			"	case !asked:\n", "	case !MUTANT && !asked:\n")),
 	}
 	mutants = append(mutants, classicMutants()...)
+	mutants = append(mutants, patternMutants()...)
 	for i := range mutants {
 		mutants[i].inShell = true
 	}
@@ -61,16 +64,29 @@ func classicMutants() []mutant {
 		one("a commit of another generation counts", classic,
 			"	case !c.speaks(m, generation):", "	case !MUTANT && !c.speaks(m, generation):"),
 		one("what the leader assigns is not persisted", member,
-			"		c.members[id].Assignment = assignments[id]\n	}\n	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n",
-			"		c.members[id].Assignment = assignments[id]\n	}\n	if !MUTANT {\n		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n	}\n"),
+			"		c.members[id].Assignment = assignments[id]\n	}\n	out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})\n",
+			"		c.members[id].Assignment = assignments[id]\n	}\n	if !MUTANT {\n		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})\n	}\n"),
 		one("the next process of a static member is not persisted", member,
-			"		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n		e := c.joined(",
-			"		if !MUTANT {\n			out.List = append(out.List, ClassicEffect{Kind: ClassicPersist})\n		}\n		e := c.joined("),
+			"		out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})\n		e := c.joined(",
+			"		if !MUTANT {\n			out.List = append(out.List, ClassicEffect{Kind: ClassicPersist, Stored: c.Stored()})\n		}\n		e := c.joined("),
 		stated("TestReleasedGroupRebalancesUnderItsNextCoordinator", one("nobody leads a group that was given back when its coordinator moves", classic,
 			"	case c.leader != \"\":\n", "	case c.leader != \"\" || MUTANT:\n")),
+		stated("TestReleasedGroupIsWrittenAsItWas", one("a group that was given back is written as it is after the rebalance", "consumergroup/convert.go",
+			"	c.enter(now, ClassicStable)\n", "	c.enter(now, ClassicStable)\n	if MUTANT {\n		c.prepare(now, out)\n	}\n")),
 		one("a classic member is told what it lists and does not have", "consumergroup/reconcile.go",
 			" || len(m.strays) > 0 {", " || !MUTANT && len(m.strays) > 0 {"),
 		stated("TestHostedPartitionOfADeletedTopic", one("what members had of a deleted topic is of the next one of its name", group,
 			"		if md.Partitions[p.Topic] == 0 {\n", "		if !MUTANT && md.Partitions[p.Topic] == 0 {\n")),
+	}
+}
+
+// patternMutants: subscriptions by pattern, while the topics that they match come, grow and go.
+func patternMutants() []mutant {
+	const matches = "consumergroup/coordinator/matches.go"
+	return []mutant{
+		one("a pattern is not tried on topics that came later", matches,
+			"		if !known {\n", "		if !known && (m == nil || !MUTANT) {\n"),
+		one("a group that subscribes by a pattern does not hear of topics", "consumergroup/coordinator/coordinator.go",
+			"	c.patterns.topicsChanged()\n", "	if !MUTANT {\n		c.patterns.topicsChanged()\n	}\n"),
 	}
 }
