@@ -108,10 +108,12 @@ func (b *readBarrier) run(ctx context.Context) {
 	}
 }
 
-// catchUp asks once, and applies what it is told of.
+// catchUp asks once, and applies what it is told of. It gives up when another controller
+// is known: the one that it asks, or seeks, may never answer.
 func (n *Node) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readTry)
-	defer cancel()
+	id, _ := n.raftLeader()
+	defer n.cancelWhenDeposed(ctx, cancel, nodeRef{nodeID: id})()
 	index, err := n.askReadIndex(ctx)
 	if err != nil {
 		return err
@@ -135,8 +137,6 @@ func (n *Node) askReadIndex(ctx context.Context) (uint64, error) {
 		n.finder.forget(ref)
 		return 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer n.cancelWhenDeposed(ctx, cancel, ref)()
 	resp, err := pb.NewClusterServiceClient(conn).ReadIndex(ctx, &pb.ReadIndexRequest{})
 	if status.Code(err) == codes.Unimplemented {
 		return 0, fmt.Errorf("%w: node %d", ErrCannotAsk, ref.nodeID)
