@@ -245,7 +245,7 @@ func (s *storm) cameOf(ctx context.Context, f *spoiled) (how string, err error) 
 	case err != nil:
 		return "", err
 	case f.now == nil || !bytes.Equal(now, f.now):
-		return "it was made anew", nil
+		return "it was made anew", s.right(ctx, f)
 	}
 	reported, err := s.reported(f)
 	if err != nil || reported {
@@ -266,6 +266,19 @@ func (s *storm) cameOf(ctx context.Context, f *spoiled) (how string, err error) 
 	default:
 		return "", fmt.Errorf("node %d did not notice: %s (%s)", f.node, wrong, f.what)
 	}
+}
+
+// right sees that a file that was written since is what it should be: a node that believed
+// the damage may have added to it.
+func (s *storm) right(ctx context.Context, f *spoiled) error {
+	if f.kind != BadEpochs {
+		return nil
+	}
+	wrong, err := verify(ctx, f.path)
+	if err == nil && wrong != "" {
+		err = fmt.Errorf("node %d believed what was damaged: %s (%s)", f.node, wrong, f.what)
+	}
+	return err
 }
 
 // gone says what came of a file that is not there.
