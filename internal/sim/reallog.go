@@ -348,6 +348,9 @@ func (d *dataDir) close(clean bool) error {
 			r.letGo()
 		}
 	}
+	for _, gone := range d.n.departed {
+		gone.r.letGo()
+	}
 	d.mu.Lock()
 	turns := d.waiting
 	d.waiting = nil
