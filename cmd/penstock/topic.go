@@ -76,14 +76,18 @@ func newTopicCreate(s *shared) *cobra.Command {
 }
 
 func newTopicList(s *shared) *cobra.Command {
-	var internal bool
+	var internal, ailing bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the topics", Args: exactArgs(),
+		Use: "list", Short: "List the topics, or the partitions that are not healthy", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.withAdmin(func(a *client.Admin) error {
-				topics, err := a.ListTopics(cmd.Context(), internal)
+				topics, err := a.ListTopics(cmd.Context(), internal || ailing)
 				if err != nil {
 					return err
+				}
+				if ailing {
+					rows := unhealthy(topics)
+					return s.show(cmd.OutOrStdout(), rows, func(w io.Writer) error { return printUnhealthy(w, rows) })
 				}
 				rows := make([]topicRow, 0, len(topics))
 				for i := range topics {
@@ -101,6 +105,7 @@ func newTopicList(s *shared) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&internal, "internal", false, "with the internal topics")
+	cmd.Flags().BoolVar(&ailing, "unhealthy", false, "instead, each partition of any topic that has no leader, or a replica out of sync")
 	return cmd
 }
 
