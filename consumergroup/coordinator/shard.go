@@ -220,7 +220,11 @@ func (s *shard) finishLoad(r loadResult) {
 		s.restore(now, id, lg, names)
 	}
 	s.dropOffsetsOfOtherTopics(now)
-	s.logger.Info("groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped, "took", time.Since(r.began))
+	level := slog.LevelInfo
+	if r.loaded.records == 0 { // fifty partitions of a young cluster at each start would say nothing
+		level = slog.LevelDebug
+	}
+	s.logger.Log(context.Background(), level, "groups loaded", "groups", len(s.groups), "records", r.loaded.records, "skipped", r.loaded.skipped, "took", time.Since(r.began))
 }
 
 // persist adds a record of what g has decided to the batch being gathered, and returns
