@@ -345,8 +345,14 @@ func (b *fakeBroker) FetchOffsets(_ context.Context, req *pb.FetchOffsetsRequest
 	if g.coordinator != b.id {
 		return nil, withDetail(fakeError(pb.ErrorCode_ERROR_CODE_NOT_COORDINATOR, true, false))
 	}
+	asked := req.GetPartitions()
+	if len(asked) == 0 {
+		for tp := range g.committed {
+			asked = append(asked, &pb.TopicPartition{Topic: tp.Topic, Partition: tp.Partition})
+		}
+	}
 	resp := &pb.FetchOffsetsResponse{}
-	for _, q := range req.GetPartitions() {
+	for _, q := range asked {
 		tp := TopicPartition{q.GetTopic(), q.GetPartition()}
 		o, ok := g.committed[tp]
 		epoch, known := g.readIn[tp]
