@@ -101,6 +101,7 @@ func (h *hurtLog) given(want ...GivenUp) {
 	require.NoError(h.t, err)
 	require.Equal(h.t, want, given)
 	h.check(want, end)
+	epochs := h.epochs()
 	require.NoError(h.t, h.d.Close(-1))
 	h.d = openTestDir(h.t, testOptions(h.fs))
 	h.t.Cleanup(func() { checkTestDir(h.t, h.d, h.fs) })
@@ -110,9 +111,16 @@ func (h *hurtLog) given(want ...GivenUp) {
 	require.NoError(h.t, err)
 	n.listen(h.l)
 	h.check(want, end)
+	require.Equal(h.t, h.epochs(), epochs, "a log that is opened believes its batches alone")
 	first, _ := add(h.t, h.l, 99, batch(h.t, 1, "new"))
 	require.Equal(h.t, end, first)
 	n.waitFlushed(end + 1)
+}
+
+func (h *hurtLog) epochs() epochs {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	return h.l.epochs
 }
 
 func (h *hurtLog) check(given []GivenUp, end record.Offset) {
