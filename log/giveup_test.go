@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -266,11 +267,18 @@ func TestGiveUpAndAPowerCut(t *testing.T) {
 	require.ErrorIs(t, scrubAll(t, h.l), ErrCorrupt)
 	require.NoError(t, h.d.checkpoint.write())
 	random := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex // guards left and random: the checkpointer writes, too
 	var left []*vfs.Mem
-	h.mem.Watch(func(vfs.Event) { left = append(left, h.mem.CrashClone(nil), h.mem.CrashClone(random)) })
+	h.mem.Watch(func(vfs.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		left = append(left, h.mem.CrashClone(nil), h.mem.CrashClone(random))
+	})
 	_, err := h.l.GiveUpBatches()
 	require.NoError(t, err)
 	h.mem.Watch(nil)
+	mu.Lock()
+	defer mu.Unlock()
 	end := h.l.End()
 	require.Greater(t, len(left), 20)
 	hurt := 0
