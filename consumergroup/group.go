@@ -217,7 +217,8 @@ func (g *Group) setTopic(p TopicPartition, id TopicID) {
 }
 
 // deletedTopic stands for a topic that is not there and whose id is not known: whichever
-// has its name later is another. It is neither written nor told.
+// has its name later is another. It is neither written nor told to members; who describes
+// the group (Members) sees it for what it is, the id of no topic that there is.
 func deletedTopic() TopicID { return TopicID([]byte("a deleted topic.")) }
 
 // topicOf is of which topic the holder of p is told that it has it; zero: it is not known.
