@@ -102,47 +102,6 @@ func (l *lab) consume(ctx context.Context) (err error) {
 	return nil
 }
 
-const latencyRate = 1000
-
-// latency measures an open loop, and right after it the bare disk.
-func (l *lab) latency(ctx context.Context) (err error) {
-	c, stop, err := l.cluster(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-	var ours, disks, slowest [2][]float64
-	var setting string
-	for range l.runs {
-		topic := l.topic("latency")
-		args := append(l.timed(topic), "--rate", fmt.Sprint(latencyRate), "--partitions", fmt.Sprint(rawFiles))
-		r, err := l.load(ctx, c, "latency", args...)
-		if err != nil {
-			return err
-		}
-		disk, err := l.rawDisk(ctx)
-		if err != nil {
-			return err
-		}
-		l.say("  p50 %.2f ms, p99 %.2f ms; bare disk %.2f and %.2f, the slowest of three %.2f and %.2f",
-			r.LatencyMS.P50, r.LatencyMS.P99, disk.single.p50, disk.single.p99, disk.slowest.p50, disk.slowest.p99)
-		ours[0], ours[1] = append(ours[0], r.LatencyMS.P50), append(ours[1], r.LatencyMS.P99)
-		disks[0], disks[1] = append(disks[0], disk.single.p50), append(disks[1], disk.single.p99)
-		slowest[0], slowest[1] = append(slowest[0], disk.slowest.p50), append(slowest[1], disk.slowest.p99)
-		setting = fmt.Sprintf("%s, %d/s open loop", describe(r), latencyRate)
-		if err := l.drop(ctx, c, topic); err != nil {
-			return err
-		}
-	}
-	raw := fmt.Sprintf("%d processes, %d files each, %d B + fdatasync, each record at once in all processes, %d/s", nodes, rawFiles, rawBytes, latencyRate)
-	for i, q := range []string{"p50", "p99"} {
-		l.table.add(figure{"latency " + q, setting, "ms", ours[i]})
-		l.table.add(figure{"bare disk " + q, raw, "ms", disks[i]})
-		l.table.add(figure{"bare disk, slowest of the three of a record, " + q, raw, "ms", slowest[i]})
-	}
-	return nil
-}
-
 const (
 	idleAfter  = 5 * time.Second
 	startLimit = 30 * time.Second

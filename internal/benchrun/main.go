@@ -71,6 +71,7 @@ type options struct {
 	config   []string // lines
 	raw      string
 	rawBegin int64
+	rawWhat  string
 }
 
 // The rule for quoted figures.
@@ -111,6 +112,7 @@ func parse() (*options, error) {
 	flag.BoolVar(&o.benchfmt, "bench-format", false, "print Go's benchmark format, a line a run, for benchstat")
 	flag.BoolVar(&o.keep, "keep", false, "keep data and logs")
 	flag.Int64Var(&o.rawBegin, rawBeginFlag, 0, "used by benchrun itself: when the bare disk's first record is due, nanoseconds since 1970")
+	flag.StringVar(&o.rawWhat, rawPatternFlag, latencyPattern().String(), "used by benchrun itself: what to ask the bare disk for")
 	flag.StringVar(&o.raw, rawFlag, "", "used by benchrun itself: a folder to measure the bare disk in")
 	flag.Parse()
 	if o.quote {
@@ -143,7 +145,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if o.raw != "" {
-		err = rawWorker(ctx, o.raw, time.Unix(0, o.rawBegin), o.duration, os.Stdout)
+		err = rawMain(ctx, o, os.Stdout)
 	} else {
 		err = run(ctx, o, os.Stdout)
 	}
@@ -176,7 +178,7 @@ func measurements() []measurement {
 		{"latency", (*lab).latency, 1, func(o *options) time.Duration { return time.Duration(o.runs) * o.duration }},
 		{"latency-memory", (*lab).latencyMemory, 1, nil},
 		{"single", (*lab).single, 1, nil},
-		{"half", (*lab).half, 1, some(2 * fillMost)},
+		{"half", (*lab).half, 1, func(o *options) time.Duration { return time.Duration(o.runs)*o.duration + 2*fillMost }},
 		{"e2e", (*lab).endToEnd, 1, nil},
 		{"many", (*lab).many, 5, some(2 * time.Minute)},
 		{"failover", (*lab).failover, 0, func(o *options) time.Duration { return time.Duration(2*o.kills) * killTakes }},

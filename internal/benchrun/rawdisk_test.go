@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,9 +23,29 @@ func TestTheSlowestOfARecord(t *testing.T) {
 
 func TestBareDiskTimesEachRecord(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, rawWorker(t.Context(), t.TempDir(), time.Now(), 50*time.Millisecond, &out))
+	require.NoError(t, rawWorker(t.Context(), t.TempDir(), time.Now(), 50*time.Millisecond, latencyPattern(), &out))
 	var found []int64
 	require.NoError(t, json.Unmarshal(out.Bytes(), &found))
 	require.Len(t, found, 50)
 	require.Positive(t, found[0])
+}
+
+// A file ends as a segment does, and the next takes what is due then.
+func TestBareDiskGoesOnInTheNextFile(t *testing.T) {
+	dir, found := t.TempDir(), make([]int64, 3)
+	require.NoError(t, rawFile(t.Context(), filepath.Join(dir, "f"), time.Now(), rawPattern{1, rawSegmentSize / 2, 1000}, found, 0))
+	require.NotContains(t, found, int64(0))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestRawPattern(t *testing.T) {
+	p, err := parsePattern(rawPattern{6, 262144, 700}.String())
+	require.NoError(t, err)
+	require.Equal(t, rawPattern{6, 262144, 700}, p)
+	for _, bad := range []string{"", "6,7", "0,1,1", "1,1,-1", "a,b,c"} {
+		_, err := parsePattern(bad)
+		require.ErrorContains(t, err, "is not files,bytes,rate", bad)
+	}
 }
