@@ -18,9 +18,12 @@
 //	                                               partitions under way
 //
 // [Producer.Produce] encodes the record into its partition's open batch. A batch
-// leaves when it is full; sooner, when nothing of its partition is under way or
+// leaves when it is full; sooner, when nothing of the producer is under way or
 // its linger has passed. So batches are small and latency is low when there is
-// little to do, and both grow with the load. A sink takes one batch from each
+// little to do, and both grow with the load. (It is Nagle's rule. Asking it of each
+// partition by itself sends a record alone to each that happens to be idle.) A record
+// without a key joins the open batch of the partition that the producer keeps to, until
+// that batch has left. A sink takes one batch from each
 // partition that its broker leads and sends them as one request; it does not wait
 // for answers, which come in order. Batches are compressed and sealed on the sink's
 // goroutine, and go to the socket without another copy.

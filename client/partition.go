@@ -68,8 +68,12 @@ func newPartition(p *Producer, topic string, index int32, id [16]byte) *partitio
 	return &partition{p: p, tp: TopicPartition{topic, index}, index: index, topicID: id}
 }
 
-// add encodes a record into the open batch; began reports that it began a batch.
-func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, err error) {
+// errNoOpenBatch: a record that was to join an open batch found none with room.
+var errNoOpenBatch = errors.New("no open batch with room")
+
+// add encodes a record into the open batch, or into a new one unless it is only to
+// join: errNoOpenBatch.
+func (pt *partition) add(r *Record, promise func(*Record, error), join bool) error {
 	in := record.Record{Key: r.Key, Value: r.Value, Headers: r.Headers}
 	if r.Timestamp.IsZero() {
 		in.Timestamp = time.Now().UnixMilli()
@@ -83,15 +87,18 @@ func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, e
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
 	if pt.removed {
-		return false, ErrClosed
+		return ErrClosed
 	}
 	b := pt.open
 	if b != nil && b.builder.EstimatedSize()+guess > pt.p.cfg.batchBytes {
 		pt.seal()
 		b = nil
 	}
-	if b == nil {
-		began = true
+	if b == nil && join {
+		return errNoOpenBatch
+	}
+	began := b == nil
+	if began {
 		b = &batch{builder: pt.p.builders.Get().(*record.Builder), began: time.Now()}
 	}
 	before := b.builder.EstimatedSize()
@@ -99,7 +106,7 @@ func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, e
 		if began {
 			pt.p.recycle(b)
 		}
-		return false, pt.refusedRecord(err)
+		return pt.refusedRecord(err)
 	}
 	n := b.builder.EstimatedSize() - before
 	b.size += n
@@ -119,7 +126,7 @@ func (pt *partition) add(r *Record, promise func(*Record, error)) (began bool, e
 	} else if b.builder.EstimatedSize() >= pt.p.cfg.batchBytes {
 		pt.seal()
 	}
-	return began, nil
+	return nil
 }
 
 // count adds what came to b since the last time to the totals. Two contended
@@ -198,54 +205,63 @@ func (pt *partition) window() int {
 	return 1
 }
 
-// take returns the next batch to send, marked as away; or how long the sink is to
-// wait before it asks again, 0: until the partition marks itself.
-func (pt *partition) take(s *sink, now time.Time) (b *batch, wait time.Duration) {
+// pause is how long a sink is to wait before it asks a partition for a batch again;
+// 0: until the partition marks itself.
+type pause struct {
+	d      time.Duration
+	linger bool // over as well once nothing of the producer is under way
+}
+
+// take returns the next batch to send, marked as away, or how long there is none.
+func (pt *partition) take(s *sink, now time.Time) (b *batch, wait pause) {
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
 	if pt.marked == s {
 		pt.marked = nil
 	}
 	if pt.sink != s || pt.draining || pt.inflight >= pt.window() {
-		return nil, 0
+		return nil, pause{}
 	}
 	if d := pt.notYet.Sub(now); d > 0 {
-		return nil, d
+		return nil, pause{d: d}
 	}
 	if b, wait = pt.nextBatch(now); b == nil {
 		return nil, wait
 	}
 	if !pt.identify(b) {
-		return nil, 0
+		return nil, pause{}
 	}
 	b.state = batchAway
 	b.attempts++
 	b.sent = now
 	pt.inflight++
+	pt.p.away.Add(1)
 	if pt.inflight < pt.window() && (pt.open != nil || pt.queue[len(pt.queue)-1] != b) {
 		pt.mark()
 	}
-	return b, 0
+	return b, pause{}
 }
 
 // nextBatch finds the oldest batch that is to leave, sealing the open one when it
-// is due. The caller holds mu.
-func (pt *partition) nextBatch(now time.Time) (*batch, time.Duration) {
+// is due: it lingers while anything of the producer is under way, not only of this
+// partition. Else a producer that keeps to one partition at a time would find the
+// next one idle each time, and send its first record alone. The caller holds mu.
+func (pt *partition) nextBatch(now time.Time) (*batch, pause) {
 	for _, b := range pt.queue {
 		if b.state == batchQueued && (b.numbered(pt.id) || !pt.spanFull()) {
-			return b, 0
+			return b, pause{}
 		}
 	}
 	if pt.open == nil || pt.spanFull() {
-		return nil, 0
+		return nil, pause{}
 	}
-	if pt.inflight > 0 && pt.p.flushing.Load() == 0 {
+	if pt.p.away.Load() > 0 && pt.p.flushing.Load() == 0 {
 		if d := pt.open.began.Add(pt.p.cfg.linger).Sub(now); d > 0 {
-			return nil, d
+			return nil, pause{d: d, linger: true}
 		}
 	}
 	pt.seal()
-	return pt.queue[len(pt.queue)-1], 0
+	return pt.queue[len(pt.queue)-1], pause{}
 }
 
 // spanFull reports that one more numbered batch could make the broker forget the
@@ -316,6 +332,9 @@ func (pt *partition) answered(b *batch, a answer) {
 		pt.mark()
 	}
 	pt.mu.Unlock()
+	if pt.p.away.Add(-1) == 0 {
+		pt.p.endLinger()
+	}
 	if late {
 		pt.p.drop(b)
 	}

@@ -14,8 +14,8 @@ type Partitioner interface {
 	Partition(r *Record, n int32) int32
 }
 
-// AnyPartition lets the producer choose: it stays with one partition until a
-// batch left, then goes to another, preferring those with less waiting (KIP-480,
+// AnyPartition lets the producer choose: it stays with one partition until the
+// batch there is full or left, then begins one of another, preferring those with less waiting (KIP-480,
 // KIP-794). Batches get larger than by turns record by record.
 const AnyPartition int32 = -1
 

@@ -26,6 +26,7 @@ type Producer struct {
 	last     atomic.Pointer[producerTopic] // the topic of the newest record
 	closed   atomic.Bool
 	flushing atomic.Int32
+	away     atomic.Int64 // batches that are owed an answer
 	buffered atomic.Int64 // encoded bytes without acknowledgement, as far as counted
 	room     waitList     // of those who wait for buffered to fall
 
@@ -130,16 +131,39 @@ func (p *Producer) produce(ctx context.Context, r *Record, promise func(*Record,
 				return err
 			}
 		}
-		_, err := parts[index].add(r, promise)
+		return parts[index].add(r, promise, false)
+	}
+	return t.addAnywhere(r, promise, parts)
+}
+
+// addAnywhere adds to the open batch of the partition that the topic keeps to. Once
+// that has left, or is full, the topic keeps to another one, where the record begins a
+// batch. To begin one here would leave it behind with this record alone.
+func (t *producerTopic) addAnywhere(r *Record, promise func(*Record, error), parts []*partition) error {
+	for {
+		sticky := t.sticky.Load()
+		at, fresh := int32(sticky>>1), sticky&1 != 0
+		err := parts[int(at)%len(parts)].add(r, promise, !fresh)
+		switch {
+		case errors.Is(err, errNoOpenBatch):
+			t.sticky.CompareAndSwap(sticky, int64(pick(parts, at))<<1|1)
+			continue
+		case fresh:
+			t.sticky.CompareAndSwap(sticky, sticky&^1)
+		}
 		return err
 	}
-	sticky := t.sticky.Load()
-	part := parts[int(sticky>>1)%len(parts)]
-	began, err := part.add(r, promise)
-	if began || sticky&1 != 0 {
-		t.stick(sticky, began, parts)
+}
+
+// endLinger has the sinks ask again for batches that linger; nothing is under way.
+func (p *Producer) endLinger() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sinks {
+		if s.lingers.Load() {
+			s.poke()
+		}
 	}
-	return err
 }
 
 // wider returns the partitions of a topic that must have one more than is known.
@@ -157,16 +181,6 @@ func (p *Producer) wider(ctx context.Context, t *producerTopic, index int32) ([]
 	p.mu.Unlock()
 	p.led(p.c.meta.snapshot())
 	return *t.parts.Load(), nil
-}
-
-// stick moves on after a record that began a batch, unless it was the first to go
-// to this partition.
-func (t *producerTopic) stick(sticky int64, began bool, parts []*partition) {
-	next := sticky &^ 1
-	if began && sticky&1 == 0 {
-		next = int64(pick(parts, int32(sticky>>1)))<<1 | 1
-	}
-	t.sticky.CompareAndSwap(sticky, next)
 }
 
 // ProduceSync produces records and waits for all of them. It returns the failures,

@@ -84,7 +84,7 @@ func defaultProducerConfig() producerConfig {
 	return producerConfig{
 		acks:            AcksAll,
 		codec:           record.CodecNone,
-		linger:          5 * time.Millisecond,
+		linger:          DefaultLinger,
 		batchBytes:      256 << 10,
 		maxBuffered:     64 << 20,
 		maxInFlight:     maxIdempotentInFlight,
@@ -107,10 +107,14 @@ func WithCompressionLevel(level int) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.level = level })
 }
 
+// DefaultLinger is what WithLinger says unless it is used.
+const DefaultLinger = 5 * time.Millisecond
+
 // WithLinger sets how long a batch that is not full waits for more records while
-// others of its partition are under way. With nothing under way it leaves at
-// once, so lingering costs no latency at low rates. 0: leave as soon as the window
-// has room. Default 5 ms.
+// others of the producer are under way, of any partition and to any broker. With
+// nothing under way it leaves at once, so lingering costs no latency at low rates; at
+// high ones it makes fewer and larger batches, which is less for everybody to do. 0: leave
+// as soon as the window has room. Default DefaultLinger.
 func WithLinger(d time.Duration) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.linger = d })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,7 @@ type sink struct {
 	p       *Producer
 	address string
 	wake    chan struct{} // capacity 1
+	lingers atomic.Bool   // a batch waits for others' answers
 
 	mu     sync.Mutex // guards what follows
 	ready  []*partition
@@ -63,6 +65,11 @@ func (s *sink) add(pt *partition) {
 	s.mu.Lock()
 	s.ready = append(s.ready, pt)
 	s.mu.Unlock()
+	s.poke()
+}
+
+// poke has run look again.
+func (s *sink) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -90,10 +97,17 @@ func (s *sink) run(ctx context.Context) {
 	for {
 		f := s.gather(time.Now(), &later)
 		if f == nil {
+			// Whoever takes the last answer looks at lingers after it has counted
+			// that; so one of the two sees what the other did.
+			s.lingers.Store(later.lingering > 0)
+			if later.lingering > 0 && s.p.away.Load() == 0 {
+				later.release(func(w postponedPart) bool { return w.linger })
+				continue
+			}
 			select {
 			case <-s.wake:
-			case <-later.timer.C:
-				later.due()
+			case now := <-later.timer.C:
+				later.release(func(w postponedPart) bool { return w.at.Sub(now) < dueTogether })
 			case <-ctx.Done():
 				return
 			}
@@ -120,28 +134,50 @@ func (s *sink) run(ctx context.Context) {
 	}
 }
 
+// dueTogether is how early a partition may be asked again, so that a thousand that
+// are due one after another are not a thousand looks at all of them.
+const dueTogether = 100 * time.Microsecond
+
 // postponed holds the partitions whose next batch is not due yet.
 type postponed struct {
-	timer *time.Timer
-	at    time.Time // when the timer fires; zero: nobody waits
-	parts []*partition
+	timer     *time.Timer
+	at        time.Time // when the timer fires; zero: nobody waits
+	parts     []postponedPart
+	lingering int // of parts
 }
 
-func (l *postponed) add(pt *partition, now time.Time, wait time.Duration) {
-	l.parts = append(l.parts, pt)
-	if at := now.Add(wait); l.at.IsZero() || at.Before(l.at) {
-		l.at = at
-		l.timer.Reset(wait)
+type postponedPart struct {
+	*partition
+	at     time.Time
+	linger bool
+}
+
+func (l *postponed) add(pt *partition, now time.Time, wait pause) {
+	w := postponedPart{pt, now.Add(wait.d), wait.linger}
+	l.parts = append(l.parts, w)
+	if w.linger {
+		l.lingering++
+	}
+	if l.at.IsZero() || w.at.Before(l.at) {
+		l.at = w.at
+		l.timer.Reset(wait.d)
 	}
 }
 
-// due puts the partitions on their ready lists again; those that are early come back.
-func (l *postponed) due() {
+// release puts the partitions for which due says so on their ready lists again; those
+// that are early come back.
+func (l *postponed) release(due func(postponedPart) bool) {
 	parts := l.parts
-	l.parts, l.at = nil, time.Time{}
-	for _, pt := range parts {
-		pt.ready()
+	l.parts, l.at, l.lingering = parts[:0], time.Time{}, 0
+	now := time.Now()
+	for _, w := range parts {
+		if due(w) {
+			w.ready()
+		} else {
+			l.add(w.partition, now, pause{max(w.at.Sub(now), 1), w.linger})
+		}
 	}
+	clear(parts[len(l.parts):])
 }
 
 // gather collects one batch from each ready partition, up to the size of a
@@ -157,7 +193,7 @@ func (s *sink) gather(now time.Time, later *postponed) (f *flight) {
 			break
 		}
 		b, wait := pt.take(s, now)
-		if wait > 0 {
+		if wait.d > 0 {
 			later.add(pt, now, wait)
 		}
 		if b == nil {

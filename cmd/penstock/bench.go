@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/penstock/penstock/bench"
+	"github.com/penstock/penstock/client"
 )
 
 func newBench(s *shared) *cobra.Command {
@@ -88,10 +90,19 @@ func benchFlags(cmd *cobra.Command, o *bench.Options, asJSON *bool) {
 	f.IntVar(&o.Producers, "producers", 1, "producers, or consumers of consume")
 	f.StringVar(&o.Compression, "compression", "none", "none, gzip, snappy, lz4 or zstd")
 	f.IntVar(&o.BatchSize, "batch-size", 256<<10, "bytes of a batch at most")
-	f.DurationVar(&o.Linger, "linger", 0, "how long a batch waits to fill")
+	f.DurationVar(&o.Linger, "linger", linger(cmd.Name()), "how long a batch that is not full waits while others are under way")
 	f.IntVar(&o.Rate, "rate", 0, "records/s, of produce, latency and e2e; 0: as fast as it goes (latency: 1000)")
 	f.IntSliceVar(&o.BrokerPids, "broker-pids", nil, "broker processes on this machine, for their processor time")
 	f.StringSliceVar(&o.MetricsURLs, "metrics-urls", nil, "/metrics of brokers elsewhere, for their processor time")
 	f.StringVar(&o.DataDir, "data-dir", "", "folder of the brokers' data on this machine, for its file system and size")
 	f.BoolVar(asJSON, "json", false, "-o json")
+}
+
+// linger is the default of a benchmark: the client's own, or none where a record's latency
+// at a low rate is asked for.
+func linger(name string) time.Duration {
+	if name == "latency" || name == "e2e" {
+		return 0
+	}
+	return client.DefaultLinger
 }
