@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -159,21 +160,31 @@ func (l *lab) tail(ctx context.Context) error {
 			return err
 		}
 		for _, n := range []struct{ mib, readers int }{{32, 1}, {32, 4}, {32, 16}, {1, 1}} {
-			var rates, disk []float64
+			var rates, busy, disk []float64
 			for range l.runs {
 				r, err := l.load(ctx, c, "consume", append(l.timed(topic), "--newest", fmt.Sprint(n.mib<<20), "--readers", fmt.Sprint(n.readers))...)
 				if err != nil {
 					return err
 				}
 				l.say("  %d MiB, %d readers: %.0f records/s, %d bytes from disks", n.mib, n.readers, r.RecordsPerSec, *r.BrokerDiskReads)
-				rates, disk = append(rates, r.RecordsPerSec), append(disk, float64(*r.BrokerDiskReads)/(1<<20))
+				rates, busy = append(rates, r.RecordsPerSec), append(busy, busyPercent(r))
+				disk = append(disk, float64(*r.BrokerDiskReads)/(1<<20))
 			}
 			what := fmt.Sprintf("newest %d MiB, again and again, to %d readers at once", n.mib, n.readers)
 			l.table.add(figure{what + ", together", "100 B, 6 partitions", "records/s", rates})
+			l.table.add(figure{what + ": of the processors, brokers and readers", "their processor time", "%", busy})
 			l.table.add(figure{what + ": read from disks", readSetting, "MiB", disk})
 		}
 		return nil
 	})
+}
+
+// busyPercent is how much of the machine's processors brokers and load took; the kernel's
+// own threads are not in it.
+func busyPercent(r *bench.Report) float64 {
+	secondsPerGB := r.CPUSecondsPerGB.Client + *r.CPUSecondsPerGB.Broker
+	gbPerSecond := r.RecordsPerSec * float64(r.RecordSize) / 1e9
+	return 100 * secondsPerGB * gbPerSecond / float64(runtime.NumCPU())
 }
 
 // both measures producing and consuming at once.
