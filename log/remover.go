@@ -142,7 +142,8 @@ func (r *remover) shrink(name string) error {
 		return err
 	}
 	for size > r.piece {
-		size -= r.piece
+		// At whole pieces: to cut within a block the file system has to read it first.
+		size = (size - 1) / r.piece * r.piece
 		if err := f.Truncate(size); err != nil {
 			return err
 		}
