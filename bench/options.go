@@ -28,7 +28,7 @@ type Options struct {
 	Spread      bool          // each record to the next partition, instead of where the client puts it
 	Producers   int           // producers, or consumers of Consume; default 1
 	Compression string        // none, gzip, snappy, lz4 or zstd
-	BatchSize   int           // bytes; default 256 KiB
+	BatchSize   int           // bytes; 0: the client's default
 	Linger      time.Duration
 	Rate        int // records/s; Latency needs it, 0 is as fast as it goes elsewhere
 
@@ -54,7 +54,7 @@ func (o *Options) fill(workload string) error {
 	setDefault(&o.RecordSize, 100)
 	setDefault(&o.Payloads, minPayloads)
 	setDefault(&o.Producers, 1)
-	setDefault(&o.BatchSize, 256<<10)
+	setDefault(&o.BatchSize, client.DefaultBatchBytes)
 	if o.Acks == "" {
 		o.Acks = "all"
 	}

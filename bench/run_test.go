@@ -47,7 +47,7 @@ func TestRunsAgainstACluster(t *testing.T) {
 	require.Equal(t, 3, r.Partitions)
 	require.Equal(t, 1, r.Replicas)
 	require.Equal(t, 2, r.Producers)
-	require.Equal(t, 256<<10, r.BatchBytes)
+	require.Equal(t, client.DefaultBatchBytes, r.BatchBytes)
 	require.Equal(t, "synced", r.Durability)
 	require.Equal(t, "unknown", r.FS)
 	var text bytes.Buffer

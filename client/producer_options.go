@@ -85,7 +85,7 @@ func defaultProducerConfig() producerConfig {
 		acks:            AcksAll,
 		codec:           record.CodecNone,
 		linger:          DefaultLinger,
-		batchBytes:      256 << 10,
+		batchBytes:      DefaultBatchBytes,
 		maxBuffered:     64 << 20,
 		maxInFlight:     maxIdempotentInFlight,
 		deliveryTimeout: 2 * time.Minute,
@@ -119,8 +119,12 @@ func WithLinger(d time.Duration) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.linger = d })
 }
 
+// DefaultBatchBytes is what WithBatchBytes says unless it is used: the five batches of a
+// partition that may be under way are enough bytes, then, to keep three disks busy.
+const DefaultBatchBytes = 512 << 10
+
 // WithBatchBytes sets the size, before compression, at which a batch is full. A
-// larger record makes a batch of its own. Default 256 KiB.
+// larger record makes a batch of its own. Default DefaultBatchBytes.
 func WithBatchBytes(n int) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.batchBytes = n })
 }

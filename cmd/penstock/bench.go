@@ -89,7 +89,7 @@ func benchFlags(cmd *cobra.Command, o *bench.Options, asJSON *bool) {
 	f.BoolVar(&o.Spread, "spread", false, "each record to the next partition, instead of a batch here and a batch there")
 	f.IntVar(&o.Producers, "producers", 1, "producers, or consumers of consume")
 	f.StringVar(&o.Compression, "compression", "none", "none, gzip, snappy, lz4 or zstd")
-	f.IntVar(&o.BatchSize, "batch-size", 256<<10, "bytes of a batch at most")
+	f.IntVar(&o.BatchSize, "batch-size", client.DefaultBatchBytes, "bytes of a batch at most")
 	f.DurationVar(&o.Linger, "linger", linger(cmd.Name()), "how long a batch that is not full waits while others are under way")
 	f.IntVar(&o.Rate, "rate", 0, "records/s, of produce, latency and e2e; 0: as fast as it goes (latency: 1000)")
 	f.IntSliceVar(&o.BrokerPids, "broker-pids", nil, "broker processes on this machine, for their processor time")

@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"github.com/penstock/penstock/bench"
+	"github.com/penstock/penstock/client"
 	"github.com/penstock/penstock/internal/chaos"
 )
 
@@ -97,7 +98,7 @@ func parse() (*options, error) {
 	flag.DurationVar(&o.duration, "duration", 8*time.Second, "how long a run is measured")
 	flag.DurationVar(&o.warmup, "warmup", 3*time.Second, "not counted, first")
 	flag.IntVar(&o.warm, "warm", 4, "GiB of memory touched before each run; 0: none")
-	flag.IntVar(&o.batch, "batch-size", 256<<10, "bytes of a batch at most")
+	flag.IntVar(&o.batch, "batch-size", client.DefaultBatchBytes, "bytes of a batch at most")
 	flag.IntVar(&o.segment, "segment-bytes", 0, "segment.bytes of the topics; 0: the default")
 	flag.IntVar(&o.load, "load", 0, "records/s while brokers are killed or catch up; 0: half of what produce reaches")
 	flag.Float64Var(&o.gib, "gib", 10, "how much the follower of catchup missed, GiB; five times that is needed on the disk")

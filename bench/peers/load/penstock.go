@@ -9,7 +9,7 @@ import (
 	"github.com/penstock/penstock/client"
 )
 
-// penstock is Penstock's own client. Batches of 256 KiB, as its default.
+// penstock is Penstock's own client, with its defaults.
 type penstock struct {
 	c     *client.Client
 	hooks *penstockHook
