@@ -45,6 +45,7 @@ func (l *lab) addQuantiles(what, setting string, s quantileSeries) {
 	}
 }
 
+// percentiles runs a row, and adds p50 and p99 of each of its latencies, and of the bare disk.
 func (l *lab) percentiles(ctx context.Context, row latencyRow) error {
 	return l.onCluster(ctx, func(c *chaos.Cluster) error {
 		found := make([]quantileSeries, len(row.rows))
@@ -78,8 +79,10 @@ func (l *lab) percentiles(ctx context.Context, row latencyRow) error {
 			l.addQuantiles(q.what, setting, found[i])
 		}
 		if row.disk != nil {
-			l.addQuantiles("bare disk", pattern.setting(), single)
-			l.addQuantiles("bare disk, slowest of the three of a batch,", pattern.setting(), slowest)
+			// Named for the row: benchstat takes figures of one name for one benchmark.
+			bare := "bare disk, as " + row.rows[0].what
+			l.addQuantiles(bare, pattern.setting(), single)
+			l.addQuantiles(bare+", slowest of the three of a batch,", pattern.setting(), slowest)
 		}
 		return nil
 	})
@@ -154,7 +157,7 @@ func (l *lab) half(ctx context.Context) error {
 		rows: []quantiles{{"latency at half of the greatest rate", acknowledged}}, args: []string{"--rate", fmt.Sprint(rate)},
 		disk: func(r *bench.Report) rawPattern {
 			bytes := float64(rate * (r.RecordSize + recordOverhead))
-			return rawPattern{partitions, int(r.MeanBatchBytes), int(bytes / r.MeanBatchBytes)}
+			return rawPattern{partitions, int(r.MeanBatchBytes), max(1, int(bytes/r.MeanBatchBytes))}
 		},
 	})
 }

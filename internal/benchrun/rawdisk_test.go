@@ -40,6 +40,21 @@ func TestBareDiskGoesOnInTheNextFile(t *testing.T) {
 	require.Empty(t, left)
 }
 
+// What is freed of a file is what the next one got.
+func TestBareDiskFreesAsItGoes(t *testing.T) {
+	r := &rawAppender{name: filepath.Join(t.TempDir(), "f"), batch: make([]byte, rawSegmentSize/2)}
+	for range 3 {
+		require.NoError(t, r.append())
+		require.NoError(t, r.free())
+	}
+	for name, want := range map[string]int64{r.name + ".0": rawSegmentSize / 2, r.name + ".1": rawSegmentSize / 2} {
+		info, err := os.Stat(name)
+		require.NoError(t, err)
+		require.Equal(t, want, info.Size(), name)
+	}
+	require.NoError(t, r.close())
+}
+
 func TestRawPattern(t *testing.T) {
 	p, err := parsePattern(rawPattern{6, 262144, 700}.String())
 	require.NoError(t, err)
