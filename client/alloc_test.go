@@ -64,9 +64,10 @@ func newSinkBench(t *testing.T, codec record.Codec) *sinkBench {
 	p.ids.init(true)
 	p.ids.set(7, 0)
 	s := newSink(p, "b")
-	pt := newPartition(p, "t", 0, [16]byte{1})
-	pt.moveTo(s, pt.topicID)
 	topic := &producerTopic{name: "t"}
+	topic.limit.Store(int64(p.cfg.batchBytes))
+	pt := newPartition(p, "t", 0, [16]byte{1}, &topic.limit)
+	pt.moveTo(s, pt.topicID)
 	topic.parts.Store(&[]*partition{pt})
 	p.topics["t"] = topic
 	return &sinkBench{t: t, p: p, sink: s, later: postponed{timer: time.NewTimer(time.Hour)}}

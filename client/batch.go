@@ -14,9 +14,10 @@ type batch struct {
 	buf     *record.Buf     // nil until built
 	pending []pending       // records with a promise
 	count   int             // records
-	size    int             // encoded bytes
+	size    int             // encoded bytes, without header and compression
 	counted int             // of size, those in Producer.buffered; all once sealed
 	silent  bool            // some record has no promise
+	whole   bool            // cannot be split
 
 	began    time.Time // first record
 	sent     time.Time // newest send
@@ -41,6 +42,9 @@ const (
 	batchAway                     // sent, no answer yet
 	batchDone                     // outcome known; an answer may still come
 )
+
+// encodedSize is what b takes before compression.
+func (b *batch) encodedSize() int { return record.HeaderSize + b.size }
 
 // numbered reports that b has its sequence from id.
 func (b *batch) numbered(id identity) bool { return id.generation > 0 && b.id == id }

@@ -76,6 +76,7 @@
 //	client.go, options.go, metadata.go, errors.go, hooks.go    connections, and what all parts share
 //	producer.go, producer_options.go, partitioner.go    Produce; which partition
 //	partition.go, batch.go, identity.go, sink.go    the batches of a partition, their ids, their way to a broker
+//	split.go                              a batch larger than the topic takes
 //	consumer.go, consumer_options.go, polled.go, record.go    Poll and Records
 //	subscription.go, resolver.go, source.go    one partition; where it begins; fetching it
 //	doubt.go                              an offset that may be gone

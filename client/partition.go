@@ -38,6 +38,7 @@ type partition struct {
 	p     *Producer
 	tp    TopicPartition
 	index int32
+	limit *atomic.Int64 // bytes of a batch, header included; the topic's
 
 	led     atomic.Bool  // has a sink
 	waiting atomic.Int64 // encoded bytes not settled, as far as counted
@@ -61,11 +62,12 @@ type partition struct {
 	places  int64 // batches that id has numbered
 	gap     bool
 	renew   bool // take a newer identity once drained
+	void    bool // nothing that id has numbered and the queue still has was appended
 	removed bool // failAll was called
 }
 
-func newPartition(p *Producer, topic string, index int32, id [16]byte) *partition {
-	return &partition{p: p, tp: TopicPartition{topic, index}, index: index, topicID: id}
+func newPartition(p *Producer, topic string, index int32, id [16]byte, limit *atomic.Int64) *partition {
+	return &partition{p: p, tp: TopicPartition{topic, index}, index: index, limit: limit, topicID: id}
 }
 
 // errNoOpenBatch: a record that was to join an open batch found none with room.
@@ -80,17 +82,15 @@ func (pt *partition) add(r *Record, promise func(*Record, error), join bool) err
 	} else {
 		in.Timestamp = r.Timestamp.UnixMilli()
 	}
-	guess := len(r.Key) + len(r.Value) + 16
-	for i := range r.Headers {
-		guess += len(r.Headers[i].Key) + len(r.Headers[i].Value) + 4
-	}
+	guess := guessSize(&in)
+	limit := int(pt.limit.Load())
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
 	if pt.removed {
 		return ErrClosed
 	}
 	b := pt.open
-	if b != nil && b.builder.EstimatedSize()+guess > pt.p.cfg.batchBytes {
+	if b != nil && b.builder.EstimatedSize()+guess > limit {
 		pt.seal()
 		b = nil
 	}
@@ -123,7 +123,7 @@ func (pt *partition) add(r *Record, promise func(*Record, error), join bool) err
 	if began {
 		pt.open = b
 		pt.mark()
-	} else if b.builder.EstimatedSize() >= pt.p.cfg.batchBytes {
+	} else if b.builder.EstimatedSize() >= limit {
 		pt.seal()
 	}
 	return nil
@@ -228,6 +228,7 @@ func (pt *partition) take(s *sink, now time.Time) (b *batch, wait pause) {
 	if b, wait = pt.nextBatch(now); b == nil {
 		return nil, wait
 	}
+	b = pt.fit(b)
 	if !pt.identify(b) {
 		return nil, pause{}
 	}
@@ -307,6 +308,9 @@ type answer struct {
 
 // answered takes the answer to b, which was away.
 func (pt *partition) answered(b *batch, a answer) {
+	if a.err != nil && a.err.Code == CodeRecordTooLarge && b.count > 1 {
+		pt.learnLimit(b, a.err)
+	}
 	pt.mu.Lock()
 	pt.inflight--
 	late := b.state == batchDone
@@ -371,6 +375,12 @@ func (pt *partition) judge(b *batch, a answer) (settle bool, end error) {
 		} else if time.Since(pt.unknown) > pt.p.c.cfg.unknownWait {
 			return true, pt.final(b, a.err)
 		}
+	case CodeRecordTooLarge:
+		if !b.divisible() {
+			return true, pt.final(b, a.err)
+		}
+		pt.tooLarge(b)
+		return false, nil
 	default:
 		if !a.err.Retriable {
 			return true, pt.final(b, a.err)
@@ -440,6 +450,7 @@ func (pt *partition) moveTo(s *sink, id [16]byte) (again bool) {
 	}
 	if known && id != pt.topicID {
 		pt.topicID = id // deleted and created again: brokers know none of our sequences
+		pt.limit.Store(int64(pt.p.cfg.batchBytes))
 		pt.renew = pt.id.generation > 0
 	}
 	pending := pt.open != nil || len(pt.queue) > 0

@@ -41,6 +41,7 @@ type producerTopic struct {
 	name   string
 	parts  atomic.Pointer[[]*partition]
 	sticky atomic.Int64 // partition << 1 | 1 while no record went there yet
+	limit  atomic.Int64 // bytes of a batch: WithBatchBytes, or what the topic was found to take
 }
 
 // NewProducer makes a producer. It connects when the first record needs it.
@@ -315,6 +316,7 @@ func (p *Producer) addTopic(name string, meta *topicMeta) *producerTopic {
 	t := p.topics[name]
 	if t == nil {
 		t = &producerTopic{name: name}
+		t.limit.Store(int64(p.cfg.batchBytes))
 		t.parts.Store(&[]*partition{})
 		p.grow(t, meta)
 		t.sticky.Store(int64(pick(*t.parts.Load(), -1))<<1 | 1)
@@ -333,7 +335,7 @@ func (p *Producer) grow(t *producerTopic, meta *topicMeta) {
 	}
 	next := append([]*partition(nil), parts...)
 	for i := len(parts); i < len(meta.parts); i++ {
-		next = append(next, newPartition(p, t.name, int32(i), meta.id))
+		next = append(next, newPartition(p, t.name, int32(i), meta.id, &t.limit))
 	}
 	t.parts.Store(&next)
 }

@@ -193,7 +193,7 @@ func TestPartialFailure(t *testing.T) {
 			return nil, false
 		}
 		if count++; count == 5 {
-			return fakeError(pb.ErrorCode_ERROR_CODE_RECORD_TOO_LARGE, false, false), false
+			return fakeError(pb.ErrorCode_ERROR_CODE_INVALID_RECORD, false, false), false
 		}
 		return nil, false
 	}
@@ -209,7 +209,7 @@ func TestPartialFailure(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if CodeOf(err) != CodeRecordTooLarge || r.Partition != 0 || r.Offset != -1 || IsIndefinite(err) {
+				if CodeOf(err) != CodeInvalidRecord || r.Partition != 0 || r.Offset != -1 || IsIndefinite(err) {
 					t.Errorf("%s: %v", r.Value, err)
 				}
 				failed[string(r.Value)] = true
