@@ -62,7 +62,7 @@ type partition struct {
 	places  int64 // batches that id has numbered
 	gap     bool
 	renew   bool // take a newer identity once drained
-	void    bool // nothing that id has numbered and the queue still has was appended
+	void    bool // nothing in the queue is in the log, whatever got no answer
 	removed bool // failAll was called
 }
 

@@ -126,7 +126,7 @@ const DefaultBatchBytes = 512 << 10
 // WithBatchBytes sets the size, before compression, at which a batch is full. A
 // larger record makes a batch of its own. Default DefaultBatchBytes. For a topic that
 // takes less (its max.message.bytes, 1,048,588 unless it is set) batches are split, and
-// smaller from then on; a record too large for it alone fails.
+// smaller for as long as the producer and the topic live; a record too large for it alone fails.
 func WithBatchBytes(n int) ProducerOpt {
 	return producerOpt(func(c *producerConfig) { c.batchBytes = n })
 }

@@ -18,6 +18,8 @@ import (
 // refuseAbove has brokers refuse batches larger than limit; it returns how many were.
 func refuseAbove(c *fakeCluster, limit int) *int {
 	refused := new(int) // guarded by c.mu, as onProduce is called with it
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.onProduce = func(_ *fakeBroker, _ *fakePartition, info record.BatchInfo) (*pb.Error, bool) {
 		if info.Size <= limit {
 			return nil, false
@@ -125,6 +127,30 @@ func TestARecordTooLargeForTheTopicFailsAlone(t *testing.T) {
 	require.Equal(t, want, c.values(tp("t", 0)))
 }
 
+// TestATopicCreatedAgainMayTakeMore: what was learned of the former one is forgotten.
+func TestATopicCreatedAgainMayTakeMore(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 1)
+	refuseAbove(c, 500)
+	cl := newTestClient(t, c)
+	p := newTestProducer(t, cl)
+	produce := func() {
+		for range 100 {
+			p.Produce(t.Context(), &Record{Topic: "t", Value: []byte("twenty bytes of value")}, nil)
+		}
+		require.NoError(t, p.Flush(t.Context()))
+	}
+	produce()
+	learned := p.topics["t"].limit.Load()
+	require.LessOrEqual(t, learned, int64(2000))
+	refuseAbove(c, 1<<20)
+	produce()
+	require.Equal(t, learned, p.topics["t"].limit.Load())
+	c.recreate("t", 1, 1)
+	cl.meta.refresh()
+	require.Eventually(t, func() bool { return p.topics["t"].limit.Load() == DefaultBatchBytes }, 10*time.Second, time.Millisecond)
+}
+
 // pairs is a producer to three partitions of one broker, whose batches have two records
 // while the broker is held back; the topic takes one at a time.
 type pairs struct {
@@ -138,10 +164,12 @@ type pairs struct {
 	failed map[string]error
 }
 
-// verdict is what a broker says of a batch, and whether it appends it.
+// verdict is what a broker says of a batch, whether it appends it, and whether it answers
+// this one and is held back again.
 type verdict struct {
 	err      *pb.Error
 	appended bool
+	thenHold bool
 }
 
 const (
@@ -159,6 +187,9 @@ func newPairs(t *testing.T) *pairs {
 	c.onProduce = func(_ *fakeBroker, part *fakePartition, info record.BatchInfo) (*pb.Error, bool) {
 		if v := x.verdict[part.tp.Partition]; len(v) > 0 {
 			x.verdict[part.tp.Partition] = v[1:]
+			if v[0].thenHold {
+				x.c.brokers[0].freeze()
+			}
 			return v[0].err, v[0].appended
 		}
 		if info.Size > pairsLimit {
@@ -229,7 +260,7 @@ func TestABatchThatMayBeInTheLogIsNotSplit(t *testing.T) {
 				x.p.topics["t"].limit.Store(1 << 10) // as if it had not learned
 			}
 			x.hold()
-			x.give(0, verdict{cutStream(), true})
+			x.give(0, verdict{err: cutStream(), appended: true})
 			failed := x.settle()
 			require.Len(t, failed, 2)
 			for _, err := range failed {
@@ -245,8 +276,20 @@ func TestABatchThatMayBeInTheLogIsNotSplit(t *testing.T) {
 func TestWhatFollowsARefusedBatchIsSplitToo(t *testing.T) {
 	x := newPairs(t)
 	x.hold()
-	x.give(0, tooLargeVerdict, verdict{err: cutStream()})
+	x.give(0, verdict{err: tooLargeVerdict.err, thenHold: true}, verdict{err: cutStream()})
 	x.give(0)
+	x.c.brokers[0].thaw()
+	part := (*x.p.topics["t"].parts.Load())[0]
+	require.Eventually(t, func() bool {
+		part.mu.Lock()
+		defer part.mu.Unlock()
+		return part.renew
+	}, 10*time.Second, time.Millisecond)
+	// No part leaves before the answer to what follows: it could not be told apart then
+	// from one of which nothing is known.
+	b, _ := part.take(part.sink, time.Now())
+	require.Nil(t, b)
+	require.EqualValues(t, 1, x.p.away.Load())
 	require.Empty(t, x.settle())
 }
 
@@ -256,7 +299,7 @@ func TestOlderBatchesDecideBeforeASplit(t *testing.T) {
 	x := newPairs(t)
 	x.hold()
 	afterAppend := fakeError(pb.ErrorCode_ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND, true, true)
-	x.give(0, verdict{afterAppend, true}, tooLargeVerdict, verdict{}, verdict{})
+	x.give(0, verdict{err: afterAppend, appended: true}, tooLargeVerdict, verdict{}, verdict{})
 	x.give(0)
 	require.Empty(t, x.settle())
 }
@@ -290,8 +333,7 @@ func TestSplitsAmongLostAnswersKeepOrder(t *testing.T) {
 				case random.IntN(10) == 0:
 					return fakeError(pb.ErrorCode_ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND, true, true), true
 				case !lowered && random.IntN(10) == 0:
-					// Those without an answer are acknowledged as before; the fake
-					// refuses by size what it would recognise.
+					// What is in the log and has no answer is refused when it comes again.
 					lowered, limit = true, 600
 				}
 				return nil, false
@@ -308,11 +350,13 @@ func TestSplitsAmongLostAnswersKeepOrder(t *testing.T) {
 				p.Produce(ctx, &Record{Topic: "t", Key: []byte("k"), Value: []byte(value)}, func(_ *Record, err error) {
 					mu.Lock()
 					defer mu.Unlock()
-					if err != nil {
-						require.Equal(t, CodeRecordTooLarge, CodeOf(err))
-						require.True(t, IsIndefinite(err))
-						lost[value] = true
+					if err == nil {
+						return
 					}
+					if CodeOf(err) != CodeRecordTooLarge || !IsIndefinite(err) {
+						t.Errorf("%s: %v", value, err)
+					}
+					lost[value] = true
 				})
 			}
 			require.NoError(t, p.Flush(ctx))
