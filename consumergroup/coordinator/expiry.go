@@ -202,5 +202,6 @@ func (s *shard) forget(g *group) {
 		s.persist(g, classicKey(g.id), nil)
 	}
 	delete(s.groups, g.id)
+	s.dropAssignment(g.id)
 	s.deadlines.set(g, time.Time{})
 }

@@ -250,6 +250,15 @@ func (s *shard) assign() {
 	}
 }
 
+// dropAssignment takes back what is due of a group: it is to decide nothing more.
+func (s *shard) dropAssignment(id string) {
+	s.assigning = slices.DeleteFunc(s.assigning, func(g *group) bool {
+		due := g.id == id
+		g.queued = g.queued && !due
+		return due
+	})
+}
+
 // fire gives the groups whose deadline has come their timer event.
 func (s *shard) fire(now time.Time) {
 	for g := s.deadlines.due(now); g != nil; g = s.deadlines.due(now) {

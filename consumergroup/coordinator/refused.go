@@ -144,8 +144,7 @@ func (s *shard) goBack(now time.Time, g *group, why *api.Error) {
 		s.deadlines.set(later, time.Time{})
 	}
 	s.groups[g.id] = g
-	s.assigning = slices.DeleteFunc(s.assigning, func(other *group) bool { return other.id == g.id })
-	g.queued = false
+	s.dropAssignment(g.id)
 	s.endSessions(g.id, why)
 	lg := g.stored()
 	s.rebuild(now, g, lg, s.namesFor(lg))

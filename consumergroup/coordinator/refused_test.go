@@ -430,6 +430,39 @@ func TestADeletionThatIsRefusedUnderANewGroup(t *testing.T) {
 	})
 }
 
+// A group whose last member leaves while others' records are under way has an assignment due,
+// of nothing. When it is deleted before that, no record may come behind the tombstones: the
+// next group of that name would find it.
+func TestADeletedGroupAssignsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		synctest.Wait()
+		m := b.member(api.JoinGroup{}).start()
+		synctest.Wait()
+		end := make(chan struct{})
+		b.log.set(func() { b.log.hold = end })
+		other := b.member(api.JoinGroup{Group: "other"}).start()
+		synctest.Wait() // its record is under way
+		m.send(api.SessionMessage{Leave: true})
+		synctest.Wait()
+		errs := make(chan error, 2)
+		go func() { errs <- b.c.DeleteGroup(t.Context(), "g") }()
+		synctest.Wait()
+		go func() { errs <- outcomeOf(b.c.CommitOffsets(t.Context(), adminCommit("g", 0, 7))) }()
+		synctest.Wait()
+		b.log.set(func() { b.log.hold = nil })
+		close(end)
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.wantAsLogged()
+		other.cut()
+		b.close()
+	})
+}
+
 // Whatever is refused, what the coordinator has of its groups is what the log has.
 func TestRefusalsAtRandom(t *testing.T) {
 	for seed := range uint64(60) {
