@@ -33,7 +33,7 @@ func Restore(now time.Time, id string, stored *Stored, grace time.Duration) *Gro
 	g := New(id)
 	g.epoch, g.hash = stored.Epoch, stored.Hash
 	g.targetEpoch, g.targetIDs = min(stored.TargetEpoch, g.epoch), stored.TargetIDs
-	whole := true
+	whole := stored.TargetEpoch <= stored.Epoch // else it is another group's, of that name
 	for i := range stored.Members {
 		s := &stored.Members[i]
 		m := g.add(now, s.Member)

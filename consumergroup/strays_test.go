@@ -63,3 +63,30 @@ func TestHostedPartitionOfADeletedTopic(t *testing.T) {
 		}
 	}
 }
+
+// A target epoch ahead of the group's is of an earlier group of that name (a build before
+// wrote one behind the tombstones of a group that was deleted): there is no target yet.
+func TestTargetOfAnEarlierGroup(t *testing.T) {
+	now := time.Unix(1000, 0)
+	m := Member{ID: "m", Topics: []string{"a"}, SessionTimeout: time.Minute, RebalanceTimeout: time.Minute}
+	md := &Metadata{Partitions: map[string]int32{"a": 2}}
+	stored := &Stored{TargetEpoch: 3}
+	var out Effects
+	New("g").Step(now, Event{Kind: EventJoin, MemberID: m.ID, Stream: 1, Join: &m, Metadata: md}, &out)
+	for _, e := range out.List { // as far as the log has it when the coordinator moves
+		switch e.Kind {
+		case EffectPersistGroup:
+			stored.Epoch, stored.Hash = e.Epoch, e.Hash
+		case EffectPersistCurrent:
+			stored.Members = []StoredMember{{Member: m, Current: e.Current}}
+		}
+	}
+	require.Less(t, stored.Epoch, stored.TargetEpoch)
+	require.Len(t, stored.Members, 1)
+	g := Restore(now, "g", stored, 0)
+	out.Reset()
+	g.Step(now, Event{Kind: EventMetadata, Metadata: md}, &out)
+	require.True(t, out.Assign)
+	g.Step(now, Event{Kind: EventAssign}, &out)
+	require.Len(t, g.Members()[0].Target, 2)
+}
