@@ -67,9 +67,9 @@ func lingering(p *Producer) (n int) {
 	return n
 }
 
-// TestNoPartitionKeepsASingleRecord: records without keys leave in full batches while
-// others are under way, none of them left behind when the producer goes to another
-// partition.
+// TestNoPartitionKeepsASingleRecord: records without keys leave in batches that are full,
+// or half full where they can leave at once, while others are under way, none of them left
+// behind when the producer goes to another partition.
 func TestNoPartitionKeepsASingleRecord(t *testing.T) {
 	c := newFakeCluster(t, 1)
 	c.create("t", 4)
@@ -92,10 +92,47 @@ func TestNoPartitionKeepsASingleRecord(t *testing.T) {
 	defer c.mu.Unlock()
 	small := 0
 	for _, n := range batches {
-		if n < 8 {
+		if n < 4 {
 			small++
 		}
 	}
 	// The first, the one that found nothing under way, and the last.
 	require.LessOrEqual(t, small, 3, "records of each batch: %v", batches)
+}
+
+// TestBatchesGrowWhereTheyWait: a batch leaves half full while the window of its partition
+// has room, and is filled where it has to wait anyway.
+func TestBatchesGrowWhereTheyWait(t *testing.T) {
+	c := newFakeCluster(t, 1)
+	c.create("t", 2)
+	var sizes []int // guarded by c.mu, as onProduce is called with it
+	c.onProduce = func(_ *fakeBroker, part *fakePartition, info record.BatchInfo) (*pb.Error, bool) {
+		if part.tp.Partition == 0 {
+			sizes = append(sizes, info.Size)
+		}
+		return nil, false
+	}
+	const batchBytes = 4 << 10
+	p := newTestProducer(t, newTestClient(t, c), WithBatchBytes(batchBytes), WithLinger(time.Minute), WithPartitioner(ManualPartitioner()))
+	value := make([]byte, 100)
+	require.NoError(t, p.ProduceSync(t.Context(), &Record{Topic: "t", Partition: 1, Value: value}))
+	c.brokers[0].freeze()
+	t.Cleanup(c.brokers[0].thaw)
+	p.Produce(t.Context(), &Record{Topic: "t", Partition: 1, Value: value}, nil)
+	require.Eventually(t, func() bool { return p.away.Load() == 1 }, 10*time.Second, time.Millisecond)
+	for range 8 * batchBytes / 100 {
+		p.Produce(t.Context(), &Record{Topic: "t", Value: value}, nil)
+	}
+	c.brokers[0].thaw()
+	require.NoError(t, p.Flush(t.Context()))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	require.Greater(t, len(sizes), 7, "%v", sizes)
+	for i, size := range sizes[:len(sizes)-1] { // the last one holds what was left
+		want := batchBytes
+		if i < 5 {
+			want /= 2
+		}
+		require.InDelta(t, want, size, 120, "batch %d of %v", i, sizes)
+	}
 }

@@ -123,10 +123,20 @@ func (pt *partition) add(r *Record, promise func(*Record, error), join bool) err
 	if began {
 		pt.open = b
 		pt.mark()
-	} else if b.builder.EstimatedSize() >= limit {
+	} else if pt.full(b, limit) {
 		pt.seal()
 	}
 	return nil
+}
+
+// full reports that the open batch is to leave: at the limit, or at half of it where it
+// can leave at once. Below the greatest rate, whole batches would only wait longer to be
+// whole, and then be in the way of each other on the disks. The caller holds mu.
+func (pt *partition) full(b *batch, limit int) bool {
+	if len(pt.queue) < pt.window() {
+		limit /= 2
+	}
+	return b.builder.EstimatedSize() >= limit
 }
 
 // count adds what came to b since the last time to the totals. Two contended

@@ -210,16 +210,20 @@ func (x *pairs) hold() {
 	require.Eventually(x.t, func() bool { return x.p.away.Load() == 1 }, 10*time.Second, time.Millisecond)
 }
 
-// give has the producer send a pair, and begin another one, which is to follow it.
+// give has the producer send a pair, which is more than half a batch and one of them less, and begin another one, which is to follow it.
 func (x *pairs) give(partition int32, verdicts ...verdict) {
 	x.c.mu.Lock()
 	x.verdict[partition] = append(x.verdict[partition], verdicts...)
 	x.c.mu.Unlock()
 	away := x.p.away.Load()
-	for range 3 {
+	n := 3
+	if x.given[partition] > 0 {
+		n = 2 // one was begun
+	}
+	for range n {
 		value := fmt.Sprintf("%d-%d", partition, x.given[partition])
 		x.given[partition]++
-		x.p.Produce(x.t.Context(), &Record{Topic: "t", Partition: partition, Value: []byte(value + strings.Repeat(" ", 460-len(value)))},
+		x.p.Produce(x.t.Context(), &Record{Topic: "t", Partition: partition, Value: []byte(value + strings.Repeat(" ", 430-len(value)))},
 			func(_ *Record, err error) {
 				if err != nil {
 					x.mu.Lock()
