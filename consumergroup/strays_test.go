@@ -74,10 +74,10 @@ func TestTargetOfAnEarlierGroup(t *testing.T) {
 	var out Effects
 	New("g").Step(now, Event{Kind: EventJoin, MemberID: m.ID, Stream: 1, Join: &m, Metadata: md}, &out)
 	for _, e := range out.List { // as far as the log has it when the coordinator moves
-		switch e.Kind {
-		case EffectPersistGroup:
+		if e.Kind == EffectPersistGroup {
 			stored.Epoch, stored.Hash = e.Epoch, e.Hash
-		case EffectPersistCurrent:
+		}
+		if e.Kind == EffectPersistCurrent {
 			stored.Members = []StoredMember{{Member: m, Current: e.Current}}
 		}
 	}
