@@ -18,7 +18,7 @@ type metrics struct {
 	arenaBytes, logBytes, suspended                  *prometheus.Desc
 	diskFull, diskFree, diskReserve                  *prometheus.Desc
 	pinnedBytes, heldBack, shortReaders              *prometheus.Desc
-	cachedBytes                                      *prometheus.Desc
+	cachedBytes, flushes                             *prometheus.Desc
 	moving, movingBytes                              *prometheus.Desc
 	damagedLeaders, keptCopies                       *prometheus.Desc
 }
@@ -47,6 +47,7 @@ func newMetrics(b *Broker) *metrics {
 		shortReaders:   desc("fetch_waiting_for_memory", "Fetch requests that wait for what other readers hold."),
 		logBytes:       desc("log_bytes", "Bytes of the logs on disk."),
 		cachedBytes:    desc("page_cache_bytes", "The part of log_bytes that is left in the kernel's page cache (page.cache.bytes)."),
+		flushes:        desc("flush_seconds", "How long syncs of segments and of the flush journal took; most appends wait for one."),
 		moving:         desc("reassigning_leaders", "Partitions led here with replicas that a reassignment added."),
 		movingBytes:    desc("reassignment_behind_bytes", "Bytes of log that those replicas still lack, in proportion to the records."),
 		suspended:      desc("suspended", "1 while no controller is heard and the broker does not act as leader."),
@@ -60,7 +61,7 @@ func newMetrics(b *Broker) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.produceBytes.Describe(ch)
 	m.fetchBytes.Describe(ch)
-	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes, m.moving, m.movingBytes, m.damagedLeaders, m.keptCopies} {
+	for _, d := range []*prometheus.Desc{m.replicas, m.leaders, m.uncommitted, m.offline, m.waiting, m.arenaBytes, m.logBytes, m.suspended, m.diskFull, m.diskFree, m.diskReserve, m.pinnedBytes, m.heldBack, m.shortReaders, m.cachedBytes, m.flushes, m.moving, m.movingBytes, m.damagedLeaders, m.keptCopies} {
 		ch <- d
 	}
 }
@@ -113,6 +114,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.shortReaders, float64(m.b.short.waiting.Load()))
 	gauge(m.logBytes, float64(bytes))
 	gauge(m.cachedBytes, float64(m.b.cfg.Dir.Cached()))
+	m.collectFlushes(ch)
 	gauge(m.moving, float64(moving))
 	gauge(m.movingBytes, float64(movingBytes))
 	gauge(m.suspended, boolean(m.b.suspended.Load()))
@@ -121,6 +123,15 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.diskFree, float64(free))
 		gauge(m.diskReserve, float64(reserve))
 	}
+}
+
+func (m *metrics) collectFlushes(ch chan<- prometheus.Metric) {
+	times := m.b.cfg.Dir.FlushTimes()
+	buckets := map[float64]uint64{}
+	for bound, n := range times.Buckets() {
+		buckets[bound.Seconds()] = n
+	}
+	ch <- prometheus.MustNewConstHistogram(m.flushes, times.Count(), times.Total().Seconds(), buckets)
 }
 
 func boolean(b bool) float64 {

@@ -469,6 +469,9 @@ func (d *Dir) CleanMarker() (brokerEpoch int64, ok bool, err error) {
 // OldestFlush is how long the longest outstanding write or flush takes so far.
 func (d *Dir) OldestFlush() time.Duration { return d.pool.oldest() }
 
+// FlushTimes is how long syncs took so far.
+func (d *Dir) FlushTimes() FlushTimes { return d.pace.flushTimes() }
+
 // Cached is how many bytes of segments are left in the page cache.
 func (d *Dir) Cached() int64 { return d.pages.held() }
 

@@ -35,7 +35,7 @@
 //	recovery.go, resume.go, scan.go, rebuild.go, torn.go, journal_replay.go    that start
 //	vouch.go                            what the batches say of files without a checksum
 //	read.go, cold.go, filerange.go      reading: from memory, from files, for the kernel to send
-//	sound.go, pace.go                   which bytes were checked; reads that give way to flushes
+//	sound.go, pace.go, flushtimes.go    which bytes were checked; reads that give way to flushes; how long those take
 //	time.go, newest.go                  looking up by time
 //	retention.go, remover.go, space.go, rest.go    the oldest goes; slowly on the disk; full disks; idle logs
 //	truncate.go, handover.go            cutting, and beginning anew

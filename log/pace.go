@@ -28,6 +28,7 @@ type readPace struct {
 	now func() time.Time
 
 	mu      sync.Mutex // guards everything below; a leaf lock
+	times   FlushTimes
 	mean    time.Duration
 	flushed time.Time // when the last flush ended
 	next    time.Time // when the disk is free for the next reader
@@ -40,9 +41,17 @@ func (p *readPace) Flush(f vfs.File) error {
 	end := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mean += (min(end.Sub(begin), paceMost) - p.mean) / 16
+	took := end.Sub(begin)
+	p.times.add(took)
+	p.mean += (min(took, paceMost) - p.mean) / 16
 	p.flushed = end
 	return err
+}
+
+func (p *readPace) flushTimes() FlushTimes {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.times
 }
 
 // wait is called before n bytes are read from the disk. All readers share one pace.
