@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 
@@ -20,29 +21,25 @@ type identity struct {
 // identities hands the newest identity out and remembers whether a newer one is needed.
 type identities struct {
 	wake chan struct{} // capacity 1
+	on   atomic.Bool   // Produce asks for each record of a batch that is half full
 
 	mu      sync.Mutex // guards what follows
-	on      bool
 	current identity
 	needed  int
 }
 
 func (i *identities) init(on bool) {
 	i.wake = make(chan struct{}, 1)
-	i.on = on
+	i.on.Store(on)
 }
 
-func (i *identities) enabled() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.on
-}
+func (i *identities) enabled() bool { return i.on.Load() }
 
 // need asks for a generation.
 func (i *identities) need(generation int) {
 	i.mu.Lock()
 	i.needed = max(i.needed, generation)
-	short := i.on && i.current.generation < i.needed
+	short := i.on.Load() && i.current.generation < i.needed
 	i.mu.Unlock()
 	if short {
 		select {
@@ -57,14 +54,14 @@ func (i *identities) need(generation int) {
 func (i *identities) get(generation int) (id identity, ok, on bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.current, i.current.generation >= generation, i.on
+	return i.current, i.current.generation >= generation, i.on.Load()
 }
 
 // behind reports whether a newer identity is needed.
 func (i *identities) behind() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.on && i.current.generation < i.needed
+	return i.on.Load() && i.current.generation < i.needed
 }
 
 func (i *identities) set(id int64, epoch int16) {
@@ -73,11 +70,7 @@ func (i *identities) set(id int64, epoch int16) {
 	i.current = identity{generation: max(i.current.generation+1, i.needed), id: id, epoch: epoch}
 }
 
-func (i *identities) disable() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.on = false
-}
+func (i *identities) disable() { i.on.Store(false) }
 
 // obtainIdentities asks brokers for producer ids when partitions need them.
 func (p *Producer) obtainIdentities(ctx context.Context) {

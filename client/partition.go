@@ -133,10 +133,8 @@ func (pt *partition) add(r *Record, promise func(*Record, error), join bool) err
 // can leave at once. Below the greatest rate, whole batches would only wait longer to be
 // whole, and then be in the way of each other on the disks. The caller holds mu.
 func (pt *partition) full(b *batch, limit int) bool {
-	if len(pt.queue) < pt.window() {
-		limit /= 2
-	}
-	return b.builder.EstimatedSize() >= limit
+	size := b.builder.EstimatedSize()
+	return size >= limit || size >= limit/2 && len(pt.queue) < pt.window()
 }
 
 // count adds what came to b since the last time to the totals. Two contended
