@@ -7,6 +7,9 @@
 // is what the strategy sustains. Strategies:
 //
 //	fdatasync   each file is synced by itself, by at most 16 workers a process
+//	reserved    the same, in files that have their blocks (fallocate), 512 MiB each
+//	recycled    the same, over what such files had before: none of them grows
+//	cold        the same, and the page cache has nothing of them at first
 //	syncfs      one flusher gathers what is dirty, writes it, calls syncfs(2) once
 //	writeback   one flusher writes all, starts writeback on all
 //	            (sync_file_range), then syncs all with 16 workers
@@ -233,6 +236,11 @@ func work(o options) error {
 	files, err := makeFiles(o.dir, o.count)
 	if err != nil {
 		return err
+	}
+	for _, f := range files {
+		if err := prepare(f, o.strategy); err != nil {
+			return err
+		}
 	}
 	fmt.Println("ready")
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {

@@ -13,12 +13,13 @@ import (
 )
 
 const (
-	syncWorkers  = 16
-	journalBytes = 64 << 20
+	syncWorkers   = 16
+	journalBytes  = 64 << 20
+	recycledBytes = 512 << 20 // what a file that does not grow has from the start
 )
 
 func strategyNames() []string {
-	return []string{"fdatasync", "syncfs", "writeback", "journal", "filled"}
+	return []string{"fdatasync", "reserved", "recycled", "cold", "syncfs", "writeback", "journal", "filled"}
 }
 
 // appender owns one file: it has at most one append outstanding.
@@ -91,6 +92,7 @@ type engine struct {
 	payload []byte
 	queue   chan *appender
 	syncs   atomic.Int64
+	recycle bool // begin a file anew where it would grow
 
 	journal     *os.File
 	journalSize int64
@@ -101,7 +103,8 @@ func (e *engine) start(o options) (*sync.WaitGroup, error) {
 	var wg sync.WaitGroup
 	round := e.syncfs
 	switch o.strategy {
-	case "fdatasync":
+	case "fdatasync", "reserved", "recycled", "cold":
+		e.recycle = o.strategy != "fdatasync"
 		for range syncWorkers {
 			wg.Go(func() {
 				for a := range e.queue {
@@ -123,7 +126,7 @@ func (e *engine) start(o options) (*sync.WaitGroup, error) {
 			return nil, err
 		}
 		if o.strategy == "filled" {
-			if err := fill(f); err != nil {
+			if err := fill(f, journalBytes+1<<20); err != nil {
 				return nil, err
 			}
 		}
@@ -136,10 +139,27 @@ func (e *engine) start(o options) (*sync.WaitGroup, error) {
 	return &wg, nil
 }
 
-// fill gives the journal its blocks.
-func fill(f *os.File) error {
+// prepare gives a file what a strategy finds there.
+func prepare(f *os.File, strategy string) error {
+	switch strategy {
+	case "reserved":
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, recycledBytes); err != nil {
+			return err
+		}
+		return f.Sync()
+	case "recycled", "cold":
+		if err := fill(f, recycledBytes); err != nil || strategy == "recycled" {
+			return err
+		}
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	}
+	return nil
+}
+
+// fill gives a file its blocks.
+func fill(f *os.File, bytes int64) error {
 	zeros := make([]byte, 1<<20)
-	for at := int64(0); at < journalBytes+int64(len(zeros)); at += int64(len(zeros)) {
+	for at := int64(0); at < bytes; at += int64(len(zeros)) {
 		if _, err := f.WriteAt(zeros, at); err != nil {
 			return err
 		}
@@ -169,6 +189,9 @@ func (e *engine) gather(round func([]*appender) error) {
 }
 
 func (e *engine) write(a *appender) error {
+	if e.recycle && a.size+int64(len(e.payload)) > recycledBytes {
+		a.size = 0
+	}
 	n, err := a.file.WriteAt(e.payload, a.size)
 	a.size += int64(n)
 	return err
