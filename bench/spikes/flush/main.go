@@ -7,15 +7,18 @@
 // is what the strategy sustains. Strategies:
 //
 //	fdatasync   each file is synced by itself, by at most 16 workers a process
-//	reserved    the same, in files that have their blocks (fallocate), 512 MiB each
-//	recycled    the same, over what such files had before: none of them grows
-//	cold        the same, and the page cache has nothing of them at first
 //	syncfs      one flusher gathers what is dirty, writes it, calls syncfs(2) once
 //	writeback   one flusher writes all, starts writeback on all
 //	            (sync_file_range), then syncs all with 16 workers
 //	journal     one flusher writes what is dirty into a journal with one call and
 //	            syncs that; the files are synced when the journal reaches 64 MiB
 //	filled      the same, with a journal file that was filled with zeros before
+//
+// Only when -strategy names them, as they take 512 MiB of the disk for each file:
+//
+//	reserved    as fdatasync, in files that have their blocks (fallocate)
+//	recycled    as fdatasync, over what files had before: none of them grows
+//	cold        the same, and the page cache has nothing of them at first
 //
 // Run it on a file system on a real disk and on an otherwise quiet machine:
 //
@@ -93,10 +96,14 @@ func table(o options) error {
 	}
 	names := strategyNames()
 	if o.strategy != "" {
-		if !slices.Contains(names, o.strategy) {
-			return fmt.Errorf("strategy %q; known are %s", o.strategy, strings.Join(names, ", "))
+		known := slices.Concat(names, wholeStrategies())
+		if !slices.Contains(known, o.strategy) {
+			return fmt.Errorf("strategy %q; known are %s", o.strategy, strings.Join(known, ", "))
 		}
 		names = []string{o.strategy}
+	}
+	if most := slices.Max(counts); slices.Contains(wholeStrategies(), o.strategy) && most > wholeFiles {
+		return fmt.Errorf("%d files of %d MiB for strategy %s: at most %d", most, recycledBytes>>20, o.strategy, wholeFiles)
 	}
 	fsName, err := fileSystem(o.dir)
 	if err != nil {

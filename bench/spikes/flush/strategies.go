@@ -16,11 +16,15 @@ const (
 	syncWorkers   = 16
 	journalBytes  = 64 << 20
 	recycledBytes = 512 << 20 // what a file that does not grow has from the start
+	wholeFiles    = 32        // so many of them at most
 )
 
 func strategyNames() []string {
-	return []string{"fdatasync", "reserved", "recycled", "cold", "syncfs", "writeback", "journal", "filled"}
+	return []string{"fdatasync", "syncfs", "writeback", "journal", "filled"}
 }
+
+// wholeStrategies are those whose files have their whole size from the start.
+func wholeStrategies() []string { return []string{"reserved", "recycled", "cold"} }
 
 // appender owns one file: it has at most one append outstanding.
 type appender struct {
