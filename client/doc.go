@@ -19,8 +19,8 @@
 //
 // [Producer.Produce] encodes the record into its partition's open batch. A batch
 // leaves when it is full; half full, where the window of its partition has room; sooner,
-// when nothing of the producer is under way or its linger has passed. So batches are small and latency is low when there is
-// little to do, and both grow with the load. (It is Nagle's rule. Asking it of each
+// when nothing of the producer is under way or its linger has passed. So batches are
+// small and latency is low when there is little to do, and both grow with the load. (It is Nagle's rule. Asking it of each
 // partition by itself sends a record alone to each that happens to be idle.) A record
 // without a key joins the open batch of the partition that the producer keeps to, until
 // that batch has left. A sink takes one batch from each

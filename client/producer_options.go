@@ -124,7 +124,7 @@ func WithLinger(d time.Duration) ProducerOpt {
 const DefaultBatchBytes = 512 << 10
 
 // WithBatchBytes sets the size, before compression, at which a batch is full; it leaves at
-// half of it where fewer than five of its partition are under way or wait. A
+// half of it where fewer of its partition are under way or wait than WithMaxInFlight allows. A
 // larger record makes a batch of its own. Default DefaultBatchBytes. For a topic that
 // takes less (its max.message.bytes, 1,048,588 unless it is set) batches are split, and
 // smaller for as long as the producer and the topic live; a record too large for it alone fails.
